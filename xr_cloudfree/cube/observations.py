@@ -1,0 +1,101 @@
+"""One tile in memory, as a model sees it, and what a model answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.errors import ModelError
+
+
+@dataclass(frozen=True, eq=False)
+class Observations:
+    """The observations of one tile for one target date.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, y, x)
+        Values in the units that the model's spec asks for: ``"reflectance"`` (float32, 1) or ``"storage"`` (as
+        stored: uint16, int16 or float32). What lies at pixels that are not clear is arbitrary, NaN included.
+    clear : ndarray of bool, shape (time, y, x)
+        True where a pixel was seen and is valid in every band.
+    day_offset : ndarray of float64, shape (time,)
+        Signed days from the target date, increasing; negative lies before it.
+    target : int
+        Index of the target date's own observation, or -1 where the target date was not observed.
+    scale : float
+        Reflectance per unit of `bands` (1 for models that work in reflectance).
+    origin : tuple of int
+        Row and column of the tile's first pixel in the cube; may be negative where the tile reaches beyond it.
+    roles : tuple of (str or None)
+        STAC common name per band (``"blue"``, ``"nir"`` …), or None where it is not known.
+    """
+
+    bands: NDArray[np.generic]
+    clear: NDArray[np.bool_]
+    day_offset: NDArray[np.float64]
+    target: int = -1
+    scale: float = 1.0
+    origin: tuple[int, int] = (0, 0)
+    roles: tuple[str | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        t, _, y, x = self.bands.shape
+        if self.clear.shape != (t, y, x) or self.clear.dtype != np.bool_:
+            raise ModelError(
+                f"clear has shape {self.clear.shape} and dtype {self.clear.dtype}",
+                f"bool of shape {(t, y, x)}, the bands' without the band axis",
+                "Observations(bands=bands, clear=np.isfinite(bands).all(axis=1), ...)",
+            )
+        if self.day_offset.shape != (t,) or (np.diff(self.day_offset) < 0).any():
+            raise ModelError(
+                f"day_offset has shape {self.day_offset.shape}",
+                f"{t} increasing signed days, one per date",
+                "sort the dates before you make Observations",
+            )
+        if not -1 <= self.target < t:
+            raise ModelError(
+                f"target is {self.target}", f"an index below {t}, or -1", "Observations(..., target=-1)"
+            )
+
+    @property
+    def n_dates(self) -> int:
+        """Number of dates."""
+        return int(self.bands.shape[0])
+
+    @property
+    def n_bands(self) -> int:
+        """Number of bands."""
+        return int(self.bands.shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.bands.shape[2]), int(self.bands.shape[3])
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a model answers for one tile, in the units of its `Observations`.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (band, y, x)
+        The image of the target date. What lies where `known` is False is arbitrary.
+    known : ndarray of bool, shape (y, x)
+        False where the model has nothing to go by: the output is nodata there.
+    source : ndarray of int16, shape (y, x), optional
+        Index of the date that dominates the pixel (weight of at least one half), -1 where none does.
+    uncertainty : ndarray of float32, shape (band, y, x), optional
+        Such that ± 1.645 of it is the 90 % interval.
+    gate : ndarray of float32, shape (time, y, x), optional
+        Weight of each date, with sum 1 where `known`.
+    """
+
+    bands: NDArray[np.float32]
+    known: NDArray[np.bool_]
+    source: NDArray[np.int16] | None = None
+    uncertainty: NDArray[np.float32] | None = None
+    gate: NDArray[np.float32] | None = None

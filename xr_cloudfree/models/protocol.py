@@ -1,0 +1,26 @@
+"""What the engine asks of a model. Nothing more is needed to plug one in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.models.spec import ModelSpec
+
+
+@runtime_checkable
+class FillModel(Protocol):
+    """A model that makes the image of a target date from a tile's observations.
+
+    An instance travels to workers, so it must pickle; load heavy things on first use.
+    """
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What the model says of itself."""
+        ...
+
+    def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
+        """One prediction per tile. The answer for a tile may not depend on the others."""
+        ...
