@@ -1,0 +1,173 @@
+"""Where pixels go: blocks, tiles and windows, as integers only.
+
+The grid is anchored to pixel (0, 0) of the cube and knows nothing of how the data are stored, so the answer cannot
+depend on chunks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Box(NamedTuple):
+    """Rows ``y0:y1`` and columns ``x0:x1`` of the cube; may reach beyond it."""
+
+    y0: int
+    y1: int
+    x0: int
+    x1: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.y1 - self.y0, self.x1 - self.x0
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Slices of rows and columns in the cube."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def within(self, outer: Box) -> tuple[slice, slice]:
+        """Slices of this box in an array that holds `outer`."""
+        return (
+            slice(self.y0 - outer.y0, self.y1 - outer.y0),
+            slice(self.x0 - outer.x0, self.x1 - outer.x0),
+        )
+
+    def clip(self, outer: Box) -> Box:
+        """The part that lies in `outer`."""
+        return Box(
+            max(self.y0, outer.y0), min(self.y1, outer.y1), max(self.x0, outer.x0), min(self.x1, outer.x1)
+        )
+
+    def grow(self, margin: int) -> Box:
+        """The box with a margin on each side."""
+        return Box(self.y0 - margin, self.y1 + margin, self.x0 - margin, self.x1 + margin)
+
+
+class Tile(NamedTuple):
+    """One input of a model.
+
+    `extent` is what the model sees, `core` the pixels that its answer may reach. `centre` is where its weight peaks,
+    for tiles that are blended.
+    """
+
+    extent: Box
+    core: Box
+    centre: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """Blocks and tiles of a cube.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the cube.
+    block : tuple of int
+        Rows and columns of an output block, the work of one task.
+    tile : int or None
+        Edge of a tile, or None for models that look at one pixel at a time: the block itself is the tile then.
+    stride : int or None
+        Distance between tiles.
+    taper : bool
+        Whether neighbouring tiles are blended (see `ModelSpec`).
+
+    Examples
+    --------
+    >>> grid = TileGrid(shape=(300, 300), block=(256, 256), tile=256, stride=128, taper=True)
+    >>> [block for block in grid.blocks()][-1]
+    Box(y0=256, y1=300, x0=256, x1=300)
+    >>> grid.window(Box(256, 300, 256, 300))
+    Box(y0=44, y1=300, x0=44, x1=300)
+    """
+
+    shape: tuple[int, int]
+    block: tuple[int, int]
+    tile: int | None = None
+    stride: int | None = None
+    taper: bool = False
+
+    @property
+    def cube(self) -> Box:
+        """The whole cube."""
+        return Box(0, self.shape[0], 0, self.shape[1])
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Sizes of the blocks along rows and columns, as dask wants them."""
+        rows, columns = (
+            tuple(min(block, size - start) for start in range(0, size, block))
+            for size, block in zip(self.shape, self.block, strict=True)
+        )
+        return rows, columns
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks, without making them."""
+        (ny, nx), (by, bx) = self.shape, self.block
+        return -(-ny // by) * -(-nx // bx)
+
+    def blocks(self) -> Iterator[Box]:
+        """The blocks, row by row. They cover each pixel of the cube once."""
+        by, bx = self.block
+        for y in range(0, self.shape[0], by):
+            for x in range(0, self.shape[1], bx):
+                yield Box(y, y + by, x, x + bx).clip(self.cube)
+
+    def tiles(self, block: Box) -> list[Tile]:
+        """The tiles that the pixels of a block need, row by row."""
+        if self.tile is None or self.stride is None:
+            return [Tile(block, block, ((block.y0 + block.y1) // 2, (block.x0 + block.x1) // 2))]
+        along = self._blended if self.taper else self._cored
+        rows = along(block.y0, block.y1, self.shape[0])
+        columns = along(block.x0, block.x1, self.shape[1])
+        return [
+            Tile(Box(*ye, *xe), Box(*yc, *xc).clip(block), (ym, xm))
+            for ye, yc, ym in rows
+            for xe, xc, xm in columns
+        ]
+
+    def window(self, block: Box) -> Box:
+        """What must be read for a block: its tiles, as far as they lie in the cube."""
+        extents = [tile.extent for tile in self.tiles(block)]
+        return Box(
+            min(e.y0 for e in extents),
+            max(e.y1 for e in extents),
+            min(e.x0 for e in extents),
+            max(e.x1 for e in extents),
+        ).clip(self.cube)
+
+    def _cored(
+        self, start: int, stop: int, size: int
+    ) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
+        """Tiles along one axis whose cores are kept; extents may reach beyond the cube and are padded there."""
+        assert self.tile is not None and self.stride is not None
+        halo = (self.tile - self.stride) // 2
+        found = []
+        for k in range(start // self.stride, -(-stop // self.stride)):
+            first = k * self.stride
+            core = (first, min(first + self.stride, size))
+            found.append(((first - halo, first + self.stride + halo), core, first + self.stride // 2))
+        return found
+
+    def _blended(
+        self, start: int, stop: int, size: int
+    ) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
+        """Tiles along one axis with centres at multiples of the stride, moved inwards at the cube's border.
+
+        Moving them keeps the first and the last tile as large as the others, so that a fit at the border sees as
+        much as one inside. The weights stay with the centres.
+        """
+        assert self.tile is not None and self.stride is not None
+        found = []
+        for k in range(start // self.stride, (stop - 1) // self.stride + 2):
+            centre = k * self.stride
+            first = min(max(centre - self.stride, 0), max(size - self.tile, 0))
+            reach = (max(centre - self.stride, 0), min(centre + self.stride, size))
+            if reach[0] < reach[1]:
+                found.append(((first, min(first + self.tile, size)), reach, centre))
+        return found

@@ -1,0 +1,97 @@
+"""Tiles' answers put together into a block, in a fixed order."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
+
+
+def ramp(start: int, stop: int, centre: int, stride: int) -> NDArray[np.float32]:
+    """Linear weights along one axis: 1 at the centre, 0 at one stride from it.
+
+    Neighbouring tiles' weights add up to 1 at every pixel.
+
+    Examples
+    --------
+    >>> ramp(0, 4, 0, 4) + ramp(0, 4, 4, 4)
+    array([1., 1., 1., 1.], dtype=float32)
+    """
+    position = np.arange(start, stop) + 0.5
+    return np.asarray(1 - np.abs(position - centre) / stride, dtype=np.float32)
+
+
+def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Prediction]) -> Prediction:
+    """The prediction of a block from those of its tiles.
+
+    Without a taper each pixel is taken from the tile whose core it lies in. With one, the tiles that know a pixel
+    are averaged with linear weights, always in the order of the grid, so that the same sums are made for a pixel
+    whichever block asks for it.
+    """
+    if len(tiles) == 1 and tiles[0].extent == block and not grid.taper:
+        return answers[0]
+    if grid.taper:
+        return _blend(grid, block, tiles, answers)
+    parts = [
+        (tile.core.within(block), tile.core.within(tile.extent)) for tile in tiles
+    ]  # where to, where from
+
+    def join(arrays: list[NDArray[np.generic] | None]) -> NDArray[np.generic] | None:
+        first = arrays[0]
+        if first is None:
+            return None
+        out = np.empty(first.shape[:-2] + block.shape, dtype=first.dtype)
+        for (to, source), array in zip(parts, arrays, strict=True):
+            assert array is not None
+            out[(..., *to)] = array[(..., *source)]
+        return out
+
+    return Prediction(
+        bands=join([a.bands for a in answers]),  # type: ignore[arg-type]
+        known=join([a.known for a in answers]),  # type: ignore[arg-type]
+        source=join([a.source for a in answers]),  # type: ignore[arg-type]
+        uncertainty=join([a.uncertainty for a in answers]),  # type: ignore[arg-type]
+        gate=join([a.gate for a in answers]),  # type: ignore[arg-type]
+    )
+
+
+def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Prediction]) -> Prediction:
+    assert grid.stride is not None
+    first = answers[0]
+    total = np.zeros(block.shape, np.float32)
+    sums = {
+        name: np.zeros(getattr(first, name).shape[:-2] + block.shape, np.float32)
+        for name in ("bands", "uncertainty", "gate")
+        if getattr(first, name) is not None
+    }
+    source = None if first.source is None else np.full(block.shape, -1, np.int16)
+    strongest = np.zeros(block.shape, np.float32)
+    for tile, answer in zip(tiles, answers, strict=True):
+        core = tile.core
+        to, taken = core.within(block), core.within(tile.extent)
+        weight = np.outer(
+            ramp(core.y0, core.y1, tile.centre[0], grid.stride),
+            ramp(core.x0, core.x1, tile.centre[1], grid.stride),
+        )
+        weight *= answer.known[taken]
+        total[to] += weight
+        for name, into in sums.items():
+            # What lies where a tile knows nothing may be NaN, and 0 x NaN is NaN.
+            part = np.where(weight > 0, getattr(answer, name)[(..., *taken)], np.float32(0))
+            into[(..., *to)] += weight * part
+        if source is not None and answer.source is not None:
+            stronger = weight > strongest[to]
+            source[to] = np.where(stronger, answer.source[taken], source[to])
+            strongest[to] = np.maximum(strongest[to], weight)
+    known = total > 0
+    for into in sums.values():
+        np.divide(into, total, out=into, where=known)
+    return Prediction(
+        bands=sums["bands"],
+        known=known,
+        source=source,
+        uncertainty=sums.get("uncertainty"),
+        gate=sums.get("gate"),
+    )
