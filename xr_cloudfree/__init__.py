@@ -1,3 +1,20 @@
-"""Cloud-free satellite images of any target date, from xarray time series."""
+"""Cloud-free satellite images of any target date, from xarray time series.
+
+Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
+"""
+
+from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
+from xr_cloudfree.accuracy.evaluate import evaluate
+from xr_cloudfree.api import clear_mask, fill, list_models
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "CloudfreeDataArray",
+    "CloudfreeDataset",
+    "__version__",
+    "clear_mask",
+    "evaluate",
+    "fill",
+    "list_models",
+]

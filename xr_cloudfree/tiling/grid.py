@@ -171,3 +171,47 @@ class TileGrid:
             if reach[0] < reach[1]:
                 found.append(((first, min(first + self.tile, size)), reach, centre))
         return found
+
+
+def choose_block(
+    shape: tuple[int, int],
+    bytes_per_pixel: int,
+    stride: int | None = None,
+    chunks: tuple[int, int] | None = None,
+    budget: int = 64 * 2**20,
+) -> tuple[int, int]:
+    """Rows and columns of a block: as large as memory allows, in step with tiles and, where it can be, with chunks.
+
+    It changes how much is held and how often a chunk is touched, never the answer.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the cube.
+    bytes_per_pixel : int
+        What a task holds for one pixel, all dates and bands together.
+    stride : int, optional
+        Distance between tiles: blocks are a whole number of them.
+    chunks : tuple of int, optional
+        Rows and columns of the source's chunks.
+    budget : int
+        Bytes that a block's pixels may take.
+
+    Examples
+    --------
+    >>> choose_block((10980, 10980), bytes_per_pixel=192, stride=128, chunks=(1024, 1024))
+    (512, 512)
+    """
+    unit = stride or 64
+    most = max(int((budget / max(bytes_per_pixel, 1)) ** 0.5) // unit, 1) * unit
+    edges = []
+    for size, chunk in zip(shape, chunks or shape, strict=True):
+        edge = most
+        if chunk <= most and chunk % unit == 0:
+            edge = most // chunk * chunk
+        elif chunk > most:
+            pieces = -(-chunk // most)
+            if chunk % pieces == 0 and chunk // pieces % unit == 0:
+                edge = chunk // pieces
+        edges.append(min(edge, -(-size // unit) * unit))
+    return edges[0], edges[1]

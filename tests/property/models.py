@@ -1,0 +1,64 @@
+"""Models whose answer is known beforehand, to see what the engine does with them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Answers the mean of all dates, clear or not: a pixelwise model whose answer numpy gives too."""
+
+    spec: ModelSpec = ModelSpec("identity", "mean of all dates", units="reflectance")
+
+    def predict(self, tiles):
+        return [
+            Prediction(obs.bands.mean(axis=0, dtype=np.float32), np.ones(obs.shape, bool)) for obs in tiles
+        ]
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """Answers the row and the column of each pixel in the cube: a tile put in a wrong place shows."""
+
+    spec: ModelSpec = ModelSpec("coordinate", "position", units="reflectance", tile=16, stride=8)
+
+    def predict(self, tiles):
+        answers = []
+        for obs in tiles:
+            y = np.arange(obs.shape[0])[:, None] + obs.origin[0]
+            x = np.arange(obs.shape[1])[None, :] + obs.origin[1]
+            image = np.empty((obs.n_bands, *obs.shape), np.float32)
+            image[:] = (y * 1000 + x) / 1e6
+            answers.append(Prediction(image, np.ones(obs.shape, bool)))
+        return answers
+
+
+@dataclass(frozen=True)
+class TileWide:
+    """Adds the mean of its whole tile, as attention and instance norm do: a tile that depends on chunks shows."""
+
+    spec: ModelSpec = ModelSpec("tilewide", "with a tile-wide term", units="reflectance", tile=24, stride=16)
+
+    def predict(self, tiles):
+        answers = []
+        for obs in tiles:
+            image = np.where(obs.clear[:, None], obs.bands, 0).mean(axis=0)
+            image = image + image.mean(axis=(1, 2), keepdims=True)
+            answers.append(Prediction(image.astype(np.float32), obs.clear.any(axis=0)))
+        return answers
+
+
+@dataclass(frozen=True)
+class Blended(TileWide):
+    """The same with tapered tiles."""
+
+    spec: ModelSpec = ModelSpec(
+        "blended", "with a tile-wide term", units="reflectance", tile=32, stride=16, taper=True
+    )
+
+
+MODELS = {"identity": Identity(), "coordinate": Coordinate(), "tilewide": TileWide(), "blended": Blended()}

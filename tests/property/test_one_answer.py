@@ -1,0 +1,172 @@
+"""One answer: whatever the chunks, the block size, the scheduler and the order of the dates."""
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from dask.base import tokenize
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import xr_cloudfree
+from tests.property.models import MODELS
+
+SIZES = {"time": 7, "band": 3, "y": 53, "x": 61}
+CLASSICAL = ["nearest", "median", "geomedian", "linear", "harmonic", "timegate", "regress", "auto"]
+DATES = np.array("2021-05-01", "M8[ns]") + np.array([0, 9, 20, 33, 41, 60, 77]) * np.timedelta64(1, "D")
+
+
+def make_cube(seed=0, dtype="float32"):
+    rng = np.random.default_rng(seed)
+    values = rng.uniform(0.05, 0.4, tuple(SIZES.values())).astype("float32")
+    clear = rng.random((SIZES["time"], SIZES["y"], SIZES["x"])) > 0.45
+    clear[:, :3, :3] = False
+    attrs = {}
+    if dtype == "uint16":
+        values, attrs = (values * 1e4).astype("uint16"), {"scale_factor": 1e-4, "_FillValue": 0}
+    else:
+        values[1, :, 5:9, 7:12] = np.nan
+    da = xr.DataArray(
+        values,
+        dims=tuple(SIZES),
+        coords={
+            "time": DATES,
+            "band": ["blue", "red", "nir"],
+            "y": np.arange(SIZES["y"]) * -10.0,
+            "x": np.arange(SIZES["x"]) * 10.0,
+        },
+        attrs=attrs,
+        name="reflectance",
+    )
+    mask = da.isel(band=0, drop=True).copy(data=clear)
+    mask.attrs = {}
+    return da, mask
+
+
+@st.composite
+def chunkings(draw):
+    """Chunks of any kind, also uneven ones."""
+
+    def cut(size):
+        cuts = sorted(draw(st.sets(st.integers(1, size - 1), max_size=3))) if size > 1 else []
+        return tuple(int(n) for n in np.diff([0, *cuts, size]))
+
+    return {dim: cut(size) for dim, size in SIZES.items()}
+
+
+def same(a, b):
+    xr.testing.assert_identical(a, b)
+    for name in a.variables:
+        assert a[name].dtype == b[name].dtype
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+@pytest.mark.parametrize("model", [*MODELS, *CLASSICAL])
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(chunks=chunkings(), mask_chunks=chunkings(), target=st.sampled_from(["2021-06-03", "2021-06-15"]))
+def test_eager_is_lazy_under_any_chunking(model, dtype, chunks, mask_chunks, target):
+    da, clear = make_cube(dtype=dtype)
+    mask_chunks.pop("band")
+    how = dict(model=MODELS.get(model, model), layers="all", nodata=0 if dtype == "uint16" else None)
+    eager = xr_cloudfree.fill(da, target, clear=clear, **how)
+    lazy = xr_cloudfree.fill(da.chunk(chunks), target, clear=clear.chunk(mask_chunks), **how)
+    assert all(variable.chunks is not None for variable in lazy.data_vars.values())
+    same(eager, lazy.compute(scheduler="synchronous"))
+
+
+@pytest.mark.parametrize("model", [*MODELS, *CLASSICAL])
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(by=st.integers(1, 5), bx=st.integers(1, 5))
+def test_block_size_changes_nothing(model, by, bx):
+    da, clear = make_cube()
+    made = MODELS.get(model, model)
+    stride = xr_cloudfree.models.registry.create(made).spec.stride or 13
+    whole = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=made, layers="all")
+    cut = xr_cloudfree.fill(
+        da, "2021-06-03", clear=clear, model=made, layers="all", block=(by * stride, bx * stride)
+    )
+    same(whole, cut)
+
+
+@pytest.mark.parametrize("model", CLASSICAL)
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(order=st.permutations(range(SIZES["time"])))
+def test_order_of_dates_changes_nothing(model, order):
+    da, clear = make_cube()
+    straight = xr_cloudfree.fill(da, None, clear=clear, model=model)
+    shuffled = xr_cloudfree.fill(da.isel(time=order), None, clear=clear.isel(time=order), model=model)
+    same(straight, shuffled)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+def test_scheduler_changes_nothing(scheduler):
+    da, clear = make_cube()
+    eager = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model="regress", layers="all")
+    lazy = xr_cloudfree.fill(
+        da.chunk(y=20, x=20), "2021-06-03", clear=clear, model="regress", layers="all", block=128
+    )
+    same(eager, lazy.compute(scheduler=scheduler, num_workers=2))
+
+
+@pytest.mark.slow
+def test_distributed_changes_nothing():
+    distributed = pytest.importorskip("distributed")
+    da, clear = make_cube()
+    eager = xr_cloudfree.fill(da, None, clear=clear, model="regress", layers="all")
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.Client(cluster),
+    ):
+        same(eager, xr_cloudfree.fill(da.chunk(time=2, y=20, x=20), clear=clear, model="regress", layers="all").compute())
+
+
+def test_nothing_is_computed_when_built_and_once_when_computed():
+    da, clear = make_cube()
+    runs = []
+
+    def scheduler(graph, keys, **kwargs):
+        runs.append(1)
+        return dask.get(graph, keys, **kwargs)
+
+    with dask.config.set(scheduler=scheduler):
+        out = xr_cloudfree.fill(da.chunk(y=20, time=3), "2021-06-03", clear=clear.chunk(y=7), layers="all")
+        repr(out), out.cloudfree, repr(da.chunk().cloudfree), repr(da.chunk().to_dataset().cloudfree)
+        assert not runs
+        out.compute()
+        assert len(runs) == 1
+
+
+def test_task_names_are_the_same_when_built_again():
+    da, clear = (a.chunk(y=20) for a in make_cube())
+
+    def build(**how):
+        return xr_cloudfree.fill(da, "2021-06-03", clear=clear, **how)
+
+    assert build().data.name == build().data.name
+    assert tokenize(build()) == tokenize(build())
+    assert build().data.name != build(model="median").data.name
+    assert build().data.name != build(dilate=1).data.name
+    assert build().data.name != build(window=30).data.name
+
+
+def test_one_task_per_block():
+    da, clear = (a.chunk(time=1, y=10, x=10) for a in make_cube())
+    sources = len(da.__dask_graph__()) + len(clear.__dask_graph__())
+    out = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model="linear", block=20)
+    assert out.data.npartitions == 3 * 4
+    assert len(out.__dask_graph__()) == sources + 12
+
+
+@pytest.mark.parametrize("model", ["coordinate"])
+def test_every_pixel_lands_in_its_place(model):
+    da, clear = make_cube()
+    out = xr_cloudfree.fill(da, "2021-06-15", clear=clear, model=MODELS[model], block=24)
+    expected = np.arange(SIZES["y"])[:, None] * 1000 + np.arange(SIZES["x"])
+    np.testing.assert_allclose(out.isel(band=1) * 1e6, expected, rtol=1e-4, atol=0.6)
+
+
+def test_tiles_see_dates_and_values_as_they_are():
+    da, clear = make_cube()
+    da = da.fillna(0.2)
+    out = xr_cloudfree.fill(da, "2021-06-15", clear=clear, model=MODELS["identity"])
+    np.testing.assert_allclose(out, da.mean("time"), rtol=1e-6)

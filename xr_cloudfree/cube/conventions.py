@@ -1,0 +1,358 @@
+"""What a cube means: which dimensions, which bands, which grid, which sensor. Metadata only; nothing is computed."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+
+from xr_cloudfree.errors import BandError, DimensionError, GridError, OptionTypeError
+
+Kind = Literal["array", "variable", "bands"]
+
+DIM_NAMES: dict[str, tuple[str, ...]] = {
+    "time": ("time", "t"),
+    "band": ("band", "bands"),
+    "y": ("y", "latitude", "lat"),
+    "x": ("x", "longitude", "lon"),
+}
+
+# STAC common name -> the names that sensors and archives give to the band.
+BAND_NAMES: dict[str, tuple[str, ...]] = {
+    "coastal": ("coastal", "B01", "SR_B1_OLI", "coastal_aerosol"),
+    "blue": ("blue", "B02", "SR_B2_OLI"),
+    "green": ("green", "B03", "SR_B3_OLI"),
+    "red": ("red", "B04", "SR_B4_OLI"),
+    "rededge071": ("rededge071", "rededge1", "B05", "rededge_1", "red_edge_1"),
+    "rededge075": ("rededge075", "rededge2", "B06", "rededge_2", "red_edge_2"),
+    "rededge078": ("rededge078", "rededge3", "B07", "rededge_3", "red_edge_3"),
+    "nir": ("nir", "B08", "SR_B5_OLI", "nir_1"),
+    "nir08": ("nir08", "B8A", "B08A", "nir_narrow", "nir_2"),
+    "nir09": ("nir09", "B09", "water_vapour"),
+    "cirrus": ("cirrus", "B10"),
+    "swir16": ("swir16", "swir1", "B11", "swir_1", "SR_B6_OLI", "swir_16"),
+    "swir22": ("swir22", "swir2", "B12", "swir_2", "SR_B7", "swir_22"),
+}
+# Landsat numbers its bands by sensor: SR_B4 is red on OLI, nir on TM. Which one it is shows in the other bands.
+_LANDSAT_OLI = {
+    "SR_B1": "coastal",
+    "SR_B2": "blue",
+    "SR_B3": "green",
+    "SR_B4": "red",
+    "SR_B5": "nir",
+    "SR_B6": "swir16",
+    "SR_B7": "swir22",
+}
+_LANDSAT_TM = {
+    "SR_B1": "blue",
+    "SR_B2": "green",
+    "SR_B3": "red",
+    "SR_B4": "nir",
+    "SR_B5": "swir16",
+    "SR_B7": "swir22",
+}
+_COMMON = {name.lower(): common for common, names in BAND_NAMES.items() for name in names}
+
+
+def common_names(bands: Sequence[str], sensor: str | None = None) -> tuple[str | None, ...]:
+    """STAC common name of each band, None where it is not known.
+
+    Examples
+    --------
+    >>> common_names(["B02", "B8A", "ndvi"])
+    ('blue', 'nir08', None)
+    >>> common_names(["SR_B4", "SR_B5", "SR_B6"])
+    ('red', 'nir', 'swir16')
+    """
+    upper = [band.upper() for band in bands]
+    table = dict(_COMMON)
+    if any(band.startswith("SR_B") for band in upper):
+        # Only OLI has an SR_B6; TM and ETM+ put their thermal band there, which is no SR band.
+        landsat = _LANDSAT_OLI if "SR_B6" in upper or sensor == "landsat-8" else _LANDSAT_TM
+        table.update({name.lower(): common for name, common in landsat.items()})
+    if "B1" in upper or "B2" in upper:
+        table.update({f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table})
+    return tuple(table.get(band.lower()) for band in bands)
+
+
+def _sensor(bands: Sequence[str], names: Sequence[str]) -> str | None:
+    upper = {band.upper() for band in bands}
+    layers = {name.lower() for name in names}
+    if "fmask" in layers:
+        return None  # HLS carries either sensor's bands, scaled in its own way
+    if upper & {"B8A", "B08", "B02", "B03", "B04"} or "scl" in layers:
+        return "sentinel-2"
+    if any(band.startswith("SR_B") for band in upper) or layers & {"qa_pixel", "pixel_qa", "cfmask"}:
+        return "landsat"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Cube:
+    """A user's cube, understood.
+
+    Parameters
+    ----------
+    arrays : tuple of DataArray
+        One array (time, band, y, x), or one (time, y, x) per band. Dimensions carry these names.
+    kind : {"array", "variable", "bands"}
+        What the user gave: a DataArray, a Dataset with one 4-D variable, or a Dataset with bands as variables.
+    bands : tuple of str
+        Names of the bands, as the user gave them.
+    roles : tuple of (str or None)
+        Their STAC common names.
+    dims : dict
+        The user's names of ``time``, ``band``, ``y`` and ``x``.
+    sensor : {"sentinel-2", "landsat"} or None
+        The sensor, where names tell it.
+    name : str or None
+        Name of the 4-D array.
+    """
+
+    arrays: tuple[xr.DataArray, ...]
+    kind: Kind
+    bands: tuple[str, ...]
+    roles: tuple[str | None, ...]
+    dims: dict[str, str]
+    sensor: str | None
+    name: str | None
+
+    @property
+    def template(self) -> xr.DataArray:
+        """An array (time, y, x) on the cube's grid."""
+        first = self.arrays[0]
+        return first.isel(band=0, drop=True) if "band" in first.dims else first
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.arrays[0].sizes["y"]), int(self.arrays[0].sizes["x"])
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type in which the values are stored."""
+        return np.result_type(*(array.dtype for array in self.arrays))
+
+    @property
+    def crs(self) -> str | None:
+        """The coordinate reference system, as text for people."""
+        import rioxarray  # noqa: F401  registers .rio
+
+        found = self.arrays[0].rio.crs
+        return None if found is None else str(found.to_string())
+
+
+def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
+    """Tell a cube's dimensions, bands and sensor from its names.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        A cube (time, band, y, x), a Dataset with one such variable, or a Dataset with bands as variables
+        (time, y, x).
+    bands : sequence of str, optional
+        The bands to use, in this order. Needed where names do not tell which variables are bands.
+
+    Raises
+    ------
+    OptionTypeError
+        If `obj` is no xarray object.
+    DimensionError
+        If a dimension is missing or one is too many.
+    BandError
+        If the bands are not known, missing, doubled or not numbers.
+    GridError
+        If the coordinates do not form a regular grid.
+    """
+    if isinstance(bands, str):
+        raise OptionTypeError(f"bands is the text {bands!r}", "a list of band names", f"bands=[{bands!r}]")
+    if isinstance(obj, xr.DataArray):
+        return _from_array(obj, "array", bands, ())
+    if not isinstance(obj, xr.Dataset):
+        raise OptionTypeError(
+            f"the cube is a {type(obj).__name__}",
+            "an xarray DataArray (time, band, y, x) or Dataset",
+            "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
+        )
+    names = [str(name) for name in obj.variables]
+    if not bands:
+        array = _only_4d(obj)
+        if array is not None:
+            return _from_array(array, "variable", bands, names)
+    else:
+        array = _only_4d(obj)
+        if array is not None and not set(bands) <= set(map(str, obj.data_vars)):
+            return _from_array(array, "variable", bands, names)
+    return _from_bands(obj, bands, names)
+
+
+def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
+    found = {
+        str(name): variable
+        for name, variable in ds.data_vars.items()
+        if any(d in variable.dims for d in DIM_NAMES["band"]) and any(d in variable.dims for d in DIM_NAMES["time"])
+    }
+    if len(found) > 1 and "reflectance" in found:
+        return found["reflectance"]
+    if len(found) > 1:
+        raise BandError(
+            f"the Dataset has {len(found)} variables with a band dimension: {', '.join(found)}",
+            "one, or one that is called 'reflectance'",
+            f"ds.rename({next(iter(found))}='reflectance'), or ds[[{next(iter(found))!r}, 'cloud_mask']]",
+        )
+    return next(iter(found.values()), None)
+
+
+def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, dict[str, str]]:
+    """The array with the dimensions that are needed, in this order, and the user's names of them."""
+    dims: dict[str, str] = {}
+    for role in needed:
+        for name in DIM_NAMES[role]:
+            if name in array.dims:
+                dims[role] = name
+                break
+        else:
+            raise DimensionError(
+                f"the cube has dimensions {tuple(array.dims)} and none of {DIM_NAMES[role]}",
+                f"dimensions {tuple(needed)}",
+                f"cube.expand_dims('{role}')"
+                if len(array.dims) < len(needed)
+                else f"cube.rename({array.dims[0]}='{role}')",
+            )
+    extra = [d for d in array.dims if d not in dims.values()]
+    if extra:
+        raise DimensionError(
+            f"the cube has the further dimensions {tuple(extra)}",
+            f"dimensions {tuple(needed)} and no other",
+            f"cube.isel({extra[0]}=0)",
+        )
+    empty = [d for d in array.dims if array.sizes[d] == 0]
+    if empty:
+        raise DimensionError(
+            f"the cube is empty along {tuple(empty)}",
+            "at least one element along each dimension",
+            "look at the selection that made the cube: slices of y often run from large to small",
+        )
+    renamed = array.rename({name: role for role, name in dims.items() if name != role})
+    return renamed.transpose(*needed), dims
+
+
+def _from_array(
+    array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str]
+) -> Cube:
+    cube, dims = _rename(array, ("time", "band", "y", "x"))
+    if "band" in cube.coords:
+        labels = [str(label) for label in cube["band"].to_numpy()]
+    else:
+        labels = [f"band{i + 1}" for i in range(cube.sizes["band"])]
+        cube = cube.assign_coords(band=labels)
+    _check_bands(labels)
+    if bands:
+        cube = cube.isel(band=[labels.index(_known(band, labels)) for band in bands])
+        labels = list(bands)
+        _check_bands(labels)
+    _check_numbers(cube)
+    _check_grid(cube)
+    sensor = _sensor(labels, names)
+    return Cube(
+        arrays=(cube,),
+        kind=kind,
+        bands=tuple(labels),
+        roles=common_names(labels, sensor),
+        dims=dims,
+        sensor=sensor,
+        name=None if array.name is None else str(array.name),
+    )
+
+
+def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
+    variables = [str(name) for name in ds.data_vars]
+    if bands:
+        chosen = [_known(band, variables) for band in bands]
+        _check_bands(chosen)
+    else:
+        chosen = [v for v in variables if common_names([v])[0] or v.upper() in _LANDSAT_OLI]
+        if not chosen:
+            raise BandError(
+                f"none of the variables {tuple(variables)} has the name of a band",
+                "one variable (time, band, y, x), or variables named as bands (B02, red, SR_B4 …)",
+                f"bands={variables[:3]!r}",
+            )
+    arrays, dims = [], {}
+    for band in chosen:
+        array, dims = _rename(ds[band], ("time", "y", "x"))
+        _check_numbers(array)
+        arrays.append(array)
+    _check_grid(arrays[0])
+    sensor = _sensor(chosen, names)
+    return Cube(
+        arrays=tuple(arrays),
+        kind="bands",
+        bands=tuple(chosen),
+        roles=common_names(chosen, sensor),
+        dims=dims,
+        sensor=sensor,
+        name=None,
+    )
+
+
+def _known(band: str, names: Sequence[str]) -> str:
+    if band in names:
+        return band
+    near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)
+    raise BandError(
+        f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]"
+    )
+
+
+def _check_bands(labels: Sequence[str]) -> None:
+    doubled = [name for name, n in Counter(labels).items() if n > 1]
+    if doubled:
+        raise BandError(
+            f"the band {doubled[0]!r} is there {Counter(labels)[doubled[0]]} times",
+            "each band once",
+            "cube.drop_duplicates('band')",
+        )
+
+
+def _check_numbers(array: xr.DataArray) -> None:
+    if array.dtype.kind not in "uif":
+        raise BandError(
+            f"the values of {array.name or 'the cube'} have dtype {array.dtype}",
+            "numbers: unsigned or signed integers, or floats",
+            "cube.astype('float32')",
+        )
+
+
+def _check_grid(array: xr.DataArray) -> None:
+    for dim in ("y", "x"):
+        if dim not in array.coords:
+            continue
+        values = array[dim]
+        if values.dtype.kind not in "iuf":
+            raise GridError(
+                f"the coordinate {dim} has dtype {values.dtype}", "numbers", f"cube.drop_vars('{dim}')"
+            )
+        steps = np.diff(values.to_numpy().astype(np.float64))
+        if not steps.size:
+            continue
+        if not np.isfinite(steps).all():
+            raise GridError(
+                f"the coordinate {dim} has values that are not finite",
+                "one number for each pixel",
+                f"cube.dropna('{dim}') after you know where they come from",
+            )
+        step = float(np.median(steps))
+        # Half a pixel is far more than rounding of coordinates to float32 does.
+        if step == 0 or np.abs(steps - step).max() > 0.5 * abs(step):
+            raise GridError(
+                f"the coordinate {dim} has steps from {steps.min():g} to {steps.max():g}",
+                "a regular grid, each coordinate once and in order",
+                f"cube.sortby('{dim}'), or put the scenes on one grid first: odc.stac.load(..., resolution=10), "
+                "or .rio.reproject_match(other)",
+            )

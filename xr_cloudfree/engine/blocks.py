@@ -1,0 +1,79 @@
+"""Work that is done block by block: what a driver needs to know of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.tiling.grid import Box, TileGrid
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One array that a block gives: its name, its dimensions (without that of several targets) and its type."""
+
+    name: str
+    dims: tuple[str, ...]
+    dtype: np.dtype[np.generic]
+
+
+class BlockJob(Protocol):
+    """A job that gives outputs block by block, each from its own window of the sources."""
+
+    @property
+    def name(self) -> str:
+        """What tasks are called."""
+        ...
+
+    @property
+    def grid(self) -> TileGrid:
+        """Blocks and tiles."""
+        ...
+
+    @property
+    def reads(self) -> NDArray[np.intp]:
+        """Indices of the dates that are read, increasing."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What a block gives, in order."""
+        ...
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Lengths of axes that come before the outputs' own."""
+        ...
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of the outputs' dimensions, without rows and columns."""
+        ...
+
+    def windows(self, box: Box) -> tuple[Box, Box]:
+        """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
+        ...
+
+    def run(self, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
+        """The outputs of one block from its windows, one per ``outputs``."""
+        ...
+
+
+def stack(bands: Sequence[Array]) -> Array:
+    """One array (time, band, y, x), from such a one or from one (time, y, x) per band."""
+    if len(bands) == 1 and bands[0].ndim == 4:
+        return bands[0]
+    return np.stack(bands, axis=1)
+
+
+def as_slice(index: NDArray[np.intp]) -> slice | NDArray[np.intp]:
+    """A run of indices as a slice, which makes a view and no copy."""
+    if index.size and (np.diff(index) == 1).all():
+        return slice(int(index[0]), int(index[-1]) + 1)
+    return index

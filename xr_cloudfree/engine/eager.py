@@ -1,0 +1,41 @@
+"""The eager driver: blocks of arrays in memory, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xr_cloudfree.engine.blocks import Array, BlockJob, as_slice
+
+
+def run_now(job: BlockJob, bands: Sequence[Array], quality: Array) -> dict[str, Array]:
+    """Run a job on arrays that lie in memory.
+
+    Parameters
+    ----------
+    job : BlockJob
+        What to do.
+    bands : sequence of ndarray
+        One array (time, band, y, x), or one (time, y, x) per band, of the whole cube.
+    quality : ndarray, shape (time, y, x)
+        The quality layer, or the clear mask, of the whole cube.
+
+    Returns
+    -------
+    dict of ndarray
+        The outputs by name.
+    """
+    out = {
+        o.name: np.empty(job.lead + tuple(job.sizes[d] for d in o.dims[:-2]) + job.grid.shape, o.dtype)
+        for o in job.outputs
+    }
+    dates = as_slice(job.reads)
+    for box in job.grid.blocks():
+        window, quality_window = job.windows(box)
+        done = job.run(
+            box, [array[(dates, ..., *window.slices)] for array in bands], quality[(dates, *quality_window.slices)]
+        )
+        for o, array in zip(job.outputs, done, strict=True):
+            out[o.name][(..., *box.slices)] = array
+    return out

@@ -1,0 +1,376 @@
+"""The one numerical path: `fill_block` turns a block's window into the block's outputs.
+
+Both drivers call it: at once for arrays in memory (`eager.run_now`), as a task per block for dask (`lazy.run_later`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube import checks, scaling
+from xr_cloudfree.cube.dates import Targets, Times, candidates
+from xr_cloudfree.cube.masks import Decoded, MaskRule
+from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.engine.blocks import Array, Output, as_slice, stack
+from xr_cloudfree.engine.clear import quality_window, read_quality, valid_everywhere
+from xr_cloudfree.errors import ModelError, ScalingError
+from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.models.screen import suspect
+from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
+from xr_cloudfree.tiling.stitching import stitch
+
+NOT_FILLED, OBSERVED, FILLED = 0, 1, 2
+# What the kernels are compiled for; any other type is made float32 first.
+_KERNEL_DTYPES = tuple(np.dtype(name) for name in ("uint16", "int16", "float32"))
+
+
+@dataclass(frozen=True, eq=False)
+class FillJob:
+    """All that a block needs to know besides its window; small, so that it can travel with every task.
+
+    Parameters
+    ----------
+    model : FillModel
+        The model.
+    grid : TileGrid
+        Blocks and tiles.
+    rule : MaskRule
+        How the quality layer is read.
+    scaling : Scaling
+        How stored numbers become reflectance.
+    times : ndarray of datetime64[ns], shape (time,)
+        The cube's time stamps, in the cube's order.
+    targets : Targets
+        The dates asked for.
+    window : tuple of float or None
+        Days before and after a target from which dates are taken.
+    roles : tuple of (str or None)
+        STAC common names of the bands.
+    sensor : str or None
+        The sensor, where it is known.
+    dtype : dtype
+        Type of the outputs' reflectance: the cube's.
+    limits : tuple of float or None
+        Least and largest value that the cube's packing can hold; estimates are clipped to them.
+    layers : tuple of str
+        Layers asked for.
+    screen : bool
+        Whether suspect pixels of the target are filled.
+    """
+
+    model: FillModel
+    grid: TileGrid
+    rule: MaskRule
+    scaling: Scaling
+    times: Times
+    targets: Targets
+    window: tuple[float, float] | None
+    roles: tuple[str | None, ...]
+    sensor: str | None
+    dtype: np.dtype[np.generic]
+    limits: tuple[float, float] | None = None
+    layers: tuple[str, ...] = ()
+    screen: bool = False
+    reads: NDArray[np.intp] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Only dates that some target can use are read at all.
+        used = [candidates(self.times, instant, self.window)[0] for instant in self.targets.instants]
+        object.__setattr__(self, "reads", np.unique(np.concatenate(used)))
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """What a block gives, in order; the reflectance is first."""
+        f4 = np.dtype("float32")
+        known = {
+            "filled": Output("filled", ("y", "x"), np.dtype("uint8")),
+            "n_clear": Output("n_clear", ("y", "x"), np.dtype("uint16")),
+            "days_to_clear": Output("days_to_clear", ("y", "x"), f4),
+            "source_time": Output("source_time", ("y", "x"), np.dtype("datetime64[ns]")),
+            "uncertainty": Output("uncertainty", ("band", "y", "x"), f4),
+            "gate": Output("gate", ("observation", "y", "x"), f4),
+            "suspect": Output("suspect", ("y", "x"), np.dtype("bool")),
+            "snow": Output("snow", ("y", "x"), np.dtype("bool")),
+        }
+        return (
+            Output("reflectance", ("band", "y", "x"), self.dtype),
+            *(known[layer] for layer in self.layers),
+        )
+
+    @property
+    def name(self) -> str:
+        """What tasks are called."""
+        return f"cloudfree-{self.model.spec.name}"
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Length of the targets' axis, which comes first; none if one date was asked for."""
+        return () if self.targets.scalar else (len(self.targets.own),)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of the outputs' dimensions, without rows and columns."""
+        return {"band": len(self.roles), "observation": self.times.size}
+
+    def windows(self, box: Box) -> tuple[Box, Box]:
+        """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
+        window = self.grid.window(box)
+        return window, quality_window(window, self.rule, self.grid)
+
+    def run(self, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
+        """The outputs of one block."""
+        return fill_block(self, box, bands, quality)
+
+
+def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
+    """The outputs of one block.
+
+    Parameters
+    ----------
+    job : FillJob
+        What to do.
+    box : Box
+        The block.
+    bands : sequence of ndarray
+        The block's window, dates as in ``job.reads``: one array (time, band, y, x) or one (time, y, x) per band.
+    quality : ndarray, shape (time, y, x)
+        The quality layer in its own window.
+
+    Returns
+    -------
+    tuple of ndarray
+        One per ``job.outputs``.
+    """
+    window = job.grid.window(box)
+    stored = stack(bands)
+    seen = read_quality(quality, job.rule, job.grid, window)
+    clear = seen.clear & valid_everywhere(stored, job.scaling)
+    times = job.times[job.reads]
+    checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
+    scene = _Scene(stored, _for_kernels(stored), seen, clear, times, window)
+    done = [_fill_target(job, box, scene, i) for i in range(len(job.targets.own))]
+    if job.targets.scalar:
+        return done[0]
+    return tuple(np.stack(arrays) for arrays in zip(*done, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """A window in memory."""
+
+    stored: Array  # as the user has it
+    values: Array  # as kernels take it
+    seen: Decoded
+    clear: NDArray[np.bool_]  # seen as clear, and valid in every band
+    times: Times
+    window: Box
+
+
+def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Array, ...]:
+    """The outputs of one block for one target date."""
+    order, offsets = candidates(scene.times, job.targets.instants[which], job.window)
+    # Index of the target's own observation among those that were read, and among the candidates.
+    own = int(np.searchsorted(job.reads, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
+    target = int(np.flatnonzero(order == own)[0]) if own >= 0 else -1
+    inner = box.within(scene.window)
+
+    clear = scene.clear[as_slice(order)]
+    haze: NDArray[np.bool_] | None = None
+    if target >= 0 and (job.screen or "suspect" in job.layers):
+        haze = _suspect(job, scene, order, offsets, target)
+    if haze is not None and job.screen:
+        clear = clear.copy()
+        clear[target] &= ~haze
+    answer = _predict(job, box, scene, order, offsets, target, clear)
+
+    bands = answer.bands
+    known = answer.known & np.isfinite(bands).all(axis=0)
+    if job.model.spec.units == "reflectance":
+        bands = scaling.from_reflectance(bands, job.scaling)
+    bands = np.where(known, bands, np.float32(0))
+    if job.limits is not None:
+        bands = np.clip(bands, *job.limits)
+    image = scaling.encode(bands, job.dtype, job.scaling)
+    _set_nodata(image, known, job)
+    observed = np.zeros(box.shape, bool)
+    if own >= 0:
+        observed = _restore(image, job, scene, own, inner, haze)
+
+    layers = _Layers(job, scene, order, offsets, clear[(slice(None), *inner)], answer, known, observed, own)
+    made: list[Array] = [image]
+    for name in job.layers:
+        if name == "suspect":
+            made.append(np.zeros(box.shape, bool) if haze is None else haze[inner])
+        elif name == "snow":
+            made.append(
+                (scene.seen.snow[own][inner] & observed) if own >= 0 else np.zeros(box.shape, bool)
+            )
+        else:
+            made.append(getattr(layers, name)())
+    return tuple(made)
+
+
+def _predict(
+    job: FillJob,
+    box: Box,
+    scene: _Scene,
+    order: NDArray[np.intp],
+    offsets: NDArray[np.float64],
+    target: int,
+    clear: NDArray[np.bool_],
+) -> Prediction:
+    spec = job.model.spec
+    tiles = job.grid.tiles(box)
+    values = scene.values[as_slice(order)]
+    scale = 1.0 if spec.units == "reflectance" else (job.scaling.scale or 1.0)
+
+    def observe(tile: Tile) -> Observations:
+        part, part_clear = _cut(values, tile.extent, scene.window), _cut(clear, tile.extent, scene.window)
+        if spec.units == "reflectance":
+            part = scaling.to_reflectance(part, job.scaling)
+        origin = tile.extent.y0, tile.extent.x0
+        return Observations(part, part_clear, offsets, target, scale, origin, job.roles)
+
+    # Tiles moved inwards at the cube's border may coincide: each extent is asked for once.
+    extents = {tile.extent: tile for tile in tiles}
+    answers: dict[Box, Prediction] = {}
+    for group in _groups(list(extents), spec.batch):
+        observed = [observe(extents[extent]) for extent in group]
+        predicted = job.model.predict(observed)
+        for extent, obs, prediction in zip(group, observed, predicted, strict=True):
+            _check_prediction(spec.name, obs, prediction)
+            answers[extent] = prediction
+    stitched = stitch(job.grid, box, tiles, [answers[tile.extent] for tile in tiles])
+    return stitched
+
+
+def _check_prediction(name: str, obs: Observations, prediction: Prediction) -> None:
+    needed = (obs.n_bands, *obs.shape)
+    if prediction.bands.shape != needed or prediction.known.shape != obs.shape:
+        raise ModelError(
+            f"model {name!r} answered bands of shape {prediction.bands.shape} and known of shape "
+            f"{prediction.known.shape}",
+            f"shapes {needed} and {obs.shape}",
+            "mend the model's predict(): one Prediction per tile, as large as the tile",
+        )
+
+
+def _suspect(
+    job: FillJob, scene: _Scene, order: NDArray[np.intp], offsets: NDArray[np.float64], target: int
+) -> NDArray[np.bool_]:
+    dates = as_slice(order)
+    reflectance = scaling.to_reflectance(scene.values[dates], job.scaling)
+    obs = Observations(reflectance, scene.clear[dates], offsets, target, roles=job.roles)
+    return suspect(obs) & scene.clear[dates][target]
+
+
+def _restore(
+    image: Array, job: FillJob, scene: _Scene, own: int, inner: tuple[slice, slice], haze: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Put the target's own clear values back, bit for bit; where all bands of a pixel are, it counts as observed."""
+    values = scene.stored[own][(slice(None), *inner)]
+    keep = scene.seen.clear[own][inner]
+    if haze is not None and job.screen:
+        keep = keep & ~haze[inner]
+    valid = scaling.valid(values, job.scaling) & keep
+    np.copyto(image, values, where=valid, casting="same_kind")
+    return np.asarray(valid.all(axis=0))
+
+
+def _set_nodata(image: Array, known: NDArray[np.bool_], job: FillJob) -> None:
+    if known.all():
+        return
+    nodata = job.scaling.nodata
+    if nodata is None:
+        if image.dtype.kind != "f":
+            raise ScalingError(
+                f"{int((~known).sum())} pixels of a block have no clear observation, and {image.dtype} has no "
+                "value that says so",
+                "a nodata value",
+                "nodata=0 (or whichever value the cube does not use)",
+            )
+        nodata = np.nan
+    np.copyto(image, np.asarray(nodata).astype(image.dtype), where=~known)
+
+
+@dataclass(frozen=True, eq=False)
+class _Layers:
+    """Provenance of a block's pixels; one method per layer."""
+
+    job: FillJob
+    scene: _Scene
+    order: NDArray[np.intp]
+    offsets: NDArray[np.float64]
+    clear: NDArray[np.bool_]
+    answer: Prediction
+    known: NDArray[np.bool_]
+    observed: NDArray[np.bool_]
+    own: int
+
+    def filled(self) -> Array:
+        flag = np.where(self.known, FILLED, NOT_FILLED)
+        flag[self.observed] = OBSERVED
+        return flag.astype(np.uint8)
+
+    def n_clear(self) -> Array:
+        return self.clear.sum(axis=0, dtype=np.uint16)
+
+    def days_to_clear(self) -> Array:
+        days = np.full(self.known.shape, np.nan, np.float32)
+        nearest_last = np.argsort(-np.abs(self.offsets), kind="stable")
+        for i in nearest_last:
+            days[self.clear[i]] = self.offsets[i]
+        return days
+
+    def source_time(self) -> Array:
+        times = self.scene.times[self.order]
+        out = np.full(self.known.shape, np.datetime64("NaT"), dtype="datetime64[ns]")
+        source = self.answer.source
+        if source is not None:
+            told = (source >= 0) & self.known
+            out[told] = times[source[told]]
+        if self.own >= 0:
+            out[self.observed] = self.scene.times[self.own]
+        return out
+
+    def uncertainty(self) -> Array:
+        spread = self.answer.uncertainty
+        shape = (self.scene.stored.shape[1], *self.known.shape)
+        if spread is None:
+            out = np.full(shape, np.nan, np.float32)
+        else:
+            factor = 1.0 if self.job.model.spec.units == "reflectance" else (self.job.scaling.scale or 1.0)
+            out = np.where(self.known, spread * np.float32(factor), np.float32(np.nan))
+        return np.where(self.observed, np.float32(0), out)
+
+    def gate(self) -> Array:
+        out = np.zeros((self.job.times.size, *self.known.shape), np.float32)
+        if self.answer.gate is not None:
+            out[self.job.reads[self.order]] = np.where(self.known, self.answer.gate, np.float32(0))
+        return out
+
+
+def _for_kernels(values: Array) -> Array:
+    if values.dtype in _KERNEL_DTYPES and values.dtype.isnative:
+        return np.ascontiguousarray(values)
+    return values.astype(np.float32)
+
+
+def _cut(array: Array, extent: Box, window: Box) -> Array:
+    """A tile from the window; what lies beyond the cube mirrors what lies inside."""
+    inside = extent.clip(window)
+    part = array[(..., *inside.within(window))]
+    if inside == extent:
+        return part
+    margins = [(inside.y0 - extent.y0, extent.y1 - inside.y1), (inside.x0 - extent.x0, extent.x1 - inside.x1)]
+    return np.pad(part, [(0, 0)] * (array.ndim - 2) + margins, mode="symmetric")
+
+
+def _groups(items: list[Box], size: int) -> Iterator[list[Box]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

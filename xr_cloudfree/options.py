@@ -1,0 +1,79 @@
+"""What a user may choose: checked in one place, refused with what to type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from xr_cloudfree.errors import OptionError, OptionTypeError
+
+Snow = Literal["clear", "not clear"]
+
+# In the order in which they are returned.
+LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
+# Every model gives these; the others depend on the model or on the mask.
+COMMON_LAYERS = ("filled", "n_clear", "days_to_clear", "suspect")
+
+
+def parse_layers(
+    layers: Literal["all"] | str | Sequence[str] | None, offered: Sequence[str], model: str
+) -> tuple[str, ...]:
+    """The layers asked for, in their fixed order.
+
+    Parameters
+    ----------
+    layers : {"all"}, str, sequence of str or None
+        ``"all"`` means all that the model and the mask can give.
+    offered : sequence of str
+        What the model and the mask can give.
+    model : str
+        The model's name, for the error.
+
+    Raises
+    ------
+    OptionError
+        If a layer does not exist, or this model has none such.
+
+    Examples
+    --------
+    >>> parse_layers(["n_clear", "filled"], offered=("filled", "n_clear"), model="median")
+    ('filled', 'n_clear')
+    """
+    if layers is None:
+        return ()
+    if layers == "all":
+        return tuple(layer for layer in LAYERS if layer in offered)
+    wanted = [layers] if isinstance(layers, str) else list(layers)
+    for layer in wanted:
+        if layer not in LAYERS:
+            raise OptionError(f"there is no layer {layer!r}", f"some of {LAYERS}, or 'all'", "layers='all'")
+        if layer not in offered:
+            raise OptionError(
+                f"model {model!r} with this mask has no layer {layer!r}",
+                f"some of {tuple(offered)}",
+                "layers='all' for all that there are, or another model (xr_cloudfree.list_models() names the "
+                "layers of each)",
+            )
+    return tuple(layer for layer in LAYERS if layer in wanted)
+
+
+def parse_block(block: int | tuple[int, int] | None, stride: int | None) -> tuple[int, int] | None:
+    """Rows and columns of a block, as the user wants them.
+
+    Raises
+    ------
+    OptionError
+        If it is not positive, or not a multiple of the model's stride.
+    """
+    if block is None:
+        return None
+    pair = (block, block) if isinstance(block, int) else tuple(block)
+    if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) for n in pair):
+        raise OptionTypeError(f"block is {block!r}", "pixels along y and x, as integers", "block=512")
+    if min(pair) < 1:
+        raise OptionError(f"block is {block!r}", "at least one pixel", "block=512")
+    if stride is not None and any(n % stride for n in pair):
+        raise OptionError(
+            f"block is {block!r}", f"a multiple of the model's stride, {stride}", f"block={4 * stride}"
+        )
+    return pair[0], pair[1]

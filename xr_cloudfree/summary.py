@@ -1,0 +1,114 @@
+"""What the library understood of a cube, for people to read: the accessor's repr."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from xr_cloudfree.api import clear_mask
+from xr_cloudfree.api import read as understand_all
+from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.dates import cube_times
+from xr_cloudfree.errors import CloudfreeError, MaskError
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Lines of (label, text), and the clear share of each date where it is known without computing a lazy cube."""
+
+    title: str
+    lines: tuple[tuple[str, str], ...]
+    dates: tuple[str, ...] = ()
+    shares: tuple[float, ...] | None = None
+
+    def text(self) -> str:
+        """As plain text."""
+        width = max(len(label) for label, _ in self.lines)
+        rows = [f"<{self.title}>", *(f"  {label:<{width}}  {value}" for label, value in self.lines)]
+        if self.shares is not None:
+            rows.append("  clear per date [%]")
+            marks = [f"{day} {share:4.0%}" for day, share in zip(self.dates, self.shares, strict=True)]
+            marks = _shortened(marks)
+            rows += ["    " + "   ".join(marks[i : i + 5]) for i in range(0, len(marks), 5)]
+        return "\n".join(rows)
+
+    def html(self) -> str:
+        """As HTML for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for label, value in self.lines
+        )
+        bars = ""
+        if self.shares is not None:
+            parts = "".join(
+                f"<div title='{day}: {share:.0%} clear' style='display:inline-block;width:{max(2, 480 // len(self.shares))}px;"
+                f"height:{max(1, round(40 * share))}px;background:#3b82c4;margin-right:1px'></div>"
+                for day, share in zip(self.dates, self.shares, strict=True)
+            )
+            bars = (
+                "<div style='font-size:smaller'>clear share per date, "
+                f"{self.dates[0]} to {self.dates[-1]}</div><div style='height:42px'>{parts}</div>"
+            )
+        return f"<div><strong>{html.escape(self.title)}</strong><table>{rows}</table>{bars}</div>"
+
+
+def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
+    """Say what is understood of a cube. A chunked cube is not computed for it.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube.
+
+    Returns
+    -------
+    Summary
+        What cannot be understood is said in its place, not raised: a repr must not fail.
+    """
+    title = f"xr_cloudfree: {type(obj).__name__}"
+    try:
+        cube = understand(obj)
+        times = cube_times(cube.arrays[0])
+    except CloudfreeError as error:
+        return Summary(title, (("not usable", str(error)),))
+    order = np.sort(times)
+    bands = ", ".join(
+        name if role in (None, name) else f"{name} ({role})"
+        for name, role in zip(cube.bands, cube.roles, strict=True)
+    )
+    lines = [
+        ("bands", bands),
+        ("sensor", cube.sensor or "not told by names"),
+        ("grid", f"{cube.shape[0]} x {cube.shape[1]} pixels, {cube.crs or 'no CRS (open with decode_coords=' + repr('all') + ')'}"),
+        ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
+    ]
+    try:
+        understood = understand_all(obj)
+    except MaskError as error:
+        return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
+    except CloudfreeError as error:
+        return Summary(title, (*lines, ("not usable", str(error))))
+    lines += [("mask", understood.rule.label), ("values", understood.scaling.source)]
+    if any(source.chunks is not None for source in (*cube.arrays, understood.quality)):
+        lines.append(
+            ("clear", "the cube is lazy; compute it with .cloudfree.clear_mask().mean(('y', 'x')).compute()")
+        )
+        return Summary(title, tuple(lines))
+    by_time = clear_mask(obj).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
+    return Summary(
+        title,
+        tuple(lines),
+        tuple(str(day) for day in order.astype("M8[D]")),
+        tuple(float(share) for share in by_time),
+    )
+
+
+def _shortened(marks: list[str], most: int = 40) -> list[str]:
+    if len(marks) <= most:
+        return marks
+    half = most // 2
+    return [*marks[:half], f"… {len(marks) - most} more …", *marks[-half:]]
