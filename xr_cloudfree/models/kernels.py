@@ -1,0 +1,177 @@
+"""Numerical kernels: one answer per pixel from its series, on the stored numbers themselves.
+
+All work on a flat pixel axis: `bands` is (time, band, pixel) of uint16, int16 or float32, `clear` is (time, pixel).
+What lies at pixels that are not clear never reaches an answer, NaN included. Compiled by numba on first use; without
+numba, or with ``XR_CLOUDFREE_NUMBA=0`` in the environment, the same arithmetic runs in NumPy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@lru_cache(maxsize=1)
+def _kernels() -> Any:
+    """The module that computes: compiled where that is possible and not switched off."""
+    compiled = os.environ.get("XR_CLOUDFREE_NUMBA", "1") != "0" and importlib.util.find_spec("numba")
+    return importlib.import_module(f"xr_cloudfree.models.kernels_{'numba' if compiled else 'numpy'}")
+
+
+def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Number of clear dates, and the last of them.
+
+    Parameters
+    ----------
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel was seen.
+
+    Returns
+    -------
+    number : ndarray of int16, shape (pixel,)
+        How many dates are clear.
+    last : ndarray of int16, shape (pixel,)
+        Index of the last clear date, -1 where none is clear.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models import kernels
+    >>> number, last = kernels.count(np.array([[True, False], [True, False], [False, False]]))
+    >>> number.tolist(), last.tolist()
+    ([2, 0], [1, -1])
+    """
+    return _kernels().count(clear)  # type: ignore[no-any-return]
+
+
+def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Clear dates on either side of a moment: the last before it and the first after it.
+
+    Parameters
+    ----------
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel was seen.
+    split : int
+        Number of dates that lie before the moment, or on it.
+
+    Returns
+    -------
+    before, after : ndarray of int16, shape (pixel,)
+        Indices of the two dates; -1 where there is none on that side.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models import kernels
+    >>> clear = np.array([[True, False], [False, False], [True, True]])
+    >>> before, after = kernels.bracket(clear, split=2)
+    >>> before.tolist(), after.tolist()
+    ([0, -1], [2, 2])
+    """
+    return _kernels().bracket(clear, split)  # type: ignore[no-any-return]
+
+
+def blend(
+    bands: NDArray[np.generic],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+    weight: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Two dates of each pixel, blended: ``before + weight * (after - before)``.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, pixel)
+        Values.
+    before, after : ndarray of int16, shape (pixel,)
+        Indices of the dates; all must be valid.
+    weight : ndarray of float32, shape (pixel,)
+        Weight of `after`; where it is 0 the value of `before` comes back as it is.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, pixel)
+        The blend, in the units of `bands`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models import kernels
+    >>> bands = np.array([[[100, 7]], [[200, 9]]], np.uint16)
+    >>> first, second = np.zeros(2, np.int16), np.ones(2, np.int16)
+    >>> kernels.blend(bands, first, second, np.array([0.25, 0], np.float32)).tolist()
+    [[125.0, 7.0]]
+    """
+    return _kernels().blend(bands, before, after, weight)  # type: ignore[no-any-return]
+
+
+def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Median of each pixel's clear values, band by band; the mean of the middle two where their number is even.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, pixel)
+        Values.
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel was seen.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, pixel)
+        The median, exact; 0 where no date is clear.
+
+    Notes
+    -----
+    The compiled form runs a sorting network over many pixels at once. Its comparators are data, so that one
+    compilation serves every number of dates [1]_.
+
+    References
+    ----------
+    .. [1] K. E. Batcher, "Sorting networks and their applications", AFIPS 1968. doi:10.1145/1468075.1468121
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models import kernels
+    >>> bands = np.array([[[10]], [[65535]], [[13]]], np.uint16)
+    >>> kernels.median(bands, np.array([[True], [False], [True]])).tolist()
+    [[11.5]]
+    """
+    return _kernels().median(bands, clear)  # type: ignore[no-any-return]
+
+
+def mix(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Weighted sum over the clear dates, with the weights of each pixel shared by its bands.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, pixel)
+        Values.
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel was seen; other dates have no weight.
+    weights : ndarray of float32, shape (time, pixel)
+        Weights of the dates.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, pixel)
+        The sum, added up in the order of the dates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models import kernels
+    >>> bands = np.array([[[10.0]], [[np.nan]], [[30.0]]], np.float32)
+    >>> clear = np.array([[True], [False], [True]])
+    >>> kernels.mix(bands, clear, np.full((3, 1), 0.5, np.float32)).tolist()
+    [[20.0]]
+    """
+    return _kernels().mix(bands, clear, weights)  # type: ignore[no-any-return]

@@ -1,0 +1,191 @@
+"""The kernels compiled by numba; imported on first use only.
+
+Each works on blocks of some hundred pixels, so that the innermost loop runs over neighbouring pixels in SIMD lanes
+and a block's series stays in the first cache. No fast-math: the answers are those of `kernels_numpy`, to the bit.
+What each computes is documented in `kernels`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+_LANES = 512  # pixels in a block: 24 dates of uint16 take 24 KiB
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        return numba.njit(nogil=True, cache=True)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # nowhere to keep the compiled code: compile once per process
+        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@_compiled
+def _count(clear: Any, number: Any, last: Any) -> None:
+    dates, pixels = clear.shape
+    for start in range(0, pixels, _LANES):
+        stop = min(start + _LANES, pixels)
+        for p in range(start, stop):
+            number[p] = 0
+            last[p] = -1
+        for t in range(dates):
+            for p in range(start, stop):
+                number[p] += clear[t, p]
+                last[p] = t if clear[t, p] else last[p]
+
+
+def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """See `kernels.count`."""
+    number, last = np.empty((2, clear.shape[1]), np.int16)
+    _count(clear.view(np.uint8), number, last)
+    return number, last
+
+
+@_compiled
+def _bracket(clear: Any, split: int, before: Any, after: Any) -> None:
+    dates, pixels = clear.shape
+    for start in range(0, pixels, _LANES):
+        stop = min(start + _LANES, pixels)
+        for p in range(start, stop):
+            before[p] = -1
+            after[p] = -1
+        for t in range(split):
+            for p in range(start, stop):
+                before[p] = t if clear[t, p] else before[p]
+        for t in range(dates - 1, split - 1, -1):
+            for p in range(start, stop):
+                after[p] = t if clear[t, p] else after[p]
+
+
+def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """See `kernels.bracket`."""
+    before, after = np.empty((2, clear.shape[1]), np.int16)
+    _bracket(clear.view(np.uint8), split, before, after)
+    return before, after
+
+
+@_compiled
+def _blend(bands: Any, before: Any, after: Any, weight: Any, out: Any) -> None:
+    _, n_bands, pixels = bands.shape
+    for start in range(0, pixels, _LANES):
+        stop = min(start + _LANES, pixels)
+        for b in range(n_bands):
+            for p in range(start, stop):
+                first = np.float32(bands[before[p], b, p])
+                out[b, p] = first + weight[p] * (np.float32(bands[after[p], b, p]) - first)
+
+
+def blend(
+    bands: NDArray[np.generic],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+    weight: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """See `kernels.blend`."""
+    out = np.empty(bands.shape[1:], np.float32)
+    _blend(bands, before, after, weight, out)
+    return out
+
+
+@lru_cache(maxsize=256)
+def network(dates: int) -> tuple[NDArray[np.int32], int, int]:
+    """Comparators that bring the middle two of `dates` values to their places, and those two places.
+
+    Batcher's odd-even merge sort, less the comparators on which neither place depends.
+    """
+    low, high = max(dates // 2 - 1, 0), dates // 2
+    pairs: list[tuple[int, int]] = []
+    merge = 1
+    while merge < dates:
+        step = merge
+        while step:
+            for j in range(step % merge, dates - step, 2 * step):
+                for i in range(j, min(j + step, dates - step)):
+                    if i // (2 * merge) == (i + step) // (2 * merge):
+                        pairs.append((i, i + step))
+            step //= 2
+        merge *= 2
+    needed, kept = {low, high}, []
+    for i, j in reversed(pairs):
+        if i in needed or j in needed:
+            needed |= {i, j}
+            kept.append((i, j))
+    return np.array(kept[::-1], np.int32).reshape(-1, 2), low, high
+
+
+@_compiled
+def _median(bands: Any, clear: Any, pairs: Any, low: int, high: int, least: Any, most: Any, out: Any) -> None:
+    dates, n_bands, pixels = bands.shape
+    single = high if dates % 2 else low
+    pad = np.empty((dates, _LANES), bands.dtype)
+    series = np.empty((dates, _LANES), bands.dtype)
+    unclear = np.empty(_LANES, np.uint8)
+    number = np.empty(_LANES, np.int16)
+    for start in range(0, pixels, _LANES):
+        width = min(_LANES, pixels - start)
+        # Dates that are not clear become the largest and the smallest value in turn. That keeps the clear values in
+        # the middle, so that the two places hold their median whatever their number.
+        unclear[:] = 0
+        number[:] = 0
+        for t in range(dates):
+            row = clear[t, start : start + width]
+            for p in range(width):
+                pad[t, p] = least if unclear[p] else most
+                unclear[p] ^= 1 - row[p]
+                number[p] += row[p]
+        for b in range(n_bands):
+            for t in range(dates):
+                row = clear[t, start : start + width]
+                value = bands[t, b, start : start + width]
+                for p in range(width):
+                    series[t, p] = value[p] if row[p] else pad[t, p]
+            for k in range(len(pairs)):
+                one, other = series[pairs[k, 0]], series[pairs[k, 1]]
+                for p in range(_LANES):
+                    x, y = one[p], other[p]
+                    one[p] = min(x, y)
+                    other[p] = max(x, y)
+            for p in range(width):
+                x, y = np.float32(series[low, p]), np.float32(series[high, p])
+                mean = (x + y) * np.float32(0.5)
+                value_of_odd = np.float32(series[single, p])
+                result = value_of_odd if number[p] % 2 else mean
+                out[b, start + p] = result if number[p] else np.float32(0)
+
+
+def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """See `kernels.median`."""
+    out = np.empty(bands.shape[1:], np.float32)
+    kind = bands.dtype.type
+    info = np.finfo(bands.dtype) if bands.dtype.kind == "f" else np.iinfo(bands.dtype)
+    pairs, low, high = network(len(bands))
+    _median(bands, clear.view(np.uint8), pairs, low, high, kind(info.min), kind(info.max), out)
+    return out
+
+
+@_compiled
+def _mix(bands: Any, clear: Any, weights: Any, out: Any) -> None:
+    dates, n_bands, pixels = bands.shape
+    for start in range(0, pixels, _LANES):
+        stop = min(start + _LANES, pixels)
+        for b in range(n_bands):
+            for p in range(start, stop):
+                out[b, p] = 0
+            for t in range(dates):
+                for p in range(start, stop):
+                    term = weights[t, p] * np.float32(bands[t, b, p])
+                    out[b, p] += term if clear[t, p] else np.float32(0)
+
+
+def mix(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """See `kernels.mix`."""
+    out = np.empty(bands.shape[1:], np.float32)
+    _mix(bands, clear.view(np.uint8), weights, out)
+    return out
