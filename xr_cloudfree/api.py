@@ -12,7 +12,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.dates import check_reach, cube_times, parse_targets, parse_window
-from xr_cloudfree.cube.masks import MaskRule, resolve_mask
+from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
@@ -22,7 +22,7 @@ from xr_cloudfree.errors import OptionTypeError, SizeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, Snow, parse_block, parse_layers
+from xr_cloudfree.options import COMMON_LAYERS, parse_block, parse_layers
 from xr_cloudfree.tiling.grid import TileGrid, choose_block
 
 T = TypeVar("T", xr.DataArray, xr.Dataset)
@@ -60,12 +60,18 @@ def read(
     """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
     cube = understand(obj, bands)
     times = cube_times(cube.arrays[0])
-    layers = {str(k): v for k, v in obj.variables.items()} if isinstance(obj, xr.Dataset) else {}
-    variables = {name: obj[name] for name in layers if name not in cube.bands} if layers else {}
+    standard = {name: role for role, name in cube.dims.items()}
+
+    def renamed(layer: Any) -> Any:
+        if not isinstance(layer, xr.DataArray):
+            return layer
+        return layer.rename({a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)})
+
+    layers = obj.data_vars if isinstance(obj, xr.Dataset) else {}
     quality, rule = resolve_mask(
-        variables,
-        clear=clear,
-        mask=mask,
+        {str(name): renamed(layer) for name, layer in layers.items() if name not in cube.bands},
+        clear=renamed(clear),
+        mask=renamed(mask),
         scheme=scheme,
         threshold=threshold,
         snow=snow,
@@ -191,7 +197,8 @@ def fill(
     told = parse_window(window)
     days = told or parse_window(spec.window_days)
     check_reach(times, targets, days, told is not None)
-    offered = (*COMMON_LAYERS, *spec.layers, *(("snow",) if rule.has_snow else ()))
+    tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
+    offered = (*COMMON_LAYERS, *spec.layers, *(["snow"] if tells_snow else []))
     wanted = parse_layers(layers, offered, spec.name)
 
     grid = _grid(cube, times.size, len(targets.own), spec, parse_block(block, spec.stride))
@@ -216,6 +223,7 @@ def fill(
 def clear_mask(
     obj: xr.DataArray | xr.Dataset,
     *,
+    clear: xr.DataArray | str | None = None,
     mask: xr.DataArray | str | None = None,
     scheme: str | None = None,
     threshold: float | None = None,
@@ -223,6 +231,8 @@ def clear_mask(
     strict: bool = False,
     dilate: int = 0,
     bands: Sequence[str] | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
     nodata: float | None = None,
 ) -> xr.DataArray:
     """The clear mask that `fill` uses: True where a pixel was seen and is valid in every band.
@@ -243,6 +253,7 @@ def clear_mask(
     """
     understood = read(
         obj,
+        clear=clear,
         mask=mask,
         scheme=scheme,
         threshold=threshold,
@@ -250,6 +261,8 @@ def clear_mask(
         strict=strict,
         dilate=dilate,
         bands=bands,
+        scale=scale,
+        offset=offset,
         nodata=nodata,
     )
     cube = understood.cube

@@ -7,8 +7,6 @@ from typing import Literal
 
 from xr_cloudfree.errors import OptionError, OptionTypeError
 
-Snow = Literal["clear", "not clear"]
-
 # In the order in which they are returned.
 LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
 # Every model gives these; the others depend on the model or on the mask.

@@ -1,0 +1,172 @@
+"""A score on the user's own cube: clear pixels are hidden under the cube's own clouds, filled, and compared."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree import api
+from xr_cloudfree.accuracy import metrics
+from xr_cloudfree.accuracy.simulate import MIN_CLEAR, TRACKS, Case, Track, make_cases, real_masks, target_frames
+from xr_cloudfree.cube.dates import Times
+from xr_cloudfree.cube.scaling import to_reflectance
+from xr_cloudfree.engine.blocks import stack
+from xr_cloudfree.errors import OptionError, TimeError
+from xr_cloudfree.models import registry
+from xr_cloudfree.models.protocol import FillModel
+
+COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90", "seconds")
+
+
+def evaluate(
+    obj: xr.DataArray | xr.Dataset,
+    models: Sequence[str | FillModel] = ("nearest", "median", "linear", "regress"),
+    *,
+    tracks: Sequence[Track] = ("partial", "gap", "full", "haze"),
+    frames: int | None = 10,
+    size: int = 256,
+    seed: int = 0,
+    detail: bool = False,
+    **reading: Any,
+) -> pd.DataFrame:
+    """Score models on clear pixels of this cube, hidden under its own clouds.
+
+    Frames that are more than 95 % clear serve as truth. A real cloud mask of another date is laid over such a frame,
+    the models fill it, and what they say of the hidden pixels is compared with what was there.
+
+    Unlike `fill`, this computes: it reads all dates of a window of at most `size` x `size` pixels at the cube's
+    centre.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, as for `fill`.
+    models : sequence of str or FillModel
+        What to compare.
+    tracks : sequence of {"partial", "gap", "full", "haze"}
+        How frames are hidden: in part; in part, with all dates within 20 days removed; wholly; in part, with clouds
+        that reach beyond their mask.
+    frames : int or None
+        At most so many frames, chosen by `seed`; None takes all.
+    size : int
+        Greatest edge of the window that is read, in pixels.
+    seed : int
+        The same seed hides the same pixels.
+    detail : bool
+        A row per frame instead of a mean over frames.
+    **reading
+        How to read the cube: `clear`, `mask`, `scheme`, `threshold`, `snow`, `strict`, `dilate`, `bands`, `scale`,
+        `offset`, `nodata` as for `fill`.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by track and model (and date, with `detail`). MAE and RMSE in reflectance, PSNR in dB with a peak of
+        1, SAM in degrees, SSIM, the share of the truth inside the 90 % interval where a model gives one, the share of
+        the hidden pixels that were answered, and seconds per frame.
+
+    Raises
+    ------
+    TimeError
+        If no frame is clear enough to serve as truth.
+    OptionError
+        If there is no such track, or no cloud to hide pixels under.
+
+    Examples
+    --------
+    >>> from xr_cloudfree import synthetic
+    >>> ds = synthetic.cube(shape=(16, 4, 64, 64), seed=3)
+    >>> score = evaluate(ds, ["nearest", "linear"], tracks=["full"], frames=2)
+    >>> bool(score.loc[("full", "linear"), "MAE"] < score.loc[("full", "nearest"), "MAE"])
+    True
+    """
+    for track in tracks:
+        if track not in TRACKS:
+            raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
+    made = [registry.create(model) for model in models]
+    values, seen, times, bands = _window(obj, size, reading)
+    found = target_frames(seen)
+    if not found.size:
+        best = seen.mean(axis=(1, 2)).max()
+        raise TimeError(
+            f"the clearest date is {best:.0%} clear in the middle {seen.shape[1]} x {seen.shape[2]} pixels",
+            f"a date that is more than {MIN_CLEAR:.0%} clear, to serve as truth",
+            "a smaller window, evaluate(size=64), or a longer series",
+        )
+    if not real_masks(seen) and set(tracks) - {"full"}:
+        raise OptionError(
+            "no date of this cube is cloudy in part (10 to 80 %)",
+            "such a date, whose clouds are laid over clear ones",
+            "tracks=['full']",
+        )
+    rows = []
+    for track in tracks:
+        for case in make_cases(values, seen, times, track, limit=frames, seed=seed):
+            day = times[case.frame]
+            for model in made:
+                rows.append({"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)})
+    table = pd.DataFrame(rows)
+    if detail:
+        return table.set_index(["track", "model", "date"])
+    grouped = table.groupby(["track", "model"], sort=False)
+    out = grouped.mean(numeric_only=True)
+    out.insert(0, "frames", grouped.size())
+    return out.reindex(columns=list(COLUMNS))
+
+
+def _window(
+    obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], Times, tuple[str, ...]]:
+    """Reflectance, clear mask and dates of the cube's middle, in the order of time, and the bands' names."""
+    import dask
+
+    understood = api.read(obj, **reading)
+    cube = understood.cube
+    order = np.argsort(understood.times, kind="stable")
+    middle = {}
+    for dim, length in zip(("y", "x"), cube.shape, strict=True):
+        first = max((length - size) // 2, 0)
+        middle[dim] = slice(first, first + size)
+    clear = api.clear_mask(obj, **reading).rename({name: role for role, name in cube.dims.items() if role != "band"})
+    # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
+    clear, *stored = dask.compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
+    values = to_reflectance(stack([array.to_numpy() for array in stored]), understood.scaling)
+    return values[order], clear.to_numpy()[order], understood.times[order], cube.bands
+
+
+def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, ...]) -> dict[str, float]:
+    times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
+    cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
+    clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
+    spread = "uncertainty" in model.spec.layers
+    start = clock.perf_counter()
+    done = api.fill(
+        cube, times[case.target], model=model, clear=clear, scale=1.0, layers=["filled", *["uncertainty"] * spread]
+    )
+    seconds = clock.perf_counter() - start
+    image = done["reflectance"].to_numpy()
+    where = case.scored & np.isfinite(image).all(axis=0)
+    truth = case.truth
+    if not where.any():
+        return {"answered": 0.0, "seconds": seconds}
+    # The structure is compared on whole images; what was not answered counts for nothing on either side.
+    whole = np.where(np.isfinite(image), image, truth)
+    backdrop = np.where(np.isfinite(truth), truth, whole)
+    score = {
+        "answered": float(where.sum() / case.scored.sum()),
+        "MAE": metrics.mae(image, truth, where),
+        "RMSE": metrics.rmse(image, truth, where),
+        "PSNR": metrics.psnr(image, truth, where),
+        "SAM": metrics.sam(image, truth, where),
+        "SSIM": metrics.ssim(np.nan_to_num(whole), np.nan_to_num(backdrop), where, metrics.data_range(truth, where)),
+        "seconds": seconds,
+    }
+    if spread:
+        score["coverage90"] = metrics.interval_coverage(image, truth, done["uncertainty"].to_numpy(), where)[0]
+    return score
