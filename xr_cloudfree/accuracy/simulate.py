@@ -1,0 +1,332 @@
+"""Known answers from a real series: clear pixels of a clear frame are hidden under real clouds of other dates.
+
+Truth and input are the same frame, so there is no shift in time between them. Four tracks, never mixed:
+
+``"partial"``
+    10 to 80 % of the target is hidden.
+``"gap"``
+    As *partial*, with all dates within 20 days of the target removed.
+``"full"``
+    The whole target is hidden.
+``"haze"``
+    As *partial*, but the clouds reach three pixels beyond the mask, and the mask missed a few small thin clouds whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.errors import OptionError, TimeError
+
+Track = Literal["partial", "gap", "full", "haze"]
+TRACKS: tuple[Track, ...] = get_args(Track)
+
+MIN_CLEAR = 0.95
+HIDDEN_SHARE = (0.1, 0.8)
+GAP_DAYS = 20.0
+CLOUD_REFLECTANCE = 0.6
+# Opacity of what is left of a cloud at one, two and three pixels beyond its mask.
+RIM_OPACITY = (0.5, 0.3, 0.18)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One hold-out: what a model is given and what it should answer.
+
+    Parameters
+    ----------
+    track : {"partial", "gap", "full", "haze"}
+        How the target was hidden.
+    frame : int
+        Index of the target in the series that the case was made from.
+    bands : ndarray of float32, shape (time, band, y, x)
+        Reflectance of the inputs, with the target among them; NaN where not clear.
+    clear : ndarray of bool, shape (time, y, x)
+        Clear mask as a user would have it: the target's hidden pixels are not clear.
+    day_offset : ndarray of float64, shape (time,)
+        Signed days from the target date, increasing.
+    target : int
+        Index of the target in `bands`.
+    truth : ndarray of float32, shape (band, y, x)
+        The target as it was observed.
+    scored : ndarray of bool, shape (y, x)
+        Hidden pixels whose truth is clear and which another date has seen.
+    """
+
+    track: Track
+    frame: int
+    bands: NDArray[np.float32]
+    clear: NDArray[np.bool_]
+    day_offset: NDArray[np.float64]
+    target: int
+    truth: NDArray[np.float32]
+    scored: NDArray[np.bool_]
+
+    @property
+    def gap_days(self) -> float:
+        """Median over the scored pixels of the days between the clear observations around the target.
+
+        Infinite where most of the scored pixels have clear observations on one side only.
+        """
+        before = self.day_offset[:, None, None] < 0
+        days = np.broadcast_to(self.day_offset[:, None, None], self.clear.shape)
+        previous = np.where(self.clear & before, days, -np.inf).max(axis=0)
+        following = np.where(self.clear & (days > 0), days, np.inf).min(axis=0)
+        return float(np.median((following - previous)[self.scored]))
+
+
+def target_frames(
+    clear: NDArray[np.bool_], suspect: NDArray[np.bool_] | None = None, min_clear: float = MIN_CLEAR
+) -> NDArray[np.intp]:
+    """Indices of the frames that can serve as truth.
+
+    Parameters
+    ----------
+    clear : ndarray of bool, shape (time, y, x)
+        True where a pixel was seen and is valid.
+    suspect : ndarray of bool, shape (time,), optional
+        Frames that are known to hold clouds which the mask missed.
+    min_clear : float
+        Share of clear pixels, in [0, 1], that a frame has to exceed.
+
+    Returns
+    -------
+    ndarray of int
+        Indices into time.
+
+    Examples
+    --------
+    >>> clear = np.ones((3, 4, 4), bool)
+    >>> clear[1, :2] = False
+    >>> target_frames(clear).tolist()
+    [0, 2]
+    """
+    usable = clear.mean(axis=(1, 2)) > min_clear
+    if suspect is not None:
+        usable &= ~suspect
+    return np.flatnonzero(usable)
+
+
+def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE) -> list[NDArray[np.bool_]]:
+    """Shapes of real clouds: the frames of which a part, and not too much, is not clear.
+
+    Parameters
+    ----------
+    clear : ndarray of bool, shape (time, y, x)
+        True where a pixel was seen and is valid.
+    share : tuple of float
+        Least and greatest share of hidden pixels.
+
+    Returns
+    -------
+    list of ndarray of bool, shape (y, x)
+        True where a pixel is hidden.
+    """
+    hidden = 1.0 - clear.mean(axis=(1, 2))
+    return [~clear[i] for i in np.flatnonzero((hidden >= share[0]) & (hidden <= share[1]))]
+
+
+def transplant(
+    masks: list[NDArray[np.bool_]], shape: tuple[int, int], share: tuple[float, float], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """A mask of another date or place, flipped at random and cut to `shape`.
+
+    Parameters
+    ----------
+    masks : list of ndarray of bool, shape (y, x)
+        Shapes to choose from, True where hidden. Those smaller than `shape` are enlarged by a whole factor.
+    shape : tuple of int
+        Rows and columns of the answer.
+    share : tuple of float
+        Least and greatest share of hidden pixels in the answer.
+    rng : numpy.random.Generator
+        Source of chance.
+
+    Returns
+    -------
+    ndarray of bool, shape (y, x)
+        True where a pixel is to be hidden.
+
+    Raises
+    ------
+    OptionError
+        If no mask hides a share within the limits.
+    """
+    for _ in range(200):
+        if not masks:
+            break
+        mask = masks[rng.integers(len(masks))]
+        if rng.random() < 0.5:
+            mask = mask.T
+        mask = mask[:: rng.choice([-1, 1]), :: rng.choice([-1, 1])]
+        factor = max(-(-shape[0] // mask.shape[0]), -(-shape[1] // mask.shape[1]))
+        mask = mask.repeat(factor, axis=0).repeat(factor, axis=1)
+        row = rng.integers(mask.shape[0] - shape[0] + 1)
+        column = rng.integers(mask.shape[1] - shape[1] + 1)
+        mask = mask[row : row + shape[0], column : column + shape[1]]
+        if share[0] <= mask.mean() <= share[1]:
+            return np.ascontiguousarray(mask)
+    raise OptionError(
+        f"none of {len(masks)} masks hides between {share[0]:.0%} and {share[1]:.0%} of a frame",
+        "masks of partly cloudy frames",
+        "masks=real_masks(clear) of a longer or another series",
+    )
+
+
+def haze(
+    image: NDArray[np.float32],
+    hidden: NDArray[np.bool_],
+    rng: np.random.Generator,
+    cloud: float = CLOUD_REFLECTANCE,
+) -> NDArray[np.float32]:
+    """The image with what a mask misses: rims beyond the hidden pixels and a few small thin clouds.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (band, y, x)
+        A clear image, in reflectance.
+    hidden : ndarray of bool, shape (y, x)
+        The mask, True where hidden.
+    rng : numpy.random.Generator
+        Source of chance for the small clouds.
+    cloud : float
+        Reflectance of a cloud, in all bands.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, y, x)
+        The hazy image.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    beyond = np.ceil(distance_transform_edt(~hidden)) if hidden.any() else np.full(hidden.shape, np.inf)
+    opacity = np.zeros(hidden.shape)
+    for distance, alpha in enumerate(RIM_OPACITY, start=1):
+        opacity[beyond == distance] = alpha
+    visible = np.argwhere(~hidden)
+    rows, columns = np.indices(hidden.shape)
+    for _ in range(rng.integers(2, 5) if len(visible) else 0):
+        row, column = visible[rng.integers(len(visible))]
+        radius, peak = rng.uniform(1, 2.5), rng.uniform(0.15, 0.4)
+        blob = peak * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * radius**2))
+        opacity = np.maximum(opacity, np.where(blob > 0.02, blob, 0))
+    return (image + opacity * (cloud - image)).astype(np.float32)
+
+
+def make_case(
+    bands: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    time: NDArray[np.datetime64],
+    frame: int,
+    track: Track,
+    hidden: NDArray[np.bool_],
+    rng: np.random.Generator,
+) -> Case:
+    """Hide a part of one frame.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, y, x)
+        Reflectance.
+    clear : ndarray of bool, shape (time, y, x)
+        True where a pixel was seen and is valid in every band.
+    time : ndarray of datetime64, shape (time,)
+        Dates, increasing.
+    frame : int
+        Index of the target.
+    track : {"partial", "gap", "full", "haze"}
+        How to hide it.
+    hidden : ndarray of bool, shape (y, x)
+        What to hide; the track *full* hides everything whatever this says.
+    rng : numpy.random.Generator
+        Source of chance, used by *haze* alone.
+
+    Returns
+    -------
+    Case
+        What to give to a model, and the truth.
+
+    Raises
+    ------
+    OptionError
+        If the track is unknown.
+    TimeError
+        If the dates do not increase.
+    """
+    if track not in TRACKS:
+        raise OptionError(f"track is {track!r}", f"one of {', '.join(TRACKS)}", "track='partial'")
+    offset = (time - time[frame]) / np.timedelta64(1, "D")
+    if (np.diff(offset) < 0).any():
+        raise TimeError("the dates do not increase", "a sorted time axis", "ds.sortby('time')")
+    # What was seen on the day of the target would give the answer away.
+    keep = time.astype("datetime64[D]") != time[frame].astype("datetime64[D]")
+    if track == "gap":
+        keep &= np.abs(offset) > GAP_DAYS
+    keep[frame] = True
+    if track == "full":
+        hidden = np.ones_like(hidden)
+    target = int(keep[:frame].sum())
+    given, seen = bands[keep].astype(np.float32), clear[keep]
+    if track == "haze":
+        given[target] = haze(given[target], hidden, rng)
+    seen[target] &= ~hidden
+    given[~np.broadcast_to(seen[:, None], given.shape)] = np.nan
+    others = np.delete(seen, target, axis=0).any(axis=0)
+    return Case(
+        track, frame, given, seen, offset[keep], target, bands[frame], hidden & clear[frame] & others
+    )
+
+
+def make_cases(
+    bands: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    time: NDArray[np.datetime64],
+    track: Track,
+    *,
+    masks: list[NDArray[np.bool_]] | None = None,
+    suspect: NDArray[np.bool_] | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> Iterator[Case]:
+    """Hide each frame that can serve as truth under a real mask.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, y, x)
+        Reflectance.
+    clear : ndarray of bool, shape (time, y, x)
+        True where a pixel was seen and is valid in every band.
+    time : ndarray of datetime64, shape (time,)
+        Dates, increasing.
+    track : {"partial", "gap", "full", "haze"}
+        How to hide the targets.
+    masks : list of ndarray of bool, shape (y, x), optional
+        Shapes of clouds, True where hidden; by default the series' own.
+    suspect : ndarray of bool, shape (time,), optional
+        Frames that cannot be truth.
+    limit : int, optional
+        At most so many frames, chosen by the seed.
+    seed : int
+        The same seed gives the same cases; a frame keeps its mask from one track to the next.
+
+    Yields
+    ------
+    Case
+        One per frame, in the order of time. Frames of which nothing could be scored are left out.
+    """
+    pool = real_masks(clear) if masks is None else masks
+    frames = target_frames(clear, suspect)
+    if limit is not None and len(frames) > limit:
+        frames = np.sort(np.random.default_rng([seed, 1]).choice(frames, limit, replace=False))
+    for frame in frames:
+        rng = np.random.default_rng([seed, 2, int(frame)])
+        shape = (clear.shape[1], clear.shape[2])
+        hidden = transplant(pool, shape, HIDDEN_SHARE, rng) if track != "full" else np.ones(shape, bool)
+        case = make_case(bands, clear, time, int(frame), track, hidden, rng)
+        if case.scored.any():
+            yield case

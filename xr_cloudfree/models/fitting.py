@@ -1,0 +1,246 @@
+"""A fit of the target's clear pixels that survives masks which miss a part of a cloud.
+
+Everything here works on one window with a flat pixel axis: features are (feature, pixel), values are (band, pixel).
+Nothing is drawn by chance, and sums run in a fixed order, so that a window has one answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Ridge penalties per observation, on features of unit spread, among which held-out blocks of pixels decide.
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+FOLDS = 4
+BLOCK = 12
+# Standardised features beyond this are clipped: a fit says nothing about what it has not seen.
+REACH = 4.0
+# A residual that is brighter (or darker) than this many spreads in every band is haze (or shadow); one that is this
+# large in the mean over bands is an outlier of another kind.
+HAZE_SPREADS = 3.0
+ODD_SPREADS = 8.0
+# The least spread, in reflectance: residuals below the noise of the sensors are no reason to reject a pixel.
+LEAST_SPREAD = 0.002
+MAX_FIT = 8192
+
+
+def spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Robust spread of each band: the median of the absolute values, as a standard deviation, with a floor.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (band, pixel)
+        Residuals around zero.
+
+    Returns
+    -------
+    ndarray, shape (band,)
+        In the units of `residual`.
+    """
+    return np.asarray(1.4826 * np.median(np.abs(residual), axis=1) + LEAST_SPREAD)
+
+
+def ground_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far a residual looks like ground: 1 for a small one, 0 for haze, shadow and gross errors.
+
+    A field that was harvested is brighter in one band and darker in another; a cloud is brighter in all of them, and
+    a shadow darker. The bands' least standardised residual tells the two apart.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (band, pixel)
+        Observed less predicted.
+    scale : ndarray, shape (band,)
+        Spread of each band.
+
+    Returns
+    -------
+    ndarray, shape (pixel,)
+        Tukey's biweight, in [0, 1].
+
+    Examples
+    --------
+    >>> scale = np.ones(2)
+    >>> ground_weight(np.array([[0.0, 5.0, -4.0], [0.0, -4.0, -4.0]]), scale).round(2).tolist()
+    [1.0, 0.46, 0.0]
+    """
+    z = residual / scale[:, None]
+    hazy = np.maximum(z.min(axis=0), (-z).min(axis=0))
+    odd = np.sqrt(np.square(z).mean(axis=0))
+    distance = np.maximum(hazy / HAZE_SPREADS, odd / ODD_SPREADS)
+    return np.asarray(np.square(np.clip(1 - np.square(distance), 0, None)))
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A ridge regression, bounded to what it was fitted on.
+
+    Parameters
+    ----------
+    centre, width : ndarray of float32, shape (feature,)
+        Mean and spread of the features among the pixels of the fit.
+    slope : ndarray of float32, shape (band, feature)
+        Coefficients of the standardised features.
+    level : ndarray of float32, shape (band,)
+        Value at the centre.
+    low, high : ndarray of float32, shape (band,)
+        Range of the values among the pixels of the fit.
+    scale : ndarray of float64, shape (band,)
+        Spread of the residuals.
+    """
+
+    centre: NDArray[np.float32]
+    width: NDArray[np.float32]
+    slope: NDArray[np.float32]
+    level: NDArray[np.float32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    scale: NDArray[np.float64]
+
+    def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values of all pixels, shape (band, pixel), from features of shape (feature, pixel)."""
+        standard = (features - self.centre[:, None]) / self.width[:, None]
+        np.clip(standard, -REACH, REACH, out=standard)
+        values = self.slope @ standard + self.level[:, None]
+        return np.asarray(np.clip(values, self.low[:, None], self.high[:, None]))
+
+
+def _solve(
+    gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float
+) -> NDArray[np.float64]:
+    """Coefficients (feature, band); the last feature is the constant, which is not penalised; its moment is the weight."""
+    ridge = np.full(len(gram), penalty * gram[-1, -1])
+    ridge[-1] = 1e-9 * gram[-1, -1] + 1e-300
+    return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment))
+
+
+def fit(
+    features: NDArray[np.float32],
+    values: NDArray[np.float32],
+    where: NDArray[np.bool_],
+    shape: tuple[int, int],
+) -> Fit:
+    """Fit `values` by `features` on the pixels in `where`, haze among them left out.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (feature, pixel)
+        What is known everywhere.
+    values : ndarray of float32, shape (band, pixel)
+        What is known in `where`.
+    where : ndarray of bool, shape (pixel,)
+        Pixels that may be used.
+    shape : tuple of int
+        Rows and columns of the window.
+
+    Returns
+    -------
+    Fit
+        The regression.
+    """
+    pixels = thin(np.flatnonzero(where), shape)
+    x, y = features[:, pixels].astype(np.float64), values[:, pixels].astype(np.float64)
+    centre, width = x.mean(axis=1), x.std(axis=1) + 3e-3
+    x = np.clip((x - centre[:, None]) / width[:, None], -REACH, REACH)
+    x = np.concatenate([x, np.ones((1, x.shape[1]))])
+
+    # From stiff to supple, so that the first steps cannot bend towards the haze that they are to find.
+    start = y - np.median(y, axis=1)[:, None]
+    weight = ground_weight(start, spread(start))
+    for penalty in np.geomspace(1, 1e-2, 5):
+        weighted = x * weight
+        slope = _solve(weighted @ x.T, weighted @ y.T, float(penalty))
+        residual = y - slope.T @ x
+        weight = ground_weight(residual, spread(residual))
+
+    fold = _folds(pixels, shape)
+    grams, moments = [], []
+    for k in range(FOLDS):
+        part = fold == k
+        weighted = x[:, part] * weight[part]
+        grams.append(weighted @ x[:, part].T)
+        moments.append(weighted @ y[:, part].T)
+    gram, moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
+    errors = []
+    for penalty in PENALTIES:
+        error = 0.0
+        for k in range(FOLDS):
+            part = fold == k
+            slope = _solve(gram - grams[k], moment - moments[k], penalty)
+            error += float((weight[part] * np.square(y[:, part] - slope.T @ x[:, part])).sum())
+        errors.append(error)
+    slope = _solve(gram, moment, PENALTIES[int(np.argmin(errors))])
+    residual = y - slope.T @ x
+    used = y[:, weight > 0.1]
+    low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
+    f4 = np.float32
+    return Fit(
+        centre.astype(f4),
+        width.astype(f4),
+        slope[:-1].T.astype(f4),
+        slope[-1].astype(f4),
+        low.astype(f4),
+        high.astype(f4),
+        spread(residual),
+    )
+
+
+def thin(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
+    """At most about `MAX_FIT` of the pixels, spread over the window by a hash of their place."""
+    if len(pixels) <= MAX_FIT:
+        return pixels
+    row, column = pixels // shape[1], pixels % shape[1]
+    mixed = (row * 73856093 ^ column * 19349663) % 1009
+    return np.asarray(pixels[mixed < 1009 * MAX_FIT / len(pixels)])
+
+
+def _folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
+    """Number of the held-out block of each pixel: neighbours are alike, so single pixels would prove nothing."""
+    row, column = pixels // shape[1] // BLOCK, pixels % shape[1] // BLOCK
+    return np.asarray((row + 2 * column) % FOLDS)
+
+
+def trusted(
+    residual: NDArray[np.float64],
+    usable: NDArray[np.bool_],
+    core: NDArray[np.bool_],
+    distance: NDArray[np.float64],
+    reach: int,
+) -> NDArray[np.bool_]:
+    """Usable pixels without the rings beside the gap that are brighter or darker than the core.
+
+    Parameters
+    ----------
+    residual : ndarray, shape (pixel,)
+        Mean over bands of observed less predicted.
+    usable : ndarray of bool, shape (pixel,)
+        Clear pixels of the target.
+    core : ndarray of bool, shape (pixel,)
+        Those far from the mask's edge.
+    distance : ndarray, shape (pixel,)
+        Pixels to the nearest hidden one.
+    reach : int
+        Rings to look at.
+
+    Returns
+    -------
+    ndarray of bool, shape (pixel,)
+        The core and the rings that look like ground, from within.
+    """
+    middle = np.median(residual[core])
+    scale = 1.4826 * np.median(np.abs(residual[core] - middle)) + LEAST_SPREAD / 2
+    trust = core & usable
+    ring = np.ceil(distance)
+    for number in range(reach, 0, -1):
+        members = usable & (ring == number)
+        count = int(members.sum())
+        if count < 10:
+            continue
+        # About nine neighbours tell as much as one pixel alone would.
+        doubt = 0.5 * scale + 3 * 1.25 * scale / np.sqrt(count / 9)
+        if abs(float(np.median(residual[members])) - middle) > doubt:
+            break
+        trust |= members
+    return np.asarray(trust)
