@@ -29,14 +29,15 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _count(clear: Any, number: Any, last: Any) -> None:
     dates, pixels = clear.shape
     for start in range(0, pixels, _LANES):
-        stop = min(start + _LANES, pixels)
-        for p in range(start, stop):
-            number[p] = 0
-            last[p] = -1
+        width = min(_LANES, pixels - start)
+        many, index = number[start : start + width], last[start : start + width]
+        many[:] = 0
+        index[:] = -1
         for t in range(dates):
-            for p in range(start, stop):
-                number[p] += clear[t, p]
-                last[p] = t if clear[t, p] else last[p]
+            row, now = clear[t, start : start + width], np.int16(t)
+            for p in range(width):
+                many[p] += row[p]
+                index[p] = now if row[p] else index[p]
 
 
 def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
@@ -50,16 +51,18 @@ def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16
 def _bracket(clear: Any, split: int, before: Any, after: Any) -> None:
     dates, pixels = clear.shape
     for start in range(0, pixels, _LANES):
-        stop = min(start + _LANES, pixels)
-        for p in range(start, stop):
-            before[p] = -1
-            after[p] = -1
+        width = min(_LANES, pixels - start)
+        first, second = before[start : start + width], after[start : start + width]
+        first[:] = -1
+        second[:] = -1
         for t in range(split):
-            for p in range(start, stop):
-                before[p] = t if clear[t, p] else before[p]
+            row, now = clear[t, start : start + width], np.int16(t)
+            for p in range(width):
+                first[p] = now if row[p] else first[p]
         for t in range(dates - 1, split - 1, -1):
-            for p in range(start, stop):
-                after[p] = t if clear[t, p] else after[p]
+            row, now = clear[t, start : start + width], np.int16(t)
+            for p in range(width):
+                second[p] = now if row[p] else second[p]
 
 
 def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
@@ -73,11 +76,16 @@ def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], ND
 def _blend(bands: Any, before: Any, after: Any, weight: Any, out: Any) -> None:
     _, n_bands, pixels = bands.shape
     for start in range(0, pixels, _LANES):
-        stop = min(start + _LANES, pixels)
+        width = min(_LANES, pixels - start)
+        one, other = before[start : start + width], after[start : start + width]
+        share = weight[start : start + width]
         for b in range(n_bands):
-            for p in range(start, stop):
-                first = np.float32(bands[before[p], b, p])
-                out[b, p] = first + weight[p] * (np.float32(bands[after[p], b, p]) - first)
+            values, result = bands[:, b, start : start + width], out[b, start : start + width]
+            for p in range(width):
+                # An unsigned index spares the check whether it counts from the end.
+                first = np.float32(values[np.uint64(one[p]), p])
+                second = np.float32(values[np.uint64(other[p]), p])
+                result[p] = first + share[p] * (second - first)
 
 
 def blend(
@@ -123,39 +131,48 @@ def _median(bands: Any, clear: Any, pairs: Any, low: int, high: int, least: Any,
     dates, n_bands, pixels = bands.shape
     single = high if dates % 2 else low
     pad = np.empty((dates, _LANES), bands.dtype)
-    series = np.empty((dates, _LANES), bands.dtype)
+    series = np.zeros((dates, _LANES), bands.dtype)
     unclear = np.empty(_LANES, np.uint8)
-    number = np.empty(_LANES, np.int16)
+    odd = np.empty(_LANES, np.uint8)
+    known = np.empty(_LANES, np.uint8)
     for start in range(0, pixels, _LANES):
         width = min(_LANES, pixels - start)
         # Dates that are not clear become the largest and the smallest value in turn. That keeps the clear values in
         # the middle, so that the two places hold their median whatever their number.
         unclear[:] = 0
-        number[:] = 0
+        odd[:] = 0
+        known[:] = 0
         for t in range(dates):
-            row = clear[t, start : start + width]
+            seen, filler = clear[t, start : start + width], pad[t]
             for p in range(width):
-                pad[t, p] = least if unclear[p] else most
-                unclear[p] ^= 1 - row[p]
-                number[p] += row[p]
+                filler[p] = least if unclear[p] else most
+                unclear[p] ^= seen[p] ^ np.uint8(1)
+                odd[p] ^= seen[p]
+                known[p] |= seen[p]
         for b in range(n_bands):
             for t in range(dates):
-                row = clear[t, start : start + width]
-                value = bands[t, b, start : start + width]
+                seen, filler, row = clear[t, start : start + width], pad[t], series[t]
+                values = bands[t, b, start : start + width]
                 for p in range(width):
-                    series[t, p] = value[p] if row[p] else pad[t, p]
+                    x, y = values[p], filler[p]  # both are read first: this makes it one SIMD select
+                    row[p] = x if seen[p] else y
             for k in range(len(pairs)):
                 one, other = series[pairs[k, 0]], series[pairs[k, 1]]
                 for p in range(_LANES):
                     x, y = one[p], other[p]
                     one[p] = min(x, y)
                     other[p] = max(x, y)
+            under, over, middle, result = (
+                series[low],
+                series[high],
+                series[single],
+                out[b, start : start + width],
+            )
             for p in range(width):
-                x, y = np.float32(series[low, p]), np.float32(series[high, p])
-                mean = (x + y) * np.float32(0.5)
-                value_of_odd = np.float32(series[single, p])
-                result = value_of_odd if number[p] % 2 else mean
-                out[b, start + p] = result if number[p] else np.float32(0)
+                mean = (np.float32(under[p]) + np.float32(over[p])) * np.float32(0.5)
+                alone = np.float32(middle[p])
+                value = alone if odd[p] else mean
+                result[p] = value if known[p] else np.float32(0)
 
 
 def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -171,15 +188,18 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
 @_compiled
 def _mix(bands: Any, clear: Any, weights: Any, out: Any) -> None:
     dates, n_bands, pixels = bands.shape
+    nothing = np.float32(0)
     for start in range(0, pixels, _LANES):
-        stop = min(start + _LANES, pixels)
+        width = min(_LANES, pixels - start)
         for b in range(n_bands):
-            for p in range(start, stop):
-                out[b, p] = 0
+            total = out[b, start : start + width]
+            total[:] = nothing
             for t in range(dates):
-                for p in range(start, stop):
-                    term = weights[t, p] * np.float32(bands[t, b, p])
-                    out[b, p] += term if clear[t, p] else np.float32(0)
+                seen, values = clear[t, start : start + width], bands[t, b, start : start + width]
+                weight = weights[t, start : start + width]
+                for p in range(width):
+                    term = weight[p] * np.float32(values[p])
+                    total[p] += term if seen[p] else nothing
 
 
 def mix(
