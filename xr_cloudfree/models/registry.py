@@ -69,7 +69,7 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
     point = points[model]
     try:
         factory = cast(Callable[..., Any], point.load())
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise ModelError(
             f"model {model!r} of {point.value} cannot be imported: {error}",
             "the packages that it needs",

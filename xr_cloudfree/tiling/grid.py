@@ -210,8 +210,8 @@ def choose_block(
         if chunk <= most and chunk % unit == 0:
             edge = most // chunk * chunk
         elif chunk > most:
-            pieces = -(-chunk // most)
-            if chunk % pieces == 0 and chunk // pieces % unit == 0:
-                edge = chunk // pieces
+            # A chunk is held until its last block is done: blocks that divide it let it go soonest.
+            parts = [n for n in range(unit, most * 5 // 4 + 1, unit) if chunk % n == 0]
+            edge = max(parts, default=most)
         edges.append(min(edge, -(-size // unit) * unit))
     return edges[0], edges[1]
