@@ -251,63 +251,44 @@ def _known(scaling: Scaling) -> float:
     return scaling.scale
 
 
-def encode(values: NDArray[Any], dtype: np.dtype[Any], scaling: Scaling) -> tuple[NDArray[Any], int]:
+def encode(values: NDArray[Any], dtype: np.dtype[Any], scaling: Scaling) -> NDArray[Any]:
     """Write values in stored units as the storage dtype.
 
     Parameters
     ----------
     values : ndarray of float32, any shape
-        Values in stored units; NaN becomes nodata.
+        Values in stored units. Finite, unless the dtype is a float: what is unknown is put in afterwards.
     dtype : dtype
-        Storage dtype. For a float dtype values are only cast.
+        Storage dtype.
     scaling : Scaling
         How values are stored.
 
     Returns
     -------
-    stored : ndarray of `dtype`, shape of `values`
-        Rounded half to even and clipped to the range of the dtype. A value that would land on nodata moves by
-        one.
-    clipped : int
-        How many values were clipped.
-
-    Raises
-    ------
-    ScalingError
-        If there are NaN, and neither the dtype nor `Scaling.nodata` has a value for them.
+    ndarray of `dtype`, shape of `values`
+        For integers rounded half to even and clipped to the range of the dtype, so that nothing wraps. A
+        value that would land on nodata moves by one, into the range.
 
     Examples
     --------
     >>> encode(np.array([0.2, 70000.0, 12.5], np.float32), np.dtype("uint16"), Scaling(1e-4, nodata=0))
-    (array([    1, 65535,    12], dtype=uint16), 1)
+    array([    1, 65535,    12], dtype=uint16)
     """
-    nan = np.isnan(values)
+    nodata = scaling.nodata
     if dtype.kind == "f":
         stored = values.astype(dtype)
-        if scaling.nodata is not None:
-            nodata = dtype.type(scaling.nodata)
-            stored[stored == nodata] = np.nextafter(nodata, dtype.type(np.inf))
-            stored[nan] = nodata
-        return stored, 0
-    if nan.any() and scaling.nodata is None:
-        raise ScalingError(
-            f"{int(nan.sum())} pixels are unknown, and {dtype} has no value for them",
-            "a nodata value",
-            "nodata=0, or the value that the cube uses",
-        )
+        if nodata is not None:
+            stored[stored == dtype.type(nodata)] = np.nextafter(dtype.type(nodata), dtype.type(np.inf))
+        return stored
     limits = np.iinfo(dtype)
     # float32 cannot hold the limits of wide integers, nor float64 those of the widest.
     wide: NDArray[Any] = values.astype(np.float64 if dtype.itemsize > 2 else np.float32)
     low, high = float(limits.min), float(limits.max)
     if int(high) > limits.max:
         high = float(np.nextafter(high, 0.0))
-    rounded = np.rint(wide)
-    clipped = int(((rounded < low) | (rounded > high)).sum())
-    rounded = np.clip(rounded, low, high)
-    if scaling.nodata is not None:
-        nodata = scaling.nodata
+    rounded = np.rint(np.clip(wide, low, high))
+    if nodata is not None:
         hit = rounded == nodata
         up = wide[hit] >= nodata if low < nodata < high else nodata == low
         rounded[hit] = np.where(up, nodata + 1, nodata - 1)
-        rounded[nan] = nodata
-    return rounded.astype(dtype), clipped
+    return np.asarray(rounded.astype(dtype))

@@ -1,0 +1,156 @@
+"""A layer brought onto a cube's dates and grid, or refused with both grids named. Nothing is computed."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from xr_cloudfree.errors import DimensionError, GridError, TimeError
+
+
+def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.DataArray, int]:
+    """Bring a layer onto the dates of a cube, and check that its pixels are the cube's or nest in them.
+
+    Parameters
+    ----------
+    layer : DataArray
+        With the dimensions time, y and x in any order; others of length one are dropped.
+    name : str
+        What to call the layer in messages.
+    template : DataArray, shape (time, y, x)
+        The cube's grid.
+
+    Returns
+    -------
+    layer : DataArray, shape (time, y, x)
+        In the order of the cube's dates.
+    factor : int
+        Pixels of the cube per pixel of the layer, along each axis.
+
+    Raises
+    ------
+    DimensionError
+        If the layer lacks a dimension or has one too many.
+    TimeError
+        If its dates are not those of the cube.
+    GridError
+        If its pixels are neither those of the cube nor coarser ones with edges on the cube's, or the CRS is
+        another.
+    """
+    layer = _dates(_dimensions(layer, name), name, template)
+    _check_crs(layer, name, template)
+    return layer, _factor(layer, name, template)
+
+
+def _dimensions(layer: xr.DataArray, name: str) -> xr.DataArray:
+    """The layer as (time, y, x)."""
+    extra = [dim for dim in layer.dims if dim not in ("time", "y", "x") and layer.sizes[dim] == 1]
+    layer = layer.squeeze(extra, drop=True)
+    if set(layer.dims) != {"time", "y", "x"}:
+        raise DimensionError(
+            f"{name} has the dimensions {tuple(layer.dims)} with the sizes {layer.shape}",
+            "time, y and x",
+            f"{name}.rename(lat='y', lon='x') for other names, {name}.isel(band=0, drop=True) for one too "
+            f"many, {name}.expand_dims(time=cube.time) for a single date",
+        )
+    return layer.transpose("time", "y", "x")
+
+
+def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArray:
+    """The layer with its dates in the order of the cube's."""
+    wanted = template.indexes.get("time")
+    found = layer.indexes.get("time")
+    if wanted is None or found is None:
+        if layer.sizes["time"] == template.sizes["time"]:
+            return layer
+        raise TimeError(
+            f"{name} has {layer.sizes['time']} dates, the cube {template.sizes['time']}",
+            "the same dates",
+            f"{name}.sel(time=cube.time), with time coordinates on both",
+        )
+    if found.equals(wanted):
+        return layer
+    if found.is_unique and len(found) == len(wanted):
+        order = found.get_indexer(pd.Index(wanted))
+        if (order >= 0).all() and len(np.unique(order)) == len(order):
+            return layer.isel(time=order)
+    lacking = wanted.difference(found)
+    first = f" ({lacking[0]} is the first)" if len(lacking) else ""
+    raise TimeError(
+        f"{name} has {len(found)} dates, the cube {len(wanted)}, of which it lacks {len(lacking)}{first}",
+        "the same dates",
+        f'{name}.reindex(time=cube.time, method="nearest", tolerance="1h") if only the clock differs, '
+        f"or {name}.sel(time=cube.time) if it has more dates",
+    )
+
+
+def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray) -> None:
+    import rioxarray  # noqa: F401  (registers .rio)
+
+    ours, theirs = template.rio.crs, layer.rio.crs
+    if ours is not None and theirs is not None and ours != theirs:
+        raise GridError(
+            f"{name} has the CRS {theirs.to_string()[:80]}, the cube {ours.to_string()[:80]}",
+            "one CRS",
+            f"mask={name}.rio.reproject_match(cube), nearest neighbour",
+        )
+
+
+def _factor(layer: xr.DataArray, name: str, template: xr.DataArray) -> int:
+    """How many pixels of the cube make one of the layer, which has to be a whole number with common edges."""
+    factors = {dim: _axis_factor(layer, template, dim) for dim in ("y", "x")}
+    known = {factor for factor in factors.values() if factor != 0}
+    if None in known or len(known) > 1:
+        raise GridError(
+            f"{name} lies on another grid: {_grid(layer)}; the cube: {_grid(template)}",
+            "the pixels of the cube, or coarser ones whose edges are edges of the cube's",
+            f'{name}.sel(y=cube.y, x=cube.x, method="nearest"), or {name}.rio.reproject_match(cube)',
+        )
+    return cast(int, known.pop()) if known else 1
+
+
+def _axis_factor(layer: xr.DataArray, template: xr.DataArray, dim: str) -> int | None:
+    """Factor along one axis; 0 where one pixel allows any, None where the grids do not nest."""
+    n, k = template.sizes[dim], layer.sizes[dim]
+    if dim not in template.coords or dim not in layer.coords:
+        return 1 if n == k else None
+    ours = template.coords[dim].values.astype(np.float64)
+    theirs = layer.coords[dim].values.astype(np.float64)
+    if n == 1:
+        return 0 if k == 1 else None
+    step = (ours[-1] - ours[0]) / (n - 1)
+    # A single coarse pixel has no step of its own: it nests if it covers the cube.
+    factor = round((theirs[-1] - theirs[0]) / (k - 1) / step) if k > 1 else n
+    if factor < 1 or k != -(-n // factor):
+        return None
+    expected = ours[0] + step * ((factor - 1) / 2 + factor * np.arange(k)) if factor > 1 else ours
+    return (
+        factor if (np.abs(theirs - expected) <= _tolerance(layer, template, dim) * abs(step)).all() else None
+    )
+
+
+def _tolerance(layer: xr.DataArray, template: xr.DataArray, dim: str) -> float:
+    """Allowed distance in pixels: 1e-6, or what the coordinates' own precision makes of it, at most 0.1."""
+    tolerance = 1e-6
+    step = float(np.abs(np.diff(template.coords[dim].values.astype(np.float64))).mean())
+    for array in (layer, template):
+        coords = array.coords[dim].values
+        if coords.dtype.kind == "f":
+            precision = 4 * float(np.finfo(coords.dtype).eps) * float(np.abs(coords).max()) / step
+            tolerance = max(tolerance, precision)
+    return min(tolerance, 0.1)
+
+
+def _grid(array: xr.DataArray) -> str:
+    """Shape, first pixel and resolution, for messages."""
+    told = f"{array.sizes['y']} x {array.sizes['x']} pixels"
+    if "y" not in array.coords or "x" not in array.coords:
+        return told + " without coordinates"
+    y, x = array.coords["y"].values, array.coords["x"].values
+    told += f", the first at y={float(y[0]):.9g}, x={float(x[0]):.9g}"
+    if y.size > 1 and x.size > 1:
+        told += f", step {float(y[1] - y[0]):.6g}, {float(x[1] - x[0]):.6g}"
+    return told

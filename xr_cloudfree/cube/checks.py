@@ -1,0 +1,197 @@
+"""What only values can tell: whether they are reflectance at all.
+
+Each check looks at a strided sample of one window, so that it costs little beside the work on the window, and each
+is meant to stay silent on any real scene: dark water, snow, haze that the mask missed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
+from xr_cloudfree.errors import ScalingError
+
+SAMPLE = 4096  # pixels per date
+_ENOUGH = 256  # values below which a statistic says nothing
+_USUAL = {
+    "sentinel-2": "scale=1e-4, offset=-0.1, nodata=0 from processing baseline 04.00 on, else offset=0",
+    "landsat": "scale=2.75e-5, offset=-0.2, nodata=0",
+}
+
+Times = NDArray[np.datetime64]
+
+
+def check_reflectance(
+    bands: NDArray[Any],
+    clear: NDArray[np.bool_],
+    scaling: Scaling,
+    times: Times,
+    sensor: str | None = None,
+    roles: Sequence[str | None] = (),
+) -> None:
+    """Raise if the clear values of a window cannot be reflectance under this scaling.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, y, x)
+        Values as stored.
+    clear : ndarray of bool, shape (time, y, x)
+        Pixels that are looked at.
+    scaling : Scaling
+        How the values are stored.
+    times : ndarray of datetime64, shape (time,)
+        Dates, in any order.
+    sensor : {"sentinel-2", "landsat"} or None
+        Sensor, whose usual scaling the remedy names. Offset jumps are looked for on Sentinel-2 alone.
+    roles : sequence of (str or None)
+        STAC common name per band, for messages.
+
+    Raises
+    ------
+    ScalingError
+        If nothing tells the scale of integers; if the values look like digital numbers, were scaled twice or wrapped
+        below zero; if nodata was not told; if the offset was subtracted twice, or from some dates only.
+    """
+    if scaling.scale is None:
+        raise ScalingError(
+            f"the values are {bands.dtype}, and nothing tells how they become reflectance",
+            "reflectance, or scale= and offset=",
+            _usual(sensor),
+        )
+    step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / SAMPLE)))
+    stored = bands[:, :, ::step, ::step]
+    seen = clear[:, ::step, ::step] & valid(stored, scaling).all(axis=1)
+    if not seen.any():
+        return
+    # (time, pixel, band), so that one index picks a pixel's whole spectrum.
+    stored = np.moveaxis(stored, 1, -1).reshape(len(times), -1, bands.shape[1])
+    seen = seen.reshape(len(times), -1)
+    picked = stored[seen]
+    reflectance = to_reflectance(picked, scaling)
+
+    _check_zeros(picked, scaling, sensor)
+    _check_wrapped(picked, reflectance)
+    _check_level(reflectance, scaling, sensor)
+    date = np.nonzero(seen)[0]
+    _check_negative(reflectance, date, times, scaling)
+    if sensor == "sentinel-2":
+        _check_jump(to_reflectance(stored, scaling), seen, times, scaling)
+
+
+def _usual(sensor: str | None) -> str:
+    if sensor in _USUAL:
+        return _USUAL[sensor]
+    return "; ".join(f"{name}: {told}" for name, told in _USUAL.items())
+
+
+def _check_zeros(picked: NDArray[Any], scaling: Scaling, sensor: str | None) -> None:
+    """Zero in all bands at once is no surface: it is what archives put where nothing was measured."""
+    share = float((picked == 0).all(axis=1).mean())
+    if picked.size >= _ENOUGH and share > 0.05:
+        raise ScalingError(
+            f"{share:.0%} of the clear pixels are zero in every band, and nodata is {scaling.nodata}",
+            "the value that marks pixels without a measurement",
+            "nodata=0",
+        )
+
+
+def _check_wrapped(picked: NDArray[Any], reflectance: NDArray[np.float32]) -> None:
+    """Unsigned 500 - 1000 is 65036, and stays 6.5 once it is scaled."""
+    if picked.dtype == np.uint16:
+        wrapped = (picked > 60000) & (reflectance > 3)
+    else:
+        wrapped = (reflectance > 6.0) & (reflectance < 6.5536)
+    share = float(wrapped.mean())
+    if picked.size >= _ENOUGH and share > 0.001 and float(np.median(reflectance)) < 1.5:
+        raise ScalingError(
+            f"{share:.1%} of the clear values lie just below 65536 digital numbers: an unsigned integer fell below "
+            "zero and wrapped",
+            "the offset as an argument, or a subtraction in signed integers",
+            "offset=-0.1 on the values as they came, or cube.astype('int32') - 1000",
+        )
+
+
+def _check_level(reflectance: NDArray[np.float32], scaling: Scaling, sensor: str | None) -> None:
+    middle = float(np.median(reflectance))
+    told = f"scale {scaling.scale:g}, offset {scaling.offset:g}, {scaling.source}"
+    if middle > 1.5:
+        raise ScalingError(
+            f"the median of the clear values is {middle:.6g}, which looks like digital numbers ({told})",
+            "reflectance, which lies between 0 and about 1",
+            _usual(sensor),
+        )
+    if reflectance.size >= _ENOUGH and float(np.percentile(np.abs(reflectance), 99)) < 1e-3:
+        raise ScalingError(
+            f"99 % of the clear values are below 0.001: they seem to be scaled twice ({told})",
+            "reflectance, which lies between 0 and about 1",
+            "leave scale= out, or scale=1 for values that are reflectance already",
+        )
+
+
+def _check_negative(
+    reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling
+) -> None:
+    low = np.bincount(date, (reflectance < -0.02).mean(axis=1), len(times))
+    count = np.bincount(date, minlength=len(times))
+    share = low / np.maximum(count, 1)
+    bad = (share > 0.2) & (count * reflectance.shape[1] >= _ENOUGH)
+    if bad.any():
+        raise ScalingError(
+            f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])}, with the "
+            f"offset {scaling.offset:g}",
+            "reflectance from which the offset was subtracted once",
+            "offset=0 if it was subtracted before, or leave these dates out",
+        )
+
+
+def _check_jump(
+    reflectance: NDArray[np.float32], seen: NDArray[np.bool_], times: Times, scaling: Scaling
+) -> None:
+    """Look for dates between which all bands shift alike, by the offset of 0.1.
+
+    Haze and snow do not: they brighten dark pixels and visible bands more than bright ones.
+    """
+    if reflectance.shape[2] < 3:
+        return
+    order = np.argsort(times, kind="stable")
+    order = order[seen[order].sum(axis=1) >= _ENOUGH // 4]
+    jumps = []
+    for before, after in zip(order[:-1], order[1:], strict=True):
+        both = seen[before] & seen[after]
+        if both.sum() < _ENOUGH // 4:
+            continue
+        change = reflectance[after, both] - reflectance[before, both]
+        low, middle, high = np.percentile(change, (25, 50, 75), axis=0)
+        alike = (np.abs(middle) > 0.085).all() and (np.abs(middle) < 0.115).all()
+        if alike and abs(np.sign(middle).sum()) == middle.size and (high - low).max() < 0.03:
+            jumps.append((before, after, float(middle.mean())))
+    if jumps:
+        _tell_jump(jumps, times, scaling)
+
+
+def _tell_jump(jumps: list[tuple[np.intp, np.intp, float]], times: Times, scaling: Scaling) -> NoReturn:
+    told = "; ".join(
+        f"{_days(times[[before]])} to {_days(times[[after]])}: {shift:+.3f}"
+        for before, after, shift in jumps[:4]
+    )
+    before, after, shift = jumps[0]
+    day = _days(times[[after]])
+    amount = f"{abs(shift) / (scaling.scale or 1):.0f}" if scaling.scale != 1 else "0.1"
+    kept = "<" if shift > 0 else ">="
+    raise ScalingError(
+        f"all bands shift by about 0.1 between neighbouring dates ({told}): some items carry the offset of "
+        "processing baseline 04.00, some do not",
+        "one offset for all dates",
+        f"cube.where(cube.time {kept} np.datetime64('{day}'), cube.astype('float32') - {amount}), or items of one "
+        "baseline",
+    )
+
+
+def _days(times: Times) -> str:
+    days = [str(day) for day in np.sort(times).astype("datetime64[D]")]
+    return ", ".join(days[:6]) + (f" and {len(days) - 6} more" if len(days) > 6 else "")
