@@ -149,7 +149,7 @@ def fill(
     screen : bool
         Fill also the target's suspect pixels: flagged clear, but they look like haze.
     block : int or pair of int, optional
-        Pixels along y and x of a block, the work of one task. By default about 64 MiB of input.
+        Pixels along y and x of a block, the work of one task. By default about 96 MiB of input.
 
     Returns
     -------

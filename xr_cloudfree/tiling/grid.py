@@ -178,7 +178,7 @@ def choose_block(
     bytes_per_pixel: int,
     stride: int | None = None,
     chunks: tuple[int, int] | None = None,
-    budget: int = 64 * 2**20,
+    budget: int = 96 * 2**20,
 ) -> tuple[int, int]:
     """Rows and columns of a block: as large as memory allows, in step with tiles and, where it can be, with chunks.
 
