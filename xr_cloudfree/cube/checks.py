@@ -1,11 +1,12 @@
 """What only values can tell: whether they are reflectance at all.
 
-Each check looks at a strided sample of one window, so that it costs little beside the work on the window, and each
+Each check looks at a strided sample of one window, so that it costs little beside the work on the window, and
 is meant to stay silent on any real scene: dark water, snow, haze that the mask missed.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -54,8 +55,8 @@ def check_reflectance(
     Raises
     ------
     ScalingError
-        If nothing tells the scale of integers; if the values look like digital numbers, were scaled twice or wrapped
-        below zero; if nodata was not told; if the offset was subtracted twice, or from some dates only.
+        If nothing tells the scale of integers; if the values look like digital numbers, were scaled twice or
+        wrapped below zero; if nodata was not told; if the offset was subtracted twice, or on some dates only.
     """
     if scaling.scale is None:
         raise ScalingError(
@@ -74,7 +75,7 @@ def check_reflectance(
     picked = stored[seen]
     reflectance = to_reflectance(picked, scaling)
 
-    _check_zeros(picked, scaling, sensor)
+    _check_zeros(picked, scaling)
     _check_wrapped(picked, reflectance)
     _check_level(reflectance, scaling, sensor)
     date = np.nonzero(seen)[0]
@@ -89,7 +90,7 @@ def _usual(sensor: str | None) -> str:
     return "; ".join(f"{name}: {told}" for name, told in _USUAL.items())
 
 
-def _check_zeros(picked: NDArray[Any], scaling: Scaling, sensor: str | None) -> None:
+def _check_zeros(picked: NDArray[Any], scaling: Scaling) -> None:
     """Zero in all bands at once is no surface: it is what archives put where nothing was measured."""
     share = float((picked == 0).all(axis=1).mean())
     if picked.size >= _ENOUGH and share > 0.05:
@@ -109,8 +110,8 @@ def _check_wrapped(picked: NDArray[Any], reflectance: NDArray[np.float32]) -> No
     share = float(wrapped.mean())
     if picked.size >= _ENOUGH and share > 0.001 and float(np.median(reflectance)) < 1.5:
         raise ScalingError(
-            f"{share:.1%} of the clear values lie just below 65536 digital numbers: an unsigned integer fell below "
-            "zero and wrapped",
+            f"{share:.1%} of the clear values lie just below 65536 digital numbers: an unsigned integer fell "
+            "below zero and wrapped",
             "the offset as an argument, or a subtraction in signed integers",
             "offset=-0.1 on the values as they came, or cube.astype('int32') - 1000",
         )
@@ -136,14 +137,15 @@ def _check_level(reflectance: NDArray[np.float32], scaling: Scaling, sensor: str
 def _check_negative(
     reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling
 ) -> None:
-    low = np.bincount(date, (reflectance < -0.02).mean(axis=1), len(times))
-    count = np.bincount(date, minlength=len(times))
-    share = low / np.maximum(count, 1)
-    bad = (share > 0.2) & (count * reflectance.shape[1] >= _ENOUGH)
+    """Look for dates that lie deeper than an atmosphere corrected too far, which makes dark pixels -0.04."""
+    count = np.bincount(date, minlength=len(times)) * reflectance.shape[1]
+    share = np.bincount(date, (reflectance < -0.02).sum(axis=1), len(times)) / np.maximum(count, 1)
+    deep = np.bincount(date, (reflectance < -0.055).sum(axis=1), len(times)) / np.maximum(count, 1)
+    bad = (share > 0.2) & (deep > 0.05) & (count >= _ENOUGH)
     if bad.any():
         raise ScalingError(
-            f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])}, with the "
-            f"offset {scaling.offset:g}",
+            f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])} "
+            f"(offset {scaling.offset:g})",
             "reflectance from which the offset was subtracted once",
             "offset=0 if it was subtracted before, or leave these dates out",
         )
@@ -152,43 +154,47 @@ def _check_negative(
 def _check_jump(
     reflectance: NDArray[np.float32], seen: NDArray[np.bool_], times: Times, scaling: Scaling
 ) -> None:
-    """Look for dates between which all bands shift alike, by the offset of 0.1.
+    """Look for neighbouring dates between which all bands shift alike, by an offset of 0.1.
 
-    Haze and snow do not: they brighten dark pixels and visible bands more than bright ones.
+    Haze does not: it brightens dark bands more than bright ones. So there has to be a bright band to tell by.
     """
-    if reflectance.shape[2] < 3:
-        return
     order = np.argsort(times, kind="stable")
-    order = order[seen[order].sum(axis=1) >= _ENOUGH // 4]
-    jumps = []
-    for before, after in zip(order[:-1], order[1:], strict=True):
+    order = order[seen[order].sum(axis=1) >= _ENOUGH]
+    jumps: list[tuple[int, int, float]] = []
+    for before, after in itertools.pairwise(order.tolist()):
         both = seen[before] & seen[after]
-        if both.sum() < _ENOUGH // 4:
+        if both.sum() < _ENOUGH or reflectance.shape[2] < 3:
             continue
-        change = reflectance[after, both] - reflectance[before, both]
-        low, middle, high = np.percentile(change, (25, 50, 75), axis=0)
-        alike = (np.abs(middle) > 0.085).all() and (np.abs(middle) < 0.115).all()
-        if alike and abs(np.sign(middle).sum()) == middle.size and (high - low).max() < 0.03:
-            jumps.append((before, after, float(middle.mean())))
+        earlier = reflectance[before, both]
+        low, middle, high = np.percentile(reflectance[after, both] - earlier, (25, 50, 75), axis=0)
+        shift = float(middle.mean())
+        uniform = (np.abs(np.abs(middle) - 0.1) < 0.015).all() and (middle * shift > 0).all()
+        if uniform and (high - low).max() < 0.03 and np.ptp(np.median(earlier, axis=0)) > 0.1:
+            jumps.append((before, after, shift))
     if jumps:
-        _tell_jump(jumps, times, scaling)
+        _tell_jumps(jumps, order.tolist(), times, scaling)
 
 
-def _tell_jump(jumps: list[tuple[np.intp, np.intp, float]], times: Times, scaling: Scaling) -> NoReturn:
-    told = "; ".join(
-        f"{_days(times[[before]])} to {_days(times[[after]])}: {shift:+.3f}"
-        for before, after, shift in jumps[:4]
-    )
-    before, after, shift = jumps[0]
-    day = _days(times[[after]])
-    amount = f"{abs(shift) / (scaling.scale or 1):.0f}" if scaling.scale != 1 else "0.1"
-    kept = "<" if shift > 0 else ">="
+def _tell_jumps(
+    jumps: list[tuple[int, int, float]], order: list[int], times: Times, scaling: Scaling
+) -> NoReturn:
+    told = "; ".join(f"{_days(times[[a]])} to {_days(times[[b]])}: {shift:+.3f}" for a, b, shift in jumps[:4])
+    if len(jumps) == 1:
+        side = "<" if jumps[0][2] > 0 else ">="
+        right = f"cube.time {side} np.datetime64('{_days(times[[jumps[0][1]]])}')"
+    else:
+        shifts = {after: shift for _, after, shift in jumps}
+        bright, higher = jumps[0][2] < 0, []
+        for date in order:
+            bright = shifts.get(date, 0) > 0 or (bright and date not in shifts)
+            if bright:
+                higher.append(str(times[date].astype("datetime64[D]")))
+        right = f"~cube.time.dt.strftime('%Y-%m-%d').isin({higher})"
     raise ScalingError(
         f"all bands shift by about 0.1 between neighbouring dates ({told}): some items carry the offset of "
-        "processing baseline 04.00, some do not",
+        "processing baseline 04.00 and some do not",
         "one offset for all dates",
-        f"cube.where(cube.time {kept} np.datetime64('{day}'), cube.astype('float32') - {amount}), or items of one "
-        "baseline",
+        f"cube.where({right}, cube.astype('float32') - {0.1 / (scaling.scale or 1.0):g})",
     )
 
 

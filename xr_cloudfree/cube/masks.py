@@ -1,6 +1,7 @@
 """From a quality layer to one meaning: clear.
 
-`resolve_mask` looks at names, attributes and coordinates only; `decode` turns a window of values into booleans.
+`resolve_mask` looks at names, attributes and coordinates only; `decode` turns a window of values into
+booleans.
 """
 
 from __future__ import annotations
@@ -236,8 +237,8 @@ def dilate_not_clear(clear: Bools, missing: Bools, pixels: int) -> Bools:
         return clear
     wide = ~(clear | missing)
     grown = wide.copy()
-    # A disc is a stack of rows, and row dy reaches sqrt(pixels² - dy²) to each side. From the disc's pole to its
-    # equator each row is the one before, widened: a few ORs in place of one per pixel of the disc.
+    # A disc is a stack of rows, and row dy reaches sqrt(pixels² - dy²) to each side. From pole to equator each
+    # row is the one before, widened: a few ORs in place of one per pixel of the disc.
     reach = 0
     for dy in range(pixels, -1, -1):
         half = math.isqrt(pixels * pixels - dy * dy)
@@ -270,9 +271,9 @@ def resolve_mask(
     """The quality layer of a cube and how to read it, from metadata alone.
 
     An argument wins over a variable ``cloud_mask``, which wins over the sensor's own layer (SCL, QA_PIXEL,
-    Fmask, CFMask). The scheme comes from `scheme`, else from the CF attributes ``flag_values``, ``flag_masks``
-    and ``flag_meanings``, else from the layer's name. A boolean layer is only taken as `clear`: given as `mask`,
-    nothing tells which of its values is cloud.
+    Fmask, CFMask). The scheme comes from `scheme`, else from the CF attributes ``flag_values``,
+    ``flag_masks`` and ``flag_meanings``, else from the layer's name. A boolean layer is only taken as
+    `clear`: given as `mask`, nothing tells which of its values is cloud.
 
     Landsat's QA_RADSAT is not looked at; to leave saturated pixels out, give
     ``mask=ds.QA_PIXEL.where(ds.QA_RADSAT == 0, 1)``.

@@ -200,8 +200,8 @@ def to_reflectance(values: NDArray[Any], scaling: Scaling) -> NDArray[np.float32
 
     Examples
     --------
-    >>> to_reflectance(np.array([500, 7273], np.uint16), Scaling(scale=1e-4, offset=-0.1))
-    array([-0.05  ,  0.6273], dtype=float32)
+    >>> to_reflectance(np.array([500, 3500], np.uint16), Scaling(scale=1e-4, offset=-0.1))
+    array([-0.05,  0.25], dtype=float32)
     """
     scale = _known(scaling)
     reflectance = values.astype(np.float32)  # before any arithmetic: unsigned integers would wrap
