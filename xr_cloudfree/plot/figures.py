@@ -1,0 +1,498 @@
+"""The plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree import api
+from xr_cloudfree.cube.conventions import Cube, understand
+from xr_cloudfree.cube.dates import Times, cube_times, parse_targets
+from xr_cloudfree.cube.scaling import resolve_scaling, valid
+from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
+from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
+from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.plot.picture import (
+    NEUTRAL,
+    Composite,
+    Place,
+    check_stretch,
+    choose_bands,
+    colours,
+    limits,
+    place_of,
+    thin,
+    tint,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours of Okabe and Ito, which colour-blind readers tell apart; what was observed stays in the background.
+_ORANGE = (0.90, 0.62, 0.0)
+_BLUE = (0.0, 0.45, 0.70)
+_PALE = (0.87, 0.92, 0.95)
+_STATES = ((OBSERVED, "observed", _PALE), (FILLED, "filled", _ORANGE), (NOT_FILLED, "not filled", NEUTRAL))
+_INK = "0.25"
+# With fewer clear pixels than this the stretch is taken from the filled image.
+_FEW = 0.02
+
+
+def before_after(
+    obj: xr.DataArray | xr.Dataset,
+    date: Any,
+    *,
+    image: xr.Dataset | None = None,
+    model: str | FillModel = "auto",
+    bands: Sequence[str] | None = None,
+    stretch: tuple[float, float] = (2.0, 98.0),
+    figsize: tuple[float, float] | None = None,
+    **options: Any,
+) -> Figure:
+    """Show a date as it was observed, where it was filled, and the filled image.
+
+    Computes that date. All three panels share one stretch, taken from the clear pixels. Where the date was not
+    observed the first panel shows the nearest observation and says so.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, as for `fill`.
+    date : str, datetime, numpy.datetime64 or pandas.Timestamp
+        One date.
+    image : Dataset, optional
+        What `fill` gave for this date with ``layers="filled"`` or more, if you have it: nothing is filled again.
+    model : str or FillModel
+        The model that fills.
+    bands : sequence of str, optional
+        One band to show in grey or three for red, green and blue; by default true colour where the cube has it.
+    stretch : tuple of float
+        Percentiles of the clear pixels that become black and white.
+    figsize : tuple of float, optional
+        Width and height in inches.
+    **options
+        Options of `fill`: the mask, the window and the scaling.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With three panels.
+
+    Raises
+    ------
+    OptionError
+        If there is not one date, or `image` lacks what is needed.
+    BandError
+        If there is no such band.
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    plt = _pyplot()
+    stretch = check_stretch(stretch)
+    cube, reading = _read(obj, bands, options)
+    times = cube_times(cube.arrays[0])
+    targets = parse_targets(date, times)
+    if not targets.scalar:
+        raise OptionError(f"date is {date!r}", "one date", f"date={_day(targets.times[0])!r}")
+    show = choose_bands(cube, bands)
+    if image is None:
+        image = api.fill(obj, date, model=model, layers="filled", **reading)
+    own, instant = targets.own[0], targets.instants[0]
+    shown = own if own >= 0 else int(np.argmin(np.abs(times - instant)))
+    scene = _compute(obj, cube, show, image, times, shown, own, reading)
+    done = str(image.attrs.get("cloudfree_model", model if isinstance(model, str) else model.spec.name))
+
+    ends = limits(*scene.bright(), stretch)
+    place = place_of(cube)
+    if figsize is None:
+        figsize = 12.0, float(np.clip(3.7 * place.ratio, 2.0, 9.0)) + 1.25
+    figure = plt.figure(figsize=figsize, layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+
+    before = colours(scene.before, scene.measured, ends)
+    hidden = scene.measured & ~scene.clear
+    _show(axes[0], tint(before, hidden, _ORANGE, 0.4), place)
+    when = f"{_day(times[shown])}"
+    axes[0].set_title(
+        f"As observed, {_percent(scene.clear_share)} clear"
+        if own >= 0
+        else f"Nearest observation: {when}, {_percent(scene.clear_share)} clear"
+    )
+    origin = np.empty((*scene.state.shape, 3), np.float32)
+    for state, _, colour in _STATES:
+        origin[scene.state == state] = colour
+    _show(axes[1], origin, place)
+    axes[1].set_title("Where the values come from")
+    _show(axes[2], colours(scene.after, scene.state != NOT_FILLED, ends), place)
+    axes[2].set_title("Filled")
+
+    _legend(
+        axes[0],
+        [("not clear", tuple(tint(np.full((1, 3), 0.85, np.float32), np.array([True]), _ORANGE, 0.4)[0]))],
+    )
+    _legend(
+        axes[1],
+        [(f"{name} {_percent(scene.shares[s])}", c) for s, name, c in _STATES if scene.shares[s] > 0],
+    )
+    axes[2].annotate(
+        show.label,
+        (0.5, 0),
+        (0, -18),
+        "axes fraction",
+        "offset points",
+        ha="center",
+        va="top",
+        color=_INK,
+        fontsize=9,
+    )
+    _map_axes(axes[0], place)
+    for ax in axes[1:]:
+        ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
+    told = "" if own >= 0 else f", not observed ({_distance(times[shown], instant)})"
+    figure.suptitle(
+        f"{_day(targets.times[0])}{told}: {_percent(scene.shares[FILLED])} filled by {done}",
+        fontweight="bold",
+    )
+    return figure
+
+
+def rgb(
+    obj: xr.DataArray | xr.Dataset,
+    date: Any = None,
+    *,
+    bands: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    stretch: tuple[float, float] = (2.0, 98.0),
+    nodata: float | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Axes:
+    """Show one date of a cube, or an image that was filled, in colour.
+
+    Computes the bands of that date that are shown. No mask is needed: clouds are shown as they are.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        A cube, or what `fill` gave for one date.
+    date : str, datetime, numpy.datetime64 or pandas.Timestamp, optional
+        An observed date; by default the last.
+    bands : sequence of str, optional
+        One band to show in grey or three for red, green and blue; by default true colour where the cube has it,
+        else near infrared, red and green, else the first three.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure by default.
+    stretch : tuple of float
+        Percentiles of the date's values that become black and white.
+    nodata : float, optional
+        Stored value that means "missing", where the attributes do not tell.
+    figsize : tuple of float, optional
+        Width and height in inches of a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With the picture.
+
+    Raises
+    ------
+    TimeError
+        If the date was not observed.
+    BandError
+        If there is no such band.
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    plt = _pyplot()
+    stretch = check_stretch(stretch)
+    cube, _ = _read(_with_time(obj), bands, {})
+    show = choose_bands(cube, bands)
+    which, title = 0, ""
+    if "time" in cube.arrays[0].coords:
+        times = cube_times(cube.arrays[0])
+        which = int(np.argmax(times)) if date is None else _observed(date, times)
+        title = _day(times[which])
+    scaling = resolve_scaling(cube.arrays, nodata=nodata)
+    values = np.stack(_now(_layers(cube, show, which)))
+    known = valid(values, scaling).all(axis=0)
+    place = place_of(cube)
+    if ax is None:
+        if figsize is None:
+            figsize = 5.5, float(np.clip(4.6 * place.ratio, 2.0, 10.0)) + 0.8
+        ax = plt.figure(figsize=figsize, layout="constrained").subplots()
+    _show(ax, colours(values, known, limits(values, known, stretch)), place)
+    _map_axes(ax, place)
+    ax.set_title(f"{title}   {show.label}".strip())
+    return ax
+
+
+def timeline(
+    obj: xr.DataArray | xr.Dataset,
+    *,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] = (9.0, 2.8),
+    **options: Any,
+) -> Axes:
+    """Show the clear share of each date.
+
+    Computes the clear mask of all dates, block by block; of a lazy cube only the shares are kept.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, as for `fill`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; a new figure by default.
+    figsize : tuple of float
+        Width and height in inches of a new figure.
+    **options
+        Options of `clear_mask`: the mask and the scaling.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        With a line per date.
+
+    Raises
+    ------
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    plt = _pyplot()
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    from matplotlib.ticker import PercentFormatter
+
+    clear = api.clear_mask(obj, **options)
+    shares = _now([clear.mean(clear.dims[1:])])[0]
+    times = cube_times(clear.rename({clear.dims[0]: "time"}))
+    order = np.argsort(times)
+    times, shares = times[order], shares[order]
+    if ax is None:
+        ax = plt.figure(figsize=figsize, layout="constrained").subplots()
+    # Lines as wide as the dates leave room for: some twenty dates read as bars, hundreds as a comb.
+    width = float(np.clip(350 / times.size, 0.8, 5.0))
+    ax.vlines(times, 0, shares, color=_BLUE, lw=width, capstyle="butt")
+    # A date without a clear pixel is a date as well.
+    bare = shares == 0
+    ax.plot(
+        times[bare],
+        shares[bare],
+        "|",
+        color=_ORANGE,
+        ms=7,
+        mew=min(width, 2.0),
+        clip_on=False,
+        label="none clear",
+    )
+    ax.set_ylim(0, 1)
+    ax.margins(x=0.02)
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0))
+    locator = AutoDateLocator(minticks=4, maxticks=9)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(axis="y", color="0.9", lw=0.8)
+    ax.set_axisbelow(True)
+    ax.set_ylabel("clear")
+    n = int((shares > 0.95).sum())
+    ax.set_title(
+        f"Clear share of {times.size} dates: {n} more than 95 % clear, half above {_percent(np.median(shares))}",
+        loc="left",
+        fontsize=10,
+    )
+    return ax
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """What before and after show, in memory."""
+
+    before: NDArray[Any]  # (band, y, x), as observed
+    measured: NDArray[np.bool_]
+    clear: NDArray[np.bool_]
+    clear_share: float
+    after: NDArray[Any]  # (band, y, x), filled
+    state: NDArray[np.uint8]
+    shares: dict[int, float]  # of each state, in all pixels
+
+    def bright(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The pixels that make the stretch: those that are clear, unless they are too few."""
+        if self.clear.mean() >= _FEW:
+            return self.before, self.clear
+        return self.after, self.state != NOT_FILLED
+
+
+def _compute(
+    obj: xr.DataArray | xr.Dataset,
+    cube: Cube,
+    show: Composite,
+    image: xr.Dataset,
+    times: Times,
+    shown: int,
+    own: int,
+    reading: dict[str, Any],
+) -> _Scene:
+    after, filled = _of_image(cube, show, image)
+    if own >= 0:
+        there = filled
+    else:
+        # A window without width: only the nearest observation is read, and what it observed is what is clear there.
+        seen = {**reading, "window": 0, "layers": "filled", "model": "nearest", "screen": False}
+        there = api.fill(obj, times[shown], **seen)["filled"]
+    counts = [(filled == state).mean() for state, *_ in _STATES]
+    lazy = [
+        *_layers(cube, show, shown),
+        *(thin(layer) for layer in (*after, filled, there)),
+        (there == OBSERVED).mean(),
+        *counts,
+    ]
+    done = _now(lazy)
+    n = len(show.index)
+    before = np.stack(done[:n])
+    return _Scene(
+        before=before,
+        measured=valid(before, resolve_scaling(cube.arrays, nodata=reading.get("nodata"))).all(axis=0),
+        clear=done[2 * n + 1] == OBSERVED,
+        clear_share=float(done[2 * n + 2]),
+        after=np.stack(done[n : 2 * n]),
+        state=done[2 * n],
+        shares={state: float(share) for (state, *_), share in zip(_STATES, done[2 * n + 3 :], strict=True)},
+    )
+
+
+def _of_image(cube: Cube, show: Composite, image: xr.Dataset) -> tuple[list[xr.DataArray], xr.DataArray]:
+    """The bands to show and the layer of origin of a filled image, each (y, x)."""
+    names = [cube.bands[i] for i in show.index]
+    one = cube.name if cube.kind == "variable" and cube.name in image else "reflectance"
+    found = [name for name in ("filled", *(names if cube.kind == "bands" else [one])) if name in image]
+    if len(found) < 1 + (len(names) if cube.kind == "bands" else 1) or "time" in image["filled"].dims:
+        raise OptionError(
+            f"the image has the variables {tuple(map(str, image.data_vars))}",
+            "the image of one date with its layer 'filled'",
+            "image=cube.cloudfree.fill(date, layers='filled'), or leave image out",
+        )
+    if cube.kind == "bands":
+        return [image[name] for name in names], image["filled"]
+    band = cube.dims["band"]
+    labels = [str(label) for label in image[band].to_numpy()] if band in image.coords else list(cube.bands)
+    return [image[one].isel({band: labels.index(name)}) for name in names], image["filled"]
+
+
+def _read(
+    obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None, options: dict[str, Any]
+) -> tuple[Cube, dict[str, Any]]:
+    """The cube, and the options with which it is filled.
+
+    All bands are filled, of which some are shown; only where names do not tell what is a band it is those shown.
+    """
+    try:
+        return understand(obj), options
+    except BandError:
+        if bands is None:
+            raise
+        return understand(obj, bands), {**options, "bands": bands}
+
+
+def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
+    """An image of one date as a cube of one date."""
+    if isinstance(obj, xr.DataArray | xr.Dataset) and not {"time", "t"} & set(map(str, obj.dims)):
+        return obj.expand_dims("t" if "t" in obj.coords else "time")
+    return obj
+
+
+def _observed(date: Any, times: Times) -> int:
+    targets = parse_targets(date, times)
+    if not targets.scalar:
+        raise OptionError(f"date is {date!r}", "one date", f"date={_day(targets.times[0])!r}")
+    if targets.own[0] < 0:
+        nearest = _day(times[np.argmin(np.abs(times - targets.times[0]))])
+        raise TimeError(
+            f"nothing was observed on {_day(targets.times[0])}",
+            "an observed date",
+            f"date={nearest!r}, which is the nearest, or cube.cloudfree.fill({_day(targets.times[0])!r})",
+        )
+    return targets.own[0]
+
+
+def _layers(cube: Cube, show: Composite, which: int) -> list[xr.DataArray]:
+    """The bands to show of one date, each (y, x)."""
+    if "band" in cube.arrays[0].dims:
+        return [thin(cube.arrays[0].isel(time=which, band=i)) for i in show.index]
+    return [thin(cube.arrays[i].isel(time=which)) for i in show.index]
+
+
+def _now(arrays: Sequence[xr.DataArray]) -> list[NDArray[Any]]:
+    """The values, all from one computation: a plot shows numbers, so this is where they are made."""
+    import dask
+
+    return [array.to_numpy() for array in dask.compute(*arrays)]
+
+
+def _show(ax: Axes, picture: NDArray[Any], place: Place) -> None:
+    ax.imshow(place.turned(picture), extent=place.extent, aspect=place.aspect, interpolation="nearest")
+    for spine in ax.spines.values():
+        spine.set_color("0.6")
+
+
+def _map_axes(ax: Axes, place: Place) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlabel(place.labels[0])
+    ax.set_ylabel(place.labels[1])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(3))
+    ax.ticklabel_format(style="plain", useOffset=False)
+    ax.tick_params(labelsize=8, color="0.6", labelcolor=_INK)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set(color=_INK, fontsize=9)
+
+
+def _legend(ax: Axes, entries: Sequence[tuple[str, Any]]) -> None:
+    from matplotlib.patches import Patch
+
+    handles = [Patch(facecolor=colour, edgecolor="0.6", lw=0.5, label=name) for name, colour in entries]
+    ax.legend(
+        handles=handles,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        ncols=len(handles),
+        frameon=False,
+        fontsize=9,
+        handlelength=1.0,
+        handleheight=1.0,
+        labelcolor=_INK,
+    )
+
+
+def _percent(share: float) -> str:
+    """A share in per cent that says 0 and 100 only where it means it."""
+    if 0 < share < 0.005:
+        return "<1 %"
+    if 0.995 < share < 1:
+        return ">99 %"
+    return f"{share:.0%}".replace("%", " %")
+
+
+def _day(time: np.datetime64) -> str:
+    """The date, with the time of day where it has one that matters to people: to the minute."""
+    return str(time.astype("datetime64[D]"))
+
+
+def _distance(seen: np.datetime64, wanted: np.datetime64) -> str:
+    days = float((seen - wanted) / np.timedelta64(1, "D"))
+    return f"nearest observation {abs(days):.3g} day{'s' if abs(days) != 1 else ''} {'before' if days < 0 else 'after'}"
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as error:
+        raise MissingDependencyError(
+            "matplotlib is not installed", "matplotlib, to plot", 'pip install "xr-cloudfree[viz]"'
+        ) from error
+    return plt

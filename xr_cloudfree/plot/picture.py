@@ -1,0 +1,225 @@
+"""From bands to a picture: which bands, how they are stretched, where it lies on the map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.conventions import DIM_NAMES, Cube
+from xr_cloudfree.errors import BandError, OptionError
+
+# Pixels along the longer edge of a picture: more than a page or a screen shows.
+MOST_PIXELS = 1200
+NEUTRAL = (0.72, 0.72, 0.72)
+
+
+@dataclass(frozen=True)
+class Composite:
+    """The bands of a picture: three for red, green and blue of the screen, or one for grey.
+
+    Parameters
+    ----------
+    index : tuple of int
+        Positions of the bands in the cube.
+    label : str
+        What the colours are, for people.
+    """
+
+    index: tuple[int, ...]
+    label: str
+
+
+def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
+    """The bands to show: true colour if the cube has it, else false colour, else the first bands.
+
+    Parameters
+    ----------
+    cube : Cube
+        The cube.
+    bands : sequence of str, optional
+        One band or three, by their names in the cube.
+
+    Raises
+    ------
+    BandError
+        If a band is not in the cube, or there are neither one nor three.
+    """
+    names = list(cube.bands)
+    if bands is not None:
+        wanted = [bands] if isinstance(bands, str) else list(bands)
+        for band in wanted:
+            if band not in names:
+                raise BandError(f"there is no band {band!r}", f"some of {cube.bands}", f"bands={names[:1]!r}")
+        if len(wanted) not in (1, 3):
+            raise BandError(
+                f"{len(wanted)} bands to show", "three for colours, or one for grey", f"bands={names[:1]!r}"
+            )
+        return Composite(tuple(names.index(band) for band in wanted), ", ".join(wanted))
+    place: dict[str | None, int] = {}
+    for i, role in enumerate(cube.roles):
+        place.setdefault(role, i)
+    nir = "nir" if "nir" in place else "nir08"
+    for roles, label in ((("red", "green", "blue"), "true colour"), ((nir, "red", "green"), "false colour")):
+        if all(role in place for role in roles):
+            index = tuple(place[role] for role in roles)
+            return Composite(index, f"{label}: {', '.join(names[i] for i in index)}")
+    index = (0, 1, 2) if len(names) >= 3 else (0,)
+    return Composite(index, ", ".join(names[i] for i in index))
+
+
+def check_stretch(stretch: tuple[float, float]) -> tuple[float, float]:
+    """Two percentiles, the lower first.
+
+    Raises
+    ------
+    OptionError
+        If they are not.
+    """
+    pair = tuple(stretch)
+    if len(pair) != 2 or not 0 <= pair[0] < pair[1] <= 100:
+        raise OptionError(f"stretch is {stretch!r}", "two percentiles, the lower first", "stretch=(2, 98)")
+    return float(pair[0]), float(pair[1])
+
+
+def limits(
+    values: NDArray[Any], where: NDArray[np.bool_], stretch: tuple[float, float]
+) -> NDArray[np.float64]:
+    """The values that become black and white.
+
+    Parameters
+    ----------
+    values : ndarray, shape (band, y, x)
+        Values of the bands to show.
+    where : ndarray of bool, shape (y, x)
+        Pixels that count.
+    stretch : tuple of float
+        Percentiles.
+
+    Returns
+    -------
+    ndarray of float64, shape (2, band)
+        Black and white of each band; 0 and 1 where no pixel counts.
+    """
+    if not where.any():
+        return np.array([[0.0], [1.0]]).repeat(len(values), axis=1)
+    ends = np.percentile(values[:, where].astype(np.float64), stretch, axis=1)
+    ends[1] = np.where(ends[1] > ends[0], ends[1], ends[0] + 1.0)
+    return np.asarray(ends)
+
+
+def colours(values: NDArray[Any], known: NDArray[np.bool_], ends: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A picture from bands; neutral grey where nothing is known.
+
+    Parameters
+    ----------
+    values : ndarray, shape (band, y, x)
+        One band or three.
+    known : ndarray of bool, shape (y, x)
+        False for nodata.
+    ends : ndarray of float64, shape (2, band)
+        Black and white of each band.
+
+    Returns
+    -------
+    ndarray of float32, shape (y, x, 3)
+        Colours from 0 to 1.
+
+    Examples
+    --------
+    >>> band = np.array([[[0.0, 0.2, 0.9]]])
+    >>> colours(band, np.array([[True, True, False]]), np.array([[0.0], [0.4]]))[0, :, 0]
+    array([0.  , 0.5 , 0.72], dtype=float32)
+    """
+    black, white = ends[:, :, None, None]
+    shown = np.clip((np.where(known, values, 0.0) - black) / (white - black), 0.0, 1.0)
+    shown = np.broadcast_to(shown, (3, *known.shape))
+    picture: NDArray[np.float32] = np.moveaxis(shown, 0, -1).astype(np.float32)
+    picture[~known] = NEUTRAL
+    return picture
+
+
+def tint(
+    picture: NDArray[np.float32], where: NDArray[np.bool_], colour: Sequence[float], weight: float
+) -> NDArray[np.float32]:
+    """The picture with a colour laid over some of its pixels."""
+    out = picture.copy()
+    out[where] = (1 - weight) * out[where] + weight * np.asarray(colour, np.float32)
+    return out
+
+
+def thin(array: xr.DataArray, most: int = MOST_PIXELS) -> xr.DataArray:
+    """The array at no more pixels than a picture shows: every n-th row and column."""
+    dims = array.dims[-2:]
+    step = -(-max(array.sizes[dim] for dim in dims) // most)
+    return array.isel({dim: slice(None, None, step) for dim in dims}) if step > 1 else array
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a picture lies on the map.
+
+    Parameters
+    ----------
+    extent : tuple of float
+        Left, right, bottom and top edge, in coordinates.
+    flip : tuple of bool
+        Whether rows, and columns, run against the map and have to be turned: the first row shown is the northern.
+    aspect : float
+        Height of one unit of y, in units of x.
+    labels : tuple of str
+        What x and y are.
+    """
+
+    extent: tuple[float, float, float, float]
+    flip: tuple[bool, bool]
+    aspect: float
+    labels: tuple[str, str]
+
+    @property
+    def ratio(self) -> float:
+        """Height over width of the picture on the page."""
+        left, right, bottom, top = self.extent
+        return abs(top - bottom) / (right - left) * self.aspect
+
+    def turned(self, picture: NDArray[Any]) -> NDArray[Any]:
+        """A picture (y, x, …) with north up and east to the right."""
+        rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flip)
+        return picture[rows, columns]
+
+
+def place_of(cube: Cube) -> Place:
+    """Where a cube lies: from its coordinates, or in pixels where it has none."""
+    import rioxarray  # noqa: F401  registers .rio
+
+    template = cube.template
+    if not {"y", "x"} <= set(template.coords):
+        rows, columns = cube.shape
+        # Rows are counted downwards, as in the array.
+        return Place((0.0, columns, rows, 0.0), (False, False), 1.0, ("column", "row"))
+    left, right, falls_x = _edges(template["x"].to_numpy())
+    bottom, top, falls_y = _edges(template["y"].to_numpy())
+    crs = template.rio.crs
+    degrees = crs.is_geographic if crs is not None else cube.dims["y"] in DIM_NAMES["y"][1:]
+    if degrees:
+        aspect = 1.0 / max(float(np.cos(np.deg2rad((bottom + top) / 2))), 0.05)
+        return Place(
+            (left, right, bottom, top), (not falls_y, falls_x), aspect, ("longitude [°]", "latitude [°]")
+        )
+    labels = "x", "y"
+    if crs is not None:
+        unit = {"metre": "m", "meter": "m"}.get(crs.linear_units, crs.linear_units)
+        labels = f"easting [{unit}]", f"northing [{unit}]"
+    return Place((left, right, bottom, top), (not falls_y, falls_x), 1.0, labels)
+
+
+def _edges(centres: NDArray[Any]) -> tuple[float, float, bool]:
+    """Outer edges of the pixels, the lower first, and whether the coordinates fall."""
+    first, last = float(centres[0]), float(centres[-1])
+    half = (last - first) / (centres.size - 1) / 2 if centres.size > 1 else 0.5
+    ends = first - half, last + half
+    return min(ends), max(ends), last < first
