@@ -3,9 +3,9 @@
     python data/make_sample.py S2_PORTUGAL.nc LANDSAT_PNW.nc
 
 The sources are NetCDF files with ``reflectance(time, band, y, x)`` packed as int16,
-``cloud_mask(time, y, x)`` and the original quality layer; where they come from is said in README.md beside this
-script. Running it again on the same sources with the same versions of zarr and numcodecs gives the same bytes,
-and so the same checksums.
+``cloud_mask(time, y, x)`` and the original quality layer; where they come from is said in README.md beside
+this script. Running it again on the same sources with the same versions of zarr and numcodecs gives the same
+bytes, and so the same checksums.
 """
 
 from __future__ import annotations
