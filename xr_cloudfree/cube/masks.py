@@ -167,9 +167,7 @@ def _decode_probability(values: NDArray[Any], rule: MaskRule, scheme: Scheme) ->
             raise MaskError(
                 f"{rule.label} holds values from {low:g} to {high:g} with threshold={threshold:g}",
                 f"probabilities from 0 to {top:g}, in the units of the threshold",
-                f"threshold={threshold * 100:g}"
-                if 1 < high <= 100 and low >= 0
-                else "a layer of probabilities",
+                f"threshold={threshold * 100:g}" if 0 <= low and high <= 100 else "mask= with a probability",
             )
         # In the wrong units nothing would ever be cloudy.
         if top > 1 >= high >= threshold / 100 and (seen != np.rint(seen)).any():
@@ -237,8 +235,8 @@ def dilate_not_clear(clear: Bools, missing: Bools, pixels: int) -> Bools:
         return clear
     wide = ~(clear | missing)
     grown = wide.copy()
-    # A disc is a stack of rows, and row dy reaches sqrt(pixels² - dy²) to each side. From pole to equator each
-    # row is the one before, widened: a few ORs in place of one per pixel of the disc.
+    # A disc is a stack of rows, and row dy reaches sqrt(pixels² - dy²) to each side. From pole to equator
+    # each row is the one before, widened: a few ORs in place of one per pixel of the disc.
     reach = 0
     for dy in range(pixels, -1, -1):
         half = math.isqrt(pixels * pixels - dy * dy)
@@ -432,7 +430,7 @@ def _find(variables: Mapping[str, xr.DataArray], scheme: str | None) -> str:
         remedy = "clear= with a boolean layer, True where clear, or mask= with a quality layer"
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
     raise MaskError(
-        f"{what} among the variables {', '.join(variables) or '(none)'}",
+        f"{what} among the variables: {', '.join(variables) or 'none'}",
         f"one of {', '.join(wanted)}",
         remedy,
     )

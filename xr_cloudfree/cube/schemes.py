@@ -199,15 +199,15 @@ def states(values: NDArray[np.integer[Any]], scheme: Scheme) -> NDArray[np.uint8
     ndarray of uint8, shape of `values`
         Where several flags match, the later state of `STATES`.
     """
-    inside = np.zeros(values.shape, bool)
-    if scheme.bits is not None:
-        inside = (values >= 0) & (values < 1 << scheme.bits)
     found = np.zeros(values.shape, np.uint8)
+    matched = np.zeros(values.shape, bool)
     for flag in scheme.flags:
         hit = (values if flag.mask is None else values & flag.mask) == flag.value
         np.maximum(found, RANK[flag.state], out=found, where=hit)
-        inside |= hit
-    found[~inside] = RANK["unknown"]
+        matched |= hit
+    if scheme.bits is not None:
+        matched = (values >= 0) & (values < 1 << scheme.bits)
+    found[~matched] = RANK["unknown"]
     return found
 
 

@@ -1,0 +1,189 @@
+"""Values that are no reflectance are refused by name, and no real scene is."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from xr_cloudfree.cube.checks import check_reflectance
+from xr_cloudfree.cube.masks import decode, resolve_mask
+from xr_cloudfree.cube.scaling import Scaling, encode, from_reflectance, resolve_scaling, to_reflectance
+from xr_cloudfree.errors import ScalingError
+
+DATA = Path(__file__).parents[2] / "data"
+TIMES = np.arange("2022-01-01", "2022-01-31", 5, dtype="datetime64[D]").astype("datetime64[ns]")
+SENTINEL = Scaling(1e-4, -0.1, 0)
+
+
+def scene(n=48, seed=0):
+    """Reflectance of a landscape that changes little: blue, green, red, nir."""
+    rng = np.random.default_rng(seed)
+    green = rng.random((n, n), np.float32)[None]
+    ground = np.concatenate(
+        [0.03 + 0.04 * green, 0.05 + 0.04 * green, 0.04 + 0.05 * green, 0.4 - 0.2 * green]
+    )
+    noise = rng.normal(0, 0.004, (len(TIMES), 4, n, n)).astype(np.float32)
+    season = np.linspace(0, 0.02, len(TIMES), dtype=np.float32)[:, None, None, None]
+    return ground + season + noise
+
+
+def check(bands, scaling, clear=None, sensor="sentinel-2", times=TIMES):
+    clear = np.ones((len(bands), *bands.shape[2:]), bool) if clear is None else clear
+    check_reflectance(bands, clear, scaling, times, sensor, ("blue", "green", "red", "nir"))
+
+
+def stored(reflectance, scaling=SENTINEL, dtype=np.uint16):
+    return encode(from_reflectance(reflectance, scaling), np.dtype(dtype), scaling)
+
+
+@pytest.mark.parametrize("sensor", ["sentinel-2", "landsat", None])
+def test_silent_on_reflectance(sensor):
+    check(scene(), Scaling(), sensor=sensor)
+    check(stored(scene()), SENTINEL, sensor=sensor)
+    landsat = Scaling(2.75e-5, -0.2, 0)
+    check(stored(scene(), landsat), landsat, sensor=sensor)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r * 0.05,  # deep water: a few thousandths
+        lambda r: 0.9 + 0.1 * r,  # snow
+        lambda r: np.where(np.arange(6)[:, None, None, None] == 3, 0.12 + 0.85 * r, r),  # one date of haze
+        lambda r: r - 0.05,  # an atmosphere corrected too far
+        lambda r: np.where(
+            np.arange(6)[:, None, None, None] < 3, r, r + [[[0.02]], [[0.1]], [[0.1]], [[0.1]]]
+        ),
+        lambda r: r[:, :, :4, :4] * 0,  # too few to tell
+    ],
+)
+def test_silent_on_unusual_scenes(change):
+    check(change(scene()).astype(np.float32), Scaling())
+
+
+def test_silent_where_nothing_is_clear():
+    check(scene() * 1e4, Scaling(), clear=np.zeros((6, 48, 48), bool))
+    check(np.full((6, 4, 48, 48), np.nan, np.float32), Scaling())
+    check(np.zeros((6, 4, 48, 48), np.uint16), SENTINEL)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "remedy"),
+    [
+        ("sentinel-2", r"scale=1e-4, offset=-0\.1, nodata=0 from processing baseline 04\.00"),
+        ("landsat", r"Try: scale=2\.75e-5, offset=-0\.2, nodata=0"),
+        (None, r"sentinel-2: scale=1e-4.*landsat: scale=2\.75e-5"),
+    ],
+)
+def test_digital_numbers(sensor, remedy):
+    numbers = stored(scene())
+    with pytest.raises(ScalingError, match=rf"uint16, and nothing tells.*{remedy}"):
+        check(numbers, Scaling(None, nodata=0), sensor=sensor)
+    with pytest.raises(ScalingError, match=rf"looks like digital numbers.*{remedy}"):
+        check(numbers.astype(np.float32), Scaling(), sensor=sensor)
+    with pytest.raises(ScalingError, match="looks like digital numbers"):
+        check(scene() * 100, Scaling(), sensor=sensor)  # percent
+
+
+def test_clear_pixels_alone_are_looked_at():
+    bands = scene()
+    clear = np.ones((6, 48, 48), bool)
+    bands[:, :, :40] = 5000
+    clear[:, :40] = False
+    check(bands, Scaling(), clear=clear)
+
+
+def test_scaled_twice():
+    with pytest.raises(ScalingError, match="scaled twice.*leave scale= out"):
+        check(scene(), Scaling(1e-4))
+
+
+def test_nodata_that_was_not_told():
+    numbers = stored(scene())
+    numbers[2, :, :, :20] = 0
+    with pytest.raises(ScalingError, match="7% of the clear pixels are zero in every band.*nodata=0"):
+        check(numbers, Scaling(1e-4, -0.1))
+    check(numbers, SENTINEL)
+    with pytest.raises(ScalingError, match="100% .* zero"):
+        check(np.zeros((6, 4, 48, 48), np.uint16), Scaling(1e-4))
+
+
+def test_unsigned_underflow():
+    numbers = stored(scene() - 0.06)  # dark pixels below zero
+    wrapped = numbers - np.uint16(1000)
+    assert (wrapped > 60000).mean() > 0.05
+    with pytest.raises(ScalingError, match=r"fell below zero and wrapped.*offset=-0\.1"):
+        check(wrapped, Scaling(1e-4))
+    with pytest.raises(ScalingError, match="wrapped"):
+        check(to_reflectance(wrapped, Scaling(1e-4)), Scaling())
+    # The brightest that Landsat can store is no underflow.
+    bright = stored(scene(), Scaling(2.75e-5, -0.2))
+    bright[:, :, ::8] = 65535
+    check(bright, Scaling(2.75e-5, -0.2), sensor="landsat")
+
+
+def test_offset_twice_names_the_dates():
+    bands = scene()
+    bands[[1, 4]] -= 0.1
+    with pytest.raises(ScalingError, match=r"below -0\.02 on 2022-01-06, 2022-01-21 .*offset=0"):
+        check(bands, Scaling(), sensor=None)
+    with pytest.raises(ScalingError, match=r"2022-01-01, 2022-01-06, .*\(offset -0\.2\)"):
+        check(stored(scene()), Scaling(1e-4, -0.2, 0))
+
+
+def test_offset_jump_names_the_dates():
+    bands = scene()
+    bands[3:] += 0.1
+    with pytest.raises(ScalingError, match=r"2022-01-11 to 2022-01-16: \+0\.10") as raised:
+        check(bands, Scaling())
+    cube = xr.DataArray(bands, dims=("time", "band", "y", "x"), coords={"time": TIMES})
+    mended = eval(raised.value.remedy, {"cube": cube, "np": np})
+    check(mended.values, Scaling())
+    np.testing.assert_allclose(mended.values, scene(), atol=1e-6)
+    # Whichever way the dates are stored, and only where the offset is an issue at all.
+    with pytest.raises(ScalingError, match="2022-01-11 to 2022-01-16"):
+        check(bands[::-1], Scaling(), times=TIMES[::-1])
+    check(bands, Scaling(), sensor="landsat")
+
+
+@pytest.mark.parametrize("dates", [[2], [0, 1], [1, 4], [0, 3, 4]])
+def test_offset_jumps_there_and_back(dates):
+    numbers = stored(scene(), Scaling(1e-4, nodata=0))
+    numbers[dates] += 1000
+    with pytest.raises(ScalingError, match="processing baseline") as raised:
+        check(numbers, Scaling(1e-4, nodata=0))
+    cube = xr.DataArray(numbers, dims=("time", "band", "y", "x"), coords={"time": TIMES})
+    mended = eval(raised.value.remedy, {"cube": cube, "np": np})
+    np.testing.assert_array_equal(mended.values, stored(scene(), Scaling(1e-4, nodata=0)))
+
+
+def test_errors_come_back_from_another_process():
+    with pytest.raises(ScalingError) as raised:
+        check(scene() * 1e4, Scaling())
+    assert str(pickle.loads(pickle.dumps(raised.value))) == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "sensor"),
+    [
+        ("s2_portugal.zarr", "cloud_mask", "sentinel-2"),
+        ("s2_portugal.zarr", "scl", "sentinel-2"),
+        ("landsat_pnw.zarr", "cloud_mask", "landsat"),
+        ("landsat_pnw.zarr", "cfmask", "landsat"),
+    ],
+)
+@pytest.mark.parametrize("size", [128, 32])
+def test_silent_on_real_scenes(name, mask, sensor, size):
+    ds = xr.open_zarr(DATA / name, mask_and_scale=False, chunks=None)
+    bands = ds.reflectance
+    scaling = resolve_scaling([bands])
+    quality, rule = resolve_mask(dict(ds.data_vars), mask=mask, template=bands.isel(band=0))
+    clear = decode(quality.values, rule).clear
+    assert clear.mean() > 0.2
+    values = bands.values
+    for y in range(0, values.shape[2], size):
+        for x in range(0, values.shape[3], size):
+            part = np.s_[:, y : y + size, x : x + size]
+            check_reflectance(values[:, :, *part[1:]], clear[part], scaling, ds.time.values, sensor)

@@ -1,0 +1,503 @@
+"""Quality layers: published values mean what their producers say, and nothing is guessed."""
+
+import pickle
+
+import dask
+import dask.array as dask_array
+import numpy as np
+import pytest
+import xarray as xr
+from dask.base import tokenize
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat, resolve_mask
+from xr_cloudfree.cube.schemes import SCHEMES
+from xr_cloudfree.errors import (
+    DimensionError,
+    GridError,
+    MaskError,
+    MaskTypeError,
+    OptionError,
+    OptionTypeError,
+    TimeError,
+)
+
+TIMES = np.array(["2023-05-01T10:00", "2023-05-06T10:00", "2023-05-11T10:00"], "datetime64[ns]")
+
+
+def layer(values=None, name="SCL", *, ny=4, nx=6, step=10.0, y0=4000.0, x0=500.0, dtype=np.uint8, **attrs):
+    """A layer whose first pixel's outer corner lies at (y0, x0)."""
+    values = np.full((3, ny, nx), 4, dtype) if values is None else values
+    coords = {
+        "time": TIMES,
+        "y": y0 - step * (np.arange(ny) + 0.5),
+        "x": x0 + step * (np.arange(nx) + 0.5),
+    }
+    return xr.DataArray(values, dims=("time", "y", "x"), coords=coords, name=name, attrs=attrs)
+
+
+TEMPLATE = layer(dtype=np.uint16, name="B02")
+CLOUD_MASK = {
+    "flag_values": np.arange(5, dtype=np.uint8),
+    "flag_meanings": "clear cloud cloud_shadow snow nodata_or_other",
+}
+
+
+def resolve(*layers, template=TEMPLATE, **options):
+    return resolve_mask({str(one.name): one for one in layers}, template=template, **options)
+
+
+def states(values, rule, dtype):
+    """One letter per value: c clear, s snow and clear, x not clear, n snow and not clear, m missing."""
+    found = decode(np.asarray(values, dtype), rule)
+    letters = []
+    for clear, snow, missing in zip(*found, strict=True):
+        assert not (missing and (clear or snow))
+        letters.append("m" if missing else {(1, 0): "c", (1, 1): "s", (0, 1): "n", (0, 0): "x"}[clear, snow])
+    return "".join(letters)
+
+
+# What the producers publish.
+
+
+@pytest.mark.parametrize(
+    ("scheme", "dtype", "known"),
+    [
+        ("scl", np.uint8, dict(zip(range(12), "mmcxccccxxxs", strict=True))),
+        (
+            "qa_pixel",
+            np.uint16,
+            {
+                21824: "c",
+                21952: "c",
+                22280: "x",
+                23888: "x",
+                30048: "s",
+                54596: "x",
+                5440: "c",
+                1: "m",
+                0: "m",
+            },
+        ),
+        ("fmask", np.uint8, {64: "c", 194: "x", 196: "x", 200: "x", 208: "s", 224: "c", 255: "m", 0: "c"}),
+        ("cfmask", np.uint8, {0: "c", 1: "c", 2: "x", 3: "s", 4: "x", 255: "m"}),
+    ],
+)
+def test_published_values(scheme, dtype, known):
+    rule = MaskRule(SCHEMES[scheme])
+    expected = "".join(known.values())
+    assert states(list(known), rule, dtype) == expected
+    for other in (np.int16, np.int32, np.int64, np.float32, np.float64):
+        if max(known) <= (np.iinfo(other).max if np.dtype(other).kind == "i" else 2**24):
+            assert states(list(known), rule, other) == expected
+    not_clear = expected.replace("s", "n")
+    assert states(list(known), MaskRule(SCHEMES[scheme], snow="not clear"), dtype) == not_clear
+
+
+def test_strict_leaves_dark_and_unclassified_out():
+    assert states(range(12), MaskRule(SCHEMES["scl"], strict=True), np.uint8) == "mmxxcccxxxxs"
+
+
+def test_landsat_clear_bit_is_not_used():
+    qa = np.array([23888, 30048, 54596, 22280], np.uint16)
+    assert (qa[:3] & 1 << 6 == 0).sum() < 3  # the producer sets it where a pixel is anything but clear
+    rule = MaskRule(SCHEMES["qa_pixel"])
+    assert (decode(qa, rule).clear == decode(qa ^ np.uint16(1 << 6), rule).clear).all()
+
+
+@given(arrays(np.uint16, 50))
+def test_landsat_is_not_clear_as_the_bits_say(qa):
+    qa |= np.uint16(1 << 12)  # a snow confidence, as each pixel of Collection 2 has
+    expected = (qa & 0b11111) == 0
+    assert (decode(qa, MaskRule(SCHEMES["qa_pixel"])).clear == expected).all()
+
+
+@given(arrays(np.uint8, 50))
+def test_fmask_nodata_comes_before_the_bits(fmask):
+    found = decode(fmask, MaskRule(SCHEMES["fmask"]))
+    assert (found.clear == ((fmask & 0b1110) == 0)).all()
+    assert (found.missing == (fmask == 255)).all()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "values", "named"),
+    [
+        ("scl", np.array([[4, 17, 99]], np.uint8), "17, 99"),
+        ("cfmask", np.array([[5]], np.int32), "5"),
+        ("fmask", np.array([[300]], np.uint16), "300"),
+        ("qa_pixel", np.array([[322, 352]], np.uint16), "322, 352"),  # Collection 1: clear and cloud
+        ("scl", np.array([[-1]], np.int16), "-1"),
+    ],
+)
+def test_values_outside_the_scheme_are_named(scheme, values, named):
+    with pytest.raises(MaskError, match=f"holds {named},"):
+        decode(values, MaskRule(SCHEMES[scheme], label=scheme))
+
+
+def test_nan_is_missing_and_a_fraction_is_an_error():
+    rule = MaskRule(SCHEMES["scl"])
+    assert states([np.nan, 4, 9], rule, np.float32) == "mcx"
+    with pytest.raises(MaskError, match=r"4\.5"):
+        decode(np.array([4.5, 4.0]), rule)
+    with pytest.raises(MaskError, match="inf"):
+        decode(np.array([np.inf, 4.0]), rule)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "values", "expected"),
+    [
+        (0.4, [0.0, 0.39, 0.4, 1.0, np.nan], "ccxxm"),
+        (40, [0, 39, 40, 100, np.nan], "ccxxm"),
+    ],
+)
+def test_probability(threshold, values, expected):
+    assert states(values, MaskRule(SCHEMES["probability"], threshold=threshold), float) == expected
+
+
+@pytest.mark.parametrize(
+    ("threshold", "values", "remedy"),
+    [
+        (0.4, [3, 87], "threshold=40"),
+        (40, [0.02, 0.93], r"threshold=0\.4"),
+        (0.4, [-0.5, 0.3], "mask="),
+        (40, [3, 255], "mask="),
+    ],
+)
+def test_probability_in_other_units_than_its_threshold(threshold, values, remedy):
+    with pytest.raises(MaskError, match=remedy):
+        decode(np.array(values, np.float32), MaskRule(SCHEMES["probability"], threshold=threshold))
+
+
+# Growing and repeating.
+
+masks = arrays(np.bool_, st.tuples(st.integers(1, 3), st.integers(1, 14), st.integers(1, 14)))
+
+
+@given(masks, masks, st.integers(0, 6))
+def test_dilation_is_a_euclidean_disc(clear, missing, pixels):
+    missing = np.resize(missing, clear.shape)
+    found = dilate_not_clear(clear, missing, pixels)
+    for t in range(len(clear)):
+        rows, columns = np.nonzero(~clear[t] & ~missing[t])
+        y, x = np.indices(clear[t].shape)
+        near = np.zeros(clear[t].shape, bool)
+        for row, column in zip(rows, columns, strict=True):
+            near |= (y - row) ** 2 + (x - column) ** 2 <= pixels**2
+        assert (found[t] == (clear[t] & ~near)).all()
+
+
+@given(st.data())
+def test_dilation_on_a_window_is_that_of_the_whole(data):
+    pixels = data.draw(st.integers(0, 5))
+    whole = data.draw(arrays(np.bool_, (2, 24, 20)))
+    missing = data.draw(arrays(np.bool_, (2, 24, 20)))
+    y0, x0 = data.draw(st.integers(0, 23)), data.draw(st.integers(0, 19))
+    y1, x1 = data.draw(st.integers(y0 + 1, 24)), data.draw(st.integers(x0 + 1, 20))
+    top, left = max(y0 - pixels, 0), max(x0 - pixels, 0)
+    part = np.s_[:, top : y1 + pixels, left : x1 + pixels]
+    window = dilate_not_clear(whole[part], missing[part], pixels)
+    expected = dilate_not_clear(whole, missing, pixels)[:, y0:y1, x0:x1]
+    assert (window[:, y0 - top : y1 - top, x0 - left : x1 - left] == expected).all()
+
+
+@given(arrays(np.uint8, (2, 3, 4), elements=st.integers(0, 11)), st.integers(1, 4))
+def test_repeating_and_decoding_commute(values, factor):
+    rule = MaskRule(SCHEMES["scl"])
+    fine = values.repeat(factor, axis=1).repeat(factor, axis=2)
+    for one, other in zip(repeat(decode(values, rule), factor), decode(fine, rule), strict=True):
+        assert (one == other).all()
+
+
+def test_rule_travels_and_names_its_work():
+    _, rule = resolve(layer(name="cloud_mask", **CLOUD_MASK), dilate=2, snow="not clear")
+    assert pickle.loads(pickle.dumps(rule)) == rule
+    assert tokenize(rule) == tokenize(pickle.loads(pickle.dumps(rule)))
+    _, other = resolve(layer(name="cloud_mask", **CLOUD_MASK), dilate=3, snow="not clear")
+    assert tokenize(rule) != tokenize(other)
+
+
+# Which layer, and by which scheme.
+
+
+def test_precedence():
+    own = [layer(name="SCL"), layer(name="QA_PIXEL"), layer(name="cloud_mask", **CLOUD_MASK)]
+    assert resolve(*own)[1].label == "cloud_mask (CF flags)"
+    assert resolve(*own[:2])[1].label == "SCL (scl)"
+    assert resolve(*own, mask="QA_PIXEL")[1].label == "QA_PIXEL (qa_pixel)"
+    assert resolve(*own, mask=layer(name="Fmask"))[1].label == "Fmask (fmask)"
+    assert resolve(*own, scheme="scl")[1].label == "SCL (scl)"
+    clear = layer(np.ones((3, 4, 6), bool), name="mine")
+    assert resolve(*own, clear=clear)[1].scheme is None
+    assert resolve(*own, clear, clear="mine")[1].label == "mine (boolean, True is clear)"
+
+
+@pytest.mark.parametrize("name", ["SCL", "scl", "QA_PIXEL", "qa_pixel", "Fmask", "cfmask", "CFMask"])
+def test_known_names(name):
+    assert resolve(layer(name=name))[1].scheme.name == name.lower()
+
+
+def test_cf_classes():
+    quality, rule = resolve(layer(name="cloud_mask", **CLOUD_MASK))
+    assert states([0, 1, 2, 3, 4], rule, np.uint8) == "cxxsm"
+    assert quality.dims == ("time", "y", "x")
+
+
+@pytest.mark.parametrize(
+    ("attrs", "values", "expected"),
+    [
+        # as a text file writes them
+        ({"flag_values": "0b, 1b", "flag_meanings": "clear cloudy"}, [0, 1], "cx"),
+        ({"flag_values": [0, 1], "flag_meanings": ["Clear sky", "Cloud shadows"]}, [0, 1], "cx"),
+        # SCL as others write it
+        (
+            {
+                "flag_values": list(range(12)),
+                "flag_meanings": "no_data saturated_or_defective dark_area_pixels cloud_shadows vegetation "
+                "not_vegetated water unclassified cloud_medium_probability cloud_high_probability thin_cirrus snow",
+            },
+            list(range(12)),
+            "mmcxccccxxxs",
+        ),
+        # boolean bits: none of them is clear
+        (
+            {"flag_masks": [1, 2, 4, 128], "flag_meanings": "cloud cloud_shadow snow no_data"},
+            [0, 1, 2, 3, 4, 5, 128, 129, 64],
+            "cxxxsxmmc",
+        ),
+        # a bit that says clear: without any, a pixel was not looked at
+        ({"flag_masks": [1, 2], "flag_meanings": "clear cloud"}, [0, 1, 2, 3], "mcxx"),
+        # a field of two bits, and one bit
+        (
+            {
+                "flag_masks": [3, 3, 3, 4],
+                "flag_values": [0, 1, 2, 4],
+                "flag_meanings": "clear cloud shadow snow",
+            },
+            [0, 1, 2, 4, 5],
+            "cxxsx",
+        ),
+    ],
+)
+def test_cf_flags(attrs, values, expected):
+    _, rule = resolve(layer(name="quality", **attrs), mask="quality")
+    assert states(values, rule, np.uint8) == expected
+
+
+def test_a_field_value_that_no_meaning_has_is_an_error():
+    attrs = {"flag_masks": [3, 3, 3], "flag_values": [0, 1, 2], "flag_meanings": "clear cloud shadow"}
+    _, rule = resolve(layer(name="quality", **attrs), mask="quality")
+    with pytest.raises(MaskError, match="holds 3"):
+        decode(np.array([3], np.uint8), rule)
+
+
+def test_told_scheme_wins_over_flags_and_name():
+    assert resolve(layer(name="SCL"), mask="SCL", scheme="cfmask")[1].scheme.name == "cfmask"
+    flagged = layer(name="q", flag_values=[0, 1], flag_meanings="apples pears")
+    assert resolve(flagged, mask="q", scheme="scl")[1].scheme.name == "scl"
+
+
+@pytest.mark.parametrize(
+    ("where", "key"), [("attrs", "_FillValue"), ("attrs", "nodata"), ("encoding", "_FillValue")]
+)
+def test_the_layers_own_fill_value_is_missing(where, key):
+    quality = layer(name="cloud_mask", **CLOUD_MASK)
+    getattr(quality, where)[key] = 255
+    _, rule = resolve(quality)
+    assert states([0, 255], rule, np.uint8) == "cm"
+    probability = layer(name="MSK_CLDPRB")
+    getattr(probability, where)[key] = 255
+    _, rule = resolve(probability, mask="MSK_CLDPRB", threshold=40)
+    assert states([0, 50, 255], rule, np.uint8) == "cxm"
+
+
+def test_sentinel_fill_value_is_the_one_of_its_scheme():
+    _, rule = resolve(layer(name="SCL", nodata=0))
+    assert rule.scheme == SCHEMES["scl"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "options", "error", "match"),
+    [
+        ((), {}, MaskError, "variables: none.*clear="),
+        (("B03",), {}, MaskError, "variables: B03"),
+        (("cloud_prob",), {}, MaskError, "mask='cloud_prob'.*threshold="),
+        (("SCL",), {"mask": "SLC"}, MaskError, "mask='SCL'"),
+        (("SCL",), {"clear": "SCL"}, MaskTypeError, "dtype uint8"),
+        (("SCL",), {"mask": "SCL", "clear": "SCL"}, MaskError, "both"),
+        (("SCL",), {"mask": np.zeros((3, 4, 6))}, MaskTypeError, "ndarray"),
+        (("SCL",), {"clear": np.ones((3, 4, 6), bool)}, MaskTypeError, "xr.DataArray"),
+        (("SCL",), {"scheme": "scll"}, MaskError, "scheme='scl'"),
+        (("SCL",), {"scheme": 3}, MaskError, "scheme="),
+        (("SCL",), {"scheme": "fmask"}, MaskError, "no layer of scheme 'fmask'"),
+        (("SCL",), {"threshold": 0.4}, MaskError, "no probability"),
+        (("cloud_prob",), {"mask": "cloud_prob"}, MaskError, "without a threshold"),
+        (("cloud_mask",), {}, MaskError, r"nothing tells.*clear=cloud_mask == 0"),
+        (("quality",), {"mask": "quality"}, MaskError, "scheme="),
+        (("quality",), {"mask": "quality", "threshold": 0.5}, MaskError, "scheme="),
+        (("cfmask",), {"strict": True}, MaskError, "strict=False"),
+        (("CLD",), {"mask": "CLD", "threshold": 40, "snow": "not clear"}, MaskError, "snow="),
+        (("SCL",), {"snow": "cloud"}, OptionError, "not clear"),
+        (("SCL",), {"snow": False}, OptionError, "not clear"),
+        (("SCL",), {"strict": "yes"}, OptionTypeError, "strict=True"),
+        (("SCL",), {"dilate": -1}, OptionError, "dilate"),
+        (("SCL",), {"dilate": 1.5}, OptionTypeError, "dilate"),
+        (("SCL",), {"dilate": True}, OptionTypeError, "dilate"),
+        (("CLD",), {"mask": "CLD", "threshold": 140}, OptionError, "at most 100"),
+        (("CLD",), {"mask": "CLD", "threshold": float("nan")}, OptionError, "at most 100"),
+        (("CLD",), {"mask": "CLD", "threshold": "0.4"}, OptionTypeError, "a number"),
+    ],
+)
+def test_what_cannot_be_understood(layers, options, error, match):
+    with pytest.raises(error, match=match) as raised:
+        resolve(*(layer(name=name) for name in layers), **options)
+    assert isinstance(
+        raised.value, TypeError if issubclass(error, OptionTypeError | MaskTypeError) else ValueError
+    )
+    assert raised.value.remedy
+
+
+@pytest.mark.parametrize("as_name", [True, False])
+def test_a_boolean_given_as_mask_is_not_guessed(as_name):
+    cloudy = layer(np.zeros((3, 4, 6), bool), name="cloudy")
+    with pytest.raises(MaskTypeError, match="clear=cloudy if .* clear=~cloudy if"):
+        resolve(cloudy, mask="cloudy" if as_name else cloudy)
+    with pytest.raises(MaskTypeError, match="clear=~cloud_mask"):
+        resolve(cloudy.rename("cloud_mask"))
+
+
+@pytest.mark.parametrize(
+    ("attrs", "match"),
+    [
+        ({"flag_values": [0, 1], "flag_meanings": "clear apples"}, "apples"),
+        ({"flag_values": [0, 1], "flag_meanings": "clear"}, "1 flag_meanings, 2 flag_values"),
+        ({"flag_meanings": "clear cloud"}, "0 flag_values"),
+        ({"flag_masks": [1], "flag_values": [0, 1], "flag_meanings": "clear cloud"}, "1 flag_masks"),
+        ({**CLOUD_MASK, "_FillValue": 0}, "fill value 0, which also means clear"),
+        ({**CLOUD_MASK, "nodata": 1}, "fill value 1, which also means cloud"),
+    ],
+)
+def test_attributes_that_contradict_themselves(attrs, match):
+    with pytest.raises(MaskError, match=match):
+        resolve(layer(name="cloud_mask", **attrs))
+
+
+@pytest.mark.parametrize("option", ["scheme", "threshold", "strict", "snow"])
+def test_clear_takes_no_options_of_classes(option):
+    given = {"scheme": "scl", "threshold": 0.5, "strict": True, "snow": "not clear"}[option]
+    with pytest.raises(MaskError, match="boolean layer alone"):
+        resolve(clear=layer(np.ones((3, 4, 6), bool)), **{option: given})
+
+
+# On which dates and which grid.
+
+
+def test_nothing_is_computed():
+    def fail(_):
+        raise AssertionError("computed")
+
+    lazy = layer().copy(data=dask_array.map_blocks(fail, dask_array.zeros((3, 4, 6)), dtype=np.uint8))
+    quality, rule = resolve(lazy.isel(time=[2, 0, 1]).transpose("x", "time", "y"))
+    assert dask.is_dask_collection(quality.data) and rule.factor == 1
+    assert quality.dims == ("time", "y", "x")
+
+
+def test_dates_come_in_the_cubes_order():
+    values = np.arange(3, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 6), np.uint8)
+    quality, _ = resolve(layer(values).isel(time=[2, 0, 1]))
+    assert (quality.time.values == TIMES).all()
+    assert quality[:, 0, 0].values.tolist() == [0, 1, 2]
+
+
+def test_dates_in_other_units_are_the_same_dates():
+    quality = layer().assign_coords(time=TIMES.astype("datetime64[s]"))
+    assert resolve(quality)[0].sizes["time"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda q: q.isel(time=[0, 1]), "2 dates, the cube 3, of which it lacks 1"),
+        (lambda q: q.assign_coords(time=TIMES + np.timedelta64(1, "m")), "lacks 3"),
+        (lambda q: q.isel(time=[0, 1, 1]), "lacks 1"),
+        (lambda q: xr.concat([q, q.isel(time=[0])], "time"), "4 dates"),
+        (lambda q: q.isel(time=[0, 1]).drop_vars("time"), "2 dates, the cube 3"),
+    ],
+)
+def test_other_dates(change, match):
+    with pytest.raises(TimeError, match=match):
+        resolve(change(layer()))
+
+
+def test_coarser_layer_that_nests():
+    coarse = layer(ny=2, nx=3, step=20.0)
+    assert resolve(coarse)[1].factor == 2
+    # The last coarse pixel may reach beyond an odd edge.
+    odd = layer(ny=3, nx=5, name="B02")
+    assert resolve(coarse, template=odd)[1].factor == 2
+    assert resolve(layer(ny=1, nx=1, step=60.0), template=layer(ny=6, nx=6))[1].factor == 6
+
+
+def test_layers_without_coordinates_need_the_shape():
+    bare = layer().drop_vars(["y", "x"])
+    assert resolve(bare)[1].factor == 1
+    with pytest.raises(GridError, match="without coordinates"):
+        resolve(bare.isel(x=slice(1, None)))
+
+
+def test_coordinates_may_have_been_rounded():
+    y, x = TEMPLATE.y + 4.5e6, TEMPLATE.x
+    template = TEMPLATE.assign_coords(y=y)
+    assert resolve(layer().assign_coords(y=y.astype(np.float32), x=x), template=template)[1].factor == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda q: q.assign_coords(x=q.x + 5),  # half a pixel
+        lambda q: q.assign_coords(y=q.y + 0.01),
+        lambda q: q.isel(y=slice(None, None, -1)),
+        lambda q: q.isel(x=slice(1, None)),
+        lambda q: q.assign_coords(x=q.x + 10),
+        lambda q: layer(ny=2, nx=3, step=20.0, x0=490.0),  # nests in the grid, not in its edges
+        lambda q: layer(ny=2, nx=3, step=20.0, x0=505.0),
+        lambda q: layer(ny=3, nx=4, step=15.0),
+        lambda q: layer(ny=8, nx=12, step=5.0),
+        lambda q: layer(ny=2, nx=6).assign_coords(y=[3990.0, 3970.0]),  # coarser along one axis only
+    ],
+)
+def test_other_grids(change):
+    with pytest.raises(
+        GridError, match=r"another grid: .* pixels.*; the cube: 4 x 6 pixels.*nearest"
+    ) as raised:
+        resolve(change(layer()))
+    assert "step -10, 10" in str(raised.value)
+
+
+def test_other_crs():
+    mask, template = layer().rio.write_crs(32633), TEMPLATE.rio.write_crs(32632)
+    assert resolve(mask=mask, template=mask)[1].factor == 1
+    with pytest.raises(GridError, match=r"EPSG:32633.*EPSG:32632.*reproject_match"):
+        resolve(mask=mask, template=template)
+
+
+def test_dimensions():
+    quality = layer()
+    assert resolve(quality.expand_dims("band"))[0].dims == ("time", "y", "x")
+    for wrong in (
+        quality.rename(y="lat"),
+        quality.isel(time=0),
+        xr.concat([quality, quality], "band"),
+    ):
+        with pytest.raises(DimensionError, match="time, y and x"):
+            resolve(wrong)
+
+
+def test_decoded_is_a_tuple_of_layers():
+    found = decode(np.full((2, 3), 11, np.uint8), MaskRule(SCHEMES["scl"]))
+    assert isinstance(found, Decoded) and found.snow.all() and found.clear.all() and not found.missing.any()
+    values = np.ones((2, 3), bool)
+    assert decode(values, MaskRule()).clear is values
+    with pytest.raises(MaskTypeError):
+        decode(values.astype(int), MaskRule())
