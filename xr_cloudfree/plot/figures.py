@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import xarray as xr
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import api
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.dates import Times, cube_times, parse_targets
-from xr_cloudfree.cube.scaling import resolve_scaling, valid
+from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
 from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
 from xr_cloudfree.models.protocol import FillModel
@@ -27,7 +27,6 @@ from xr_cloudfree.plot.picture import (
     limits,
     place_of,
     thin,
-    tint,
 )
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def before_after(
 ) -> Figure:
     """Show a date as it was observed, where it was filled, and the filled image.
 
-    Computes that date. All three panels share one stretch, taken from the clear pixels. Where the date was not
+    Computes that date. The panels share one stretch, taken from the clear pixels. Where the date was not
     observed the first panel shows the nearest observation and says so.
 
     Parameters
@@ -67,11 +66,12 @@ def before_after(
     date : str, datetime, numpy.datetime64 or pandas.Timestamp
         One date.
     image : Dataset, optional
-        What `fill` gave for this date with ``layers="filled"`` or more, if you have it: nothing is filled again.
+        What `fill` gave for this date with ``layers="filled"`` or more, if you have it: then it is not
+        filled again.
     model : str or FillModel
         The model that fills.
     bands : sequence of str, optional
-        One band to show in grey or three for red, green and blue; by default true colour where the cube has it.
+        One band to show in grey, or three as red, green and blue; by default true colour if the cube has it.
     stretch : tuple of float
         Percentiles of the clear pixels that become black and white.
     figsize : tuple of float, optional
@@ -102,7 +102,8 @@ def before_after(
         raise OptionError(f"date is {date!r}", "one date", f"date={_day(targets.times[0])!r}")
     show = choose_bands(cube, bands)
     if image is None:
-        image = api.fill(obj, date, model=model, layers="filled", **reading)
+        # The cast: `fill` takes one kind or the other, and here it is not known which.
+        image = cast(xr.Dataset, api.fill(cast(Any, obj), date, model=model, layers="filled", **reading))
     own, instant = targets.own[0], targets.instants[0]
     shown = own if own >= 0 else int(np.argmin(np.abs(times - instant)))
     scene = _compute(obj, cube, show, image, times, shown, own, reading)
@@ -111,49 +112,32 @@ def before_after(
     ends = limits(*scene.bright(), stretch)
     place = place_of(cube)
     if figsize is None:
-        figsize = 12.0, float(np.clip(3.7 * place.ratio, 2.0, 9.0)) + 1.25
-    figure = plt.figure(figsize=figsize, layout="constrained")
+        figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + 1.1
+    figure: Figure = plt.figure(figsize=figsize, layout="constrained")
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
 
-    before = colours(scene.before, scene.measured, ends)
+    _show(axes[0], colours(scene.before, scene.measured, ends), place)
     hidden = scene.measured & ~scene.clear
-    _show(axes[0], tint(before, hidden, _ORANGE, 0.4), place)
-    when = f"{_day(times[shown])}"
-    axes[0].set_title(
-        f"As observed, {_percent(scene.clear_share)} clear"
-        if own >= 0
-        else f"Nearest observation: {when}, {_percent(scene.clear_share)} clear"
-    )
+    _hatch(axes[0], hidden, place)
+    note = " (hatched: not clear)" if hidden.any() else ""
+    what = "As observed" if own >= 0 else f"Observed {_day(times[shown])}"
+    axes[0].set_title(f"{what}, {_percent(scene.clear_share)} clear{note}", fontsize=10)
     origin = np.empty((*scene.state.shape, 3), np.float32)
     for state, _, colour in _STATES:
         origin[scene.state == state] = colour
     _show(axes[1], origin, place)
-    axes[1].set_title("Where the values come from")
+    axes[1].set_title("Where the values come from", fontsize=10)
     _show(axes[2], colours(scene.after, scene.state != NOT_FILLED, ends), place)
-    axes[2].set_title("Filled")
+    axes[2].set_title("Filled", fontsize=10)
 
-    _legend(
-        axes[0],
-        [("not clear", tuple(tint(np.full((1, 3), 0.85, np.float32), np.array([True]), _ORANGE, 0.4)[0]))],
-    )
     _legend(
         axes[1],
         [(f"{name} {_percent(scene.shares[s])}", c) for s, name, c in _STATES if scene.shares[s] > 0],
     )
-    axes[2].annotate(
-        show.label,
-        (0.5, 0),
-        (0, -18),
-        "axes fraction",
-        "offset points",
-        ha="center",
-        va="top",
-        color=_INK,
-        fontsize=9,
-    )
     _map_axes(axes[0], place)
     for ax in axes[1:]:
         ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
+    axes[2].set_xlabel(show.label, color=_INK, fontsize=9)
     told = "" if own >= 0 else f", not observed ({_distance(times[shown], instant)})"
     figure.suptitle(
         f"{_day(targets.times[0])}{told}: {_percent(scene.shares[FILLED])} filled by {done}",
@@ -183,7 +167,7 @@ def rgb(
     date : str, datetime, numpy.datetime64 or pandas.Timestamp, optional
         An observed date; by default the last.
     bands : sequence of str, optional
-        One band to show in grey or three for red, green and blue; by default true colour where the cube has it,
+        One band to show in grey, or three as red, green and blue; by default true colour if the cube has it,
         else near infrared, red and green, else the first three.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
@@ -219,7 +203,7 @@ def rgb(
         title = _day(times[which])
     scaling = resolve_scaling(cube.arrays, nodata=nodata)
     values = np.stack(_now(_layers(cube, show, which)))
-    known = valid(values, scaling).all(axis=0)
+    known = _valid(values, scaling)
     place = place_of(cube)
     if ax is None:
         if figsize is None:
@@ -227,7 +211,7 @@ def rgb(
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
     _show(ax, colours(values, known, limits(values, known, stretch)), place)
     _map_axes(ax, place)
-    ax.set_title(f"{title}   {show.label}".strip())
+    ax.set_title(": ".join(part for part in (title, show.label) if part))
     return ax
 
 
@@ -264,8 +248,10 @@ def timeline(
         If matplotlib is not installed.
     """
     plt = _pyplot()
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+    import matplotlib.dates
     from matplotlib.ticker import PercentFormatter
+
+    dates: Any = matplotlib.dates
 
     clear = api.clear_mask(obj, **options)
     shares = _now([clear.mean(clear.dims[1:])])[0]
@@ -274,34 +260,23 @@ def timeline(
     times, shares = times[order], shares[order]
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
-    # Lines as wide as the dates leave room for: some twenty dates read as bars, hundreds as a comb.
-    width = float(np.clip(350 / times.size, 0.8, 5.0))
-    ax.vlines(times, 0, shares, color=_BLUE, lw=width, capstyle="butt")
-    # A date without a clear pixel is a date as well.
-    bare = shares == 0
-    ax.plot(
-        times[bare],
-        shares[bare],
-        "|",
-        color=_ORANGE,
-        ms=7,
-        mew=min(width, 2.0),
-        clip_on=False,
-        label="none clear",
-    )
+    # Dates may lie close together: stems and dots stay apart where bars would run into one.
+    few = times.size <= 80
+    ax.vlines(times, 0, shares, color=_BLUE, lw=1.4 if few else 0.7)
+    ax.plot(times, shares, "o", color=_BLUE, ms=4.5 if few else 2.2, clip_on=False)
     ax.set_ylim(0, 1)
     ax.margins(x=0.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
-    locator = AutoDateLocator(minticks=4, maxticks=9)
+    locator = dates.AutoDateLocator(minticks=4, maxticks=9)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(axis="y", color="0.9", lw=0.8)
     ax.set_axisbelow(True)
     ax.set_ylabel("clear")
-    n = int((shares > 0.95).sum())
+    most, middle = int((shares > 0.95).sum()), _percent(float(np.median(shares)))
     ax.set_title(
-        f"Clear share of {times.size} dates: {n} more than 95 % clear, half above {_percent(np.median(shares))}",
+        f"{times.size} dates, {most} of them more than 95 % clear; median {middle}",
         loc="left",
         fontsize=10,
     )
@@ -328,7 +303,7 @@ class _Scene:
 
 
 def _compute(
-    obj: xr.DataArray | xr.Dataset,
+    obj: Any,
     cube: Cube,
     show: Composite,
     image: xr.Dataset,
@@ -341,7 +316,7 @@ def _compute(
     if own >= 0:
         there = filled
     else:
-        # A window without width: only the nearest observation is read, and what it observed is what is clear there.
+        # A window without width: only the nearest observation is read, and what it observed is clear.
         seen = {**reading, "window": 0, "layers": "filled", "model": "nearest", "screen": False}
         there = api.fill(obj, times[shown], **seen)["filled"]
     counts = [(filled == state).mean() for state, *_ in _STATES]
@@ -356,7 +331,7 @@ def _compute(
     before = np.stack(done[:n])
     return _Scene(
         before=before,
-        measured=valid(before, resolve_scaling(cube.arrays, nodata=reading.get("nodata"))).all(axis=0),
+        measured=_valid(before, resolve_scaling(cube.arrays, nodata=reading.get("nodata"))),
         clear=done[2 * n + 1] == OBSERVED,
         clear_share=float(done[2 * n + 2]),
         after=np.stack(done[n : 2 * n]),
@@ -388,7 +363,7 @@ def _read(
 ) -> tuple[Cube, dict[str, Any]]:
     """The cube, and the options with which it is filled.
 
-    All bands are filled, of which some are shown; only where names do not tell what is a band it is those shown.
+    All bands are filled, and some shown; where names do not tell what is a band, only those shown are filled.
     """
     try:
         return understand(obj), options
@@ -426,11 +401,17 @@ def _layers(cube: Cube, show: Composite, which: int) -> list[xr.DataArray]:
     return [thin(cube.arrays[i].isel(time=which)) for i in show.index]
 
 
+def _valid(values: NDArray[Any], scaling: Scaling) -> NDArray[np.bool_]:
+    """Where all bands that are shown hold a value, (y, x)."""
+    everywhere: NDArray[np.bool_] = np.logical_and.reduce(valid(values, scaling), axis=0)
+    return everywhere
+
+
 def _now(arrays: Sequence[xr.DataArray]) -> list[NDArray[Any]]:
     """The values, all from one computation: a plot shows numbers, so this is where they are made."""
-    import dask
+    from dask.base import compute
 
-    return [array.to_numpy() for array in dask.compute(*arrays)]
+    return [array.to_numpy() for array in compute(*arrays)]
 
 
 def _show(ax: Axes, picture: NDArray[Any], place: Place) -> None:
@@ -439,13 +420,31 @@ def _show(ax: Axes, picture: NDArray[Any], place: Place) -> None:
         spine.set_color("0.6")
 
 
+def _hatch(ax: Axes, where: NDArray[np.bool_], place: Place) -> None:
+    """Hatch some pixels and draw their outline, so that what lies below stays visible."""
+    if not where.any():
+        return
+    import matplotlib as mpl
+
+    # Drawn at the pixels' centres, with a rim around: regions at the border are closed as well.
+    inside = np.pad(place.turned(where).astype(float), 1)
+    left, right, bottom, top = place.extent
+    rows, columns = where.shape
+    x = left + (right - left) * (np.arange(-1, columns + 1) + 0.5) / columns
+    y = top + (bottom - top) * (np.arange(-1, rows + 1) + 0.5) / rows
+    with mpl.rc_context({"hatch.color": _ORANGE, "hatch.linewidth": 0.7}):
+        ax.contourf(x, y, inside, [0.5, 1.5], colors="none", hatches=["/////"])
+    ax.contour(x, y, inside, [0.5], colors=[_ORANGE], linewidths=0.9)
+    ax.set(xlim=(left, right), ylim=(bottom, top))
+
+
 def _map_axes(ax: Axes, place: Place) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.set_xlabel(place.labels[0])
     ax.set_ylabel(place.labels[1])
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(3))
+        axis.set_major_locator(MaxNLocator(4, prune="both"))
     ax.ticklabel_format(style="plain", useOffset=False)
     ax.tick_params(labelsize=8, color="0.6", labelcolor=_INK)
     for label in (ax.xaxis.label, ax.yaxis.label):
@@ -485,7 +484,8 @@ def _day(time: np.datetime64) -> str:
 
 def _distance(seen: np.datetime64, wanted: np.datetime64) -> str:
     days = float((seen - wanted) / np.timedelta64(1, "D"))
-    return f"nearest observation {abs(days):.3g} day{'s' if abs(days) != 1 else ''} {'before' if days < 0 else 'after'}"
+    unit = "day" if abs(days) == 1 else "days"
+    return f"nearest observation {abs(days):.3g} {unit} {'before' if days < 0 else 'after'}"
 
 
 def _pyplot() -> Any:

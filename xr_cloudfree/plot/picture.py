@@ -67,7 +67,7 @@ def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
     for roles, label in ((("red", "green", "blue"), "true colour"), ((nir, "red", "green"), "false colour")):
         if all(role in place for role in roles):
             index = tuple(place[role] for role in roles)
-            return Composite(index, f"{label}: {', '.join(names[i] for i in index)}")
+            return Composite(index, f"{label} ({', '.join(names[i] for i in index)})")
     index = (0, 1, 2) if len(names) >= 3 else (0,)
     return Composite(index, ", ".join(names[i] for i in index))
 
@@ -143,15 +143,6 @@ def colours(values: NDArray[Any], known: NDArray[np.bool_], ends: NDArray[np.flo
     return picture
 
 
-def tint(
-    picture: NDArray[np.float32], where: NDArray[np.bool_], colour: Sequence[float], weight: float
-) -> NDArray[np.float32]:
-    """The picture with a colour laid over some of its pixels."""
-    out = picture.copy()
-    out[where] = (1 - weight) * out[where] + weight * np.asarray(colour, np.float32)
-    return out
-
-
 def thin(array: xr.DataArray, most: int = MOST_PIXELS) -> xr.DataArray:
     """The array at no more pixels than a picture shows: every n-th row and column."""
     dims = array.dims[-2:]
@@ -168,7 +159,7 @@ class Place:
     extent : tuple of float
         Left, right, bottom and top edge, in coordinates.
     flip : tuple of bool
-        Whether rows, and columns, run against the map and have to be turned: the first row shown is the northern.
+        Whether rows, and columns, have to be turned for north to be up and east to the right.
     aspect : float
         Height of one unit of y, in units of x.
     labels : tuple of str
