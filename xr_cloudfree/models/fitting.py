@@ -89,6 +89,10 @@ class Fit:
         Range of the values among the pixels of the fit.
     scale : ndarray of float64, shape (band,)
         Spread of the residuals.
+    pixels : ndarray of int, shape (sample,)
+        The pixels that took part.
+    held_out : ndarray of float64, shape (band, sample)
+        Their errors when the block of pixels around them was left out of the fit; NaN where they look like haze.
     """
 
     centre: NDArray[np.float32]
@@ -98,6 +102,8 @@ class Fit:
     low: NDArray[np.float32]
     high: NDArray[np.float32]
     scale: NDArray[np.float64]
+    pixels: NDArray[np.intp]
+    held_out: NDArray[np.float64]
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values of all pixels, shape (band, pixel), from features of shape (feature, pixel)."""
@@ -163,15 +169,17 @@ def fit(
         grams.append(weighted @ x[:, part].T)
         moments.append(weighted @ y[:, part].T)
     gram, moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
-    errors = []
+    best, held_out, chosen = np.inf, y, PENALTIES[-1]
     for penalty in PENALTIES:
-        error = 0.0
+        left = np.empty_like(y)
         for k in range(FOLDS):
             part = fold == k
             slope = _solve(gram - grams[k], moment - moments[k], penalty)
-            error += float((weight[part] * np.square(y[:, part] - slope.T @ x[:, part])).sum())
-        errors.append(error)
-    slope = _solve(gram, moment, PENALTIES[int(np.argmin(errors))])
+            left[:, part] = y[:, part] - slope.T @ x[:, part]
+        error = float((weight * np.square(left)).sum())
+        if error < best:
+            best, held_out, chosen = error, left, penalty
+    slope = _solve(gram, moment, chosen)
     residual = y - slope.T @ x
     used = y[:, weight > 0.1]
     low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
@@ -184,6 +192,8 @@ def fit(
         low.astype(f4),
         high.astype(f4),
         spread(residual),
+        pixels,
+        np.where(weight > 0, held_out, np.nan),
     )
 
 

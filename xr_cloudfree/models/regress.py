@@ -8,28 +8,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.observations import Observations, Prediction
-from xr_cloudfree.models import fitting, kernels
-from xr_cloudfree.models.classical import Linear
+from xr_cloudfree.models import fitting
+from xr_cloudfree.models.series import Series, local_uncertainty
 from xr_cloudfree.models.spec import ModelSpec
 
-# Pixels beside the gap that are not trusted before they were looked at.
-RIM = 4
-# Least number of clear pixels away from the rim for a fit.
-LEAST_CORE = 150
-# Dates that serve as features, and the number of features that they may make up.
-MAX_DATES, MAX_FEATURES = 16, 128
-LEAST_SHARE = 0.5
+# Rings of pixels beside the gap that are not trusted before they were looked at: as many as leave a good core, and
+# no fewer than a cloud's rim is wide.
+RIMS = (8, 7, 6, 5, 4)
+GOOD_CORE = 200
+# Least number of clear pixels for a fit.
+LEAST_CORE = 40
 # Standard deviations, in pixels, of the kernels that spread residuals into the gap, from the coarsest.
 SPREADS = (16.0, 4.0, 1.5)
+# Weight with which a residual of zero takes part, so that a few far pixels decide little.
 SHRINK = 0.05
 
 
 class Regress:
-    """Linear in time plus a robust regression of its error on the other dates, fitted on the target's clear pixels.
+    """Linear in time, plus a robust regression of its error that is fitted on the target's clear pixels.
 
-    Features are the linear prediction, the difference of the two dates behind it, and the other dates near the
-    target. The rim of the mask is used only where it looks like ground. What the fit leaves at trusted pixels is
-    spread into the gap. With too few clear target pixels the answer is that of `Linear`.
+    Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the target.
+    The rim of the mask is used only where it looks like ground. What the fit leaves at trusted pixels is spread into
+    the gap. Where the target has too few clear pixels, or none that look like ground, the answer is that of `Linear`.
 
     Examples
     --------
@@ -53,118 +53,76 @@ class Regress:
     )
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile."""
+        """One prediction per tile; what lies at the target's own clear pixels is of no use."""
         return [_predict(obs) for obs in tiles]
 
 
 def _predict(obs: Observations) -> Prediction:
-    others = obs.clear
-    if obs.target >= 0:
-        others = obs.clear.copy()
-        others[obs.target] = False
-    given = Observations(obs.bands, others, obs.day_offset, -1, obs.scale, obs.origin, obs.roles)
-    linear = Linear().predict([given])[0]
-    correction = None
-    if obs.target >= 0 and (linear.known & obs.clear[obs.target]).any():
-        correction = _correct(obs, others, linear)
-    bands = linear.bands if correction is None else (linear.bands + correction).astype(np.float32)
-    return Prediction(bands, linear.known, linear.source)
+    series = Series.of(obs)
+    linear = series.linear
+    corrected = _correct(obs, series)
+    if corrected is None:
+        uncertainty = series.uncertainty().reshape(linear.bands.shape)
+        return Prediction(linear.bands, linear.known, linear.source, uncertainty)
+    correction, uncertainty = (part.reshape(linear.bands.shape) for part in corrected)
+    return Prediction(linear.bands + correction, linear.known, linear.source, uncertainty)
 
 
 def _correct(
-    obs: Observations, others: NDArray[np.bool_], linear: Prediction
-) -> NDArray[np.float32] | None:
-    """What to add to the linear prediction, shape (band, y, x); None where nothing can be learned."""
+    obs: Observations, series: Series
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """What to add to the linear prediction, and the uncertainty of the sum; None where nothing can be learned."""
     from scipy.ndimage import distance_transform_edt
 
-    shape, n_bands = obs.shape, obs.n_bands
-    seen = obs.clear[obs.target]
-    usable = (seen & linear.known).ravel()
-    distance = (distance_transform_edt(seen) if not seen.all() else np.full(shape, np.inf)).ravel()
-    base = linear.bands.reshape(n_bands, -1)
-    error = np.where(usable, obs.bands[obs.target].reshape(n_bands, -1) - base, np.float32(0)).astype(np.float32)
-    features = _features(obs, others, linear)
-
-    core = usable & (distance > RIM)
+    if obs.target < 0:
+        return None
+    seen, known = obs.clear[obs.target].ravel(), series.linear.known.ravel()
+    usable = seen & known
+    if usable.sum() < LEAST_CORE or not (known & ~seen).any():
+        return None
+    base = series.linear.bands.reshape(obs.n_bands, -1)
+    error = np.where(usable, series.bands[obs.target] - base, np.float32(0))
+    distance = distance_transform_edt(seen.reshape(obs.shape)).ravel()
+    rim = next((rim for rim in RIMS if (usable & (distance > rim)).sum() >= GOOD_CORE), RIMS[-1])
+    core = usable & (distance > rim)
     if core.sum() < LEAST_CORE:
-        core = _shallow_core(error.mean(axis=0).astype(np.float64), usable, distance)
-        if core.sum() < LEAST_CORE:
+        if not _ground_to_the_edge(error, usable, distance):
             return None
-    found = fitting.fit(features, error, core, shape)
-    left = error - found(features)
-    trust = fitting.trusted(left.mean(axis=0).astype(np.float64), usable, core, distance, RIM)
+        core = usable
+
+    features = series.features()
+    found = fitting.fit(features, error, core, obs.shape)
+    left = (error - found(features)).mean(axis=0).astype(np.float64)
+    trust = fitting.trusted(left, usable, core, distance, rim)
     if (trust & ~core).any():
-        found = fitting.fit(features, error, trust, shape)
+        found = fitting.fit(features, error, trust, obs.shape)
     value = found(features)
-    left = (error - value).astype(np.float64)
-    weight = np.where(trust, fitting.ground_weight(left, found.scale), 0.0)
-    value += _spread(left, weight, shape)
-    return np.where(linear.known, value.reshape(n_bands, *shape), np.float32(0))
+    residual = (error - value).astype(np.float64)
+    weight = np.where(trust, fitting.ground_weight(residual, found.scale), 0.0)
+    value += _spread(residual, weight, obs.shape)
+    uncertainty = local_uncertainty(series.change(), found.pixels, found.held_out)
+    return np.where(known, value, np.float32(0)), uncertainty
 
 
-def _shallow_core(
-    brightness: NDArray[np.float64], usable: NDArray[np.bool_], distance: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """All usable pixels, where the clear parts are too narrow to have a core and do not brighten towards the edge."""
-    nothing = np.zeros_like(usable)
-    ring = np.ceil(distance)
-    inner = usable & (ring >= 2)
-    if inner.sum() < 10 or usable.sum() < LEAST_CORE:
-        return nothing
-    return usable if (fitting.trusted(brightness, usable, inner, distance, 1) == usable).all() else nothing
-
-
-def _features(obs: Observations, others: NDArray[np.bool_], linear: Prediction) -> NDArray[np.float32]:
-    """What is known at every pixel of the window, shape (feature, pixel)."""
-    n_bands = obs.n_bands
-    bands = np.asarray(obs.bands, np.float32).reshape(obs.n_dates, n_bands, -1)
-    clear = others.reshape(obs.n_dates, -1)
-    base = linear.bands.reshape(n_bands, -1)
-    known = linear.known.ravel()
-    before, after = kernels.bracket(clear, int(np.searchsorted(obs.day_offset, 0.0, side="right")))
-    two_sided = np.flatnonzero((before >= 0) & (after >= 0))
-    slope = np.zeros_like(base)
-    slope[:, two_sided] = (bands[before[two_sided], :, two_sided] - bands[after[two_sided], :, two_sided]).T
-
-    share = clear.mean(axis=1)
-    order = np.argsort(np.abs(obs.day_offset), kind="stable")
-    limit = max(1, min(MAX_DATES, MAX_FEATURES // n_bands))
-    chosen = np.sort([i for i in order if share[i] >= LEAST_SHARE][:limit]).astype(np.intp)
-    rows = [np.where(known, base, np.float32(0)), slope]
-    rows += _whole(bands[chosen], clear[chosen], obs.day_offset[chosen], base, known)
-    return np.concatenate(rows)
-
-
-def _whole(
-    bands: NDArray[np.float32],
-    clear: NDArray[np.bool_],
-    days: NDArray[np.float64],
-    base: NDArray[np.float32],
-    known: NDArray[np.bool_],
-) -> list[NDArray[np.float32]]:
-    """Each date less `base`, its gaps filled linearly in time from the other dates; 0 where none is clear."""
-    number = np.arange(len(days), dtype=np.int16)[:, None]
-    previous = np.maximum.accumulate(np.where(clear, number, np.int16(-1)), axis=0)
-    following = np.minimum.accumulate(np.where(clear, number, np.int16(len(days)))[::-1], axis=0)[::-1]
-    rows = []
-    for i in range(len(days)):
-        row = np.zeros_like(base)
-        np.subtract(bands[i], base, out=row, where=clear[i])
-        gaps = np.flatnonzero(~clear[i] & known & clear.any(axis=0))
-        a, b = previous[i, gaps], following[i, gaps]
-        first, second = np.where(a < 0, b, a), np.where(b == len(days), a, b)
-        span = days[second] - days[first]
-        weight = np.divide(days[i] - days[first], span, out=np.zeros_like(span), where=span > 0)
-        start = bands[first, :, gaps]
-        row[:, gaps] = (start + weight[:, None] * (bands[second, :, gaps] - start)).T - base[:, gaps]
-        rows.append(row)
-    return rows
+def _ground_to_the_edge(
+    error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]
+) -> bool:
+    """Whether clear parts too narrow to have a core are as bright beside the gap as within."""
+    inner = usable & (distance > 1)
+    if inner.sum() < LEAST_CORE:
+        return False
+    return bool(fitting.trusted(error.mean(axis=0).astype(np.float64), usable, inner, distance, 1)[usable].all())
 
 
 def _spread(
     residual: NDArray[np.float64], weight: NDArray[np.float64], shape: tuple[int, int]
 ) -> NDArray[np.float32]:
-    """Residuals at trusted pixels, spread over the window by normalised convolution from coarse to fine."""
+    """Residuals at trusted pixels, spread over the window by normalised convolution from coarse to fine.
+
+    References
+    ----------
+    Knutsson and Westin 1993, Normalized and differential convolution, doi 10.1109/CVPR.1993.341081.
+    """
     from scipy.ndimage import gaussian_filter
 
     def smooth(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
