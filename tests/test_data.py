@@ -64,7 +64,7 @@ def test_classes_of_the_sentinel_mask_are_what_they_are_called() -> None:
         )
     )
     usual = cube["reflectance"].where(cube["cloud_mask"] == codes["clear"]).median("time")
-    day = cube.sel(time="2021-07-23").squeeze("time")
+    day = cube.sel(time="2021-07-23")
 
     def brightness(meaning: str) -> xr.DataArray:
         there = day["cloud_mask"] == codes[meaning]
