@@ -382,7 +382,8 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
                     coords[name] = c.variable.isel(time=list(targets.own))
     back = {role: name for role, name in cube.dims.items() if role != name}
     told = {
-        "cloudfree_model": job.model.spec.name,
+        # A model that stands for another, as "auto" does, names it in its settings.
+        "cloudfree_model": dict(job.model.spec.settings).get("model", job.model.spec.name),
         "cloudfree_mask": understood.rule.label,
         "cloudfree_version": _version(),
     }

@@ -1,0 +1,48 @@
+"""Small cubes for tests, with everything known."""
+
+import numpy as np
+import rioxarray  # noqa: F401  (registers .rio)
+import xarray as xr
+
+DATES = np.array("2021-05-01", "M8[ns]") + np.array([0, 9, 20, 33, 41, 60, 77]) * np.timedelta64(1, "D")
+CLASSICAL = ["nearest", "median", "geomedian", "linear", "harmonic", "timegate", "regress", "auto"]
+
+
+def make_cube(seed=0, dtype="float32", shape=(53, 61)):
+    """A random cube (time, band, y, x) and its clear mask; the corner is never clear."""
+    rng = np.random.default_rng(seed)
+    ny, nx = shape
+    values = rng.uniform(0.05, 0.4, (len(DATES), 3, ny, nx)).astype("float32")
+    clear = rng.random((len(DATES), ny, nx)) > 0.45
+    clear[:, :3, :3] = False
+    attrs = {"units": "1"}
+    if dtype != "float32":
+        values = (values * 1e4).astype(dtype)
+        attrs |= {"scale_factor": 1e-4, "_FillValue": 0}
+    else:
+        values[1, :, 5:9, 7:12] = np.nan
+    da = xr.DataArray(
+        values,
+        dims=("time", "band", "y", "x"),
+        coords={
+            "time": DATES,
+            "band": ["blue", "red", "nir"],
+            "y": 4_400_000 - 10.0 * np.arange(ny),
+            "x": 500_000 + 10.0 * np.arange(nx),
+            "spatial_ref": 0,
+            "platform": ("time", np.array(list("abababa"))),
+        },
+        attrs=attrs,
+        name="reflectance",
+    ).rio.write_crs("EPSG:32629")
+    mask = xr.DataArray(clear, dims=("time", "y", "x"), coords={k: da.coords[k] for k in ("time", "y", "x")})
+    return da, mask
+
+
+def as_dataset(da, clear):
+    """The cube as odc-stac loads one: bands as variables, SCL beside them, digital numbers."""
+    ds = da.to_dataset("band").rename(blue="B02", red="B04", nir="B08")
+    ds["SCL"] = xr.where(clear, np.uint8(4), np.uint8(9)).astype("uint8")
+    for band in ("B02", "B04", "B08"):
+        ds[band].attrs = dict(da.attrs)
+    return ds

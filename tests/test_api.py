@@ -1,0 +1,313 @@
+"""The output contract, for every model alike."""
+
+import datetime as dt
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import xr_cloudfree
+from tests.cubes import CLASSICAL, DATES, as_dataset, make_cube
+from xr_cloudfree import errors
+
+TARGET = "2021-06-03"
+OWN = 3
+
+
+@pytest.fixture(scope="module")
+def cube():
+    return make_cube()
+
+
+@pytest.mark.parametrize("model", CLASSICAL)
+class TestContract:
+    def test_labels(self, cube, model):
+        da, clear = cube
+        out = xr_cloudfree.fill(da, TARGET, clear=clear, model=model)
+        assert isinstance(out, xr.DataArray)
+        assert out.name == da.name and out.dims == ("band", "y", "x") and out.dtype == da.dtype
+        for name in ("band", "y", "x", "spatial_ref"):
+            xr.testing.assert_identical(out[name].drop_vars("time"), da[name])
+        assert out["time"].ndim == 0 and out["time"] == np.datetime64(TARGET)
+        assert out.rio.crs == da.rio.crs and out.rio.transform() == da.rio.transform()
+        assert out.attrs["units"] == "1"
+        assert out.attrs["cloudfree_model"] == ("regress" if model == "auto" else model)
+        assert out.attrs["cloudfree_version"] == xr_cloudfree.__version__
+
+    @pytest.mark.parametrize("dtype", ["float32", "float64", "uint16", "int16", "int32"])
+    def test_clear_target_pixels_come_back_bit_for_bit(self, model, dtype):
+        da, clear = make_cube(dtype="float32" if dtype.startswith("float") else dtype)
+        da = da.astype(dtype)
+        out = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, layers="all")
+        assert out["reflectance"].dtype == dtype
+        own, seen = da.isel(time=OWN), clear.isel(time=OWN)
+        assert seen.any() and not seen.all()
+        assert (out["reflectance"] == own).where(seen, True).all()
+        assert (out["filled"] == 1).where(seen, True).all()
+        assert not (out["filled"] == 1).where(~seen, False).any()
+
+    @pytest.mark.parametrize("dtype", ["float32", "uint16"])
+    def test_nothing_clear_is_nodata_with_its_flag(self, model, dtype):
+        da, clear = make_cube(dtype=dtype)
+        out = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, layers="all")
+        corner = out.isel(y=slice(3), x=slice(3))
+        nothing = np.isnan(corner["reflectance"]) if dtype == "float32" else corner["reflectance"] == 0
+        assert nothing.all()
+        assert (corner["filled"] == 0).all() and (corner["n_clear"] == 0).all()
+        assert np.isnan(corner["days_to_clear"]).all()
+        if "source_time" in out:
+            assert np.isnat(corner["source_time"]).all()
+        if "uncertainty" in out:
+            assert np.isnan(corner["uncertainty"]).all()
+        rest = out.where(out["n_clear"] > 0, drop=True)
+        assert (rest["filled"] > 0).where(rest["n_clear"] > 0, True).all()
+
+    def test_what_is_not_clear_is_never_used(self, cube, model):
+        da, clear = cube
+        poisoned = da.where(clear, 7.0)
+        for value in (np.nan, np.inf):
+            other = da.where(clear, value)
+            xr.testing.assert_identical(
+                xr_cloudfree.fill(poisoned, TARGET, clear=clear, model=model, layers="all"),
+                xr_cloudfree.fill(other, TARGET, clear=clear, model=model, layers="all"),
+            )
+
+    def test_provenance(self, cube, model):
+        da, clear = cube
+        out = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, layers="all")
+        valid = clear & da.notnull().all("band")
+        np.testing.assert_array_equal(out["n_clear"], valid.sum("time"))
+        days = (da["time"] - np.datetime64(TARGET)) / np.timedelta64(1, "D")
+        nearest = abs(days.where(valid)).min("time")
+        np.testing.assert_array_equal(abs(out["days_to_clear"]), nearest.transpose("y", "x"))
+        if "source_time" in out:
+            told = out["source_time"].notnull()
+            assert np.isin(out["source_time"].values[told.values], DATES).all()
+            seen = valid.isel(time=OWN)
+            assert (out["source_time"] == DATES[OWN]).where(seen, True).all()
+        if "gate" in out:
+            total = out["gate"].sum("observation")
+            np.testing.assert_allclose(total.where(out["n_clear"] > 0, 1), 1, atol=1e-5)
+            assert (out["gate"].rename(observation="time").where(~valid, 0) == 0).all()
+        if "uncertainty" in out:
+            spread = out["uncertainty"]
+            assert (spread.where(out["filled"] == 2, 1) > 0).all() or spread.isnull().any()
+            assert (spread.where(out["filled"] == 1, 0) == 0).all()
+
+    def test_units_do_not_matter(self, model):
+        """Digital numbers with a scale give what reflectance gives, to the rounding of the digits."""
+        da, clear = make_cube(dtype="uint16")
+        digits = xr_cloudfree.fill(da, "2021-06-15", clear=clear, model=model, layers=["filled"])
+        floats = (da.where(da != 0) * 1e-4).astype("float32").drop_attrs()
+        reflectance = xr_cloudfree.fill(floats, "2021-06-15", clear=clear, model=model, layers=["filled"])
+        xr.testing.assert_equal(digits["filled"], reflectance["filled"])
+        where = digits["filled"] > 0
+        error = abs(digits["reflectance"] * 1e-4 - reflectance["reflectance"]).where(where, 0)
+        # Rounding, and for the geometric median the tolerance of its iteration.
+        assert error.max() < (5e-4 if model in ("geomedian", "regress", "auto") else 6e-5)
+
+
+@pytest.mark.parametrize("kind", ["array", "variable", "bands"])
+@pytest.mark.parametrize("layers", [None, ["filled", "n_clear"]])
+@pytest.mark.parametrize("date", [TARGET, [TARGET], None])
+def test_kind_out_is_kind_in(kind, layers, date):
+    da, clear = make_cube(dtype="uint16")
+    if kind == "array":
+        obj, how = da, {"clear": clear}
+    elif kind == "variable":
+        obj, how = da.to_dataset(name="sr").assign(seen=clear), {"clear": "seen"}
+    else:
+        obj, how = as_dataset(da, clear), {}
+    out = xr_cloudfree.fill(obj, date, model="linear", layers=layers, **how)
+    lead = () if date == TARGET else ("time",)
+    expected = xr_cloudfree.fill(da, date, clear=clear, model="linear")
+    if kind == "array" and not layers:
+        xr.testing.assert_identical(out, expected)
+        return
+    assert isinstance(out, xr.Dataset)
+    names = {"array": {"reflectance"}, "variable": {"sr"}, "bands": {"B02", "B04", "B08"}}[kind]
+    assert set(out.data_vars) == names | set(layers or ())
+    for name in names:
+        dims = (*lead, "y", "x") if kind == "bands" else (*lead, "band", "y", "x")
+        assert out[name].dims == dims and out[name].dtype == "uint16"
+    if kind == "bands":
+        np.testing.assert_array_equal(out["B04"], expected.sel(band="red"))
+        assert out["B04"].attrs["scale_factor"] == 1e-4
+    else:
+        np.testing.assert_array_equal(out[next(iter(names))], expected)
+
+
+def test_every_date_keeps_the_cube(cube):
+    da, clear = cube
+    out = xr_cloudfree.fill(da, clear=clear, model="linear")
+    assert out.dims == da.dims
+    xr.testing.assert_equal(out["time"], da["time"])
+    xr.testing.assert_equal(out["platform"], da["platform"])
+    xr.testing.assert_equal(out.where(clear & da.notnull()), da.where(clear))
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        TARGET,
+        "2021-06-03T00:00",
+        dt.date(2021, 6, 3),
+        dt.datetime(2021, 6, 3),
+        np.datetime64(TARGET),
+        pd.Timestamp(TARGET),
+    ],
+)
+def test_a_date_may_be_written_in_many_ways(cube, date):
+    da, clear = cube
+    xr.testing.assert_identical(
+        xr_cloudfree.fill(da, date, clear=clear, model="linear"),
+        xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"),
+    )
+
+
+def test_a_date_without_a_time_means_that_days_observation(cube):
+    da, clear = cube
+    later = da.assign_coords(time=da["time"] + np.timedelta64(11 * 60 + 3, "m"))
+    mask = clear.assign_coords(time=later["time"])
+    out = xr_cloudfree.fill(later, TARGET, clear=mask, model="linear", layers=["filled", "days_to_clear"])
+    assert (out["filled"] == 1).sum() == (clear.isel(time=OWN) & da.isel(time=OWN).notnull().all("band")).sum()
+    assert (out["days_to_clear"].where(out["filled"] == 1, 0) == 0).all()
+
+
+def test_an_unobserved_date_lies_between_its_neighbours(cube):
+    da, clear = cube
+    everything = xr.ones_like(clear)
+    out = xr_cloudfree.fill(da.fillna(0.2), "2021-05-05", clear=everything, model="linear")
+    first, second = da.isel(time=0), da.isel(time=1).fillna(0.2)
+    np.testing.assert_allclose(out, first + (second - first) * 4 / 9, atol=1e-6)
+
+
+def test_window_leaves_dates_out(cube):
+    da, clear = cube
+    out = xr_cloudfree.fill(da, TARGET, clear=clear, model="nearest", window=(15, 0), layers="all")
+    assert set(np.unique(out["source_time"].values[out["source_time"].notnull().values])) <= set(DATES[[2, 3]])
+    assert (out["n_clear"] <= 2).all()
+
+
+def test_encoding_of_a_decoded_cube_is_kept(tmp_path):
+    da, clear = make_cube(dtype="int16")
+    ds = da.to_dataset(name="reflectance")
+    ds.attrs["title"] = "kept"
+    path = tmp_path / "cube.nc"
+    ds.to_netcdf(path)
+    with xr.open_dataset(path, decode_coords="all") as opened:
+        opened = opened.load()
+    out = xr_cloudfree.fill(opened, TARGET, clear=clear, model="linear")
+    assert out.attrs["title"] == "kept"
+    assert out["reflectance"].encoding["scale_factor"] == 1e-4
+    out.to_netcdf(tmp_path / "out.nc")
+    with xr.open_dataset(tmp_path / "out.nc", decode_coords="all") as back:
+        assert back["reflectance"].encoding["dtype"] == np.dtype("int16")
+        assert back.rio.crs == da.rio.crs
+        np.testing.assert_allclose(back["reflectance"], out["reflectance"], atol=5.1e-5)
+
+
+def test_coarser_mask_that_nests_is_repeated():
+    da, clear = make_cube(shape=(40, 60))
+    coarse = clear.coarsen(y=2, x=2).max().astype(bool)
+    fine = xr.DataArray(
+        coarse.values.repeat(2, 1).repeat(2, 2), dims=clear.dims, coords=clear.coords
+    )
+    xr.testing.assert_equal(
+        xr_cloudfree.fill(da, TARGET, clear=coarse, model="linear"),
+        xr_cloudfree.fill(da, TARGET, clear=fine, model="linear"),
+    )
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_dilation_is_the_same_whatever_the_blocks(factor):
+    da, clear = make_cube(shape=(40, 60))
+    rng = np.random.default_rng(1)
+    clear = clear.copy(data=rng.random(clear.shape) > 0.02)
+    if factor == 2:
+        clear = clear.coarsen(y=2, x=2).min().astype(bool)
+    whole = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", dilate=3)
+    cut = xr_cloudfree.fill(da.chunk(y=7, x=9), TARGET, clear=clear.chunk(y=5), model="linear", dilate=3, block=11)
+    xr.testing.assert_identical(whole, cut.compute())
+    assert not whole.equals(xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
+
+
+def test_clear_mask_is_what_fill_uses():
+    da, clear = make_cube()
+    ds = as_dataset(da, clear)
+    mask = xr_cloudfree.clear_mask(ds)
+    valid = clear & da.notnull().all("band")
+    np.testing.assert_array_equal(mask, valid)
+    lazy = xr_cloudfree.clear_mask(ds.chunk(y=10, time=2), dilate=2)
+    assert lazy.chunks is not None
+    xr.testing.assert_identical(lazy.compute(), xr_cloudfree.clear_mask(ds, dilate=2))
+
+
+def test_latitude_and_longitude_come_back():
+    da, clear = make_cube()
+    names = {"y": "latitude", "x": "longitude"}
+    out = xr_cloudfree.fill(da.rename(names), TARGET, clear=clear.rename(names), model="linear", layers="all")
+    assert out["reflectance"].dims == ("band", "latitude", "longitude")
+    assert out["filled"].dims == ("latitude", "longitude")
+    mask = xr_cloudfree.clear_mask(da.rename(names), clear=clear.rename(names))
+    assert mask.dims == ("time", "latitude", "longitude")
+
+
+def test_transposed_cube_gives_the_same():
+    da, clear = make_cube()
+    out = xr_cloudfree.fill(da.transpose("y", "x", "time", "band"), TARGET, clear=clear.transpose("x", ...), model="linear")
+    xr.testing.assert_identical(out, xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
+
+
+def test_screen_fills_what_looks_like_haze():
+    rng = np.random.default_rng(3)
+    da, clear = make_cube()
+    smooth = da.copy(data=(0.1 + 0.002 * rng.standard_normal(da.shape)).astype("float32"))
+    smooth[OWN, :, 10:14, 10:14] += 0.15
+    everything = xr.ones_like(clear)
+    kept = xr_cloudfree.fill(smooth, TARGET, clear=everything, layers=["filled", "suspect"])
+    assert kept["suspect"].values[10:14, 10:14].all() and kept["suspect"].sum() == 16
+    assert (kept["filled"] == 1).all()
+    filled = xr_cloudfree.fill(smooth, TARGET, clear=everything, screen=True, layers=["filled", "suspect"])
+    assert (filled["filled"].values[10:14, 10:14] == 2).all() and (filled["filled"] == 2).sum() == 16
+    assert abs(filled["reflectance"].values[:, 10:14, 10:14] - 0.1).max() < 0.02
+
+
+def test_layers_of_the_wrong_model_are_refused(cube):
+    da, clear = cube
+    with pytest.raises(errors.OptionError, match="has no layer 'gate'"):
+        xr_cloudfree.fill(da, TARGET, clear=clear, model="median", layers=["gate"])
+
+
+def test_errors_survive_the_way_back_from_a_worker():
+    error = errors.ScalingError("found", "needed", "remedy")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert str(again) == str(error) and type(again) is errors.ScalingError
+
+
+def test_digital_numbers_with_nothing_told_are_an_error_when_computed():
+    da, clear = make_cube(dtype="uint16")
+    da.attrs = {}
+    lazy = xr_cloudfree.fill(da.chunk(), TARGET, clear=clear, model="linear", nodata=0)
+    with pytest.raises(errors.ScalingError, match="scale="):
+        lazy.compute()
+    with pytest.raises(errors.ScalingError):
+        xr_cloudfree.fill(da.astype("float32"), TARGET, clear=clear, model="linear")
+
+
+def test_a_cube_of_a_billion_pixels_a_side_is_refused_before_anything_is_made():
+    import dask.array as da
+
+    huge = xr.DataArray(
+        da.zeros((2, 1, 10**9, 10**9), chunks=(1, 1, 10**8, 10**8), dtype="uint16"),
+        dims=("time", "band", "y", "x"),
+        coords={"time": DATES[:2], "band": ["red"]},
+        attrs={"scale_factor": 1e-4},
+    )
+    clear = xr.DataArray(
+        da.ones((2, 10**9, 10**9), chunks=(1, 10**8, 10**8), dtype=bool), dims=("time", "y", "x"), coords={"time": DATES[:2]}
+    )
+    with pytest.raises(errors.SizeError, match="blocks"):
+        xr_cloudfree.fill(huge, clear=clear)
