@@ -343,17 +343,16 @@ def _compute(
 def _of_image(cube: Cube, show: Composite, image: xr.Dataset) -> tuple[list[xr.DataArray], xr.DataArray]:
     """The bands to show and the layer of origin of a filled image, each (y, x)."""
     names = [cube.bands[i] for i in show.index]
-    one = cube.name if cube.kind == "variable" and cube.name in image else "reflectance"
-    found = [name for name in ("filled", *(names if cube.kind == "bands" else [one])) if name in image]
-    if len(found) < 1 + (len(names) if cube.kind == "bands" else 1) or "time" in image["filled"].dims:
+    one = next((name for name in (cube.name, "reflectance") if name in image), None)
+    if "filled" not in image or image["filled"].ndim > 2 or not (one or set(names) <= set(image)):
         raise OptionError(
-            f"the image has the variables {tuple(map(str, image.data_vars))}",
+            f"the image has the variables {tuple(map(str, image.data_vars))} along {tuple(image.dims)}",
             "the image of one date with its layer 'filled'",
             "image=cube.cloudfree.fill(date, layers='filled'), or leave image out",
         )
-    if cube.kind == "bands":
+    if one is None:
         return [image[name] for name in names], image["filled"]
-    band = cube.dims["band"]
+    band = image[one].dims[0]
     labels = [str(label) for label in image[band].to_numpy()] if band in image.coords else list(cube.bands)
     return [image[one].isel({band: labels.index(name)}) for name in names], image["filled"]
 

@@ -1,0 +1,437 @@
+"""Cubes from files, and filled images into files: Zarr and GeoTIFF, block by block."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.conventions import DIM_NAMES
+from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.errors import MissingDependencyError, OptionError, OutputError
+
+_NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
+_TIFF = (".tif", ".tiff")
+# Rows and columns of a chunk, for files that are stored in one piece or by lines.
+_CHUNK = 512
+# What of a variable's encoding belongs to the values; the rest (chunks, compression) belongs to the old file.
+_KEPT_ENCODING = ("dtype", "scale_factor", "add_offset", "_FillValue", "grid_mapping")
+_NO_DAY = np.iinfo(np.int32).min
+
+
+def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a cube from a Zarr store or a NetCDF file, lazily and with its CRS.
+
+    Parameters
+    ----------
+    path : str or path
+        A ``.zarr`` store, or a ``.nc`` file.
+
+    Returns
+    -------
+    Dataset
+        In chunks; nothing but coordinates is read.
+
+    Raises
+    ------
+    OptionError
+        If there is nothing at `path`, or it is neither.
+    MissingDependencyError
+        If no package that reads NetCDF is installed.
+    """
+    where = Path(path)
+    if not where.exists():
+        raise OptionError(
+            f"there is nothing at {where}", "a .zarr store or a .nc file", "ls, and the right path"
+        )
+    if _is_store(where):
+        return _open_store(where)
+    if where.suffix.lower() not in _NETCDF or not where.is_file():
+        raise OptionError(
+            f"{where} is neither a Zarr store nor a NetCDF file",
+            "a .zarr store or a .nc file",
+            "in Python: open it with xarray, and xr_cloudfree.fill(cube, date)",
+        )
+    if not set(xr.backends.list_engines()) & {"netcdf4", "h5netcdf", "scipy"}:
+        raise MissingDependencyError(
+            "no package is installed that reads NetCDF", "one, such as h5netcdf", "pip install h5netcdf"
+        )
+    with xr.open_dataset(where, decode_coords="all") as ds:
+        stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
+        edges = {name: _CHUNK for role in ("y", "x") for name in DIM_NAMES[role] if name in ds.dims}
+    return xr.open_dataset(where, decode_coords="all", chunks={} if stored else edges)
+
+
+def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
+    """Open what `write` wrote: an image with its layer ``filled``.
+
+    Parameters
+    ----------
+    path : str or path
+        A ``.zarr`` store, or the ``.tif`` of one date.
+    like : Dataset
+        The image as it was before it was written. A GeoTIFF has north up; the image comes back as it was.
+
+    Returns
+    -------
+    Dataset
+        Lazy.
+    """
+    where = Path(path)
+    if where.suffix.lower() not in _TIFF:
+        return _open_store(where)
+    import rioxarray
+
+    opened: dict[str, Any] = {}
+    for name, file in (("reflectance", where), ("filled", layer_path(where, "filled"))):
+        decode = name == "reflectance"
+        array: Any = rioxarray.open_rasterio(file, chunks={"y": 1024, "x": 1024}, mask_and_scale=decode)
+        names = array.attrs.get("long_name")
+        array = array.assign_coords(band=[names] if isinstance(names, str) else list(names))
+        turned = (role for role, name in _axes(like).items() if _runs_against_the_map(like[name], role))
+        opened[name] = array.isel({role: slice(None, None, -1) for role in turned})
+    opened["filled"] = opened["filled"].isel(band=0, drop=True)
+    attrs = {key: value for key, value in opened["reflectance"].attrs.items() if key.startswith("cloudfree_")}
+    return xr.Dataset(opened, attrs=attrs)
+
+
+def output_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
+    """The files of an output, without its layers: one store, or a GeoTIFF for each date.
+
+    Parameters
+    ----------
+    path : str or path
+        Where the output goes.
+    times : datetime64 or ndarray of datetime64, shape () or (time,)
+        The dates of the image; a single one has no axis.
+
+    Returns
+    -------
+    list of Path
+        For several dates the date goes before the ending, to the second where a day has several.
+
+    Raises
+    ------
+    OutputError
+        If the ending is neither ``.zarr`` nor ``.tif``.
+
+    Examples
+    --------
+    >>> dates = np.array(["2021-07-08", "2021-07-13"], "datetime64[ns]")
+    >>> [file.name for file in output_paths("fields.tif", dates)]
+    ['fields_2021-07-08.tif', 'fields_2021-07-13.tif']
+    """
+    where = Path(path)
+    ending = where.suffix.lower()
+    if ending not in (".zarr", *_TIFF):
+        raise OutputError(
+            f"the output is called {where.name}", "an ending .zarr or .tif", f"out={where.stem}.zarr"
+        )
+    stamps = np.asarray(times)
+    if ending == ".zarr" or stamps.ndim == 0:
+        return [where]
+    days = stamps.astype("datetime64[D]")
+    if np.unique(days).size == days.size:
+        names = [str(day) for day in days]
+    else:
+        names = [str(stamp.astype("datetime64[s]")).replace(":", "") for stamp in stamps]
+    return [where.with_name(f"{where.stem}_{name}{where.suffix}") for name in names]
+
+
+def layer_path(path: Path, layer: str) -> Path:
+    """The file of a layer beside the GeoTIFF of an image."""
+    return path.with_name(f"{path.stem}.{layer}{path.suffix}")
+
+
+def write(
+    image: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    scaling: Scaling | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write what `fill` gave, block by block: each block is computed once, whatever is written of it.
+
+    Nothing is left behind, and nothing replaced, if the computation fails.
+
+    Parameters
+    ----------
+    image : Dataset
+        An image, or several dates of one, with or without layers.
+    path : str or path
+        ``.zarr`` for a store of format 3 with everything. ``.tif`` for a GeoTIFF of the bands for each date, and
+        one beside it for each layer.
+    scaling : Scaling, optional
+        What the stored numbers mean, where attributes do not tell; for the tags of a GeoTIFF.
+    overwrite : bool
+        Replace what is there.
+
+    Returns
+    -------
+    list of Path
+        What was written, the images first and then their layers.
+
+    Raises
+    ------
+    OutputError
+        If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
+    """
+    time = next(name for name in DIM_NAMES["time"] if name in image.coords)
+    paths = output_paths(path, image[time].to_numpy())
+    tiff = paths[0].suffix.lower() in _TIFF
+    rasters = _plan(image, paths, time) if tiff else {}
+    files = list(rasters) or paths
+    for file in files:
+        if not overwrite and file.exists():
+            raise OutputError(f"{file} is there already", "a new path, or leave to replace it", "--overwrite")
+        if file.is_dir() and not _is_store(file):
+            raise OutputError(f"{file} is a folder and no Zarr store", "a path of its own", "another path")
+    try:
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        with _beside(paths[0], files) as parts:
+            if tiff:
+                _write_tiffs({parts[file]: array for file, array in rasters.items()}, scaling or Scaling())
+            else:
+                _write_zarr(image, parts[paths[0]])
+    except PermissionError as error:
+        raise OutputError(
+            f"{error.filename or paths[0]} cannot be written", "a folder you may write to", "another path"
+        ) from error
+    return files
+
+
+def _open_store(path: Path) -> xr.Dataset:
+    opened: xr.Dataset = xr.open_zarr(path, decode_coords="all")
+    return opened
+
+
+def _is_store(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
+@contextmanager
+def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Paths to write to, which take their places once all is written."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{first.stem}-", dir=first.parent))
+    try:
+        parts = {file: folder / file.name for file in files}
+        yield parts
+        for file, part in parts.items():
+            if file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink(missing_ok=True)
+            os.replace(part, file)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_zarr(image: xr.Dataset, path: Path) -> None:
+    from zarr.codecs import BloscCodec, BloscShuffle
+
+    image = image.copy()
+    compressor = BloscCodec(cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
+    for name in list(image.variables):
+        kept = {key: value for key, value in image[name].encoding.items() if key in _KEPT_ENCODING}
+        if image[name].dtype.kind == "U":
+            # Zarr has no specification for text of fixed length.
+            image[name] = image[name].astype(object)
+        if image[name].dtype.kind in "MOT":
+            # The old file's unit of time may not hold the new dates.
+            kept = {key: value for key, value in kept.items() if key == "grid_mapping"}
+        elif image[name].ndim > 1:
+            kept["compressors"] = [compressor]
+        image[name].encoding = kept
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension of Zarr format 3; without it xarray warns at each opening.
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        image.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+
+
+def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.DataArray]:
+    """What goes into which GeoTIFF, north up; the images first."""
+    import rioxarray  # noqa: F401  registers .rio
+
+    arrays = {str(name): array for name, array in image.data_vars.items()}
+    bands = [
+        name for name, array in arrays.items() if name not in _LAYERS and "cloudfree_model" in array.attrs
+    ]
+    if not bands:
+        raise OutputError(
+            "the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')"
+        )
+    first = arrays[bands[0]]
+    axes = _axes(image)
+    if first.rio.crs is None or len(axes) < 2 or min(image.sizes[name] for name in axes.values()) < 2:
+        raise OutputError(
+            "the cube does not say where on Earth it lies (no CRS, or no coordinates)",
+            "a CRS and coordinates, for a GeoTIFF",
+            "an output .zarr, or cube.rio.write_crs('EPSG:32629') in Python before it is saved",
+        )
+    if len(bands) > 1:
+        label = xr.Variable("band", np.array(bands, object))
+        joined = xr.concat(
+            [arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact"
+        )
+        # The bands' dimension comes first in a file, after the dates.
+        joined = joined.transpose(..., "band", axes["y"], axes["x"])
+        joined.encoding = first.encoding
+        first = joined
+    layers = {name: array for name, array in arrays.items() if name not in bands}
+    turned = {
+        name: slice(None, None, -1) for role, name in axes.items() if _runs_against_the_map(image[name], role)
+    }
+    files: dict[Path, xr.DataArray] = {}
+    for name, array in {"": first.rename(bands[0] if len(bands) == 1 else "reflectance"), **layers}.items():
+        array = array.isel(turned)
+        for i, path in enumerate(paths):
+            one = array.isel({time: i}) if time in array.dims else array
+            files[layer_path(path, name) if name else path] = one
+    return files
+
+
+def _axes(image: xr.Dataset) -> dict[str, str]:
+    """The image's names of y and x, where it has coordinates for them."""
+    names = {role: next((n for n in DIM_NAMES[role] if n in image.dims), "") for role in ("y", "x")}
+    return {role: name for role, name in names.items() if name in image.coords}
+
+
+def _runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
+    """Whether an axis has to be turned for north to be up and east to the right."""
+    rises = bool(axis[-1] > axis[0])
+    return rises if role == "y" else not rises
+
+
+_LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
+
+
+@dataclass(eq=False)
+class _Target:
+    """An open GeoTIFF that takes blocks as `dask.array.store` gives them."""
+
+    file: Any
+    token: str
+    lock: Any = field(default_factory=threading.Lock)
+
+    def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
+        from rasterio.windows import Window
+
+        rows, columns = region[-2:]
+        window = Window.from_slices(rows, columns)
+        if block.ndim == 2:
+            self.file.write(block, 1, window=window)
+        else:
+            self.file.write(block, [i + 1 for i in range(region[0].start, region[0].stop)], window=window)
+
+    def __dask_tokenize__(self) -> str:
+        return self.token
+
+
+def _write_tiffs(files: Mapping[Path, xr.DataArray], scaling: Scaling) -> None:
+    import dask.array as da
+    import rasterio
+
+    sources: list[Any] = []
+    targets: list[Any] = []
+    with ExitStack() as stack:
+        for path, array in files.items():
+            data, profile = _encoded(array, scaling)
+            told = profile.pop("scale"), profile.pop("offset")
+            file = stack.enter_context(rasterio.open(path, "w", **profile))
+            for i, name in enumerate(_descriptions(array)):
+                file.set_band_description(i + 1, name)
+            if told != (1.0, 0.0):
+                file.scales, file.offsets = ([value] * file.count for value in told)
+            file.update_tags(**_tags(array))
+            sources.append(data if hasattr(data, "__dask_graph__") else da.from_array(data))
+            targets.append(_Target(file, str(path)))
+        # One graph for all files: what they share is computed once.
+        da.store(sources, targets, lock=threading.Lock())
+
+
+def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]]:
+    """The numbers as they are stored, and how the file is made."""
+    layer = array.name in _LAYERS
+    nodata: float | None
+    if array.dtype.kind == "M":
+        days = array.astype("datetime64[ns]").astype("int64") // (86400 * 10**9)
+        stored, nodata = days.where(array.notnull(), _NO_DAY).astype("int32").variable, _NO_DAY
+        scale, offset = 1.0, 0.0
+    else:
+        stored = xr.conventions.encode_cf_variable(array.variable)
+        if stored.dtype.kind == "b":
+            stored = stored.astype("uint8")
+        attrs = stored.attrs
+        known = Scaling() if layer or stored.dtype.kind == "f" else scaling
+        nodata = attrs.get("_FillValue", known.nodata)
+        if nodata is None and stored.dtype.kind == "f":
+            nodata = np.nan
+        scale = float(attrs.get("scale_factor", known.scale if known.scale is not None else 1.0))
+        offset = float(attrs.get("add_offset", known.offset))
+    rows, columns = stored.shape[-2:]
+    chunks = stored.chunks[-2:] if stored.chunks else ((rows,), (columns,))
+    return stored.data, {
+        "driver": "GTiff",
+        "height": rows,
+        "width": columns,
+        "count": 1 if stored.ndim == 2 else stored.shape[0],
+        "dtype": stored.dtype.name,
+        "crs": array.rio.crs,
+        "transform": array.rio.transform(recalc=True),
+        "nodata": nodata,
+        "tiled": True,
+        "blockysize": _tile(chunks[0]),
+        "blockxsize": _tile(chunks[1]),
+        "interleave": "band",
+        "compress": "deflate",
+        "predictor": 3 if stored.dtype.kind == "f" else 2,
+        "bigtiff": "if_safer",
+        "scale": scale,
+        "offset": offset,
+    }
+
+
+def _tile(chunks: tuple[int, ...]) -> int:
+    """Edge of the file's tiles: such that a block fills whole ones."""
+    return next((n for n in (512, 256, 128, 64) if chunks[0] % n == 0), 256)
+
+
+def _descriptions(array: xr.DataArray) -> list[str]:
+    if array.ndim == 2:
+        return [str(array.name)]
+    first = array.dims[0]
+    if first not in array.coords:
+        return [f"{first} {i + 1}" for i in range(array.sizes[first])]
+    return [str(label) for label in array[first].to_numpy()]
+
+
+def _tags(array: xr.DataArray) -> dict[str, str]:
+    skipped = (
+        "scale_factor",
+        "add_offset",
+        "_FillValue",
+        "missing_value",
+        "nodata",
+        "grid_mapping",
+        "long_name",
+    )
+    tags = {str(key): str(value) for key, value in array.attrs.items() if key not in skipped}
+    if array.dtype.kind == "M":
+        tags["units"] = "days since 1970-01-01"
+    if "flag_values" in array.attrs:
+        tags["flag_values"] = " ".join(str(value) for value in array.attrs["flag_values"])
+    time = next((array[name] for name in DIM_NAMES["time"] if name in array.coords), None)
+    if time is not None and time.ndim == 0:
+        tags["time"] = str(np.datetime_as_string(time.to_numpy(), unit="s"))
+    return tags
