@@ -31,9 +31,10 @@ LANDSAT_DATES = slice("2002-06-01", "2003-11-30")
 def sentinel(source: Path) -> xr.Dataset:
     """All of the Sentinel-2 series."""
     cube = xr.open_dataset(source, decode_coords="all", mask_and_scale=False).load()
-    # The mask's network tells the four classes of its training data, CloudSEN12; the source names 2 and 3 after
-    # an older mask ("cloud_shadow" and "snow"). Pixels of class 3 have two thirds of their usual brightness in
-    # every band, in July; those of class 2 are brighter than usual, and cloud in the scene classification.
+    # The mask's network tells the four classes of its training data, CloudSEN12; the source names 2 and 3
+    # after an older mask ("cloud_shadow" and "snow"). Pixels of class 3 have two thirds of their usual
+    # brightness in every band, in July; those of class 2 are brighter than usual, and cloud in the scene
+    # classification.
     cube["cloud_mask"].attrs["flag_meanings"] = "clear cloud thin_cloud cloud_shadow nodata_or_other"
     cube.attrs["references"] = "https://github.com/earthnet2021/earthnet-minicuber"
     return cube
