@@ -1,7 +1,7 @@
 """Models that look at one pixel at a time and learn nothing.
 
-They give the same answer under any chunking, and none needs a halo. Dates outside the window are left out before a
-model sees the observations; ``spec.window_days`` is only the default.
+They give the same answer under any chunking, and none needs a halo. Dates outside the window are left out
+before a model sees the observations; ``spec.window_days`` is only the default.
 """
 
 from __future__ import annotations
@@ -12,8 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.errors import OptionError
 from xr_cloudfree.models import kernels
 from xr_cloudfree.models.spec import ModelSpec
+
+DAYS_PER_YEAR = 365.25
+_CAUCHY = 2.0  # multiples of the mean absolute residual at which an observation has half its weight
+_PIXELS = 1 << 14  # pixels that are fitted at once
 
 
 def _flat(obs: Observations) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
@@ -51,6 +56,16 @@ def _neighbours(
     weight = np.zeros(len(first), np.float32)
     np.divide(start, start - end, out=weight, where=first != second, casting="same_kind")
     return first, second, weight, known
+
+
+def _linear(
+    obs: Observations, bands: NDArray[np.generic], clear: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.bool_]]:
+    """Image, source and known of the linear model, on one pixel axis."""
+    before, after, weight, known = _neighbours(obs, clear)
+    source = np.where(weight > 0.5, after, before)
+    source[~known] = -1
+    return kernels.blend(bands, before, after, weight), source, known
 
 
 class Nearest:
@@ -106,11 +121,8 @@ class Linear:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        bands, clear = _flat(obs)
-        before, after, weight, known = _neighbours(obs, clear)
-        image = kernels.blend(bands, before, after, weight)
-        source = np.where(weight > 0.5, after, before)
-        return _prediction(obs, image, known, np.where(known, source, np.int16(-1)))
+        image, source, known = _linear(obs, *_flat(obs))
+        return _prediction(obs, image, known, source)
 
 
 class Median:
@@ -140,3 +152,169 @@ class Median:
         number, last = kernels.count(clear)
         source = np.where(number == 1, last, np.int16(-1))
         return _prediction(obs, kernels.median(bands, clear), number > 0, source)
+
+
+class Geomedian:
+    """The geometric median of the clear observations; it resists outliers and keeps the bands together.
+
+    It ignores the target date, so its window is what ties it to a season: 60 days on either side by default.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.cube.observations import Observations
+    >>> from xr_cloudfree.models.classical import Geomedian
+    >>> bands = np.array([[0, 0], [0, 2], [2, 0], [2, 2]], np.uint16).reshape(4, 2, 1, 1)
+    >>> obs = Observations(bands, np.ones((4, 1, 1), bool), np.array([-9.0, 1.0, 4.0, 8.0]))
+    >>> Geomedian().predict([obs])[0].bands.ravel().tolist()
+    [1.0, 1.0]
+    """
+
+    spec = ModelSpec(
+        "geomedian",
+        "geometric median of the clear observations",
+        window_days=60.0,
+        layers=("source_time",),
+    )
+
+    def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
+        """One prediction per tile."""
+        return [self._predict(obs) for obs in tiles]
+
+    def _predict(self, obs: Observations) -> Prediction:
+        bands, clear = _flat(obs)
+        number, last = kernels.count(clear)
+        source = np.where(number == 1, last, np.int16(-1))
+        return _prediction(obs, kernels.geomedian(bands, clear), number > 0, source)
+
+
+class Harmonic:
+    """One annual harmonic, fitted to the clear observations by least squares; `Linear` where they are too few.
+
+    Parameters
+    ----------
+    min_clear : int
+        Clear observations from which on a pixel is fitted; below it is linear.
+    ridge : float
+        Penalty on the harmonic as a share of the observations' weight. It keeps the fit from swinging where
+        the observations cover a part of the year only.
+    rounds : int
+        How often the observations are weighted anew by their distance from the fit, so that clouds which the
+        mask missed lose their hold; 0 is plain least squares.
+
+    Raises
+    ------
+    OptionError
+        If a setting is out of range.
+
+    Notes
+    -----
+    The fit is ``a + b (cos(w d) - 1) + c sin(w d)`` with d the days from the target date, so its value at the
+    target is ``a``: a weighted sum of the observations, with the same weights for all bands. Whether an
+    observation is an outlier is judged by the mean of its bands, with Cauchy weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.cube.observations import Observations
+    >>> from xr_cloudfree.models.classical import Harmonic
+    >>> day_offset = np.arange(-180.0, 180.0, 20.0)
+    >>> year = 2000 + 500 * np.cos(2 * np.pi * day_offset / 365.25)
+    >>> bands = year.astype(np.float32).reshape(-1, 1, 1, 1)
+    >>> clear = (np.abs(day_offset) > 30).reshape(-1, 1, 1)
+    >>> Harmonic(ridge=0.0).predict([Observations(bands, clear, day_offset)])[0].bands.round().item()
+    2500.0
+    """
+
+    def __init__(self, min_clear: int = 8, ridge: float = 0.01, rounds: int = 2) -> None:
+        for name, value, needed, bad in (
+            ("min_clear", min_clear, "a whole number of at least 3, the unknowns of the fit", min_clear < 3),
+            ("ridge", ridge, "a number that is not negative", not 0 <= ridge < np.inf),
+            ("rounds", rounds, "a whole number that is not negative", rounds < 0),
+        ):
+            if bad:
+                raise OptionError(f"{name} is {value!r}", needed, "Harmonic()")
+        self.min_clear, self.ridge, self.rounds = min_clear, ridge, rounds
+        defaults = {"min_clear": 8, "ridge": 0.01, "rounds": 2}
+        self.spec = ModelSpec(
+            "harmonic",
+            "annual harmonic through the clear observations; linear where they are few",
+            layers=("source_time",),
+            settings=tuple((name, value) for name, value in vars(self).items() if value != defaults[name]),
+        )
+
+    def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
+        """One prediction per tile."""
+        return [self._predict(obs) for obs in tiles]
+
+    def _predict(self, obs: Observations) -> Prediction:
+        bands, clear = _flat(obs)
+        number, _ = kernels.count(clear)
+        fitted = np.flatnonzero(number >= self.min_clear)
+        image, source, known = _linear(obs, bands, clear)
+        for start in range(0, len(fitted), _PIXELS):
+            part = fitted[start : start + _PIXELS]
+            values, seen = bands[:, :, part], clear[:, part]
+            weights = self._weights(values, seen, obs.day_offset)
+            image[:, part] = kernels.mix(values, seen, weights)
+            source[part] = _dominant(weights)
+        return _prediction(obs, image, known, source)
+
+    def _weights(
+        self, values: NDArray[np.generic], clear: NDArray[np.bool_], day_offset: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        """Weight of each date in the fit's value at the target, shape (time, pixel)."""
+        angle = 2 * np.pi * day_offset / DAYS_PER_YEAR
+        design = np.stack([np.ones_like(angle), np.cos(angle) - 1, np.sin(angle)], axis=1)
+        trust = clear.astype(np.float64)
+        inverse = _inverse(trust, design, self.ridge)
+        brightness = np.zeros(clear.shape)
+        if self.rounds:
+            for band in range(values.shape[1]):
+                brightness += np.where(clear, values[:, band], 0)
+        for _ in range(self.rounds):
+            moments = [_over_dates(trust * brightness, column) for column in design.T]
+            fit = [sum(a * m for a, m in zip(row, moments, strict=True)) for row in inverse]
+            residual = np.abs(
+                brightness - sum(np.multiply.outer(c, f) for c, f in zip(design.T, fit, strict=True))
+            )
+            scale = _over_dates(trust * residual) / _over_dates(trust)
+            trust = clear / (1 + (residual / np.maximum(_CAUCHY * scale, np.finfo(float).tiny)) ** 2)
+            inverse = _inverse(trust, design, self.ridge)
+        weights = sum(
+            np.multiply.outer(column, row) for column, row in zip(design.T, inverse[0], strict=True)
+        )
+        return (trust * weights).astype(np.float32)
+
+
+def _over_dates(
+    terms: NDArray[np.float64], factors: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Sum over dates, one after the other: ``sum(axis=0)`` may add in an order that depends on the pixels' number."""
+    total = np.zeros(terms.shape[1])
+    for row, factor in zip(terms, np.ones(len(terms)) if factors is None else factors, strict=True):
+        total += row * factor
+    return total
+
+
+def _inverse(
+    trust: NDArray[np.float64], design: NDArray[np.float64], ridge: float
+) -> list[list[NDArray[np.float64]]]:
+    """Inverse of each pixel's 3 x 3 normal matrix, by its cofactors."""
+    one, cos, sin = design.T
+    a, b, c = (_over_dates(trust, column) for column in (one, cos, sin))
+    d, e, f = (_over_dates(trust, column) for column in (cos * cos, cos * sin, sin * sin))
+    d, f = d + ridge * a, f + ridge * a
+    p, q, r = d * f - e * e, c * e - b * f, b * e - c * d
+    s, t, u = a * f - c * c, b * c - a * e, a * d - b * b
+    determinant = a * p + b * q + c * r
+    rows = [[p, q, r], [q, s, t], [r, t, u]]
+    return [[cofactor / determinant for cofactor in row] for row in rows]
+
+
+def _dominant(weights: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Index of the date with at least half of the weight, -1 where none has; shape (pixel,)."""
+    source = np.full(weights.shape[1], -1, np.int16)
+    for date in range(len(weights) - 1, -1, -1):
+        source[weights[date] >= 0.5] = date
+    return source

@@ -1,8 +1,9 @@
 """Numerical kernels: one answer per pixel from its series, on the stored numbers themselves.
 
-All work on a flat pixel axis: `bands` is (time, band, pixel) of uint16, int16 or float32, `clear` is (time, pixel).
-What lies at pixels that are not clear never reaches an answer, NaN included. Compiled by numba on first use; without
-numba, or with ``XR_CLOUDFREE_NUMBA=0`` in the environment, the same arithmetic runs in NumPy.
+All work on a flat pixel axis: `bands` is (time, band, pixel) of uint16, int16 or float32, `clear` is (time,
+pixel). What lies at pixels that are not clear never reaches an answer, NaN included. Compiled by numba on
+first use; without numba, or with ``XR_CLOUDFREE_NUMBA=0`` in the environment, the same arithmetic runs in
+NumPy.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def blend(
 
 
 def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Median of each pixel's clear values, band by band; the mean of the middle two where their number is even.
+    """Median of each pixel's clear values, band by band; of an even number the mean of the middle two.
 
     Parameters
     ----------
@@ -175,3 +176,54 @@ def mix(
     [[20.0]]
     """
     return _kernels().mix(bands, clear, weights)  # type: ignore[no-any-return]
+
+
+def geomedian(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], tolerance: float = 1e-4, limit: int = 60
+) -> NDArray[np.float32]:
+    """Geometric median of each pixel's clear spectra: the one with the least sum of distances to them.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, pixel)
+        Values.
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel was seen.
+    tolerance : float
+        The iteration ends when a step is shorter than this share of the mean distance to the clear spectra.
+        It has no unit, so digital numbers and reflectance give the same spectrum.
+    limit : int
+        Most iterations.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, pixel)
+        The geometric median. Of two spectra, for which it is not unique, the mean; 0 where no date is clear.
+
+    Notes
+    -----
+    Weiszfeld's iteration in the form that may pass through a spectrum [1]_, with each step lengthened along
+    the secant of the last two (Anderson acceleration of depth one [2]_), and not after a step that made
+    matters worse.
+
+    References
+    ----------
+    .. [1] Y. Vardi and C.-H. Zhang, "The multivariate L1-median and associated data depth", PNAS 97, 2000.
+       doi:10.1073/pnas.97.4.1423
+    .. [2] H. F. Walker and P. Ni, "Anderson acceleration for fixed-point iterations", SIAM J. Numer. Anal.
+       49, 2011.
+       doi:10.1137/10078356X
+
+    Examples
+    --------
+    The middle of a square's corners:
+
+    >>> import numpy as np
+    >>> from xr_cloudfree.models import kernels
+    >>> corners = np.array([[0, 0], [0, 2], [2, 0], [2, 2]], np.uint16)[:, :, np.newaxis]
+    >>> kernels.geomedian(corners, np.ones((4, 1), bool)).tolist()
+    [[1.0], [1.0]]
+    """
+    if bands.shape[1] == 1:  # on a line it is the median, which needs no iteration
+        return median(bands, clear)
+    return _kernels().geomedian(bands, clear, tolerance, limit)  # type: ignore[no-any-return]

@@ -1,15 +1,18 @@
-"""The kernels in plain NumPy: what runs where numba is not installed, and what the compiled ones are checked against.
+"""The kernels in plain NumPy: for where numba is not installed, and to check the compiled ones against.
 
-Every function here has a twin of the same name in `kernels_numba` that does the same float operations in the same
-order. What each computes is documented in `kernels`.
+Every function here has a twin of the same name in `kernels_numba` that does the same float operations in the
+same order. What each computes is documented in `kernels`.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _PIXELS = 1 << 15  # pixels at once: the temporaries of 24 dates then stay within some megabytes
+_TINY = np.float32(1e-30)
 
 
 def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
@@ -47,7 +50,8 @@ def blend(
 def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
     """See `kernels.median`."""
     out = np.empty(bands.shape[1:], np.float32)
-    high = np.inf if bands.dtype.kind == "f" else np.iinfo(bands.dtype).max
+    dtype: Any = bands.dtype
+    high = np.inf if dtype.kind == "f" else np.iinfo(dtype).max
     for start in range(0, bands.shape[2], _PIXELS):
         part = slice(start, start + _PIXELS)
         seen = clear[:, part]
@@ -56,7 +60,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
         ranks = np.stack([np.maximum(number - 1, 0) // 2, np.maximum(number, 1) // 2])
         ranks[1] = np.minimum(ranks[1], len(clear) - 1)
         for band in range(bands.shape[1]):
-            ordered = np.sort(np.where(seen, bands[:, band, part], high).astype(bands.dtype), axis=0)
+            ordered = np.sort(np.where(seen, bands[:, band, part], high).astype(dtype), axis=0)
             low, up = np.take_along_axis(ordered, ranks, axis=0).astype(np.float32)
             out[band, part] = np.where(number > 0, np.where(number % 2, low, (low + up) * np.float32(0.5)), 0)
     return out
@@ -70,3 +74,87 @@ def mix(
     for values, seen, weight in zip(bands, clear, weights, strict=True):
         out += np.where(seen, weight * np.where(seen, values, 0).astype(np.float32), np.float32(0))
     return out
+
+
+def geomedian(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], tolerance: float, limit: int
+) -> NDArray[np.float32]:
+    """See `kernels.geomedian`."""
+    out = np.empty(bands.shape[1:], np.float32)
+    for start in range(0, bands.shape[2], _PIXELS):
+        part = slice(start, start + _PIXELS)
+        out[:, part] = _geomedian(bands[:, :, part], clear[:, part], tolerance, limit)
+    return out
+
+
+def _geomedian(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], tolerance: float, limit: int
+) -> NDArray[np.float32]:
+    values = np.where(clear[:, None], bands, 0).astype(np.float32)
+    number = clear.sum(axis=0).astype(np.float32)
+    out = np.zeros(values.shape[1:], np.float32)
+    for row in values:
+        out += row
+    out /= np.maximum(number, np.float32(1))
+
+    active = np.flatnonzero(number > 2)
+    point = out[:, active]
+    before, last_move = point, np.zeros_like(point)
+    radius = np.zeros(len(active), np.float32)
+    last_spread = np.full(len(active), np.inf, np.float32)
+    for age in range(limit):
+        if not len(active):
+            break
+        move, total, spread, touching = _pull(values[:, :, active], clear[:, active], point, radius)
+        size = np.zeros(len(active), np.float32)
+        for row in move:
+            size += row * row
+        pull = np.sqrt(size)
+        keep = np.maximum(np.float32(0), np.float32(1) - touching / np.maximum(pull, _TINY))
+        factor = keep / np.maximum(total, _TINY)
+        step = pull * factor
+        mean = spread / number[active]
+        radius = np.float32(tolerance * tolerance) * mean * mean
+        move = move * factor
+        along = np.zeros(len(active), np.float32)
+        change = np.zeros(len(active), np.float32)
+        for new, old in zip(move, last_move, strict=True):
+            along += new * (new - old)
+            change += (new - old) * (new - old)
+        secant = np.clip(along / np.maximum(change, _TINY), np.float32(-8), np.float32(0.9))
+        done = (step * step <= radius) | (age + 1 >= limit)
+        plain = (spread > last_spread) | (age == 0) | (touching > 0)
+        secant = np.where(plain | done, np.float32(0), secant)
+        moved = point + move - secant * ((point - before) + (move - last_move))
+        out[:, active] = moved
+        left = ~done
+        active, radius, last_spread = active[left], radius[left], spread[left]
+        before, last_move, point = point[:, left], move[:, left], moved[:, left]
+    return out
+
+
+def _pull(
+    values: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    point: NDArray[np.float32],
+    radius: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Sums of unit vectors to the clear values, of inverse distances, of distances; how many are touched."""
+    move = np.zeros_like(point)
+    total, spread, touching = np.zeros((3, point.shape[1]), np.float32)
+    for value, seen in zip(values, clear, strict=True):
+        square = np.zeros(point.shape[1], np.float32)
+        for row, x in zip(value, point, strict=True):
+            square += (row - x) * (row - x)
+        inverse = (np.int32(0x5F3759DF) - (square.view(np.int32) >> 1)).view(np.float32)
+        half = np.float32(0.5) * square
+        for _ in range(2):
+            inverse = inverse * (np.float32(1.5) - half * inverse * inverse)
+        touched = square <= radius
+        weight = np.where(seen & ~touched, inverse, np.float32(0))
+        touching += (seen & touched).astype(np.float32)
+        total += weight
+        spread += weight * square
+        for row, x, target in zip(value, point, move, strict=True):
+            target += weight * (row - x)
+    return move, total, spread, touching
