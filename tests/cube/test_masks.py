@@ -141,8 +141,9 @@ def test_nan_is_missing_and_a_fraction_is_an_error():
     assert states([np.nan, 4, 9], rule, np.float32) == "mcx"
     with pytest.raises(MaskError, match=r"4\.5"):
         decode(np.array([4.5, 4.0]), rule)
-    with pytest.raises(MaskError, match="inf"):
-        decode(np.array([np.inf, 4.0]), rule)
+    for value, told in ((np.inf, "inf"), (1e20, r"1e\+20"), (1e9, "1000000000")):
+        with pytest.raises(MaskError, match=told):
+            decode(np.array([value, 4.0]), rule)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +256,8 @@ def test_cf_classes():
             {
                 "flag_values": list(range(12)),
                 "flag_meanings": "no_data saturated_or_defective dark_area_pixels cloud_shadows vegetation "
-                "not_vegetated water unclassified cloud_medium_probability cloud_high_probability thin_cirrus snow",
+                "not_vegetated water unclassified cloud_medium_probability cloud_high_probability "
+                "thin_cirrus snow",
             },
             list(range(12)),
             "mmcxccccxxxs",
@@ -352,16 +354,15 @@ def test_sentinel_fill_value_is_the_one_of_its_scheme():
 def test_what_cannot_be_understood(layers, options, error, match):
     with pytest.raises(error, match=match) as raised:
         resolve(*(layer(name=name) for name in layers), **options)
-    assert isinstance(
-        raised.value, TypeError if issubclass(error, OptionTypeError | MaskTypeError) else ValueError
-    )
+    assert isinstance(raised.value, ValueError)
+    assert isinstance(raised.value, TypeError) == issubclass(error, OptionTypeError | MaskTypeError)
     assert raised.value.remedy
 
 
 @pytest.mark.parametrize("as_name", [True, False])
 def test_a_boolean_given_as_mask_is_not_guessed(as_name):
     cloudy = layer(np.zeros((3, 4, 6), bool), name="cloudy")
-    with pytest.raises(MaskTypeError, match="clear=cloudy if .* clear=~cloudy if"):
+    with pytest.raises(MaskTypeError, match=r"clear=cloudy if .* clear=~cloudy if"):
         resolve(cloudy, mask="cloudy" if as_name else cloudy)
     with pytest.raises(MaskTypeError, match="clear=~cloud_mask"):
         resolve(cloudy.rename("cloud_mask"))

@@ -196,7 +196,7 @@ def test_signed_round_trip(stored):
 
 
 @given(
-    arrays(np.float32, 30, elements=st.floats(-1e12, 1e12, width=32)),
+    arrays(np.float32, 30, elements=st.floats(allow_nan=False, allow_infinity=False, width=32)),
     st.sampled_from([np.uint8, np.uint16, np.int16, np.int32, np.int64, np.uint64]),
     st.sampled_from([None, 0, 100, "lowest", "highest"]),
 )
@@ -213,7 +213,7 @@ def test_encoding_clips_rounds_and_avoids_nodata(values, dtype, nodata):
         if nearest == nodata:
             assert abs(found - nearest) == 1
         else:
-            assert abs(found - nearest) <= (1024 if limits.bits == 64 else 0)  # float64 near 2**63
+            assert abs(found - nearest) <= (2048 if limits.bits == 64 else 0)  # float64 near 2**64
 
 
 def test_rounding_is_half_to_even():

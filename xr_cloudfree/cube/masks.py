@@ -74,18 +74,16 @@ class Decoded(NamedTuple):
     missing: Bools
 
 
-def _whole(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any]], Bools | None]:
-    """Values as integers, and where they are NaN (None: nowhere, for integers)."""
-    if values.dtype.kind in "iu":
-        return values.astype(np.int64, copy=False), None
+def _whole(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any]], Bools]:
+    """Floats as integers, and where they are NaN."""
     nan = np.isnan(values)
-    filled = np.where(nan, 0, values)
-    whole = np.isfinite(filled) & (filled == np.rint(filled))
+    filled = np.where(nan, values.dtype.type(0), values)
+    whole = (np.abs(filled) < 2**53) & (filled == np.rint(filled))
     if not whole.all():
         raise MaskError(
             f"{rule.label} holds {float(filled[~whole][0]):g}, which is no whole number",
             "the classes or bits of the quality layer, untouched",
-            'resample quality layers with "nearest", or give scheme="probability" and threshold=',
+            'mask= with the layer resampled with "nearest", or scheme="probability", threshold=0.4',
         )
     return filled.astype(np.int64), nan
 
@@ -126,13 +124,16 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
     if scheme.is_probability:
         return _decode_probability(values, rule, scheme)
     nan = None
-    if values.dtype in (np.uint8, np.uint16):
+    if values.dtype.kind == "f":
+        values, nan = _whole(values, rule)
+    if values.size and values.dtype.itemsize > 2 and 0 <= values.min() <= values.max() < 1 << 16:
+        values = values.astype(np.uint16)
+    if values.dtype in (np.uint8, np.uint16):  # looking values up is faster than comparing each
         ranks = states(np.arange(np.iinfo(values.dtype).max + 1), scheme)[values]
     else:
-        values, nan = _whole(values, rule)
-        ranks = states(values, scheme)
-        if nan is not None:
-            ranks[nan] = RANK["missing"]
+        ranks = states(values.astype(np.int64), scheme)
+    if nan is not None:
+        ranks[nan] = RANK["missing"]
     unknown = ranks == RANK["unknown"]
     if unknown.any():
         strange = ", ".join(str(int(v)) for v in np.unique(values[unknown])[:8])
