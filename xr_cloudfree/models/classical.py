@@ -14,29 +14,12 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import OptionError
 from xr_cloudfree.models import kernels
+from xr_cloudfree.models.pixelwise import dominant, flat, prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 DAYS_PER_YEAR = 365.25
 _CAUCHY = 2.0  # multiples of the mean absolute residual at which an observation has half its weight
 _PIXELS = 1 << 14  # pixels that are fitted at once
-
-
-def _flat(obs: Observations) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Bands and clear mask with one pixel axis."""
-    t, b, y, x = obs.bands.shape
-    bands = np.ascontiguousarray(obs.bands).reshape(t, b, y * x)
-    return bands, np.ascontiguousarray(obs.clear).reshape(t, y * x)
-
-
-def _prediction(
-    obs: Observations,
-    image: NDArray[np.float32],
-    known: NDArray[np.bool_],
-    source: NDArray[np.int16],
-) -> Prediction:
-    """Back from one pixel axis to rows and columns."""
-    y, x = obs.shape
-    return Prediction(image.reshape(-1, y, x), known.reshape(y, x), source.reshape(y, x))
 
 
 def _neighbours(
@@ -89,11 +72,11 @@ class Nearest:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        bands, clear = _flat(obs)
+        bands, clear = flat(obs)
         before, after, weight, known = _neighbours(obs, clear)
         source = np.where(weight > 0.5, after, before)
         image = kernels.blend(bands, source, source, np.zeros_like(weight))
-        return _prediction(obs, image, known, np.where(known, source, np.int16(-1)))
+        return prediction(obs, image, known, np.where(known, source, np.int16(-1)))
 
 
 class Linear:
@@ -121,8 +104,8 @@ class Linear:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        image, source, known = _linear(obs, *_flat(obs))
-        return _prediction(obs, image, known, source)
+        image, source, known = _linear(obs, *flat(obs))
+        return prediction(obs, image, known, source)
 
 
 class Median:
@@ -148,10 +131,10 @@ class Median:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        bands, clear = _flat(obs)
+        bands, clear = flat(obs)
         number, last = kernels.count(clear)
         source = np.where(number == 1, last, np.int16(-1))
-        return _prediction(obs, kernels.median(bands, clear), number > 0, source)
+        return prediction(obs, kernels.median(bands, clear), number > 0, source)
 
 
 class Geomedian:
@@ -182,14 +165,14 @@ class Geomedian:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        bands, clear = _flat(obs)
+        bands, clear = flat(obs)
         number, last = kernels.count(clear)
         source = np.where(number == 1, last, np.int16(-1))
-        return _prediction(obs, kernels.geomedian(bands, clear), number > 0, source)
+        return prediction(obs, kernels.geomedian(bands, clear), number > 0, source)
 
 
 class Harmonic:
-    """One annual harmonic, fitted to the clear observations by least squares; `Linear` where they are too few.
+    """One annual harmonic, fitted to the clear observations by least squares; linear where they are few.
 
     Parameters
     ----------
@@ -222,14 +205,14 @@ class Harmonic:
     >>> year = 2000 + 500 * np.cos(2 * np.pi * day_offset / 365.25)
     >>> bands = year.astype(np.float32).reshape(-1, 1, 1, 1)
     >>> clear = (np.abs(day_offset) > 30).reshape(-1, 1, 1)
-    >>> Harmonic(ridge=0.0).predict([Observations(bands, clear, day_offset)])[0].bands.round().item()
+    >>> Harmonic(ridge=1e-6).predict([Observations(bands, clear, day_offset)])[0].bands.round().item()
     2500.0
     """
 
     def __init__(self, min_clear: int = 8, ridge: float = 0.01, rounds: int = 2) -> None:
         for name, value, needed, bad in (
             ("min_clear", min_clear, "a whole number of at least 3, the unknowns of the fit", min_clear < 3),
-            ("ridge", ridge, "a number that is not negative", not 0 <= ridge < np.inf),
+            ("ridge", ridge, "a positive number", not 0 < ridge < np.inf),
             ("rounds", rounds, "a whole number that is not negative", rounds < 0),
         ):
             if bad:
@@ -248,7 +231,7 @@ class Harmonic:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        bands, clear = _flat(obs)
+        bands, clear = flat(obs)
         number, _ = kernels.count(clear)
         fitted = np.flatnonzero(number >= self.min_clear)
         image, source, known = _linear(obs, bands, clear)
@@ -257,8 +240,8 @@ class Harmonic:
             values, seen = bands[:, :, part], clear[:, part]
             weights = self._weights(values, seen, obs.day_offset)
             image[:, part] = kernels.mix(values, seen, weights)
-            source[part] = _dominant(weights)
-        return _prediction(obs, image, known, source)
+            source[part] = dominant(weights)
+        return prediction(obs, image, known, source)
 
     def _weights(
         self, values: NDArray[np.generic], clear: NDArray[np.bool_], day_offset: NDArray[np.float64]
@@ -274,23 +257,24 @@ class Harmonic:
                 brightness += np.where(clear, values[:, band], 0)
         for _ in range(self.rounds):
             moments = [_over_dates(trust * brightness, column) for column in design.T]
-            fit = [sum(a * m for a, m in zip(row, moments, strict=True)) for row in inverse]
-            residual = np.abs(
-                brightness - sum(np.multiply.outer(c, f) for c, f in zip(design.T, fit, strict=True))
-            )
+            residual = brightness.copy()
+            for column, cofactors in zip(design.T, inverse, strict=True):
+                value = sum(a * m for a, m in zip(cofactors, moments, strict=True))
+                residual -= np.multiply.outer(column, value)
+            residual = np.abs(residual)
             scale = _over_dates(trust * residual) / _over_dates(trust)
             trust = clear / (1 + (residual / np.maximum(_CAUCHY * scale, np.finfo(float).tiny)) ** 2)
             inverse = _inverse(trust, design, self.ridge)
-        weights = sum(
-            np.multiply.outer(column, row) for column, row in zip(design.T, inverse[0], strict=True)
-        )
+        weights = np.zeros(clear.shape)
+        for column, row in zip(design.T, inverse[0], strict=True):
+            weights += np.multiply.outer(column, row)
         return (trust * weights).astype(np.float32)
 
 
 def _over_dates(
     terms: NDArray[np.float64], factors: NDArray[np.float64] | None = None
 ) -> NDArray[np.float64]:
-    """Sum over dates, one after the other: ``sum(axis=0)`` may add in an order that depends on the pixels' number."""
+    """Sum over dates, one after the other; ``sum(axis=0)`` may add in an order that depends on the shape."""
     total = np.zeros(terms.shape[1])
     for row, factor in zip(terms, np.ones(len(terms)) if factors is None else factors, strict=True):
         total += row * factor
@@ -310,11 +294,3 @@ def _inverse(
     determinant = a * p + b * q + c * r
     rows = [[p, q, r], [q, s, t], [r, t, u]]
     return [[cofactor / determinant for cofactor in row] for row in rows]
-
-
-def _dominant(weights: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Index of the date with at least half of the weight, -1 where none has; shape (pixel,)."""
-    source = np.full(weights.shape[1], -1, np.int16)
-    for date in range(len(weights) - 1, -1, -1):
-        source[weights[date] >= 0.5] = date
-    return source

@@ -99,7 +99,8 @@ def _geomedian(
 
     active = np.flatnonzero(number > 2)
     point = out[:, active]
-    before, last_move = point, np.zeros_like(point)
+    before: NDArray[np.float32] = point
+    last_move: NDArray[np.float32] = np.zeros_like(point)
     radius = np.zeros(len(active), np.float32)
     last_spread = np.full(len(active), np.inf, np.float32)
     for age in range(limit):
@@ -115,17 +116,18 @@ def _geomedian(
         step = pull * factor
         mean = spread / number[active]
         radius = np.float32(tolerance * tolerance) * mean * mean
-        move = move * factor
-        along = np.zeros(len(active), np.float32)
-        change = np.zeros(len(active), np.float32)
+        move *= factor
+        along, change = np.zeros((2, len(active)), np.float32)
         for new, old in zip(move, last_move, strict=True):
             along += new * (new - old)
             change += (new - old) * (new - old)
-        secant = np.clip(along / np.maximum(change, _TINY), np.float32(-8), np.float32(0.9))
+        secant: NDArray[np.float32] = np.clip(
+            along / np.maximum(change, _TINY), np.float32(-8), np.float32(0.9)
+        )
         done = (step * step <= radius) | (age + 1 >= limit)
         plain = (spread > last_spread) | (age == 0) | (touching > 0)
-        secant = np.where(plain | done, np.float32(0), secant)
-        moved = point + move - secant * ((point - before) + (move - last_move))
+        secant[plain | done] = 0
+        moved: NDArray[np.float32] = point + move - secant * ((point - before) + (move - last_move))
         out[:, active] = moved
         left = ~done
         active, radius, last_spread = active[left], radius[left], spread[left]

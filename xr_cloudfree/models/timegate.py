@@ -7,11 +7,9 @@ dates.
 References
 ----------
 .. [1] S. Oehmcke, T.-H. K. Chen, A. V. Prishchepov and F. Gieseke, "Creating cloud-free satellite imagery
-   from image
-   time series with deep learning", BIGSPATIAL 2020. doi:10.1145/3423336.3429345
+   from image time series with deep learning", BIGSPATIAL 2020. doi:10.1145/3423336.3429345
 .. [2] Z. Che et al., "Recurrent neural networks for multivariate time series with missing values", Sci. Rep.
-   8, 2018.
-   doi:10.1038/s41598-018-24271-9
+   8, 2018. doi:10.1038/s41598-018-24271-9
 """
 
 from __future__ import annotations
@@ -25,10 +23,11 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import OptionError
 from xr_cloudfree.models import kernels
+from xr_cloudfree.models.pixelwise import dominant, flat, prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 TAU_DAYS = 5.0
-"""Days over which a gate closes by a factor e; about the revisit time of Sentinel-2, so that the one or two nearest
+"""Days over which a gate closes by a factor e: Sentinel-2's revisit time, so that the nearest one or two
 clear dates on either side make up most of the composite."""
 
 # exp(-60) is far above float32's smallest: no gate closes fully, so any clear date makes a pixel known.
@@ -172,14 +171,7 @@ class TimeGate:
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        (t, b), (y, x) = obs.bands.shape[:2], obs.shape
-        bands = np.ascontiguousarray(obs.bands).reshape(t, b, y * x)
-        clear = np.ascontiguousarray(obs.clear).reshape(t, y * x)
+        bands, clear = flat(obs)
         weights, known = gate_weights(clear, decay(obs.day_offset, self.tau_past, self.tau_future))
         image = composite(bands, clear, weights)
-        source = np.full(y * x, -1, np.int16)
-        for date, weight in enumerate(weights):
-            source[(weight >= 0.5) & (source < 0)] = date
-        return Prediction(
-            image.reshape(b, y, x), known.reshape(y, x), source.reshape(y, x), gate=weights.reshape(t, y, x)
-        )
+        return prediction(obs, image, known, dominant(weights), gate=weights)
