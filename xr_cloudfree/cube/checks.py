@@ -165,8 +165,8 @@ def _check_jump(
 ) -> None:
     """Look for neighbouring dates between which all bands shift alike, by an offset of 0.1.
 
-    Haze brightens dark bands more than bright ones, and seldom as much where it is thinnest. So a bright band is
-    needed to tell by, and the darkest pixels have to shift like the others.
+    Haze brightens dark bands more than bright ones, and seldom as much where it is thinnest. So a bright band
+    is needed to tell by, and the darkest pixels have to shift like the others.
     """
     order = np.argsort(times, kind="stable")
     order = order[seen[order].sum(axis=1) >= _ENOUGH]
