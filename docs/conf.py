@@ -1,0 +1,100 @@
+"""Configuration of the documentation; `make docs` builds it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import sphinx_autosummary_accessors
+
+import xr_cloudfree
+from xr_cloudfree.cube.conventions import BAND_NAMES
+from xr_cloudfree.cube.schemes import SCHEMES, Flag
+
+HERE = Path(__file__).parent
+
+project = "xr_cloudfree"
+author = "The xr_cloudfree developers"
+copyright = "2026, the xr_cloudfree developers"
+version = release = xr_cloudfree.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "numpydoc",
+    "myst_nb",
+    "sphinx_autosummary_accessors",
+]
+templates_path = ["_templates", sphinx_autosummary_accessors.templates_path]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
+html_static_path = ["_static"]
+html_theme = "pydata_sphinx_theme"
+html_title = "xr_cloudfree"
+html_theme_options = {"navigation_with_keys": False, "show_prev_next": True, "header_links_before_dropdown": 8}
+
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc says the types, with shapes and units
+numpydoc_show_class_members = False
+# `name` in a docstring links where there is such a name, and is code where there is none.
+default_role = "py:obj"
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+# Notebooks carry their outputs, and the tests run them: here they are only shown.
+nb_execution_mode = "off"
+
+
+def rows(*lines: tuple[object, ...]) -> str:
+    """A table in Markdown, the first line its head."""
+    head, *body = (f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join([head, "|" + "---|" * len(lines[0]), *body, ""])
+
+
+def scheme_table(flags: tuple[Flag, ...]) -> str:
+    def value(flag: Flag) -> str:
+        if flag.mask is None:
+            return str(flag.value)
+        bit = flag.mask.bit_length() - 1
+        return f"bit {bit}" if flag.mask == flag.value == 1 << bit else f"`value & 0x{flag.mask:X} == {flag.value}`"
+
+    return rows(("value", "meaning", "here"), *((value(f), f.meaning, f.state) for f in flags))
+
+
+def write_tables(folder: Path) -> None:
+    """The tables of the pages, from the code that they describe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for scheme in SCHEMES.values():
+        if scheme.flags:
+            (folder / f"scheme_{scheme.name}.md").write_text(scheme_table(scheme.flags))
+    names = ((f"`{common}`", ", ".join(names[1:])) for common, names in BAND_NAMES.items())
+    (folder / "bands.md").write_text(rows(("common name", "also understood"), *names))
+    models = xr_cloudfree.list_models()
+    (folder / "models.md").write_text(
+        rows(
+            ("model", "what it does", "dates used", "layers"),
+            *(
+                (
+                    f"`{name}`",
+                    row["summary"],
+                    "all" if row["window_days"] != row["window_days"] else f"within {row['window_days']:g} days",
+                    row["layers"].replace("_", "\\_"),
+                )
+                for name, row in models.iterrows()
+            ),
+        )
+    )
+
+
+def copy_notebooks(source: Path, folder: Path) -> None:
+    """Bring the notebooks into the documentation's folder, with a page that lists them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    found = sorted(source.glob("*.ipynb"))
+    for notebook in found:
+        shutil.copy(notebook, folder)
+    listed = "\n".join(["```{toctree}", ":maxdepth: 1", "", *(path.stem for path in found), "```"])
+    (folder / "index.md").write_text(f"# Notebooks\n\n{listed if found else 'There are none yet.'}\n")
+
+
+write_tables(HERE / "_build" / "tables")
+copy_notebooks(HERE.parent / "notebooks", HERE / "notebooks")
