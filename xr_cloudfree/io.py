@@ -106,8 +106,8 @@ def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
     return xr.Dataset(opened, attrs=attrs)
 
 
-def output_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
-    """The files of an output, without its layers: one store, or a GeoTIFF for each date.
+def dated_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
+    """A path for each date: the date goes before the ending, unless there is only one.
 
     Parameters
     ----------
@@ -119,27 +119,16 @@ def output_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
     Returns
     -------
     list of Path
-        For several dates the date goes before the ending, to the second where a day has several.
-
-    Raises
-    ------
-    OutputError
-        If the ending is neither ``.zarr`` nor ``.tif``.
+        With days, or to the second where a day comes twice.
 
     Examples
     --------
     >>> dates = np.array(["2021-07-08", "2021-07-13"], "datetime64[ns]")
-    >>> [file.name for file in output_paths("fields.tif", dates)]
+    >>> [file.name for file in dated_paths("fields.tif", dates)]
     ['fields_2021-07-08.tif', 'fields_2021-07-13.tif']
     """
-    where = Path(path)
-    ending = where.suffix.lower()
-    if ending not in (".zarr", *_TIFF):
-        raise OutputError(
-            f"the output is called {where.name}", "an ending .zarr or .tif", f"out={where.stem}.zarr"
-        )
-    stamps = np.asarray(times)
-    if ending == ".zarr" or stamps.ndim == 0:
+    where, stamps = Path(path), np.asarray(times)
+    if stamps.ndim == 0:
         return [where]
     days = stamps.astype("datetime64[D]")
     if np.unique(days).size == days.size:
@@ -147,6 +136,30 @@ def output_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
     else:
         names = [str(stamp.astype("datetime64[s]")).replace(":", "") for stamp in stamps]
     return [where.with_name(f"{where.stem}_{name}{where.suffix}") for name in names]
+
+
+def check_free(paths: Sequence[Path], overwrite: bool) -> None:
+    """Refuse to write where something is.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files and Zarr stores to write.
+    overwrite : bool
+        Whether they may be replaced; a folder that is no store never is.
+
+    Raises
+    ------
+    OutputError
+        If something is there.
+    """
+    for path in paths:
+        if path.is_dir() and not _is_store(path):
+            raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
+        if path.exists() and not overwrite:
+            raise OutputError(
+                f"{path} is there already", "a new path, or leave to replace it", "overwrite=True"
+            )
 
 
 def layer_path(path: Path, layer: str) -> Path:
@@ -170,8 +183,8 @@ def write(
     image : Dataset
         An image, or several dates of one, with or without layers.
     path : str or path
-        ``.zarr`` for a store of format 3 with everything. ``.tif`` for a GeoTIFF of the bands for each date, and
-        one beside it for each layer.
+        ``.zarr`` for a store of format 3 with everything. ``.tif`` for a GeoTIFF of the bands for each date,
+        and one beside it for each layer.
     scaling : Scaling, optional
         What the stored numbers mean, where attributes do not tell; for the tags of a GeoTIFF.
     overwrite : bool
@@ -188,25 +201,27 @@ def write(
         If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
     """
     time = next(name for name in DIM_NAMES["time"] if name in image.coords)
-    paths = output_paths(path, image[time].to_numpy())
-    tiff = paths[0].suffix.lower() in _TIFF
-    rasters = _plan(image, paths, time) if tiff else {}
-    files = list(rasters) or paths
-    for file in files:
-        if not overwrite and file.exists():
-            raise OutputError(f"{file} is there already", "a new path, or leave to replace it", "--overwrite")
-        if file.is_dir() and not _is_store(file):
-            raise OutputError(f"{file} is a folder and no Zarr store", "a path of its own", "another path")
+    where = Path(path)
+    ending = where.suffix.lower()
+    if ending not in (".zarr", *_TIFF):
+        raise OutputError(
+            f"the output is called {where.name}",
+            "an ending .zarr or .tif",
+            f"out='{where.stem or where.name}.zarr'",
+        )
+    rasters = _plan(image, dated_paths(where, image[time].to_numpy()), time) if ending in _TIFF else {}
+    files = list(rasters) or [where]
+    check_free(files, overwrite)
     try:
-        paths[0].parent.mkdir(parents=True, exist_ok=True)
-        with _beside(paths[0], files) as parts:
-            if tiff:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        with _beside(where, files) as parts:
+            if rasters:
                 _write_tiffs({parts[file]: array for file, array in rasters.items()}, scaling or Scaling())
             else:
-                _write_zarr(image, parts[paths[0]])
+                _write_zarr(image, parts[where])
     except PermissionError as error:
         raise OutputError(
-            f"{error.filename or paths[0]} cannot be written", "a folder you may write to", "another path"
+            f"{error.filename or where} cannot be written", "a folder you may write to", "another path"
         ) from error
     return files
 

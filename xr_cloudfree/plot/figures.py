@@ -93,7 +93,7 @@ def before_after(
     MissingDependencyError
         If matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot()
     stretch = check_stretch(stretch)
     cube, reading = _read(obj, bands, options)
     times = cube_times(cube.arrays[0])
@@ -192,7 +192,7 @@ def rgb(
     MissingDependencyError
         If matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot()
     stretch = check_stretch(stretch)
     cube, _ = _read(_with_time(obj), bands, {})
     show = choose_bands(cube, bands)
@@ -247,7 +247,7 @@ def timeline(
     MissingDependencyError
         If matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot()
     import matplotlib.dates
     from matplotlib.ticker import PercentFormatter
 
@@ -487,7 +487,14 @@ def _distance(seen: np.datetime64, wanted: np.datetime64) -> str:
     return f"nearest observation {abs(days):.3g} {unit} {'before' if days < 0 else 'after'}"
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Import matplotlib's pyplot.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:

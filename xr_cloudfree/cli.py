@@ -1,0 +1,594 @@
+"""The command ``cloudfree``: fill, evaluate and look at cubes in files.
+
+What takes long to import is imported inside the commands, so that ``--help`` comes at once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time as clock
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xr_cloudfree.errors import CloudfreeError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+app = typer.Typer(
+    name="cloudfree",
+    help="Cloud-free satellite images of any date, from a cube in a Zarr store or a NetCDF file.",
+    epilog="Start with: cloudfree info CUBE, then cloudfree fill CUBE --date 2021-07-08 --out july.tif",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_show_locals=False,
+)
+
+_CLEAR, _VALUES, _RUN = "Which pixels are clear", "What the values mean", "Running"
+CubePath = Annotated[
+    Path, typer.Argument(metavar="CUBE", help="A .zarr store or a .nc file.", show_default=False)
+]
+Clear = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Boolean layer in which True means clear.", rich_help_panel=_CLEAR),
+]
+Mask = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Quality layer. By default cloud_mask, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask).",
+        rich_help_panel=_CLEAR,
+    ),
+]
+MaskScheme = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="How to read the mask where its flags and name do not tell: "
+        "scl, qa_pixel, fmask, cfmask or probability.",
+        rich_help_panel=_CLEAR,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(help="For a probability: from this value on a pixel is not clear.", rich_help_panel=_CLEAR),
+]
+Snow = Annotated[bool, typer.Option("--snow/--no-snow", help="Snow counts as clear.", rich_help_panel=_CLEAR)]
+Strict = Annotated[
+    bool,
+    typer.Option("--strict", help="Leave out doubtful classes too (SCL 2 and 7).", rich_help_panel=_CLEAR),
+]
+Dilate = Annotated[
+    int, typer.Option(min=0, help="Pixels by which cloud and shadow are grown.", rich_help_panel=_CLEAR)
+]
+Bands = Annotated[
+    str | None,
+    typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=_VALUES),
+]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="Reflectance = stored × scale + offset, where the file does not tell.", rich_help_panel=_VALUES
+    ),
+]
+Offset = Annotated[
+    float | None, typer.Option(help="See --scale; -0.1 for Sentinel-2 since 2022.", rich_help_panel=_VALUES)
+]
+Nodata = Annotated[
+    float | None,
+    typer.Option(help='Stored value that means "missing"; NaN always does.', rich_help_panel=_VALUES),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bar and no report.", rich_help_panel=_RUN)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show where in the code an error arose.", rich_help_panel=_RUN)
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")
+]
+
+
+@app.command()
+def fill(
+    cube: CubePath,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="OUT.zarr: all in one store. OUT.tif: a GeoTIFF for each date, and one for each layer.",
+            rich_help_panel="Output",
+            show_default=False,
+        ),
+    ],
+    date: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--date",
+            "-d",
+            metavar="2021-07-08",
+            help="Target date, observed or not; may be given again. Without it: every date of the cube.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="See: cloudfree models.")] = "auto",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DAYS", help="Days before and after the target from which dates are taken: 60, or 60,0."
+        ),
+    ] = None,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="Fill pixels too that are flagged clear but look like haze.")
+    ] = False,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all",
+            help="Layers that tell how values came about: all, or names with commas. "
+            "'filled' is always written.",
+            rich_help_panel="Output",
+        ),
+    ] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PNG", help="Picture of before and after, for each date.", rich_help_panel="Output"
+        ),
+    ] = None,
+    overwrite: Overwrite = False,
+    clear: Clear = None,
+    mask: Mask = None,
+    scheme: MaskScheme = None,
+    threshold: Threshold = None,
+    snow: Snow = True,
+    strict: Strict = False,
+    dilate: Dilate = 0,
+    bands: Bands = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    block: Annotated[
+        int | None,
+        typer.Option(help="Pixels along the edge of a block, the work of one task.", rich_help_panel=_RUN),
+    ] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Fill the clouds of one date, of several or of all.
+
+    Clear pixels stay what they are; the others are estimated from the other dates.
+    The layer 'filled' tells which is which: 1 observed, 2 filled, 0 not filled (nodata).
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree fill cube.zarr --date 2021-07-08 --out july.tif
+    cloudfree fill cube.zarr --out filled.zarr --model regress --layers all
+    cloudfree fill s2.nc -d 2021-07-08 -d 2021-08-02 -o s2.tif --preview s2.png
+    cloudfree fill s2.nc --mask SCL --scale 1e-4 --offset -0.1 -o filled.zarr[/cyan]
+    """
+    with _plain_errors(debug):
+        from xr_cloudfree import api, io
+
+        reading = _reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
+        if out.exists() and out.resolve() == cube.resolve():
+            raise OutputError(f"{out} is the cube itself", "another path", f"--out {cube.stem}-filled.zarr")
+        opened = io.open_cube(cube)
+        wanted = _list(bands)
+        image = api.fill(
+            opened,
+            (date[0] if len(date) == 1 else date) if date else None,
+            model=model,
+            bands=wanted,
+            window=_window(window),
+            layers=_layers(layers),
+            screen=screen,
+            block=block,
+            **reading,
+        )
+        pictures = _pictures(preview, image, overwrite)
+        scaling = api.read(opened, bands=wanted, **reading).scaling
+        start = clock.perf_counter()
+        with _progress(quiet):
+            files = io.write(image, out, scaling=scaling, overwrite=overwrite)
+        seconds = clock.perf_counter() - start
+        written = _by_date(image, files)
+        if not quiet:
+            _report(written, files, seconds)
+        for (time, single), picture in zip(written, pictures, strict=False):
+            _draw(opened, time, single, picture, wanted, reading)
+            if not quiet:
+                typer.echo(f"Drew {picture}")
+
+
+@app.command()
+def evaluate(
+    cube: CubePath,
+    models: Annotated[
+        str, typer.Option("--models", "-m", help="Models to compare, with commas.")
+    ] = "nearest,median,linear,regress",
+    tracks: Annotated[
+        str,
+        typer.Option(
+            help="How pixels are hidden. partial: under another date's clouds; gap: the same, without the "
+            "dates within 20 days; full: the whole date; haze: under clouds that reach beyond their mask."
+        ),
+    ] = "partial,gap,full,haze",
+    frames: Annotated[int, typer.Option(min=0, help="Clear dates to use at most; 0 uses all.")] = 10,
+    size: Annotated[
+        int, typer.Option(min=16, help="Edge of the part in the cube's middle that is used.")
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the table as CSV too.", rich_help_panel="Output"),
+    ] = None,
+    overwrite: Overwrite = False,
+    clear: Clear = None,
+    mask: Mask = None,
+    scheme: MaskScheme = None,
+    threshold: Threshold = None,
+    snow: Snow = True,
+    strict: Strict = False,
+    dilate: Dilate = 0,
+    bands: Bands = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    nodata: Nodata = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Score models on your own cube.
+
+    Clear pixels are hidden under the cube's own clouds, filled, and compared with the truth.
+    Errors are in reflectance: an MAE of 0.01 is one hundredth.
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree evaluate cube.zarr
+    cloudfree evaluate cube.zarr --models linear,regress --csv score.csv[/cyan]
+    """
+    with _plain_errors(debug):
+        from xr_cloudfree import io
+        from xr_cloudfree.accuracy.evaluate import evaluate as score
+
+        reading = _reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
+        if csv is not None:
+            io.check_free([csv], overwrite)
+        opened: Any = io.open_cube(cube)
+        with _working("Hiding clear pixels and filling them", quiet):
+            table = score(
+                opened,
+                _list(models) or (),
+                tracks=_list(tracks) or (),  # type: ignore[arg-type]  # checked there, with what may be typed
+                frames=frames or None,
+                size=size,
+                seed=seed,
+                bands=_list(bands),
+                **reading,
+            )
+        typer.echo(_score_table(table))
+        if csv is not None:
+            table.to_csv(csv)
+            if not quiet:
+                typer.echo(f"Wrote {csv}")
+
+
+@app.command()
+def info(
+    cube: CubePath,
+    dates: Annotated[
+        bool, typer.Option("--dates", help="The clear share of each date too: reads the whole cube once.")
+    ] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is understood of a cube: bands, grid, dates, mask, scaling.
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree info cube.zarr
+    cloudfree info cube.zarr --dates[/cyan]
+    """
+    with _plain_errors(debug):
+        from dataclasses import replace
+
+        from xr_cloudfree import api, io, summary
+
+        opened: Any = io.open_cube(cube)
+        told = summary.describe(opened)
+        if dates:
+            share = api.clear_mask(opened)
+            share = share.mean(share.dims[1:])
+            with _progress(quiet):
+                share = share.compute().sortby(share.dims[0])
+            days = tuple(str(day) for day in share[share.dims[0]].to_numpy().astype("datetime64[D]"))
+            lines = tuple(line for line in told.lines if line[0] != "clear")
+            told = replace(told, lines=lines, dates=days, shares=tuple(float(s) for s in share))
+        typer.echo(told.text())
+
+
+@app.command()
+def models(debug: Debug = False) -> None:
+    """List the models, with what each can give."""
+    with _plain_errors(debug):
+        import textwrap
+
+        from xr_cloudfree import api
+
+        table = api.list_models()
+        width = max(len(str(name)) for name in table.index) + 2
+        for name, row in table.iterrows():
+            days = row["window_days"]
+            window = "all dates" if days is None or days != days else f"dates within {days:g} days"
+            text = f"{row['summary']}. By default from {window}. Layers: {row['layers']}."
+            typer.echo(
+                textwrap.fill(text, 96, initial_indent=f"{name!s:<{width}}", subsequent_indent=" " * width)
+            )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from xr_cloudfree import __version__
+
+        typer.echo(f"cloudfree {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@contextmanager
+def _plain_errors(debug: bool) -> Iterator[None]:
+    """Errors of this package as three lines and exit code 2; others as they are."""
+    try:
+        yield
+    except CloudfreeError as error:
+        if debug:
+            raise
+        for label, text in (
+            ("found", error.found),
+            ("needed", error.needed),
+            ("try", _as_typed(error.remedy)),
+        ):
+            typer.echo(f"{typer.style(f'{label:>6}', bold=True)}  {text}", err=True)
+        raise typer.Exit(2) from None
+
+
+_OPTIONS = (
+    "block|bands|clear|date|dilate|layers|mask|model|nodata|offset|out|scale|scheme|screen|snow|strict|"
+    "threshold|window"
+)
+
+
+def _as_typed(remedy: str) -> str:
+    """A remedy written for Python, as it is typed here.
+
+    Examples
+    --------
+    >>> _as_typed("scale=1e-4, offset=-0.1 for digital numbers")
+    '--scale 1e-4 --offset -0.1 for digital numbers'
+    >>> _as_typed("bands=['B02', 'B03'], or cube.isel(band=0)")
+    '--bands B02,B03, or cube.isel(band=0)'
+    """
+    remedy = remedy.replace("snow='not clear'", "--no-snow").replace("overwrite=True", "--overwrite")
+    remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=True", r"--\1", remedy)
+
+    def flat(found: re.Match[str]) -> str:
+        return f"--{found[1]} " + re.sub(r"['\" ]", "", found[2])
+
+    remedy = re.sub(rf"(?<![\w(.-])({_OPTIONS})=[\[(]([^\])]*)[\])]", flat, remedy)
+    remedy = re.sub(rf"(?<![\w(.-])({_OPTIONS})=", r"--\1 ", remedy)
+    return remedy.replace(", --", " --").replace(" ,", ",")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[None]:
+    """A bar for what dask computes, once it takes more than two seconds."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from dask.diagnostics.progress import ProgressBar
+
+    with ProgressBar(minimum=2, out=sys.stderr):
+        yield
+
+
+@contextmanager
+def _working(what: str, quiet: bool) -> Iterator[None]:
+    """A sign of life for work whose length is not known."""
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{what} …"):
+        yield
+
+
+def _reading(
+    clear: str | None,
+    mask: str | None,
+    scheme: str | None,
+    threshold: float | None,
+    snow: bool,
+    strict: bool,
+    dilate: int,
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+) -> dict[str, Any]:
+    return {
+        "clear": clear,
+        "mask": mask,
+        "scheme": scheme,
+        "threshold": threshold,
+        "snow": "clear" if snow else "not clear",
+        "strict": strict,
+        "dilate": dilate,
+        "scale": scale,
+        "offset": offset,
+        "nodata": nodata,
+    }
+
+
+def _list(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _window(text: str | None) -> float | tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        days = [float(part) for part in text.split(",")]
+    except ValueError:
+        days = []
+    if len(days) not in (1, 2):
+        raise OptionError(f"the window is {text!r}", "days, or days before and days after", "--window 60,30")
+    return days[0] if len(days) == 1 else (days[0], days[1])
+
+
+def _layers(text: str | None) -> str | list[str]:
+    """The layers asked for and 'filled', from which the report is made."""
+    return "all" if text == "all" else ["filled", *(_list(text) or [])]
+
+
+def _by_date(image: xr.Dataset, files: Sequence[Path]) -> list[tuple[Any, xr.Dataset]]:
+    """What was written for each date: the date, and its image with 'filled', opened again."""
+    from xr_cloudfree import io
+
+    times = image[_time(image)].to_numpy()
+    if files[0].suffix != ".zarr":
+        return [
+            (time, io.open_image(file, like=image))
+            for time, file in zip(times.reshape(-1), files, strict=False)
+        ]
+    store = io.open_image(files[0], like=image)
+    if times.ndim == 0:
+        return [(times[()], store)]
+    return [(time, store.isel({_time(image): i})) for i, time in enumerate(times)]
+
+
+def _time(image: xr.Dataset) -> str:
+    return "time" if "time" in image.coords else "t"
+
+
+def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], seconds: float) -> None:
+    """Say in plain words what was done, counted in what was written."""
+    from dask.base import compute
+
+    from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
+
+    states = (OBSERVED, FILLED, NOT_FILLED)
+    counts = compute([[(single["filled"] == state).sum() for state in states] for _, single in written])[0]
+    lines = [(_day(time), [int(n) for n in count]) for (time, _), count in zip(written, counts, strict=True)]
+    total = [sum(column) for column in zip(*(count for _, count in lines), strict=True)]
+    model = written[0][1].attrs["cloudfree_model"]
+    for label, count in [
+        *lines[:_MOST_LINES],
+        *([(f"All {len(lines)} dates", total)] if len(lines) > 1 else []),
+    ]:
+        observed, filled, lacking = (f"{n:,} ({n / sum(count):.1%})" for n in count)
+        typer.echo(f"{label}: {observed} pixels observed, {filled} filled by {model}, {lacking} not filled")
+    if total[-1]:
+        typer.echo(
+            "Pixels not filled hold nodata: no clear observation lies within reach. Try a wider --window."
+        )
+    more = f" and {len(files) - _MOST_LINES} more files" if len(files) > _MOST_LINES else ""
+    typer.echo(f"Wrote {', '.join(str(file) for file in files[:_MOST_LINES])}{more} in {seconds:.1f} s")
+
+
+def _day(time: Any) -> str:
+    return str(time.astype("datetime64[D]"))
+
+
+def _pictures(preview: Path | None, image: xr.Dataset, overwrite: bool) -> list[Path]:
+    """Where the pictures go; refused before anything is computed."""
+    if preview is None:
+        return []
+    from xr_cloudfree import io
+    from xr_cloudfree.plot.figures import pyplot
+
+    # A file is drawn: no window opens, with or without a display.
+    pyplot().switch_backend("agg")
+    if preview.suffix.lower() not in _PICTURES:
+        raise OutputError(
+            f"the preview is called {preview.name}",
+            f"an ending of {_PICTURES}",
+            f"--preview {preview.stem}.png",
+        )
+    paths = io.dated_paths(preview, image[_time(image)].to_numpy())
+    io.check_free(paths, overwrite)
+    return paths
+
+
+def _draw(
+    cube: Any,
+    time: Any,
+    image: xr.Dataset,
+    picture: Path,
+    bands: Sequence[str] | None,
+    reading: dict[str, Any],
+) -> None:
+    from xr_cloudfree.cube.conventions import understand
+    from xr_cloudfree.plot import before_after
+    from xr_cloudfree.plot.figures import pyplot
+    from xr_cloudfree.plot.picture import choose_bands
+
+    understood = understand(cube, bands)
+    shown = [understood.bands[i] for i in choose_bands(understood).index]
+    figure = before_after(cube, time, image=image, bands=shown, **reading)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture, dpi=150)
+    pyplot().close(figure)
+
+
+def _score_table(table: pd.DataFrame) -> str:
+    """The table as text, with units, and a dash where a model does not give a figure."""
+    table = table.rename(columns=_SCORES).dropna(axis=1, how="all")
+    digits = {_SCORES[name]: n for name, n in _DIGITS.items()}
+    texts = table.apply(
+        lambda column: [
+            "–" if value != value else f"{value:.{digits.get(str(column.name), 0)}f}" for value in column
+        ]
+    )
+    return str(texts.to_string())
+
+
+_MOST_LINES = 12
+_PICTURES = (".png", ".jpg", ".pdf", ".svg", ".webp")
+_SCORES = {
+    "frames": "dates",
+    "answered": "answered",
+    "MAE": "MAE",
+    "RMSE": "RMSE",
+    "PSNR": "PSNR [dB]",
+    "SAM": "SAM [°]",
+    "SSIM": "SSIM",
+    "coverage90": "in 90 % interval",
+    "seconds": "seconds per date",
+}
+_DIGITS = {
+    "answered": 2,
+    "MAE": 4,
+    "RMSE": 4,
+    "PSNR": 1,
+    "SAM": 2,
+    "SSIM": 3,
+    "coverage90": 2,
+    "seconds": 2,
+}
