@@ -231,15 +231,26 @@ def _load(bands: Any, clear: Any, p: int, values: Any, point: Any, lane: int, in
 
 
 @_compiled
-def _pull(values: Any, number: Any, most: int, point: Any, radius: Any, move: Any, sums: Any) -> None:
+def _pull(
+    values: Any,
+    number: Any,
+    most: int,
+    point: Any,
+    radius: Any,
+    move: Any,
+    total: Any,
+    spread: Any,
+    touching: Any,
+) -> None:
     """Sums of unit vectors to the clear values, of inverse distances, of distances; how many are touched."""
     n_bands = point.shape[0]
-    total, spread, touching = sums[0], sums[1], sums[2]
     square = np.empty(_GROUP, np.float32)
     weight = np.empty(_GROUP, np.float32)
     zero, one = np.float32(0), np.float32(1)
     move[:] = zero
-    sums[:] = zero
+    total[:] = zero
+    spread[:] = zero
+    touching[:] = zero
     for k in range(most):
         square[:] = zero
         for b in range(n_bands):
@@ -276,10 +287,18 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
     square = np.float32(tolerance * tolerance)
     index = np.zeros(dates + 1, np.int64)
     values = np.zeros((dates, n_bands, _GROUP), np.float32)
-    point, before, move, last_move = np.zeros((4, n_bands, _GROUP), np.float32)
-    sums = np.zeros((3, _GROUP), np.float32)
-    radius, last_spread, factor, step, along, change = np.zeros((6, _GROUP), np.float32)
-    number, age = np.zeros((2, _GROUP), np.int32)
+    # Each of these has memory of its own: rows of one array would keep the loops below from becoming SIMD.
+    point, before = np.zeros((n_bands, _GROUP), np.float32), np.zeros((n_bands, _GROUP), np.float32)
+    move, last_move = np.zeros((n_bands, _GROUP), np.float32), np.zeros((n_bands, _GROUP), np.float32)
+    total, touching = np.zeros(_GROUP, np.float32), np.zeros(_GROUP, np.float32)
+    spread, last_spread = np.zeros(_GROUP, np.float32), np.zeros(_GROUP, np.float32)
+    radius, factor, step = (
+        np.zeros(_GROUP, np.float32),
+        np.zeros(_GROUP, np.float32),
+        np.zeros(_GROUP, np.float32),
+    )
+    along, change = np.zeros(_GROUP, np.float32), np.zeros(_GROUP, np.float32)
+    number, age = np.zeros(_GROUP, np.int32), np.zeros(_GROUP, np.int32)
     done = np.ones(_GROUP, np.uint8)
     pixel = np.full(_GROUP, -1, np.int64)
     upcoming = 0
@@ -305,8 +324,7 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
             most = max(most, number[lane])
         if not active:
             return
-        _pull(values, number, most, point, radius, move, sums)
-        total, spread, touching = sums[0], sums[1], sums[2]
+        _pull(values, number, most, point, radius, move, total, spread, touching)
         step[:] = zero
         along[:] = zero
         change[:] = zero
