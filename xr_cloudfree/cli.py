@@ -370,8 +370,8 @@ def _plain_errors(debug: bool) -> Iterator[None]:
 
 
 _OPTIONS = (
-    "block|bands|clear|date|dilate|layers|mask|model|nodata|offset|out|scale|scheme|screen|snow|strict|"
-    "threshold|window"
+    "block|bands|clear|date|dilate|layers|mask|model|nodata|offset|out|scale|scheme|screen|size|snow|strict|"
+    "threshold|tracks|window"
 )
 
 
@@ -498,11 +498,10 @@ def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], se
     lines = [(_day(time), [int(n) for n in count]) for (time, _), count in zip(written, counts, strict=True)]
     total = [sum(column) for column in zip(*(count for _, count in lines), strict=True)]
     model = written[0][1].attrs["cloudfree_model"]
-    for label, count in [
-        *lines[:_MOST_LINES],
-        *([(f"All {len(lines)} dates", total)] if len(lines) > 1 else []),
-    ]:
-        observed, filled, lacking = (f"{n:,} ({n / sum(count):.1%})" for n in count)
+    if len(lines) > 1:
+        lines = [*(lines if len(lines) <= _MOST_LINES else []), (f"All {len(lines)} dates", total)]
+    for label, count in lines:
+        observed, filled, lacking = (f"{n:,} ({_percent(n / sum(count))})" if n else "0" for n in count)
         typer.echo(f"{label}: {observed} pixels observed, {filled} filled by {model}, {lacking} not filled")
     if total[-1]:
         typer.echo(
@@ -510,6 +509,11 @@ def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], se
         )
     more = f" and {len(files) - _MOST_LINES} more files" if len(files) > _MOST_LINES else ""
     typer.echo(f"Wrote {', '.join(str(file) for file in files[:_MOST_LINES])}{more} in {seconds:.1f} s")
+
+
+def _percent(share: float) -> str:
+    """A share that is neither nothing nor all, and never said to be when it is not."""
+    return "100 %" if share == 1 else f"{100 * min(max(share, 0.001), 0.999):.1f} %"
 
 
 def _day(time: Any) -> str:

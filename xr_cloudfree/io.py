@@ -53,7 +53,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     where = Path(path)
     if not where.exists():
         raise OptionError(
-            f"there is nothing at {where}", "a .zarr store or a .nc file", "ls, and the right path"
+            f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it"
         )
     if _is_store(where):
         return _open_store(where)
