@@ -43,7 +43,9 @@ def read_quality(quality: Array, rule: MaskRule, grid: TileGrid, window: Box) ->
     reach = fine.clip(grid.cube)
     seen = _crop(seen, reach.within(fine))
     if rule.dilate:
-        seen = Decoded(dilate_not_clear(seen.clear, seen.missing, rule.dilate), seen.snow, seen.missing)
+        # Only cloud and shadow grow: neither what was not measured, nor snow.
+        still = seen.missing | seen.snow
+        seen = Decoded(dilate_not_clear(seen.clear, still, rule.dilate), seen.snow, seen.missing)
     return _crop(seen, window.within(reach))
 
 
