@@ -31,7 +31,11 @@ exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_static_path = ["_static"]
 html_theme = "pydata_sphinx_theme"
 html_title = "xr_cloudfree"
-html_theme_options = {"navigation_with_keys": False, "show_prev_next": True, "header_links_before_dropdown": 8}
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": True,
+    "header_links_before_dropdown": 8,
+}
 
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc says the types, with shapes and units
@@ -55,7 +59,11 @@ def scheme_table(flags: tuple[Flag, ...]) -> str:
         if flag.mask is None:
             return str(flag.value)
         bit = flag.mask.bit_length() - 1
-        return f"bit {bit}" if flag.mask == flag.value == 1 << bit else f"`value & 0x{flag.mask:X} == {flag.value}`"
+        return (
+            f"bit {bit}"
+            if flag.mask == flag.value == 1 << bit
+            else f"`value & 0x{flag.mask:X} == {flag.value}`"
+        )
 
     return rows(("value", "meaning", "here"), *((value(f), f.meaning, f.state) for f in flags))
 
@@ -76,7 +84,9 @@ def write_tables(folder: Path) -> None:
                 (
                     f"`{name}`",
                     row["summary"],
-                    "all" if row["window_days"] != row["window_days"] else f"within {row['window_days']:g} days",
+                    "all"
+                    if row["window_days"] != row["window_days"]
+                    else f"within {row['window_days']:g} days",
                     row["layers"].replace("_", "\\_"),
                 )
                 for name, row in models.iterrows()
