@@ -172,10 +172,13 @@ def valid(values: NDArray[Any], scaling: Scaling) -> NDArray[np.bool_]:
     ndarray of bool, shape of `values`
         True where measured.
     """
-    good: NDArray[np.bool_] = np.isfinite(values)
-    if scaling.nodata is not None:
-        good &= values != values.dtype.type(scaling.nodata)
-    return good
+    measured: NDArray[np.bool_] | None = None
+    if scaling.nodata is not None and not np.isnan(scaling.nodata):
+        measured = values != values.dtype.type(scaling.nodata)
+    if values.dtype.kind == "f":  # integers are always finite, and the look at each costs as much as a fill
+        finite = np.isfinite(values)
+        measured = finite if measured is None else measured & finite
+    return np.ones(values.shape, bool) if measured is None else measured
 
 
 def to_reflectance(values: NDArray[Any], scaling: Scaling) -> NDArray[np.float32]:
