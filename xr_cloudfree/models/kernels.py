@@ -9,7 +9,6 @@ NumPy.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 from functools import lru_cache
 from typing import Any
@@ -21,8 +20,12 @@ from numpy.typing import NDArray
 @lru_cache(maxsize=1)
 def _kernels() -> Any:
     """The module that computes: compiled where that is possible and not switched off."""
-    compiled = os.environ.get("XR_CLOUDFREE_NUMBA", "1") != "0" and importlib.util.find_spec("numba")
-    return importlib.import_module(f"xr_cloudfree.models.kernels_{'numba' if compiled else 'numpy'}")
+    if os.environ.get("XR_CLOUDFREE_NUMBA", "1") != "0":
+        try:
+            return importlib.import_module("xr_cloudfree.models.kernels_numba")
+        except ImportError:  # not installed, or not for this NumPy
+            pass
+    return importlib.import_module("xr_cloudfree.models.kernels_numpy")
 
 
 def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
