@@ -260,8 +260,8 @@ def _write_zarr(image: xr.Dataset, path: Path) -> None:
     for name in list(image.variables):
         kept = {key: value for key, value in image[name].encoding.items() if key in _KEPT_ENCODING}
         if image[name].dtype.kind == "U":
-            # Zarr has no specification for text of fixed length.
-            image[name] = image[name].astype(object)
+            # Zarr has no specification for text of fixed length, and xarray none for lazy text of any length.
+            image[name] = image[name].compute().astype(object)
         if image[name].dtype.kind in "MOT":
             # The old file's unit of time may not hold the new dates.
             kept = {key: value for key, value in kept.items() if key == "grid_mapping"}

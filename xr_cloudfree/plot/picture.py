@@ -50,16 +50,23 @@ def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
         If a band is not in the cube, or there are neither one nor three.
     """
     names = list(cube.bands)
-    if bands is not None:
-        wanted = [bands] if isinstance(bands, str) else list(bands)
-        for band in wanted:
-            if band not in names:
-                raise BandError(f"there is no band {band!r}", f"some of {cube.bands}", f"bands={names[:1]!r}")
-        if len(wanted) not in (1, 3):
-            raise BandError(
-                f"{len(wanted)} bands to show", "three for colours, or one for grey", f"bands={names[:1]!r}"
-            )
-        return Composite(tuple(names.index(band) for band in wanted), ", ".join(wanted))
+    usual = _usual(cube)
+    if bands is None:
+        return usual
+    wanted = [bands] if isinstance(bands, str) else list(bands)
+    for band in wanted:
+        if band not in names:
+            raise BandError(f"there is no band {band!r}", f"some of {cube.bands}", f"bands={names[:1]!r}")
+    if len(wanted) not in (1, 3):
+        raise BandError(
+            f"{len(wanted)} bands to show", "three for colours, or one for grey", f"bands={names[:1]!r}"
+        )
+    index = tuple(names.index(band) for band in wanted)
+    return usual if index == usual.index else Composite(index, ", ".join(wanted))
+
+
+def _usual(cube: Cube) -> Composite:
+    names = cube.bands
     place: dict[str | None, int] = {}
     for i, role in enumerate(cube.roles):
         place.setdefault(role, i)
