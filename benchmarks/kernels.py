@@ -1,7 +1,7 @@
 """How fast the kernels are, beside what others offer for the same step.
 
-Run ``python -m benchmarks.kernels``. One table comes out of one run: million pixels per core-second (CPU time of
-all threads of the process, best of some repeats), where a pixel is one (y, x) with all its bands and dates.
+Run ``python -m benchmarks.kernels``. One table comes out of one run: million pixels per core-second (CPU time
+of all threads, best of some repeats), where a pixel is one (y, x) with all its bands and dates.
 """
 
 from __future__ import annotations
