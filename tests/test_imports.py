@@ -17,7 +17,7 @@ FLOORS = (
     ("options", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube",),
     ("tiling",),
-    ("models",),
+    ("models", "io"),
     ("engine",),
     ("runner",),
     ("api",),

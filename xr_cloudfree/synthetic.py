@@ -242,9 +242,13 @@ class _Scene:
         n = self.shape[0]
         if not 0 < self.cloud_share < 1:
             return np.full(n, self.cloud_share, "float32")
-        # From clear to overcast, each part of the range once, in an order that the seed shuffles.
-        evenly = (np.argsort(_hash(self.seed, _COVER_STREAM, np.arange(n))) + 0.5) / n
-        return (evenly ** (1 / self.cloud_share - 1)).astype("float32")
+        # A quarter of the dates is clear (fewer under many clouds), the others cover the range up to overcast
+        # evenly. The seed shuffles them.
+        rank = np.argsort(_hash(self.seed, _COVER_STREAM, np.arange(n)))
+        clear = int(n * min(0.25, (1 - self.cloud_share) / 2))
+        cloudy = n - clear
+        evenly = np.maximum(rank - clear + 0.5, 0) / cloudy
+        return np.asarray(evenly ** (cloudy / (n * self.cloud_share) - 1), np.float32)
 
     def ground(self, date: int, bands: Ints, fields: tuple[Ints, Floats]) -> Floats:
         """Reflectance of `fields` without clouds and noise, shape (band, y, x)."""
