@@ -1,0 +1,278 @@
+"""Plots: the right panels, the right pixels, and no date read that is not shown."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+import xr_cloudfree
+from tests.cubes import DATES, as_dataset, make_cube
+from xr_cloudfree import plot
+from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
+from xr_cloudfree.plot.picture import NEUTRAL, choose_bands, limits, place_of, thin
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def steady() -> xr.Dataset:
+    """Three dates of 4 x 6 pixels, columns rising from 0.1 to 0.2; on the second the left half is cloud, 0.9."""
+    columns = np.broadcast_to(np.linspace(0.1, 0.2, 6), (3, 3, 4, 6)).copy()
+    columns[1, :, :, :3] = 0.9
+    clear = np.ones((3, 4, 6), bool)
+    clear[1, :, :3] = False
+    coords = {
+        "time": np.array(["2021-05-01", "2021-05-11", "2021-05-21"], "M8[ns]"),
+        "band": ["B02", "B03", "B04"],
+        "y": 4_000_000 - 10.0 * np.arange(4),
+        "x": 500_000 + 10.0 * np.arange(6),
+    }
+    da = xr.DataArray(columns, dims=("time", "band", "y", "x"), coords=coords).rio.write_crs("EPSG:32629")
+    return xr.Dataset({"reflectance": da, "clear": (("time", "y", "x"), clear)})
+
+
+def pixels(ax) -> np.ndarray:
+    return np.asarray(ax.get_images()[0].get_array())
+
+
+# -- before and after
+
+
+def test_before_after_shows_what_was_where_from_and_what_is(steady) -> None:
+    figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear", stretch=(0, 100))
+    before, origin, after = figure.axes
+    assert figure.get_suptitle() == "2021-05-11: 50 % filled by linear"
+    assert before.get_title() == "As observed, 50 % clear (hatched: not clear)"
+    assert [text.get_text() for text in origin.get_legend().get_texts()] == ["observed 50 %", "filled 50 %"]
+    assert after.get_xlabel() == "true colour (B04, B03, B02)"
+    assert (before.get_xlabel(), before.get_ylabel()) == ("easting [m]", "northing [m]")
+    # The clear pixels run from 0.16 to 0.20, which become black and white; cloud is white, the rest black.
+    right = np.broadcast_to(np.array([0.0, 0.5, 1.0])[:, None], (4, 3, 3))
+    np.testing.assert_allclose(pixels(before), np.concatenate([np.ones((4, 3, 3)), right], axis=1), atol=1e-5)
+    np.testing.assert_allclose(pixels(after), np.concatenate([np.zeros((4, 3, 3)), right], axis=1), atol=1e-5)
+    halves = pixels(origin)
+    assert len(np.unique(halves[:, :3].reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(halves[:, 3:].reshape(-1, 3), axis=0)) == 1
+    assert (halves[0, 0] != halves[0, 5]).any()
+
+
+def test_before_after_of_a_date_between_shows_the_nearest(steady) -> None:
+    figure = plot.before_after(steady, "2021-05-13", model="linear", clear="clear")
+    assert figure.get_suptitle() == (
+        "2021-05-13, not observed (nearest observation 2 days before): 100 % filled by linear"
+    )
+    assert figure.axes[0].get_title() == "Observed 2021-05-11, 50 % clear (hatched: not clear)"
+    assert (pixels(figure.axes[0])[:, :3] == 1).all()  # the cloud of the 11th
+
+
+def test_before_after_says_what_nothing_is_known_of(steady) -> None:
+    steady["clear"][:, 0, 0] = False
+    figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear")
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == ["observed 50 %", "filled 46 %", "not filled 4 %"]
+    np.testing.assert_allclose(pixels(figure.axes[2])[0, 0], NEUTRAL, rtol=1e-6)
+    assert (pixels(figure.axes[2])[0, 1:] != np.float32(NEUTRAL)).any()
+
+
+def test_before_after_takes_an_image_that_is_there_already(steady) -> None:
+    image = xr_cloudfree.fill(steady, "2021-05-11", model="linear", clear="clear", layers="filled")
+    image["reflectance"][:] = 0.2
+    figure = plot.before_after(steady, "2021-05-11", image=image, clear="clear", stretch=(0, 100))
+    assert (pixels(figure.axes[2]) == 1).all()
+    with pytest.raises(OptionError, match="image"):
+        plot.before_after(steady, "2021-05-11", image=image.drop_vars("filled"), clear="clear")
+
+
+def test_before_after_of_bands_as_variables() -> None:
+    da, clear = make_cube(dtype="uint16")
+    figure = plot.before_after(as_dataset(da, clear), str(DATES[3])[:10], model="linear")
+    hidden = 1 - float(clear[3].mean())
+    assert figure.get_suptitle() == f"2021-06-03: {hidden:.0%} filled by linear".replace("%", " %")
+    assert (
+        figure.axes[2].get_xlabel() == "false colour (B08, B04, B02)" or "B02" in figure.axes[2].get_xlabel()
+    )
+
+
+def test_before_after_of_one_date_only(steady) -> None:
+    with pytest.raises(OptionError, match="one date"):
+        plot.before_after(steady, ["2021-05-11"], clear="clear")
+    with pytest.raises(BandError, match="B99"):
+        plot.before_after(steady, "2021-05-11", bands=["B99"], clear="clear")
+    with pytest.raises(OptionError, match="stretch"):
+        plot.before_after(steady, "2021-05-11", clear="clear", stretch=(98, 2))
+
+
+@pytest.mark.parametrize("cube", ["portugal", "landsat"])
+def test_plots_of_real_cubes_can_be_drawn(cube, request) -> None:
+    cube = request.getfixturevalue(cube).chunk({"y": 40, "x": 40})
+    day = cube["time"][7].dt.strftime("%Y-%m-%d").item()
+    cube.cloudfree.plot.before_after(day, model="linear").canvas.draw()
+    cube.cloudfree.plot.timeline().figure.canvas.draw()
+    cube.cloudfree.plot.rgb().figure.canvas.draw()
+
+
+# -- rgb
+
+
+def test_rgb_of_a_date_and_of_a_filled_image(steady) -> None:
+    ax = plot.rgb(steady, "2021-05-21", stretch=(0, 100))
+    assert ax.get_title() == "2021-05-21: true colour (B04, B03, B02)"
+    np.testing.assert_allclose(pixels(ax)[0, :, 0], np.linspace(0, 1, 6), atol=1e-6)
+    assert ax.get_images()[0].get_extent() == [499_995, 500_055, 3_999_965, 4_000_005]
+    image = xr_cloudfree.fill(steady, "2021-05-11", model="linear", clear="clear")
+    for filled in (image, image["reflectance"]):
+        again = filled.cloudfree.plot.rgb(stretch=(0, 100))
+        assert again.get_title().startswith("2021-05-11")
+        np.testing.assert_allclose(pixels(again), pixels(ax), atol=1e-5)
+
+
+def test_rgb_without_a_date_is_the_last_whatever_the_order(steady) -> None:
+    assert plot.rgb(steady.isel(time=[2, 0, 1])).get_title().startswith("2021-05-21")
+
+
+def test_rgb_draws_where_it_is_told_and_in_grey(steady) -> None:
+    _, given = plt.subplots()
+    ax = plot.rgb(steady, bands=["B02"], ax=given)
+    assert ax is given
+    assert (pixels(ax)[..., 0] == pixels(ax)[..., 2]).all()
+
+
+def test_rgb_shows_nodata_in_neutral_grey() -> None:
+    da, _ = make_cube(dtype="uint16")
+    da = da.copy()
+    da[0, :, 5, 7] = 0
+    shown = pixels(plot.rgb(da, "2021-05-01"))
+    np.testing.assert_allclose(shown[5, 7], NEUTRAL, rtol=1e-6)
+    assert (np.abs(shown - np.float32(NEUTRAL)) < 1e-6).all(axis=-1).sum() == 1
+
+
+def test_rgb_refuses_a_date_that_was_not_observed(steady) -> None:
+    with pytest.raises(TimeError, match="2021-05-13") as caught:
+        plot.rgb(steady, "2021-05-13")
+    assert "2021-05-11" in caught.value.remedy and "fill" in caught.value.remedy
+
+
+def test_north_is_up_and_east_is_right(steady) -> None:
+    values = np.arange(24.0).reshape(4, 6)
+    steady["reflectance"][:] = values
+    for turned in (steady, steady.isel(y=slice(None, None, -1)), steady.isel(x=slice(None, None, -1))):
+        shown = pixels(plot.rgb(turned, bands=["B02"], stretch=(0, 100)))[..., 0]
+        np.testing.assert_allclose(shown, values / 23, atol=1e-6)
+
+
+def test_degrees_of_longitude_are_drawn_shorter(portugal) -> None:
+    place = place_of(understand(portugal))
+    assert place.labels == ("longitude [°]", "latitude [°]")
+    assert place.aspect == pytest.approx(1 / np.cos(np.deg2rad(39.29)), rel=1e-3)
+    # 128 pixels of about 20.2 m by 20.3 m.
+    assert place.ratio == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_cube_without_coordinates_is_drawn_in_pixels(steady) -> None:
+    ax = plot.rgb(steady.drop_vars(["y", "x", "spatial_ref"]))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("column", "row")
+    assert ax.get_images()[0].get_extent() == [0, 6, 4, 0]
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["B02", "B03", "B04", "B08"], ["B04", "B03", "B02"]),
+        (["green", "red", "nir", "swir16"], ["nir", "red", "green"]),
+        (["B03", "B04", "B8A"], ["B8A", "B04", "B03"]),
+        (["a", "b", "c", "d"], ["a", "b", "c"]),
+        (["a", "b"], ["a"]),
+    ],
+)
+def test_bands_are_chosen_by_what_they_are(names, shown) -> None:
+    da = xr.DataArray(
+        np.zeros((1, len(names), 2, 2)),
+        dims=("time", "band", "y", "x"),
+        coords={"time": DATES[:1], "band": names},
+    )
+    assert [names[i] for i in choose_bands(understand(da)).index] == shown
+
+
+# -- timeline
+
+
+@pytest.mark.parametrize("n", [5, 250])
+def test_timeline_shows_the_clear_share_of_each_date(n) -> None:
+    share = np.linspace(0, 1, n)
+    clear = np.arange(1000).reshape(25, 40)[None] < np.round(1000 * share)[:, None, None]
+    times = np.datetime64("2019-01-01", "ns") + np.arange(n) * np.timedelta64(5, "D")
+    da = xr.DataArray(
+        np.full((n, 1, 25, 40), 0.1, np.float32),
+        dims=("time", "band", "lat", "lon"),
+        coords={"time": times, "band": ["red"]},
+    )
+    mask = xr.DataArray(clear, dims=("time", "lat", "lon"), coords={"time": times})
+    shuffled = np.random.default_rng(0).permutation(n)
+    ax = plot.timeline(da.isel(time=shuffled), clear=mask.isel(time=shuffled))
+    [dots] = ax.get_lines()
+    np.testing.assert_allclose(dots.get_ydata(), share, atol=6e-4)
+    np.testing.assert_array_equal(dots.get_xdata(), times)
+    assert ax.get_title(loc="left").startswith(f"{n} dates, {(share > 0.95).sum()} of them")
+    ax.figure.canvas.draw()
+
+
+# -- laziness
+
+
+def watched(steady, seen) -> xr.Dataset:
+    """The cube in one chunk per date, each of which tells when it is made."""
+
+    def tell(block, name, block_info=None):
+        if block_info:
+            seen.add((name, block_info[0]["chunk-location"][0]))
+        return block
+
+    steady = steady.chunk({"time": 1})
+    for name in ("reflectance", "clear"):
+        data = steady[name].data
+        steady[name].data = data.map_blocks(tell, name, dtype=data.dtype, meta=data._meta)
+    return steady
+
+
+def test_plots_read_only_the_dates_that_they_need(steady) -> None:
+    seen: set[tuple[str, int]] = set()
+    cube = watched(steady, seen)
+    plot.rgb(cube, "2021-05-11")
+    assert seen == {("reflectance", 1)}
+    seen.clear()
+    plot.before_after(cube, "2021-05-11", model="linear", window=(10, 0), clear="clear")
+    assert seen == {(name, date) for name in ("reflectance", "clear") for date in (0, 1)}
+    seen.clear()
+    image = xr_cloudfree.fill(steady, "2021-05-18", model="linear", clear="clear", layers="filled")
+    plot.before_after(cube, "2021-05-18", image=image, clear="clear")
+    assert seen == {("reflectance", 2), ("clear", 2)}
+
+
+def test_large_pictures_are_thinned() -> None:
+    array = xr.DataArray(np.zeros((2500, 3000)), dims=("y", "x"))
+    assert thin(array, 1200).shape == (834, 1000)
+    assert thin(array[:1200, :1200], 1200).shape == (1200, 1200)
+
+
+def test_a_constant_image_has_a_stretch() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ends = limits(np.full((1, 2, 2), 0.3), np.ones((2, 2), bool), (2, 98))
+    assert ends[1, 0] > ends[0, 0] == pytest.approx(0.3)
+
+
+def test_without_matplotlib_the_remedy_is_told(steady, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    with pytest.raises(MissingDependencyError, match="matplotlib") as caught:
+        plot.rgb(steady)
+    assert caught.value.remedy == 'pip install "xr-cloudfree[viz]"'
