@@ -1,6 +1,7 @@
 """Errors between two images, over the pixels that count.
 
-Images have the shape (band, y, x) and are in reflectance, 0 to 1. `where`, of shape (y, x), says which pixels count.
+Images have the shape (band, y, x) and are in reflectance, 0 to 1. `where`, of shape (y, x), says which
+pixels count.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ def _pixels(
     a, b = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 3 or a.shape != b.shape:
         raise DimensionError(
-            f"images of shape {a.shape} and {b.shape}", "two of one shape (band, y, x)", "image.transpose('band', 'y', 'x')"
+            f"images of shape {a.shape} and {b.shape}",
+            "two of one shape (band, y, x)",
+            "image.transpose('band', 'y', 'x')",
         )
     counted = np.ones(a.shape[1:], bool) if where is None else np.asarray(where, bool)
     if counted.shape != a.shape[1:]:
-        raise DimensionError(f"where has shape {counted.shape}", f"{a.shape[1:]}", "where=hidden of one image")
+        raise DimensionError(
+            f"where has shape {counted.shape}", f"{a.shape[1:]}", "where=hidden of one image"
+        )
     if not counted.any():
         raise DimensionError("no pixel counts", "at least one True in where", "where=None for all pixels")
     return a[:, counted].T, b[:, counted].T
@@ -118,8 +123,8 @@ def sam(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) 
     Returns
     -------
     float
-        In degrees. A pixel that is zero in all bands of either image has no angle and does not count; NaN if none is
-        left.
+        In degrees. A pixel that is zero in all bands of either image has no angle and does not count; NaN if
+        none is left.
 
     References
     ----------
@@ -213,7 +218,11 @@ def ssim(
 
 
 def interval_coverage(
-    predicted: ArrayLike, truth: ArrayLike, uncertainty: ArrayLike, where: ArrayLike | None = None, level: float = 0.9
+    predicted: ArrayLike,
+    truth: ArrayLike,
+    uncertainty: ArrayLike,
+    where: ArrayLike | None = None,
+    level: float = 0.9,
 ) -> tuple[float, float]:
     """Share of the truth inside the central interval, and the interval's mean width.
 
@@ -256,7 +265,8 @@ def crps(
     Parameters
     ----------
     predicted, truth, uncertainty : array_like, shape (band, y, x)
-        Images in reflectance: mean, truth and standard deviation. A deviation of zero scores the absolute error.
+        Images in reflectance: mean, truth and standard deviation. A deviation of zero scores the absolute
+        error.
     where : array_like of bool, shape (y, x), optional
         Pixels that count; all by default.
 

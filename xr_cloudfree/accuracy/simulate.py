@@ -1,4 +1,4 @@
-"""Known answers from a real series: clear pixels of a clear frame are hidden under real clouds of other dates.
+"""Known answers from a real series: parts of clear frames are hidden under real clouds of other dates.
 
 Truth and input are the same frame, so there is no shift in time between them. Four tracks, never mixed:
 
@@ -9,7 +9,8 @@ Truth and input are the same frame, so there is no shift in time between them. F
 ``"full"``
     The whole target is hidden.
 ``"haze"``
-    As *partial*, but the clouds reach three pixels beyond the mask, and the mask missed a few small thin clouds whole.
+    As *partial*, but the clouds reach three pixels beyond the mask, and the mask missed a few small thin
+    clouds whole.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ def target_frames(
     return np.flatnonzero(usable)
 
 
-def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE) -> list[NDArray[np.bool_]]:
+def real_masks(
+    clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE
+) -> list[NDArray[np.bool_]]:
     """Shapes of real clouds: the frames of which a part, and not too much, is not clear.
 
     Parameters
@@ -132,7 +135,10 @@ def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHA
 
 
 def transplant(
-    masks: list[NDArray[np.bool_]], shape: tuple[int, int], share: tuple[float, float], rng: np.random.Generator
+    masks: list[NDArray[np.bool_]],
+    shape: tuple[int, int],
+    share: tuple[float, float],
+    rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
     """A mask of another date or place, flipped at random and cut to `shape`.
 
@@ -277,9 +283,7 @@ def make_case(
     seen[target] &= ~hidden
     given[~np.broadcast_to(seen[:, None], given.shape)] = np.nan
     others = np.delete(seen, target, axis=0).any(axis=0)
-    return Case(
-        track, frame, given, seen, offset[keep], target, bands[frame], hidden & clear[frame] & others
-    )
+    return Case(track, frame, given, seen, offset[keep], target, bands[frame], hidden & clear[frame] & others)
 
 
 def make_cases(

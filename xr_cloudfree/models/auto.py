@@ -10,7 +10,7 @@ from xr_cloudfree.models.regress import Regress
 
 
 class Auto:
-    """The best classical model by rule: `Regress`, which is `Linear` where the target has no clear pixels to learn from.
+    """The best classical model by rule: `Regress`, or `Linear` where there is nothing to learn from.
 
     Examples
     --------

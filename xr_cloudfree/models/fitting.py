@@ -1,7 +1,7 @@
 """A fit of the target's clear pixels that survives masks which miss a part of a cloud.
 
-Everything here works on one window with a flat pixel axis: features are (feature, pixel), values are (band, pixel).
-Nothing is drawn by chance, and sums run in a fixed order, so that a window has one answer.
+Everything here works on one window with a flat pixel axis: features are (feature, pixel), values are (band,
+pixel). Nothing is drawn by chance, and sums run in a fixed order, so that a window has one answer.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 # Ridge penalties per observation, on features of unit spread, among which held-out blocks of pixels decide.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 4
-BLOCK = 12
+BLOCK = 16
 # Standardised features beyond this are clipped: a fit says nothing about what it has not seen.
 REACH = 4.0
-# A residual that is brighter (or darker) than this many spreads in every band is haze (or shadow); one that is this
-# large in the mean over bands is an outlier of another kind.
+# A residual that is brighter (or darker) than this many spreads in every band is haze (or shadow); one that
+# is this large in the mean over bands is an outlier of another kind.
 HAZE_SPREADS = 3.0
 ODD_SPREADS = 8.0
 # The least spread, in reflectance: residuals below the noise of the sensors are no reason to reject a pixel.
@@ -45,8 +45,8 @@ def spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
 def ground_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far a residual looks like ground: 1 for a small one, 0 for haze, shadow and gross errors.
 
-    A field that was harvested is brighter in one band and darker in another; a cloud is brighter in all of them, and
-    a shadow darker. The bands' least standardised residual tells the two apart.
+    A field that was harvested is brighter in one band and darker in another; a cloud is brighter in all of
+    them, and a shadow darker. The bands' least standardised residual tells the two apart.
 
     Parameters
     ----------
@@ -92,7 +92,8 @@ class Fit:
     pixels : ndarray of int, shape (sample,)
         The pixels that took part.
     held_out : ndarray of float64, shape (band, sample)
-        Their errors when the block of pixels around them was left out of the fit; NaN where they look like haze.
+        Their errors when the block of pixels around them was left out of the fit; NaN where they look like
+        haze.
     """
 
     centre: NDArray[np.float32]
@@ -113,10 +114,8 @@ class Fit:
         return np.asarray(np.clip(values, self.low[:, None], self.high[:, None]))
 
 
-def _solve(
-    gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float
-) -> NDArray[np.float64]:
-    """Coefficients (feature, band); the last feature is the constant, which is not penalised; its moment is the weight."""
+def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
+    """Coefficients (feature, band); the last feature is the constant, which is not penalised."""
     ridge = np.full(len(gram), penalty * gram[-1, -1])
     ridge[-1] = 1e-9 * gram[-1, -1] + 1e-300
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment))
@@ -179,7 +178,10 @@ def fit(
         error = float((weight * np.square(left)).sum())
         if error < best:
             best, held_out, chosen = error, left, penalty
-    slope = _solve(gram, moment, chosen)
+    # What did not prove itself on pixels that were held out is taken back, band by band.
+    fitted = y - held_out
+    proved = (weight * y * fitted).sum(axis=1) / np.maximum((weight * np.square(fitted)).sum(axis=1), 1e-12)
+    slope = _solve(gram, moment, chosen) * np.clip(proved, 0, 1)
     residual = y - slope.T @ x
     used = y[:, weight > 0.1]
     low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
@@ -207,7 +209,7 @@ def thin(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
 
 
 def _folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
-    """Number of the held-out block of each pixel: neighbours are alike, so single pixels would prove nothing."""
+    """Fold of each pixel, by blocks: neighbours are alike, so single pixels would prove nothing."""
     row, column = pixels // shape[1] // BLOCK, pixels % shape[1] // BLOCK
     return np.asarray((row + 2 * column) % FOLDS)
 

@@ -12,8 +12,8 @@ from xr_cloudfree.models import fitting
 from xr_cloudfree.models.series import Series, local_uncertainty
 from xr_cloudfree.models.spec import ModelSpec
 
-# Rings of pixels beside the gap that are not trusted before they were looked at: as many as leave a good core, and
-# no fewer than a cloud's rim is wide.
+# Rings of pixels beside the gap that are not trusted before they were looked at: as many as leave a good
+# core, and no fewer than a cloud's rim is wide.
 RIMS = (8, 7, 6, 5, 4)
 GOOD_CORE = 200
 # Least number of clear pixels for a fit.
@@ -22,17 +22,18 @@ LEAST_CORE = 40
 SPREADS = (16.0, 4.0, 1.5)
 # Weight with which a residual of zero takes part, so that a few far pixels decide little.
 SHRINK = 0.05
-# Errors grow with the distance to the pixels that were learned from: this factor beside them, and its growth with the
-# logarithm of the pixels between. Found on hidden pixels of real frames.
+# Errors grow with the distance to the pixels that were learned from: this factor beside them, and its growth
+# with the logarithm of the pixels between. Found on hidden pixels of real frames.
 NEAR, GROWTH = 0.85, 0.2
 
 
 class Regress:
     """Linear in time, plus a robust regression of its error that is fitted on the target's clear pixels.
 
-    Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the target.
-    The rim of the mask is used only where it looks like ground. What the fit leaves at trusted pixels is spread into
-    the gap. Where the target has too few clear pixels, or none that look like ground, the answer is that of `Linear`.
+    Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the
+    target. The rim of the mask is used only where it looks like ground. What the fit leaves at trusted
+    pixels is spread into the gap. Where the target has too few clear pixels, or none that look like ground,
+    the answer is that of `Linear`.
 
     Examples
     --------
@@ -71,10 +72,8 @@ def _predict(obs: Observations) -> Prediction:
     return Prediction(linear.bands + correction, linear.known, linear.source, uncertainty)
 
 
-def _correct(
-    obs: Observations, series: Series
-) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """What to add to the linear prediction, and the uncertainty of the sum; None where nothing can be learned."""
+def _correct(obs: Observations, series: Series) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """What to add to the linear prediction, and the uncertainty of the sum; None if nothing is learned."""
     from scipy.ndimage import distance_transform_edt
 
     if obs.target < 0:
@@ -116,7 +115,9 @@ def _ground_to_the_edge(
     inner = usable & (distance > 1)
     if inner.sum() < LEAST_CORE:
         return False
-    return bool(fitting.trusted(error.mean(axis=0).astype(np.float64), usable, inner, distance, 1)[usable].all())
+    return bool(
+        fitting.trusted(error.mean(axis=0).astype(np.float64), usable, inner, distance, 1)[usable].all()
+    )
 
 
 def _spread(

@@ -37,8 +37,8 @@ def suspect(obs: Observations) -> NDArray[np.bool_]:
 
     Notes
     -----
-    Expected is the linear prediction from the other dates. The spread is the median absolute deviation of the other
-    clear dates from their median. Where no band is known to be visible, all bands count.
+    Expected is the linear prediction from the other dates. The spread is the median absolute deviation of
+    the other clear dates from their median. Where no band is known to be visible, all bands count.
     """
     nothing = np.zeros(obs.shape, bool)
     if obs.target < 0 or not obs.clear[obs.target].any():
@@ -58,4 +58,5 @@ def suspect(obs: Observations) -> NDArray[np.bool_]:
         bright = (rise > LEAST_SPREADS * deviation).all(axis=0) & (rise > LEAST_BRIGHTENING).all(axis=0)
         even = rise.min(axis=0) >= FLATNESS * rise.max(axis=0)
     enough = seen.sum(axis=0) >= LEAST_DATES
-    return (bright & even & enough).reshape(obs.shape) & obs.clear[obs.target] & expected.known
+    odd = (bright & even & enough).reshape(obs.shape)
+    return np.asarray(odd & obs.clear[obs.target] & expected.known)

@@ -1,4 +1,4 @@
-"""What the dates around the target say of a window: the linear prediction, features for a fit, and how far to trust it."""
+"""What the dates around the target say of a window: linear prediction, features, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.models import kernels
 from xr_cloudfree.models.classical import Linear
 
-# Dates that serve as features, the number of features that they may make up, and the clear share that they need.
+# Dates that serve as features, the number of features that they may make up, and the clear share that they
+# need.
 MAX_DATES, MAX_FEATURES, LEAST_SHARE = 16, 128, 0.5
 # Edge, in pixels, of the neighbourhood that a pixel is compared with.
 CONTEXT = 5
@@ -62,16 +63,14 @@ class Series:
         """Previous less next clear date, shape (band, pixel); 0 where one of them is missing."""
         both = np.flatnonzero((self.before >= 0) & (self.after >= 0))
         change = np.zeros(self.bands.shape[1:], np.float32)
-        change[:, both] = (
-            self.bands[self.before[both], :, both] - self.bands[self.after[both], :, both]
-        ).T
+        change[:, both] = (self.bands[self.before[both], :, both] - self.bands[self.after[both], :, both]).T
         return change
 
     def features(self) -> NDArray[np.float32]:
         """What is known at every pixel, shape (feature, pixel).
 
-        The linear prediction, the change across the gap, what sets both apart from their neighbourhood, and the
-        nearest dates that are clear in most of the window, as differences to the linear prediction.
+        The linear prediction, the change across the gap, what sets both apart from their neighbourhood, and
+        the nearest dates that are clear in most of the window, as differences to the linear prediction.
         """
         from scipy.ndimage import uniform_filter
 
@@ -85,10 +84,8 @@ class Series:
         dates = np.sort(near[share[near] >= LEAST_SHARE][:limit])
         return np.concatenate([own, np.stack(around), *self._whole(dates, base)])
 
-    def _whole(
-        self, dates: NDArray[np.intp], base: NDArray[np.float32]
-    ) -> list[NDArray[np.float32]]:
-        """Each date less `base`, its gaps filled linearly in time from the other `dates`; 0 where none is clear."""
+    def _whole(self, dates: NDArray[np.intp], base: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """Each date less `base`, gaps filled linearly in time from the other `dates`; 0 if none is clear."""
         bands, clear, days = self.bands[dates], self.clear[dates], self.days[dates]
         number = np.arange(len(days), dtype=np.int16)[:, None]
         previous = np.maximum.accumulate(np.where(clear, number, np.int16(-1)), axis=0)
@@ -108,10 +105,10 @@ class Series:
         return rows
 
     def uncertainty(self) -> NDArray[np.float32]:
-        """Uncertainty of the linear prediction, shape (band, pixel); NaN where the window has nothing to judge by.
+        """Uncertainty of the linear prediction, shape (band, pixel); NaN if there is nothing to judge by.
 
-        The dates on either side of the target are themselves predicted from their neighbours. Errors are taken to
-        grow with the gap as those of a random walk that is tied to both its ends.
+        The dates on either side of the target are themselves predicted from their neighbours. Errors are
+        taken to grow with the gap as those of a random walk that is tied to both its ends.
         """
         pixel = np.arange(self.clear.shape[1])
         rest = self.clear.copy()
@@ -136,7 +133,7 @@ class Series:
     def _error_rate(
         self, date: NDArray[np.int16], left: NDArray[np.int16], right: NDArray[np.int16]
     ) -> NDArray[np.float64]:
-        """Absolute errors of `date` as predicted from `left` and `right`, per root of the walk; shape (band, n)."""
+        """Errors of `date` predicted from `left` and `right`, per root of the walk; shape (band, n)."""
         have = np.flatnonzero((date >= 0) & ((left >= 0) | (right >= 0)))
         date, left, right = date[have], left[have], right[have]
         first, second = np.where(left < 0, right, left), np.where(right < 0, left, right)
