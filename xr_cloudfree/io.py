@@ -227,7 +227,11 @@ def write(
 
 
 def _open_store(path: Path) -> xr.Dataset:
-    opened: xr.Dataset = xr.open_zarr(path, decode_coords="all")
+    import zarr
+
+    # xarray warns where it has to find out by itself.
+    consolidated = zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
+    opened: xr.Dataset = xr.open_zarr(path, decode_coords="all", consolidated=consolidated)
     return opened
 
 

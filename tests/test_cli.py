@@ -1,0 +1,284 @@
+"""The command line: what it writes is what the library gives, and its errors are three lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import xarray as xr
+from typer.testing import CliRunner
+
+import xr_cloudfree
+from tests.cubes import as_dataset, make_cube
+from xr_cloudfree import io
+from xr_cloudfree.cli import app
+
+PORTUGAL = str(Path(__file__).resolve().parents[1] / "data" / "s2_portugal.zarr")
+
+
+@pytest.fixture
+def cube(tmp_path, monkeypatch) -> str:
+    """A cube of float32 reflectance with SCL, in a Zarr store of several chunks, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    ds = as_dataset(*make_cube()).drop_vars("platform").chunk({"y": 32, "x": 32})
+    ds.to_zarr("cube.zarr", zarr_format=3, consolidated=False)
+    return "cube.zarr"
+
+
+def run(*arguments: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def expected(cube: str, date, **options) -> xr.Dataset:
+    return xr_cloudfree.fill(io.open_cube(cube), date, layers="filled", **options).compute()
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+# -- fill
+
+
+def test_fill_to_zarr_is_what_the_library_gives(cube) -> None:
+    output = run("fill", cube, "--date", "2021-05-15", "--model", "linear", "--out", "out.zarr")
+    back = xr.open_zarr("out.zarr", decode_coords="all")
+    assert back.rio.crs.to_epsg() == 32629
+    image = expected(cube, "2021-05-15", model="linear")
+    assert set(back.data_vars) == {"B02", "B04", "B08", "filled"}
+    assert back["B04"].dtype == np.float32
+    xr.testing.assert_equal(back.compute(), image)
+    n, lacking = 53 * 61, int((image["filled"] == 0).sum())
+    assert lacking >= 9
+    assert f"2021-05-15: 0 pixels observed, {n - lacking:,} (" in output
+    assert f"filled by linear, {lacking} (" in output and "not filled" in output
+    assert "nodata" in output and "Wrote out.zarr in" in output
+
+
+def test_fill_takes_all_options_of_the_library(cube) -> None:
+    arguments = (
+        "--model median --window 15,30 --mask SCL --scheme scl --strict --no-snow --dilate 1 --block 64"
+    )
+    run(
+        "fill",
+        cube,
+        "-d",
+        "2021-05-21",
+        "-d",
+        "2021-06-03",
+        "-o",
+        "out.zarr",
+        "--layers",
+        "all",
+        *arguments.split(),
+    )
+    image = xr_cloudfree.fill(
+        io.open_cube(cube),
+        ["2021-05-21", "2021-06-03"],
+        model="median",
+        window=(15, 30),
+        mask="SCL",
+        scheme="scl",
+        strict=True,
+        snow="not clear",
+        dilate=1,
+        block=64,
+        layers="all",
+    ).compute()
+    back = xr.open_zarr("out.zarr", decode_coords="all")
+    assert {"filled", "n_clear", "days_to_clear", "source_time"} <= set(image.data_vars)
+    xr.testing.assert_equal(back.compute()[list(image.data_vars)], image)
+    assert back.attrs["cloudfree_window_days"] == [15.0, 30.0]
+
+
+def test_fill_of_bands_in_the_order_told(cube) -> None:
+    run("fill", cube, "-d", "2021-05-21", "-o", "out.tif", "-m", "nearest", "--bands", "B08, B02")
+    image = expected(cube, "2021-05-21", model="nearest", bands=["B08", "B02"])
+    with rasterio.open("out.tif") as file:
+        assert file.descriptions == ("B08", "B02")
+        np.testing.assert_array_equal(file.read(1), image["B08"])
+
+
+def test_fill_of_all_dates_to_geotiff(cube, tmp_path) -> None:
+    output = run("fill", cube, "--model", "linear", "--out", "sub/out.tif")
+    image = expected(cube, None, model="linear")
+    assert len(files(tmp_path / "sub")) == 2 * 7
+    for i, day in enumerate(image["time"].dt.strftime("%Y-%m-%d").to_numpy()):
+        with rasterio.open(f"sub/out_{day}.tif") as file:
+            assert file.crs.to_epsg() == 32629
+            np.testing.assert_array_equal(file.read(file.descriptions.index("B04") + 1), image["B04"][i])
+        observed = int((image["filled"][i] == 1).sum())
+        assert f"{day}: {observed:,} (" in output
+    assert "All 7 dates: " in output
+    assert "sub/out_2021-05-01.tif" in output and "2 more files" in output
+
+
+def test_digital_numbers_need_their_scale_and_keep_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ds = as_dataset(*make_cube(dtype="uint16")).drop_vars("platform")
+    for band in ("B02", "B04", "B08"):
+        ds[band].attrs = {}
+    ds.to_netcdf("raw.nc")
+    output = run("fill", "raw.nc", "-d", "2021-05-15", "-o", "out.tif", code=2)
+    assert "--scale 1e-4" in output
+    assert files(tmp_path) == {"raw.nc"}
+    arguments = "--scale 1e-4 --offset -0.01 --nodata 0 --model linear".split()
+    run("fill", "raw.nc", "-d", "2021-05-15", "-o", "out.tif", *arguments)
+    image = expected("raw.nc", "2021-05-15", model="linear", scale=1e-4, offset=-0.01, nodata=0)
+    with rasterio.open("out.tif") as file:
+        assert file.dtypes[0] == "uint16" and file.nodata == 0
+        assert file.scales[0] == 1e-4 and file.offsets[0] == -0.01
+        np.testing.assert_array_equal(file.read(file.descriptions.index("B02") + 1), image["B02"])
+
+
+def test_preview_is_drawn_for_each_date(cube, tmp_path) -> None:
+    output = run("fill", cube, "-d", "2021-05-21", "-m", "linear", "-o", "a.zarr", "--preview", "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG") and "Drew a.png" in output
+    dates = ("-d", "2021-05-21", "-d", "2021-05-25")
+    run("fill", cube, *dates, "-m", "linear", "-o", "b.tif", "--preview", "b.png", "--bands", "B08")
+    assert {"b_2021-05-21.png", "b_2021-05-25.png"} <= files(tmp_path)
+
+
+def test_the_sample_cube_fills_with_the_default_model(tmp_path) -> None:
+    output = run(
+        "fill", PORTUGAL, "-d", "2021-07-23", "-o", tmp_path / "out.tif", "--preview", tmp_path / "o.png"
+    )
+    image = expected(PORTUGAL, "2021-07-23")
+    observed = int((image["filled"] == 1).sum())
+    assert f"2021-07-23: {observed:,} ({observed / 128**2:.1%}".replace("%", " %") in output
+    with rasterio.open(tmp_path / "out.tif") as file:
+        assert file.crs.to_epsg() == 4326 and file.descriptions == ("B02", "B03", "B04", "B8A")
+        # int16 in steps of 1e-4, as the cube packs it.
+        np.testing.assert_allclose(file.read() * file.scales[0], image["reflectance"], rtol=0, atol=0.51e-4)
+
+
+def test_quiet_says_nothing(cube) -> None:
+    assert run("fill", cube, "-d", "2021-05-15", "-o", "out.zarr", "-m", "nearest", "--quiet") == ""
+
+
+# -- refusals
+
+
+@pytest.mark.parametrize("out", ["out.zarr", "out.tif"])
+def test_what_is_there_is_not_replaced_unless_told(cube, tmp_path, out) -> None:
+    arguments = ("fill", cube, "-d", "2021-05-15", "-m", "nearest", "-o", out)
+    run(*arguments)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    output = run(*arguments, code=2)
+    assert output.splitlines()[0] == f" found  {out} is there already"
+    assert output.splitlines()[2].endswith("--overwrite")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    run(*arguments, "--overwrite")
+
+
+def test_a_preview_that_is_there_is_refused_before_the_work(cube, tmp_path) -> None:
+    (tmp_path / "a.png").write_text("mine")
+    output = run("fill", cube, "-d", "2021-05-15", "-o", "a.zarr", "--preview", "a.png", code=2)
+    assert "a.png is there already" in output and not (tmp_path / "a.zarr").exists()
+    assert ".png" in run("fill", cube, "-d", "2021-05-15", "-o", "a.zarr", "--preview", "a.docx", code=2)
+
+
+def test_the_cube_is_never_its_own_output(cube) -> None:
+    assert "the cube itself" in run("fill", cube, "-o", cube, "--overwrite", code=2)
+    assert io.open_cube(cube)["B04"].sizes["time"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found", "remedy"),
+    [
+        (["--date", "July"], "'July'", '--date "2021-07-08"'),
+        (["--date", "2021-05-15", "--model", "liner"], "'liner'", "--model 'linear'"),
+        (["--date", "2021-05-15", "--bands", "B2"], "'B2'", "--bands B02"),
+        (["--date", "2021-05-15", "--window", "a,b"], "'a,b'", "--window 60,30"),
+        (["--date", "2021-05-15", "--layers", "gates"], "'gates'", "--layers 'all'"),
+        (["--date", "2021-05-15", "--mask", "QA"], "'QA'", "--mask"),
+        (["--date", "2021-05-15", "--clear", "SCL"], "SCL", "--mask"),
+    ],
+)
+def test_errors_are_three_lines(cube, tmp_path, arguments, found, remedy) -> None:
+    output = run("fill", cube, "--out", "out.zarr", *arguments, code=2)
+    lines = output.splitlines()
+    assert [line[:8].strip() for line in lines] == ["found", "needed", "try"]
+    assert found in lines[0] and remedy in lines[2]
+    assert files(tmp_path) == {"cube.zarr"}
+
+
+def test_debug_shows_the_error_itself(cube) -> None:
+    with pytest.raises(xr_cloudfree.errors.ModelNotFoundError):
+        run("fill", cube, "--out", "out.zarr", "--model", "liner", "--debug")
+
+
+def test_errors_of_the_shell_have_code_2(cube) -> None:
+    assert "--out" in run("fill", cube, code=2)
+    run("fill", cube, "--out", "a.zarr", "--dilate", "-1", code=2)
+    assert "absent.nc" in run("info", "absent.nc", code=2)
+
+
+# -- the other commands
+
+
+def test_info_is_the_repr(cube) -> None:
+    output = run("info", PORTUGAL)
+    assert output.rstrip("\n") == repr(io.open_cube(PORTUGAL).cloudfree)
+    assert "EPSG:4326" in output and "2021-05-14 to 2021-10-06" in output
+    dated = run("info", PORTUGAL, "--dates")
+    share = float(io.open_cube(PORTUGAL).cloudfree.clear_mask().sel(time="2021-07-23").mean())
+    assert f"2021-07-23 {share:4.0%}" in dated
+    assert "lazy" not in dated
+
+
+def test_models_are_listed() -> None:
+    output = run("models")
+    for name in xr_cloudfree.list_models().index:
+        assert f"\n{name} " in f"\n{output}"
+    assert "nan" not in output
+
+
+def test_evaluate_prints_the_table_and_writes_it(tmp_path) -> None:
+    csv = tmp_path / "score.csv"
+    arguments = "--models nearest,linear --tracks full,partial --frames 1 --size 48 --csv".split()
+    output = run("evaluate", PORTUGAL, *arguments, csv)
+    table = pd.read_csv(csv).set_index(["track", "model"])
+    assert list(table.index) == [(t, m) for t in ("full", "partial") for m in ("nearest", "linear")]
+    assert f"{table.loc[('full', 'linear'), 'MAE']:.4f}" in output
+    assert "PSNR [dB]" in output and "nan" not in output.lower()
+    assert "there already" in run("evaluate", PORTUGAL, *arguments, csv, code=2)
+    assert "--tracks" in run("evaluate", PORTUGAL, "--tracks", "none", code=2)
+
+
+@pytest.mark.parametrize("command", [(), ("fill",), ("evaluate",), ("info",), ("models",)])
+def test_help_is_there(command) -> None:
+    output = run(*command, "--help")
+    assert "Usage" in output
+    if command in (("fill",), ("evaluate",), ("info",)):
+        assert f"cloudfree {command[0]} " in output.split("Examples")[1]
+
+
+def test_version() -> None:
+    assert run("--version") == f"cloudfree {xr_cloudfree.__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['cloudfree', '--help']\n"
+        "from xr_cloudfree.cli import app\n"
+        "try: app()\n"
+        "except SystemExit: pass\n"
+        "heavy = ('matplotlib', 'rasterio', 'numba', 'scipy', 'torch', 'dask.array')\n"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.rstrip().endswith("[]"), done.stdout
+    # Half a second where nothing else runs; far more would be felt.
+    assert time.perf_counter() - start < 10
