@@ -160,6 +160,7 @@ def others(obs: Observations) -> list[Row]:
         Row("nearest", "ours", _of_model(Nearest(), obs)),
         Row("timegate", "ours", _of_model(TimeGate(), part)),
         Row("harmonic", "ours", _of_model(Harmonic(), part, 2)),
+        Row("linear +-", "ours", _of_model(Linear(uncertainty=True), part)),
     ]
 
 

@@ -16,11 +16,18 @@ from xr_cloudfree.errors import OptionError
 from xr_cloudfree.models.classical import Geomedian, Harmonic, Linear, Median, Nearest
 from xr_cloudfree.models.protocol import FillModel
 
-MODELS: list[FillModel] = [Nearest(), Linear(), Median(), Geomedian(), Harmonic(min_clear=4)]
+MODELS: list[FillModel] = [
+    Nearest(),
+    Linear(),
+    Linear(uncertainty=True),
+    Median(),
+    Geomedian(),
+    Harmonic(min_clear=4),
+]
 
 
 def named(model: FillModel) -> str:
-    return model.spec.name
+    return "-".join([model.spec.name, *(name for name, _ in model.spec.settings)])
 
 
 def series(days: list[float], values: list[float], clear: list[bool] | None = None) -> Observations:
@@ -103,6 +110,8 @@ def test_a_part_of_a_tile_has_the_same_answer(model: FillModel, obs: Observation
         np.testing.assert_array_equal(made.bands, whole.bands[cut])
         np.testing.assert_array_equal(made.known, whole.known[part])
         np.testing.assert_array_equal(made.source, whole.source[part])  # type: ignore[index]
+        if whole.uncertainty is not None:
+            np.testing.assert_array_equal(made.uncertainty, whole.uncertainty[cut])
 
 
 @pytest.mark.parametrize("model", MODELS, ids=named)
@@ -153,6 +162,57 @@ def test_nearest_and_linear_by_hand(
     obs = series(days, values, clear)
     assert answer(Nearest(), obs) == nearest
     assert answer(Linear(), obs) == linear
+
+
+def test_uncertainty_is_told_where_it_can_be_judged() -> None:
+    few = series([-8, -6, -3, 2, 5], [1, 2, 4, 3, 1])
+    enough = series([-8, -6, -3, 2, 5, 9], [1, 2, 4, 3, 1, 2])
+    for obs, told in ((few, False), (enough, True)):
+        sigma = Linear(uncertainty=True).predict([obs])[0].uncertainty
+        assert sigma is not None
+        assert np.isfinite(sigma).all() == told
+    assert Linear().predict([enough])[0].uncertainty is None
+    assert "uncertainty" not in Linear().spec.layers
+    assert "uncertainty" in Linear(uncertainty=True).spec.layers
+
+
+def test_uncertainty_of_plain_noise_holds_nine_of_ten() -> None:
+    rng = np.random.default_rng(0)
+    days = np.arange(-100.0, 101.0, 5.0)
+    values = rng.normal(1000, 50, (len(days), 1, 60, 60)).astype(np.float32)
+    clear = rng.random((len(days), 60, 60)) < 0.6
+    clear[days == 0] = False
+    made = Linear(uncertainty=True).predict([Observations(values, clear, days)])[0]
+    assert made.uncertainty is not None
+    inside = np.abs(made.bands - values[days == 0][0]) <= 1.645 * made.uncertainty
+    assert 0.87 < inside.mean() < 0.93
+
+
+def test_uncertainty_grows_with_the_gap() -> None:
+    rng = np.random.default_rng(1)
+    days = np.concatenate([np.arange(-200.0, -99.0, 5.0), np.arange(100.0, 201.0, 5.0)])
+    values = rng.normal(1000, 50, (len(days), 1, 1, 1)).astype(np.float32)
+    sigmas = []
+    for target in (-150.5, -90.0, 0.0):
+        obs = Observations(values, np.ones((len(days), 1, 1), bool), days - target)
+        sigmas.append(Linear(uncertainty=True).predict([obs])[0].uncertainty)
+    assert sigmas[0] < sigmas[1] < sigmas[2]  # type: ignore[operator]
+
+
+def test_uncertainty_holds_on_a_real_cube(portugal: xr.Dataset) -> None:
+    bands = portugal.reflectance.transpose("time", "band", "y", "x").values.astype(np.float32)
+    clear = (portugal.cloud_mask.values == 0) & np.isfinite(bands).all(axis=1)
+    days = (portugal.time.values - portugal.time.values[0]) / np.timedelta64(1, "D")
+    inside = []
+    for i in np.flatnonzero(clear.mean(axis=(1, 2)) > 0.95)[1:-1]:
+        others = np.arange(len(days)) != i
+        made = Linear(uncertainty=True).predict(
+            [Observations(bands[others], clear[others], days[others] - days[i])]
+        )[0]
+        assert made.uncertainty is not None
+        hit = np.abs(made.bands - bands[i]) <= 1.645 * made.uncertainty
+        inside.append(hit[:, clear[i] & np.isfinite(made.uncertainty).all(axis=0)])
+    assert 0.86 < np.concatenate(inside, axis=1).mean() < 0.95
 
 
 def test_geomedian_keeps_to_the_majority() -> None:

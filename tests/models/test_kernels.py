@@ -148,6 +148,7 @@ def test_both_forms_give_the_same_bits(made: tuple[Any, Any], seed: int) -> None
         ("median", (bands, clear)),
         ("mix", (bands, clear, weights)),
         ("geomedian", (bands, clear, 1e-4, 60)),
+        ("interior_error", (bands, clear, np.cumsum(rng.integers(0, 30, dates)).astype(np.float32), 0.3)),
     ):
         one, other = (getattr(form, name)(*arguments) for form in FORMS)
         np.testing.assert_array_equal(one, other, err_msg=name, strict=True)
@@ -188,6 +189,19 @@ def test_mix_by_hand(form: ModuleType) -> None:
     clear = np.array([[True], [False], [True]])
     weights = np.array([[0.25], [9.0], [0.75]], np.float32)
     assert form.mix(bands, clear, weights).item() == 0.25 * 10 + 0.75 * 40
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_interior_error_by_hand(form: ModuleType) -> None:
+    # Clear at days 0, 4, 10 and 20; each of the middle two is predicted from the clear dates beside it.
+    days = np.array([0, 2, 4, 10, 20], np.float32)
+    bands = np.array([100, np.nan, 180, 100, 400], np.float32).reshape(5, 1, 1)
+    clear = np.array([1, 0, 1, 1, 1], bool).reshape(5, 1)
+    first = abs(180 - 100) / np.sqrt(1 + 0.4**2 + 0.6**2 + 0.5 * 10 * 0.4 * 0.6)
+    w = 6 / 16
+    second = abs(100 - (180 + w * 220)) / np.sqrt(1 + w**2 + (1 - w) ** 2 + 0.5 * 16 * w * (1 - w))
+    found = form.interior_error(bands, clear, days, 0.5).item()
+    assert found == pytest.approx((first + second) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)

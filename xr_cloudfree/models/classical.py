@@ -20,6 +20,9 @@ from xr_cloudfree.models.spec import ModelSpec
 DAYS_PER_YEAR = 365.25
 _CAUCHY = 2.0  # multiples of the mean absolute residual at which an observation has half its weight
 _PIXELS = 1 << 14  # pixels that are fitted at once
+_GROWTH = 0.3  # of the variance of linear's error, per day of gap, in units of one date's noise
+_MEAN_TO_SIGMA = 1.2533  # root of pi / 2: a normal distribution's sigma over its mean absolute value
+_JUDGED = 6  # clear observations, so at least four errors, from which a pixel's uncertainty is told
 
 
 def _neighbours(
@@ -82,6 +85,19 @@ class Nearest:
 class Linear:
     """Linear in time between the previous and the next clear observation; one-sided, the nearest.
 
+    Parameters
+    ----------
+    uncertainty : bool
+        Whether the uncertainty is told, too; that takes several times as long as the image. It is NaN at
+        pixels with fewer than six clear observations.
+
+    Notes
+    -----
+    The uncertainty is empirical. Each clear observation that lies between two others is predicted from them;
+    the mean size of these errors, each over what its gap lets expect, is the pixel's own scale, band by
+    band. Errors are expected to grow with the gap as those of a random walk that is tied to its ends, on top
+    of each date's noise.
+
     Examples
     --------
     >>> import numpy as np
@@ -93,19 +109,39 @@ class Linear:
     175.0
     """
 
-    spec = ModelSpec(
-        "linear",
-        "linear in time between the previous and the next clear observation",
-        layers=("source_time",),
-    )
+    def __init__(self, uncertainty: bool = False) -> None:
+        self.uncertainty = uncertainty
+        self.spec = ModelSpec(
+            "linear",
+            "linear in time between the previous and the next clear observation",
+            layers=("source_time", "uncertainty") if uncertainty else ("source_time",),
+            settings=(("uncertainty", True),) if uncertainty else (),
+        )
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
-        image, source, known = _linear(obs, *flat(obs))
-        return prediction(obs, image, known, source)
+        bands, clear = flat(obs)
+        image, source, known = _linear(obs, bands, clear)
+        sigma = _linear_uncertainty(obs, bands, clear) if self.uncertainty else None
+        return prediction(obs, image, known, source, sigma)
+
+
+def _linear_uncertainty(
+    obs: Observations, bands: NDArray[np.generic], clear: NDArray[np.bool_]
+) -> NDArray[np.float32]:
+    before, after, weight, _ = _neighbours(obs, clear)
+    days = obs.day_offset.astype(np.float32)
+    gap = days[after] - days[before]
+    rest = np.float32(1) - weight
+    two_sided = 1 + weight * weight + rest * rest + np.float32(_GROWTH) * gap * weight * rest
+    one_sided = 2 + np.float32(_GROWTH) * np.abs(days[before])
+    expected = np.sqrt(np.where(before == after, one_sided, two_sided))
+    sigma = np.float32(_MEAN_TO_SIGMA) * kernels.interior_error(bands, clear, days, _GROWTH) * expected
+    sigma[:, kernels.count(clear)[0] < _JUDGED] = np.nan
+    return sigma
 
 
 class Median:

@@ -370,3 +370,57 @@ def geomedian(
     out = np.empty(bands.shape[1:], np.float32)
     _geomedian(bands, clear.view(np.uint8), tolerance, limit, out)
     return out
+
+
+@_compiled
+def _interior_error(bands: Any, clear: Any, days: Any, growth: Any, out: Any) -> None:
+    dates, n_bands, pixels = bands.shape
+    zero, one = np.float32(0), np.float32(1)
+    older, newer = np.empty((n_bands, _LANES), np.float32), np.empty((n_bands, _LANES), np.float32)
+    older_day, newer_day = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    share, scale = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    number = np.empty(_LANES, np.int16)
+    for start in range(0, pixels, _LANES):
+        width = min(_LANES, pixels - start)
+        older[:] = zero
+        newer[:] = zero
+        older_day[:] = zero
+        newer_day[:] = zero
+        number[:] = 0
+        out[:, start : start + width] = zero
+        for t in range(dates):
+            seen, now = clear[t, start : start + width], days[t]
+            for p in range(width):
+                use = (seen[p] != 0) and (number[p] >= 2)
+                old, new, gap = older_day[p], newer_day[p], now - older_day[p]
+                part = (new - old) / (gap if gap > zero else one)
+                part = part if use else zero
+                rest = one - part
+                size = one / np.sqrt(one + part * part + rest * rest + growth * gap * part * rest)
+                scale[p] = size if use else zero
+                share[p] = part
+                older_day[p] = new if seen[p] else old
+                newer_day[p] = now if seen[p] else new
+                number[p] += seen[p]
+            for b in range(n_bands):
+                values, first, second = bands[t, b, start : start + width], older[b], newer[b]
+                total = out[b, start : start + width]
+                for p in range(width):
+                    old, new, value = first[p], second[p], np.float32(values[p])
+                    error = abs(new - (old + share[p] * (value - old))) * scale[p]
+                    total[p] += error if scale[p] > zero else zero
+                    first[p] = new if seen[p] else old
+                    second[p] = value if seen[p] else new
+        for b in range(n_bands):
+            total = out[b, start : start + width]
+            for p in range(width):
+                total[p] /= np.float32(max(number[p] - 2, 1))
+
+
+def interior_error(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], days: NDArray[np.float32], growth: float
+) -> NDArray[np.float32]:
+    """See `kernels.interior_error`."""
+    out = np.empty(bands.shape[1:], np.float32)
+    _interior_error(bands, clear.view(np.uint8), days, np.float32(growth), out)
+    return out

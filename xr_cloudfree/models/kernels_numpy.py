@@ -160,3 +160,28 @@ def _pull(
         for row, x, target in zip(value, point, move, strict=True):
             target += weight * (row - x)
     return move, total, spread, touching
+
+
+def interior_error(
+    bands: NDArray[np.generic], clear: NDArray[np.bool_], days: NDArray[np.float32], growth: float
+) -> NDArray[np.float32]:
+    """See `kernels.interior_error`."""
+    one, zero = np.float32(1), np.float32(0)
+    out = np.zeros(bands.shape[1:], np.float32)
+    older, newer = np.zeros_like(out), np.zeros_like(out)
+    older_day, newer_day = np.zeros((2, clear.shape[1]), np.float32)
+    number = np.zeros(clear.shape[1], np.int16)
+    for values, seen, now in zip(bands, clear, days, strict=True):
+        use = seen & (number >= 2)
+        gap = now - older_day
+        part = np.where(use, (newer_day - older_day) / np.where(gap > 0, gap, one), zero)
+        rest = one - part
+        scale = one / np.sqrt(one + part * part + rest * rest + np.float32(growth) * gap * part * rest)
+        present = np.where(seen, values, np.zeros((), values.dtype)).astype(np.float32)
+        error = np.abs(newer - (older + part * (present - older))) * scale
+        out += np.where(use, error, zero)
+        older_day, newer_day = np.where(seen, newer_day, older_day), np.where(seen, now, newer_day)
+        older, newer = np.where(seen, newer, older), np.where(seen, present, newer)
+        number += seen
+    out /= np.maximum(number - 2, 1).astype(np.float32)
+    return out
