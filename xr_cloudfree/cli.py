@@ -337,9 +337,9 @@ def models(debug: Debug = False) -> None:
 
 def _version(asked: bool) -> None:
     if asked:
-        from xr_cloudfree import __version__
+        from importlib.metadata import version
 
-        typer.echo(f"cloudfree {__version__}")
+        typer.echo(f"cloudfree {version('xr-cloudfree')}")
         raise typer.Exit
 
 

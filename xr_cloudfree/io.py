@@ -65,7 +65,9 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
         )
     if not set(xr.backends.list_engines()) & {"netcdf4", "h5netcdf", "scipy"}:
         raise MissingDependencyError(
-            "no package is installed that reads NetCDF", "one, such as h5netcdf", "pip install h5netcdf"
+            "no package is installed that reads NetCDF",
+            "one, such as h5netcdf",
+            'pip install "xr-cloudfree[netcdf]"',
         )
     with xr.open_dataset(where, decode_coords="all") as ds:
         stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
