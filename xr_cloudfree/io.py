@@ -66,7 +66,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     if not set(xr.backends.list_engines()) & {"netcdf4", "h5netcdf", "scipy"}:
         raise MissingDependencyError(
             "no package is installed that reads NetCDF",
-            "one, such as h5netcdf",
+            "one, such as netCDF4",
             'pip install "xr-cloudfree[netcdf]"',
         )
     with xr.open_dataset(where, decode_coords="all") as ds:
