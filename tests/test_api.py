@@ -172,7 +172,9 @@ def test_a_date_without_a_time_means_that_days_observation(cube):
     later = da.assign_coords(time=da["time"] + np.timedelta64(11 * 60 + 3, "m"))
     mask = clear.assign_coords(time=later["time"])
     out = xr_cloudfree.fill(later, TARGET, clear=mask, model="linear", layers=["filled", "days_to_clear"])
-    assert (out["filled"] == 1).sum() == (clear.isel(time=OWN) & da.isel(time=OWN).notnull().all("band")).sum()
+    assert (out["filled"] == 1).sum() == (
+        clear.isel(time=OWN) & da.isel(time=OWN).notnull().all("band")
+    ).sum()
     assert (out["days_to_clear"].where(out["filled"] == 1, 0) == 0).all()
 
 
@@ -187,7 +189,9 @@ def test_an_unobserved_date_lies_between_its_neighbours(cube):
 def test_window_leaves_dates_out(cube):
     da, clear = cube
     out = xr_cloudfree.fill(da, TARGET, clear=clear, model="nearest", window=(15, 0), layers="all")
-    assert set(np.unique(out["source_time"].values[out["source_time"].notnull().values])) <= set(DATES[[2, 3]])
+    assert set(np.unique(out["source_time"].values[out["source_time"].notnull().values])) <= set(
+        DATES[[2, 3]]
+    )
     assert (out["n_clear"] <= 2).all()
 
 
@@ -212,9 +216,7 @@ def test_encoding_of_a_decoded_cube_is_kept(tmp_path):
 def test_coarser_mask_that_nests_is_repeated():
     da, clear = make_cube(shape=(40, 60))
     coarse = clear.coarsen(y=2, x=2).max().astype(bool)
-    fine = xr.DataArray(
-        coarse.values.repeat(2, 1).repeat(2, 2), dims=clear.dims, coords=clear.coords
-    )
+    fine = xr.DataArray(coarse.values.repeat(2, 1).repeat(2, 2), dims=clear.dims, coords=clear.coords)
     xr.testing.assert_equal(
         xr_cloudfree.fill(da, TARGET, clear=coarse, model="linear"),
         xr_cloudfree.fill(da, TARGET, clear=fine, model="linear"),
@@ -229,7 +231,9 @@ def test_dilation_is_the_same_whatever_the_blocks(factor):
     if factor == 2:
         clear = clear.coarsen(y=2, x=2).min().astype(bool)
     whole = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", dilate=3)
-    cut = xr_cloudfree.fill(da.chunk(y=7, x=9), TARGET, clear=clear.chunk(y=5), model="linear", dilate=3, block=11)
+    cut = xr_cloudfree.fill(
+        da.chunk(y=7, x=9), TARGET, clear=clear.chunk(y=5), model="linear", dilate=3, block=11
+    )
     xr.testing.assert_identical(whole, cut.compute())
     assert not whole.equals(xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
 
@@ -257,7 +261,9 @@ def test_latitude_and_longitude_come_back():
 
 def test_transposed_cube_gives_the_same():
     da, clear = make_cube()
-    out = xr_cloudfree.fill(da.transpose("y", "x", "time", "band"), TARGET, clear=clear.transpose("x", ...), model="linear")
+    out = xr_cloudfree.fill(
+        da.transpose("y", "x", "time", "band"), TARGET, clear=clear.transpose("x", ...), model="linear"
+    )
     xr.testing.assert_identical(out, xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
 
 
@@ -283,7 +289,7 @@ def test_layers_of_the_wrong_model_are_refused(cube):
 
 def test_errors_survive_the_way_back_from_a_worker():
     error = errors.ScalingError("found", "needed", "remedy")
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) and type(again) is errors.ScalingError
 
 
@@ -307,7 +313,9 @@ def test_a_cube_of_a_billion_pixels_a_side_is_refused_before_anything_is_made():
         attrs={"scale_factor": 1e-4},
     )
     clear = xr.DataArray(
-        da.ones((2, 10**9, 10**9), chunks=(1, 10**8, 10**8), dtype=bool), dims=("time", "y", "x"), coords={"time": DATES[:2]}
+        da.ones((2, 10**9, 10**9), chunks=(1, 10**8, 10**8), dtype=bool),
+        dims=("time", "y", "x"),
+        coords={"time": DATES[:2]},
     )
     with pytest.raises(errors.SizeError, match="blocks"):
         xr_cloudfree.fill(huge, clear=clear)

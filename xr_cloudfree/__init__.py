@@ -6,8 +6,7 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models
-
-__version__ = "0.1.0"
+from xr_cloudfree.version import __version__
 
 __all__ = [
     "CloudfreeDataArray",

@@ -10,6 +10,7 @@ import xarray as xr
 from xr_cloudfree import api, plot, summary
 from xr_cloudfree.accuracy import evaluate as evaluation
 
+
 class _Accessor:
     def __init__(self, obj: Any) -> None:
         self._obj = obj
@@ -56,12 +57,15 @@ class CloudfreePlots:
         self._obj = obj
 
     def before_after(self, date: Any, **options: Any) -> Any:
+        """See `xr_cloudfree.plot.before_after`."""
         return plot.before_after(self._obj, date, **options)
 
     def timeline(self, **options: Any) -> Any:
+        """See `xr_cloudfree.plot.timeline`."""
         return plot.timeline(self._obj, **options)
 
     def rgb(self, date: Any = None, **options: Any) -> Any:
+        """See `xr_cloudfree.plot.rgb`."""
         return plot.rgb(self._obj, date, **options)
 
     before_after.__doc__ = plot.before_after.__doc__

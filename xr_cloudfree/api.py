@@ -24,6 +24,7 @@ from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import COMMON_LAYERS, parse_block, parse_layers
 from xr_cloudfree.tiling.grid import TileGrid, choose_block
+from xr_cloudfree.version import __version__
 
 T = TypeVar("T", xr.DataArray, xr.Dataset)
 
@@ -65,7 +66,9 @@ def read(
     def renamed(layer: Any) -> Any:
         if not isinstance(layer, xr.DataArray):
             return layer
-        return layer.rename({a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)})
+        return layer.rename(
+            {a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)}
+        )
 
     layers = obj.data_vars if isinstance(obj, xr.Dataset) else {}
     quality, rule = resolve_mask(
@@ -198,7 +201,7 @@ def fill(
     days = told or parse_window(spec.window_days)
     check_reach(times, targets, days, told is not None)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
-    offered = (*COMMON_LAYERS, *spec.layers, *(["snow"] if tells_snow else []))
+    offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
     wanted = parse_layers(layers, offered, spec.name)
 
     grid = _grid(cube, times.size, len(targets.own), spec, parse_block(block, spec.stride))
@@ -267,7 +270,10 @@ def clear_mask(
     )
     cube = understood.cube
     job = ClearJob(
-        _grid(cube, understood.times.size, 0, None, None), understood.rule, understood.scaling, understood.times.size
+        _grid(cube, understood.times.size, 0, None, None),
+        understood.rule,
+        understood.scaling,
+        understood.times.size,
     )
     template = cube.template
     out = template.copy(data=_run(job, understood)["clear"]).rename("clear")
@@ -385,7 +391,7 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
         # A model that stands for another, as "auto" does, names it in its settings.
         "cloudfree_model": dict(job.model.spec.settings).get("model", job.model.spec.name),
         "cloudfree_mask": understood.rule.label,
-        "cloudfree_version": _version(),
+        "cloudfree_version": __version__,
     }
     if job.window is not None:
         told["cloudfree_window_days"] = list(job.window)
@@ -424,19 +430,16 @@ def _kept(array: xr.DataArray) -> dict[str, Any]:
     return {k: array.encoding[k] for k in _KEPT_ENCODING if k in array.encoding}
 
 
-def _version() -> str:
-    from xr_cloudfree import __version__
-
-    return __version__
-
-
 _LAYER_ATTRS: dict[str, dict[str, Any]] = {
     "filled": {
         "long_name": "where the value comes from",
         "flag_values": np.array([NOT_FILLED, OBSERVED, FILLED], np.uint8),
         "flag_meanings": "not_filled observed filled",
     },
-    "n_clear": {"long_name": "number of clear observations in the window, the target's own included", "units": "1"},
+    "n_clear": {
+        "long_name": "number of clear observations in the window, the target's own included",
+        "units": "1",
+    },
     # No units attribute of days: xarray would read the numbers back as time differences.
     "days_to_clear": {"long_name": "signed days from the target date to the nearest clear observation"},
     "source_time": {"long_name": "observation that weighs at least one half"},

@@ -44,8 +44,9 @@ class Summary:
         )
         bars = ""
         if self.shares is not None:
+            width = max(2, 480 // len(self.shares))
             parts = "".join(
-                f"<div title='{day}: {share:.0%} clear' style='display:inline-block;width:{max(2, 480 // len(self.shares))}px;"
+                f"<div title='{day}: {share:.0%} clear' style='display:inline-block;width:{width}px;"
                 f"height:{max(1, round(40 * share))}px;background:#3b82c4;margin-right:1px'></div>"
                 for day, share in zip(self.dates, self.shares, strict=True)
             )
@@ -76,6 +77,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     except CloudfreeError as error:
         return Summary(title, (("not usable", str(error)),))
     order = np.sort(times)
+    no_crs = "no CRS (open the file with decode_coords='all')"
     bands = ", ".join(
         name if role in (None, name) else f"{name} ({role})"
         for name, role in zip(cube.bands, cube.roles, strict=True)
@@ -83,7 +85,10 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     lines = [
         ("bands", bands),
         ("sensor", cube.sensor or "not told by names"),
-        ("grid", f"{cube.shape[0]} x {cube.shape[1]} pixels, {cube.crs or 'no CRS (open with decode_coords=' + repr('all') + ')'}"),
+        (
+            "grid",
+            f"{cube.shape[0]} x {cube.shape[1]} pixels, {cube.crs or no_crs}",
+        ),
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:

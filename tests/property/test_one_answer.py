@@ -13,6 +13,8 @@ from tests.cubes import CLASSICAL, make_cube
 from tests.property.models import MODELS
 
 SIZES = {"time": 7, "band": 3, "y": 53, "x": 61}
+
+
 @st.composite
 def chunkings(draw):
     """Chunks of any kind, also uneven ones."""
@@ -84,10 +86,17 @@ def test_distributed_changes_nothing():
     da, clear = make_cube()
     eager = xr_cloudfree.fill(da, None, clear=clear, model="regress", layers="all")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
         distributed.Client(cluster),
     ):
-        same(eager, xr_cloudfree.fill(da.chunk(time=2, y=20, x=20), clear=clear, model="regress", layers="all").compute())
+        same(
+            eager,
+            xr_cloudfree.fill(
+                da.chunk(time=2, y=20, x=20), clear=clear, model="regress", layers="all"
+            ).compute(),
+        )
 
 
 def test_nothing_is_computed_when_built_and_once_when_computed():

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api
 from xr_cloudfree.accuracy import metrics
-from xr_cloudfree.accuracy.simulate import MIN_CLEAR, TRACKS, Case, Track, make_cases, real_masks, target_frames
+from xr_cloudfree.accuracy.simulate import (
+    MIN_CLEAR,
+    TRACKS,
+    Case,
+    Track,
+    make_cases,
+    real_masks,
+    target_frames,
+)
 from xr_cloudfree.cube.dates import Times
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.engine.blocks import stack
@@ -110,7 +118,9 @@ def evaluate(
         for case in make_cases(values, seen, times, track, limit=frames, seed=seed):
             day = times[case.frame]
             for model in made:
-                rows.append({"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)})
+                rows.append(
+                    {"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)}
+                )
     table = pd.DataFrame(rows)
     if detail:
         return table.set_index(["track", "model", "date"])
@@ -124,7 +134,7 @@ def _window(
     obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], Times, tuple[str, ...]]:
     """Reflectance, clear mask and dates of the cube's middle, in the order of time, and the bands' names."""
-    import dask
+    from dask.base import compute
 
     understood = api.read(obj, **reading)
     cube = understood.cube
@@ -133,21 +143,31 @@ def _window(
     for dim, length in zip(("y", "x"), cube.shape, strict=True):
         first = max((length - size) // 2, 0)
         middle[dim] = slice(first, first + size)
-    clear = api.clear_mask(obj, **reading).rename({name: role for role, name in cube.dims.items() if role != "band"})
+    clear = api.clear_mask(obj, **reading).rename(
+        {name: role for role, name in cube.dims.items() if role != "band"}
+    )
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
-    clear, *stored = dask.compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
+    clear, *stored = compute(
+        clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
     values = to_reflectance(stack([array.to_numpy() for array in stored]), understood.scaling)
     return values[order], clear.to_numpy()[order], understood.times[order], cube.bands
 
 
 def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, ...]) -> dict[str, float]:
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
-    cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
+    cube = xr.DataArray(
+        case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)}
+    )
     clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
     spread = "uncertainty" in model.spec.layers
     start = clock.perf_counter()
     done = api.fill(
-        cube, times[case.target], model=model, clear=clear, scale=1.0, layers=["filled", *["uncertainty"] * spread]
+        cube,
+        times[case.target],
+        model=model,
+        clear=clear,
+        scale=1.0,
+        layers=["filled", *["uncertainty"] * spread],
     )
     seconds = clock.perf_counter() - start
     image = done["reflectance"].to_numpy()
@@ -164,9 +184,13 @@ def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, .
         "RMSE": metrics.rmse(image, truth, where),
         "PSNR": metrics.psnr(image, truth, where),
         "SAM": metrics.sam(image, truth, where),
-        "SSIM": metrics.ssim(np.nan_to_num(whole), np.nan_to_num(backdrop), where, metrics.data_range(truth, where)),
+        "SSIM": metrics.ssim(
+            np.nan_to_num(whole), np.nan_to_num(backdrop), where, metrics.data_range(truth, where)
+        ),
         "seconds": seconds,
     }
     if spread:
-        score["coverage90"] = metrics.interval_coverage(image, truth, done["uncertainty"].to_numpy(), where)[0]
+        score["coverage90"] = metrics.interval_coverage(image, truth, done["uncertainty"].to_numpy(), where)[
+            0
+        ]
     return score

@@ -34,7 +34,9 @@ def run_now(job: BlockJob, bands: Sequence[Array], quality: Array) -> dict[str, 
     for box in job.grid.blocks():
         window, quality_window = job.windows(box)
         done = job.run(
-            box, [array[(dates, ..., *window.slices)] for array in bands], quality[(dates, *quality_window.slices)]
+            box,
+            [array[(dates, ..., *window.slices)] for array in bands],
+            quality[(dates, *quality_window.slices)],
         )
         for o, array in zip(job.outputs, done, strict=True):
             out[o.name][(..., *box.slices)] = array

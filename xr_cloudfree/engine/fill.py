@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.screen import suspect
 from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
 from xr_cloudfree.tiling.stitching import stitch
+
+T = TypeVar("T", bound=np.generic)
 
 NOT_FILLED, OBSERVED, FILLED = 0, 1, 2
 # What the kernels are compiled for; any other type is made float32 first.
@@ -207,9 +210,7 @@ def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Arr
         if name == "suspect":
             made.append(np.zeros(box.shape, bool) if haze is None else haze[inner])
         elif name == "snow":
-            made.append(
-                (scene.seen.snow[own][inner] & observed) if own >= 0 else np.zeros(box.shape, bool)
-            )
+            made.append((scene.seen.snow[own][inner] & observed) if own >= 0 else np.zeros(box.shape, bool))
         else:
             made.append(getattr(layers, name)())
     return tuple(made)
@@ -263,14 +264,20 @@ def _check_prediction(name: str, obs: Observations, prediction: Prediction) -> N
 def _suspect(
     job: FillJob, scene: _Scene, order: NDArray[np.intp], offsets: NDArray[np.float64], target: int
 ) -> NDArray[np.bool_]:
+    """Suspect pixels of the target in the whole window: `screen` takes them from the neighbours' view as well."""
     dates = as_slice(order)
+    clear = scene.clear[dates]
     reflectance = scaling.to_reflectance(scene.values[dates], job.scaling)
-    obs = Observations(reflectance, scene.clear[dates], offsets, target, roles=job.roles)
-    return suspect(obs) & scene.clear[dates][target]
+    return suspect(Observations(reflectance, clear, offsets, target, roles=job.roles))
 
 
 def _restore(
-    image: Array, job: FillJob, scene: _Scene, own: int, inner: tuple[slice, slice], haze: NDArray[np.bool_] | None
+    image: Array,
+    job: FillJob,
+    scene: _Scene,
+    own: int,
+    inner: tuple[slice, slice],
+    haze: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
     """Put the target's own clear values back, bit for bit; where all bands of a pixel are, it counts as observed."""
     values = scene.stored[own][(slice(None), *inner)]
@@ -318,7 +325,7 @@ class _Layers:
         return flag.astype(np.uint8)
 
     def n_clear(self) -> Array:
-        return self.clear.sum(axis=0, dtype=np.uint16)
+        return np.asarray(self.clear.sum(axis=0, dtype=np.uint16))
 
     def days_to_clear(self) -> Array:
         days = np.full(self.known.shape, np.nan, np.float32)
@@ -361,7 +368,7 @@ def _for_kernels(values: Array) -> Array:
     return values.astype(np.float32)
 
 
-def _cut(array: Array, extent: Box, window: Box) -> Array:
+def _cut(array: NDArray[T], extent: Box, window: Box) -> NDArray[T]:
     """A tile from the window; what lies beyond the cube mirrors what lies inside."""
     inside = extent.clip(window)
     part = array[(..., *inside.within(window))]

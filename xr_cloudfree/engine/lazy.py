@@ -20,6 +20,7 @@ from xr_cloudfree.tiling.grid import Box
 
 if TYPE_CHECKING:
     import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ def _run(index: NDArray[np.intp]) -> Any:
     return index
 
 
-def _plan(
-    array: da.Array, dates: NDArray[np.intp], window: Box
-) -> tuple[_Assembly, list[tuple[Any, ...]]]:
+def _plan(array: da.Array, dates: NDArray[np.intp], window: Box) -> tuple[_Assembly, list[tuple[Any, ...]]]:
     """The assembly of a window of a source array, and the keys of the chunks that it takes."""
     axes = [dates, *(np.arange(n) for n in array.shape[1:-2])]
     axes += [np.arange(window.y0, window.y1), np.arange(window.x0, window.x1)]
@@ -104,7 +103,6 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
     dict of dask.array.Array
         The outputs by name.
     """
-    import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
@@ -124,9 +122,9 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
         zeros = (0,) * (len(lead) + len(outputs[0].dims) - 2) if single else ()
         task = _BlockTask(job, box, tuple(assembly for assembly, _ in plans))
         tasks[(name, *zeros, *position)] = (task, *(keys for _, keys in plans))
-    graph = HighLevelGraph.from_collections(name, tasks, dependencies=sources)
+    graph = HighLevelGraph.from_collections(name, tasks, dependencies=sources)  # type: ignore[arg-type]
     if single:
-        return {outputs[0].name: _array(graph, name, job, outputs[0], da)}
+        return {outputs[0].name: _array(graph, name, job, outputs[0])}
     layers, dependencies = dict(graph.layers), dict(graph.dependencies)
     for i, output in enumerate(outputs):
         own = f"cloudfree-{output.name}-{token}"
@@ -137,7 +135,7 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
         dependencies[own] = {name}
     graph = HighLevelGraph(layers, dependencies)
     return {
-        output.name: _array(graph, f"cloudfree-{output.name}-{token}", job, output, da) for output in outputs
+        output.name: _array(graph, f"cloudfree-{output.name}-{token}", job, output) for output in outputs
     }
 
 
@@ -149,6 +147,8 @@ class _Take:
         return done[self.which]
 
 
-def _array(graph: Any, name: str, job: BlockJob, output: Output, da: Any) -> da.Array:
+def _array(graph: HighLevelGraph, name: str, job: BlockJob, output: Output) -> da.Array:
+    import dask.array as da
+
     whole = tuple((n,) for n in job.lead + tuple(job.sizes[d] for d in output.dims[:-2]))
     return da.Array(graph, name, chunks=whole + job.grid.chunks, dtype=output.dtype)

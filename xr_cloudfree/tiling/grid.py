@@ -141,9 +141,7 @@ class TileGrid:
             max(e.x1 for e in extents),
         ).clip(self.cube)
 
-    def _cored(
-        self, start: int, stop: int, size: int
-    ) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
+    def _cored(self, start: int, stop: int, size: int) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
         """Tiles along one axis whose cores are kept; extents may reach beyond the cube and are padded there."""
         assert self.tile is not None and self.stride is not None
         halo = (self.tile - self.stride) // 2
