@@ -7,6 +7,7 @@ pixel). Nothing is drawn by chance, and sums run in a fixed order, so that a win
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ ODD_SPREADS = 8.0
 # The least spread, in reflectance: residuals below the noise of the sensors are no reason to reject a pixel.
 LEAST_SPREAD = 0.002
 MAX_FIT = 8192
+# Multiplications that BLAS does on one thread. With more it starts threads of its own, which fight with those of
+# a scheduler and may add in another order.
+ONE_THREAD = 1 << 18
 
 
 def spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -73,6 +77,34 @@ def ground_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> 
     return np.asarray(np.square(np.clip(1 - np.square(distance), 0, None)))
 
 
+def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Matrix product in parts so small that none is worth a thread; the order of the sums is fixed.
+
+    Parameters
+    ----------
+    a : ndarray, shape (m, k)
+        Left.
+    b : ndarray, shape (k, n)
+        Right.
+
+    Returns
+    -------
+    ndarray, shape (m, n)
+        ``a @ b``.
+    """
+    (m, k), n = a.shape, b.shape[1]
+    out = np.zeros((m, n), np.result_type(a, b))
+    if k > n:
+        step = max(1, ONE_THREAD // (m * n))
+        for i in range(0, k, step):
+            out += a[:, i : i + step] @ b[i : i + step]
+    else:
+        step = max(1, ONE_THREAD // (m * k))
+        for i in range(0, n, step):
+            out[:, i : i + step] = a @ b[:, i : i + step]
+    return out
+
+
 @dataclass(frozen=True, eq=False)
 class Fit:
     """A ridge regression, bounded to what it was fitted on.
@@ -110,7 +142,7 @@ class Fit:
         """Values of all pixels, shape (band, pixel), from features of shape (feature, pixel)."""
         standard = (features - self.centre[:, None]) / self.width[:, None]
         np.clip(standard, -REACH, REACH, out=standard)
-        values = self.slope @ standard + self.level[:, None]
+        values = product(self.slope, standard) + self.level[:, None]
         return np.asarray(np.clip(values, self.low[:, None], self.high[:, None]))
 
 
@@ -156,8 +188,8 @@ def fit(
     weight = ground_weight(start, spread(start))
     for penalty in np.geomspace(1, 1e-2, 5):
         weighted = x * weight
-        slope = _solve(weighted @ x.T, weighted @ y.T, float(penalty))
-        residual = y - slope.T @ x
+        slope = _solve(product(weighted, x.T), product(weighted, y.T), float(penalty))
+        residual = y - product(slope.T, x)
         weight = ground_weight(residual, spread(residual))
 
     fold = _folds(pixels, shape)
@@ -165,8 +197,8 @@ def fit(
     for k in range(FOLDS):
         part = fold == k
         weighted = x[:, part] * weight[part]
-        grams.append(weighted @ x[:, part].T)
-        moments.append(weighted @ y[:, part].T)
+        grams.append(product(weighted, x[:, part].T))
+        moments.append(product(weighted, y[:, part].T))
     gram, moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
     best, held_out, chosen = np.inf, y, PENALTIES[-1]
     for penalty in PENALTIES:
@@ -174,7 +206,7 @@ def fit(
         for k in range(FOLDS):
             part = fold == k
             slope = _solve(gram - grams[k], moment - moments[k], penalty)
-            left[:, part] = y[:, part] - slope.T @ x[:, part]
+            left[:, part] = y[:, part] - product(slope.T, x[:, part])
         error = float((weight * np.square(left)).sum())
         if error < best:
             best, held_out, chosen = error, left, penalty
@@ -182,7 +214,7 @@ def fit(
     fitted = y - held_out
     proved = (weight * y * fitted).sum(axis=1) / np.maximum((weight * np.square(fitted)).sum(axis=1), 1e-12)
     slope = _solve(gram, moment, chosen) * np.clip(proved, 0, 1)
-    residual = y - slope.T @ x
+    residual = y - product(slope.T, x)
     used = y[:, weight > 0.1]
     low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
     f4 = np.float32
