@@ -79,8 +79,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     order = np.sort(times)
     no_crs = "no CRS (open the file with decode_coords='all')"
     bands = ", ".join(
-        name if role in (None, name) else f"{name} ({role})"
-        for name, role in zip(cube.bands, cube.roles, strict=True)
+        name if role in (None, name) else f"{name} ({role})" for name, role in zip(cube.bands, cube.roles, strict=True)
     )
     lines = [
         ("bands", bands),
@@ -98,10 +97,12 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     except CloudfreeError as error:
         return Summary(title, (*lines, ("not usable", str(error))))
     lines += [("mask", understood.rule.label), ("values", understood.scaling.source)]
+    used = {*cube.bands, cube.name, understood.quality.name}
+    left = [str(name) for name in obj.data_vars if name not in used] if isinstance(obj, xr.Dataset) else []
+    if left:
+        lines.append(("not used", ", ".join(left) + " (to take one as the mask: mask=name)"))
     if any(source.chunks is not None for source in (*cube.arrays, understood.quality)):
-        lines.append(
-            ("clear", "the cube is lazy; compute it with .cloudfree.clear_mask().mean(('y', 'x')).compute()")
-        )
+        lines.append(("clear", "the cube is lazy; compute it with .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
         return Summary(title, tuple(lines))
     by_time = clear_mask(obj).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
     return Summary(

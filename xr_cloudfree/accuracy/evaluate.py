@@ -29,6 +29,8 @@ from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 
+# A band that does not vary has no structure to compare; the noise of a sensor is about this much.
+LEAST_RANGE = 1e-3
 COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90", "seconds")
 
 
@@ -118,9 +120,7 @@ def evaluate(
         for case in make_cases(values, seen, times, track, limit=frames, seed=seed):
             day = times[case.frame]
             for model in made:
-                rows.append(
-                    {"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)}
-                )
+                rows.append({"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)})
     table = pd.DataFrame(rows)
     if detail:
         return table.set_index(["track", "model", "date"])
@@ -143,21 +143,16 @@ def _window(
     for dim, length in zip(("y", "x"), cube.shape, strict=True):
         first = max((length - size) // 2, 0)
         middle[dim] = slice(first, first + size)
-    clear = api.clear_mask(obj, **reading).rename(
-        {name: role for role, name in cube.dims.items() if role != "band"}
-    )
+    clear = api.clear_mask(obj, **reading).rename({name: role for role, name in cube.dims.items() if role != "band"})
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
-    clear, *stored = compute(
-        clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
+    clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
     values = to_reflectance(stack([array.to_numpy() for array in stored]), understood.scaling)
     return values[order], clear.to_numpy()[order], understood.times[order], cube.bands
 
 
 def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, ...]) -> dict[str, float]:
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
-    cube = xr.DataArray(
-        case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)}
-    )
+    cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
     clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
     spread = "uncertainty" in model.spec.layers
     start = clock.perf_counter()
@@ -185,12 +180,13 @@ def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, .
         "PSNR": metrics.psnr(image, truth, where),
         "SAM": metrics.sam(image, truth, where),
         "SSIM": metrics.ssim(
-            np.nan_to_num(whole), np.nan_to_num(backdrop), where, metrics.data_range(truth, where)
+            np.nan_to_num(whole),
+            np.nan_to_num(backdrop),
+            where,
+            np.maximum(metrics.data_range(truth, where), LEAST_RANGE),
         ),
         "seconds": seconds,
     }
     if spread:
-        score["coverage90"] = metrics.interval_coverage(image, truth, done["uncertainty"].to_numpy(), where)[
-            0
-        ]
+        score["coverage90"] = metrics.interval_coverage(image, truth, done["uncertainty"].to_numpy(), where)[0]
     return score

@@ -1,0 +1,37 @@
+"""The accessor forwards, and says what it understood."""
+
+import pytest
+import xarray as xr
+
+import xr_cloudfree
+from tests.cubes import as_dataset, make_cube
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return xr.open_zarr("data/s2_portugal.zarr", decode_coords="all").load()
+
+
+def test_it_forwards(sample):
+    xr.testing.assert_identical(
+        sample.cloudfree.fill("2021-07-23", model="linear"), xr_cloudfree.fill(sample, "2021-07-23", model="linear")
+    )
+    xr.testing.assert_identical(sample.cloudfree.clear_mask(dilate=1), xr_cloudfree.clear_mask(sample, dilate=1))
+    assert sample.cloudfree.fill.__doc__ == xr_cloudfree.fill.__doc__
+
+
+def test_the_repr_says_what_was_understood(sample):
+    text = repr(sample.cloudfree)
+    for part in ("B8A (nir08)", "sentinel-2", "EPSG:4326", "128 x 128", "cloud_mask", "2021-07-23  35%", "scl"):
+        assert part in text
+    page = sample.cloudfree._repr_html_()
+    assert "<table>" in page and "2021-07-23: 35% clear" in page
+
+
+def test_the_repr_never_fails_and_never_computes():
+    da, clear = make_cube()
+    assert "pass" in repr(da.cloudfree) or "clear=" in repr(da.cloudfree)
+    assert "not usable" in repr(da.isel(time=0).cloudfree)
+    assert "not usable" in repr(as_dataset(da, clear).drop_vars("time").cloudfree)
+    lazy = as_dataset(da, clear).chunk(y=10)
+    assert "SCL" in repr(lazy.cloudfree) and "lazy" in repr(lazy.cloudfree)
