@@ -7,8 +7,9 @@ MAKEFLAGS += --no-builtin-rules
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
-# A folder of image time series on which `make accuracy` measures.
-DATA ?= data
+# What `make accuracy` measures on: a folder of image time series, and a single one.
+DATA ?=
+SAMPLE ?=
 
 # A Python that runs, is new enough and can make environments. A name alone proves nothing: version managers put
 # names on the path that fail when called.
@@ -54,10 +55,12 @@ docs: $(VENV)/.docs  ## make the documentation in docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
 bench: $(VENV)/.bench  ## measure speed beside other packages
-	$(PY) -m benchmarks
+	$(PY) -m benchmarks.kernels
+	$(PY) -m benchmarks.end_to_end
+	$(PY) -m benchmarks.memory
 
-accuracy: $(VENV)/.test  ## measure accuracy on the series in DATA=folder
-	$(PY) -m benchmarks.accuracy $(DATA)
+accuracy: $(VENV)/.test  ## measure accuracy on the series DATA=folder and SAMPLE=file, write docs/accuracy.md
+	$(PY) -m benchmarks.accuracy --data "$(DATA)" --sample "$(SAMPLE)"
 
 coverage: $(VENV)/.test  ## run the tests and say which lines they reach
 	$(PY) -m pytest --cov --cov-report=term-missing:skip-covered
