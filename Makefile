@@ -60,7 +60,7 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.memory
 
 accuracy: $(VENV)/.test  ## measure accuracy on the series DATA=folder and SAMPLE=file, write docs/accuracy.md
-	$(PY) -m benchmarks.accuracy --data "$(DATA)" --sample "$(SAMPLE)"
+	$(PY) benchmarks/accuracy.py --data "$(DATA)" --sample "$(SAMPLE)"
 
 coverage: $(VENV)/.test  ## run the tests and say which lines they reach
 	$(PY) -m pytest --cov --cov-report=term-missing:skip-covered
