@@ -319,3 +319,13 @@ def test_a_cube_of_a_billion_pixels_a_side_is_refused_before_anything_is_made():
     )
     with pytest.raises(errors.SizeError, match="blocks"):
         xr_cloudfree.fill(huge, clear=clear)
+
+
+def test_auto_is_linear_where_regress_could_learn_nothing(cube):
+    da, clear = cube
+    between = xr_cloudfree.fill(da, "2021-06-15", clear=clear)
+    assert between.attrs["cloudfree_model"] == "linear"
+    regress = xr_cloudfree.fill(da, "2021-06-15", clear=clear, model="regress")
+    np.testing.assert_allclose(between, regress, atol=1e-6)
+    assert xr_cloudfree.fill(da, TARGET, clear=clear).attrs["cloudfree_model"] == "regress"
+    assert "uncertainty" in xr_cloudfree.fill(da, "2021-06-15", clear=clear, layers="all")

@@ -6,6 +6,7 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models
+from xr_cloudfree.models.registry import create as create_model
 from xr_cloudfree.version import __version__
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "CloudfreeDataset",
     "__version__",
     "clear_mask",
+    "create_model",
     "evaluate",
     "fill",
     "list_models",

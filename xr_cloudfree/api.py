@@ -20,6 +20,7 @@ from xr_cloudfree.engine.eager import run_now
 from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED, FillJob
 from xr_cloudfree.errors import OptionTypeError, SizeError
 from xr_cloudfree.models import registry
+from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import COMMON_LAYERS, parse_block, parse_layers
@@ -122,7 +123,8 @@ def fill(
         The target date or dates, ISO 8601, UTC. A date without a time means that day's observation if there is one.
         None means every date of the cube.
     model : str or FillModel
-        ``"auto"`` or a name from `list_models`, or an object that follows the `FillModel` protocol.
+        ``"auto"`` or a name from `list_models`, or an object that follows the `FillModel` protocol. ``"auto"`` is
+        ``"regress"`` if a target date was observed, else ``"linear"``; the output's attributes name what was used.
     clear : DataArray of bool or str, optional
         True = clear. On the cube's grid, or on a coarser one that nests exactly.
     mask : DataArray or str, optional
@@ -178,7 +180,6 @@ def fill(
     {'band': 4, 'y': 64, 'x': 64}
     """
     made = registry.create(model)
-    spec = made.spec
     understood = read(
         obj,
         clear=clear,
@@ -197,16 +198,17 @@ def fill(
         raise OptionTypeError(f"screen is {screen!r}", "True or False", "screen=True")
     cube, times, rule = understood.cube, understood.times, understood.rule
     targets = parse_targets(date, times)
+    tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
+    offered = COMMON_LAYERS + made.spec.layers + (("snow",) if tells_snow else ())
+    wanted = parse_layers(layers, offered, made.spec.name)
+    chosen = made.choose(observed=max(targets.own) >= 0, layers=wanted) if isinstance(made, Auto) else made
+    spec = chosen.spec
     told = parse_window(window)
     days = told or parse_window(spec.window_days)
     check_reach(times, targets, days, told is not None)
-    tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
-    offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
-    wanted = parse_layers(layers, offered, spec.name)
-
     grid = _grid(cube, times.size, len(targets.own), spec, parse_block(block, spec.stride))
     job = FillJob(
-        model=made,
+        model=chosen,
         grid=grid,
         rule=rule,
         scaling=understood.scaling,
@@ -387,9 +389,8 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
                 if c.dims == ("time",) and name != "time":
                     coords[name] = c.variable.isel(time=list(targets.own))
     back = {role: name for role, name in cube.dims.items() if role != name}
-    told = {
-        # A model that stands for another, as "auto" does, names it in its settings.
-        "cloudfree_model": dict(job.model.spec.settings).get("model", job.model.spec.name),
+    told: dict[str, Any] = {
+        "cloudfree_model": job.model.spec.name,
         "cloudfree_mask": understood.rule.label,
         "cloudfree_version": __version__,
     }
