@@ -10,6 +10,8 @@ import pytest
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 
+import xr_cloudfree  # noqa: F401  (registers .cloudfree)
+
 DATA = Path(__file__).resolve().parents[1] / "data"
 
 
@@ -37,6 +39,8 @@ def test_cube_opens_with_its_grid_and_units(
     assert [str(band) for band in cube["band"].values] == bands
     assert cube.rio.crs is not None
     assert cube.rio.crs.to_epsg() == epsg
+    # The repr names the CRS in a word, also where it has no code.
+    assert ("EPSG:4326" if epsg else "pixels, Albers\n") in repr(cube.cloudfree)
     # The transform that travels with the CRS agrees with the coordinates, which are those of pixel centres.
     stated = [float(n) for n in cube["spatial_ref"].attrs["GeoTransform"].split()]
     np.testing.assert_allclose(cube["x"][:2], stated[0] + stated[1] * np.array([0.5, 1.5]), rtol=0, atol=1e-7)

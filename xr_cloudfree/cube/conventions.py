@@ -76,7 +76,9 @@ def common_names(bands: Sequence[str], sensor: str | None = None) -> tuple[str |
         landsat = _LANDSAT_OLI if "SR_B6" in upper or sensor == "landsat-8" else _LANDSAT_TM
         table.update({name.lower(): common for name, common in landsat.items()})
     if "B1" in upper or "B2" in upper:
-        table.update({f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table})
+        table.update(
+            {f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table}
+        )
     return tuple(table.get(band.lower()) for band in bands)
 
 
@@ -144,7 +146,11 @@ class Cube:
         import rioxarray  # noqa: F401  registers .rio
 
         found = self.arrays[0].rio.crs
-        return None if found is None else str(found.to_string())
+        if found is None:
+            return None
+        text = str(found.to_string())
+        # Without a code it is WKT, of which the name is enough for people.
+        return text.split('"')[1] if '"' in text else text
 
 
 def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
@@ -195,7 +201,8 @@ def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
     found = {
         str(name): variable
         for name, variable in ds.data_vars.items()
-        if any(d in variable.dims for d in DIM_NAMES["band"]) and any(d in variable.dims for d in DIM_NAMES["time"])
+        if any(d in variable.dims for d in DIM_NAMES["band"])
+        and any(d in variable.dims for d in DIM_NAMES["time"])
     }
     if len(found) > 1 and "reflectance" in found:
         return found["reflectance"]
@@ -242,9 +249,7 @@ def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, d
     return renamed.transpose(*needed), dims
 
 
-def _from_array(
-    array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str]
-) -> Cube:
+def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
     cube, dims = _rename(array, ("time", "band", "y", "x"))
     if "band" in cube.coords:
         labels = [str(label) for label in cube["band"].to_numpy()]
