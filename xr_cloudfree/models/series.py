@@ -18,6 +18,8 @@ MAX_DATES, MAX_FEATURES, LEAST_SHARE = 16, 128, 0.5
 CONTEXT = 5
 # Days after which the error of an interpolation that spans no time at all would be as large as its noise.
 NOISE_DAYS = 5.0
+# Two dates beside the target show less than all that can happen between them: found on hidden frames.
+UNSEEN = 1.2
 Z90 = 1.645
 
 
@@ -123,7 +125,7 @@ class Series:
         rate = np.concatenate(ratios, axis=1)
         if not rate.shape[1]:
             return np.full(self.bands.shape[1:], np.nan, np.float32)
-        width = np.quantile(rate, 0.9, axis=1) / Z90
+        width = UNSEEN * np.quantile(rate, 0.9, axis=1) / Z90
         walk = _walk(self._days(self.before), self._days(self.after), np.zeros(len(pixel)))
         return np.asarray(width[:, None] * np.sqrt(walk + NOISE_DAYS), np.float32)
 
