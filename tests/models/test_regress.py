@@ -205,11 +205,16 @@ def test_thinning_is_even_and_the_same_every_time():
     assert (thin == fitting.thin(pixels, (256, 256))).all()
 
 
-def test_auto_says_which_model_it_is_and_is_it(blob):
-    obs = hide(land(), blob)
-    assert Auto().spec.name == "auto"
-    assert dict(Auto().spec.settings)["model"] == Regress().spec.name
-    assert (Auto().predict([obs])[0].bands == Regress().predict([obs])[0].bands).all()
+def test_auto_answers_as_regress_whatever_it_chooses(blob):
+    bands = land()
+    observed = hide(bands, blob)
+    kept = np.arange(len(DAYS)) != TARGET
+    unobserved = Observations(bands[kept], np.ones((kept.sum(), *SHAPE), bool), DAYS[kept], -1)
+    for obs in (observed, unobserved):
+        chosen = Auto().choose(observed=obs.target >= 0, layers=())
+        expected = Regress().predict([obs])[0].bands
+        assert (chosen.predict([obs])[0].bands == expected).all()
+        assert (Auto().predict([obs])[0].bands == expected).all()
 
 
 def test_screen_finds_thin_cloud_and_leaves_clear_ground(blob):

@@ -154,9 +154,7 @@ def _weight(
     return np.divide(at - first, span, out=np.zeros_like(span), where=span != 0)
 
 
-def _walk(
-    left: NDArray[np.float64], right: NDArray[np.float64], at: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _walk(left: NDArray[np.float64], right: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
     """Variance, in days, of a random walk that is known on `left` and `right`, or on one of them."""
     back, ahead = np.abs(at - left), np.abs(right - at)
     total = back + ahead
