@@ -370,7 +370,8 @@ come from how well the dates around the target predict each other.
   composites that someone else has made cloud-free, and one has seven dates. The intervals over places are
   wide for that reason.
 - The constants of `regress` were chosen on these training series, by coarse steps (see
-  {{doc}}`experiments`); the sample cube was not used for that.
+  {{doc}}`experiments`). They have seen these places, so other places will show somewhat less. The sample cube
+  set none of them; it was looked at when the last step, the shrinkage of slopes, was judged.
 - Truth is what the sensor measured. It holds the haze of its own day, and the noise of two sensors and their
   atmospheric correction.
 - The haze is simulated, grey and brighter than the ground. Shadows and wider rims were tried apart (see
