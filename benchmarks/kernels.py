@@ -40,9 +40,7 @@ def work(edge: int, seed: int = 0) -> Observations:
     shape = (DATES, BANDS, edge, edge)
     values = rng.standard_normal(shape, np.float32) * np.float32(60)
     values += rng.uniform(200, 4000, (1, *shape[1:])).astype(np.float32)
-    values += (rng.normal(size=(DATES, 1, edge, edge)) * rng.uniform(20, 500, (1, *shape[1:]))).astype(
-        np.float32
-    )
+    values += (rng.normal(size=(DATES, 1, edge, edge)) * rng.uniform(20, 500, (1, *shape[1:]))).astype(np.float32)
     missed = rng.random((DATES, 1, edge, edge)) < 0.07
     values += np.where(missed, rng.uniform(500, 4000, missed.shape), 0).astype(np.float32)
     bands = np.clip(np.rint(values), 0, 65535).astype(np.uint16)
@@ -102,9 +100,7 @@ def lines(obs: Observations) -> list[Row]:
     small = _part(obs, 64)
 
     def interpolate() -> Any:
-        cube = xarray.DataArray(
-            _nan(small), dims=("time", "band", "y", "x"), coords={"time": small.day_offset}
-        )
+        cube = xarray.DataArray(_nan(small), dims=("time", "band", "y", "x"), coords={"time": small.day_offset})
         return cube.interpolate_na("time", use_coordinate=True)
 
     rows.append(Row("linear", "xarray interpolate_na, all dates", rate(interpolate, 64**2, 1)))

@@ -206,9 +206,7 @@ def test_uncertainty_holds_on_a_real_cube(portugal: xr.Dataset) -> None:
     inside = []
     for i in np.flatnonzero(clear.mean(axis=(1, 2)) > 0.95)[1:-1]:
         others = np.arange(len(days)) != i
-        made = Linear(uncertainty=True).predict(
-            [Observations(bands[others], clear[others], days[others] - days[i])]
-        )[0]
+        made = Linear(uncertainty=True).predict([Observations(bands[others], clear[others], days[others] - days[i])])[0]
         assert made.uncertainty is not None
         hit = np.abs(made.bands - bands[i]) <= 1.645 * made.uncertainty
         inside.append(hit[:, clear[i] & np.isfinite(made.uncertainty).all(axis=0)])

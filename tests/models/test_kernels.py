@@ -162,9 +162,7 @@ def test_what_is_not_clear_never_reaches_an_answer(made: tuple[Any, Any], seed: 
     for form in FORMS:
         np.testing.assert_array_equal(form.median(bands, clear), form.median(other, clear))
         np.testing.assert_array_equal(form.mix(bands, clear, weights), form.mix(other, clear, weights))
-        np.testing.assert_array_equal(
-            form.geomedian(bands, clear, 1e-4, 60), form.geomedian(other, clear, 1e-4, 60)
-        )
+        np.testing.assert_array_equal(form.geomedian(bands, clear, 1e-4, 60), form.geomedian(other, clear, 1e-4, 60))
 
 
 @given(cubes, st.data())
@@ -280,9 +278,7 @@ def test_the_environment_switches_numba_off() -> None:
 
 
 def test_without_numba_numpy_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        sys.modules, "xr_cloudfree.models.kernels_numba", None
-    )  # as if it could not be imported
+    monkeypatch.setitem(sys.modules, "xr_cloudfree.models.kernels_numba", None)  # as if it could not be imported
     kernels._kernels.cache_clear()
     try:
         assert kernels._kernels() is kernels_numpy

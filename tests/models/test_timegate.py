@@ -44,9 +44,7 @@ def test_past_and_future_may_fade_differently() -> None:
 def test_a_quick_gate_is_the_nearest_date() -> None:
     bands = np.array([100, 200, 300, 400], np.uint16).reshape(4, 1, 1, 1)
     obs = Observations(bands, np.ones((4, 1, 1), bool), np.array([-9.0, -4.0, 3.0, 8.0]))
-    assert TimeGate(tau_past=0.1, tau_future=0.1).predict([obs])[0].bands.item() == pytest.approx(
-        300, abs=0.1
-    )
+    assert TimeGate(tau_past=0.1, tau_future=0.1).predict([obs])[0].bands.item() == pytest.approx(300, abs=0.1)
 
 
 def test_no_gate_closes_fully() -> None:

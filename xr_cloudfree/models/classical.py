@@ -129,9 +129,7 @@ class Linear:
         return prediction(obs, image, known, source, sigma)
 
 
-def _linear_uncertainty(
-    obs: Observations, bands: NDArray[np.generic], clear: NDArray[np.bool_]
-) -> NDArray[np.float32]:
+def _linear_uncertainty(obs: Observations, bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
     before, after, weight, _ = _neighbours(obs, clear)
     days = obs.day_offset.astype(np.float32)
     gap = days[after] - days[before]
@@ -307,9 +305,7 @@ class Harmonic:
         return (trust * weights).astype(np.float32)
 
 
-def _over_dates(
-    terms: NDArray[np.float64], factors: NDArray[np.float64] | None = None
-) -> NDArray[np.float64]:
+def _over_dates(terms: NDArray[np.float64], factors: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
     """Sum over dates, one after the other; ``sum(axis=0)`` may add in an order that depends on the shape."""
     total = np.zeros(terms.shape[1])
     for row, factor in zip(terms, np.ones(len(terms)) if factors is None else factors, strict=True):
@@ -317,9 +313,7 @@ def _over_dates(
     return total
 
 
-def _inverse(
-    trust: NDArray[np.float64], design: NDArray[np.float64], ridge: float
-) -> list[list[NDArray[np.float64]]]:
+def _inverse(trust: NDArray[np.float64], design: NDArray[np.float64], ridge: float) -> list[list[NDArray[np.float64]]]:
     """Inverse of each pixel's 3 x 3 normal matrix, by its cofactors."""
     one, cos, sin = design.T
     a, b, c = (_over_dates(trust, column) for column in (one, cos, sin))

@@ -150,9 +150,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
     return _kernels().median(bands, clear)  # type: ignore[no-any-return]
 
 
-def mix(
-    bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weighted sum over the clear dates, with the weights of each pixel shared by its bands.
 
     Parameters

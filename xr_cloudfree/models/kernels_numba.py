@@ -203,9 +203,7 @@ def _mix(bands: Any, clear: Any, weights: Any, out: Any) -> None:
                     total[p] += term if seen[p] else nothing
 
 
-def mix(
-    bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """See `kernels.mix`."""
     out = np.empty(bands.shape[1:], np.float32)
     _mix(bands, clear.view(np.uint8), weights, out)

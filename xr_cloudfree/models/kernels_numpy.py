@@ -66,9 +66,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
     return out
 
 
-def mix(
-    bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
     """See `kernels.mix`."""
     out = np.zeros(bands.shape[1:], np.float32)
     for values, seen, weight in zip(bands, clear, weights, strict=True):
@@ -121,9 +119,7 @@ def _geomedian(
         for new, old in zip(move, last_move, strict=True):
             along += new * (new - old)
             change += (new - old) * (new - old)
-        secant: NDArray[np.float32] = np.clip(
-            along / np.maximum(change, _TINY), np.float32(-8), np.float32(0.9)
-        )
+        secant: NDArray[np.float32] = np.clip(along / np.maximum(change, _TINY), np.float32(-8), np.float32(0.9))
         done = (step * step <= radius) | (age + 1 >= limit)
         plain = (spread > last_spread) | (age == 0) | (touching > 0)
         secant[plain | done] = 0
