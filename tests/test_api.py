@@ -148,6 +148,15 @@ def test_every_date_keeps_the_cube(cube):
     xr.testing.assert_equal(out.where(clear & da.notnull()), da.where(clear))
 
 
+def test_a_layer_wins_over_a_coordinate_of_its_name(cube):
+    da, clear = cube
+    told = da.assign_coords(suspect=("time", np.ones(da.sizes["time"], bool)))
+    out = xr_cloudfree.fill(told, clear=clear, model="linear", layers=["suspect"])
+    assert out["suspect"].dims == ("time", "y", "x") and "suspect" not in out.coords
+    # Where no layer is asked for the coordinate stays.
+    assert xr_cloudfree.fill(told, clear=clear, model="linear")["suspect"].dims == ("time",)
+
+
 @pytest.mark.parametrize(
     "date",
     [

@@ -388,6 +388,8 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
             for name, c in source.coords.items():
                 if c.dims == ("time",) and name != "time":
                     coords[name] = c.variable.isel(time=list(targets.own))
+    for output in job.outputs[1:]:
+        coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
     back = {role: name for role, name in cube.dims.items() if role != name}
     told: dict[str, Any] = {
         "cloudfree_model": job.model.spec.name,
