@@ -125,9 +125,7 @@ def judge(case: Case, prediction: Prediction, linear: Prediction) -> dict[str, f
     return values
 
 
-def measure(
-    found: list[Place], shapes: list[NDArray[np.bool_]], limit: int, seeds: Iterable[int]
-) -> Iterator[Score]:
+def measure(found: list[Place], shapes: list[NDArray[np.bool_]], limit: int, seeds: Iterable[int]) -> Iterator[Score]:
     """Every method on every case."""
     models: dict[str, FillModel] = {name: create(name) for name in NAMES}
     models[PLAIN] = PlainRegress()
@@ -229,17 +227,10 @@ def methods(scores: list[Score], track: str) -> str:
     chosen = [s for s in scores if s.track == track]
     rows = []
     for name in (*NAMES, PLAIN):
-        v = {
-            m: mean(chosen, name, m)
-            for m in ("mae", "rmse", "psnr", "sam", "ssim", "ssim1", "unknown", "seconds")
-        }
+        v = {m: mean(chosen, name, m) for m in ("mae", "rmse", "psnr", "sam", "ssim", "ssim1", "unknown", "seconds")}
         row = [name, f"{v['mae']:.4f}", f"{v['rmse']:.4f}", f"{v['psnr']:.2f}", f"{v['sam']:.2f}"]
-        rows.append(
-            [*row, f"{v['ssim']:.3f}", f"{v['ssim1']:.3f}", f"{v['unknown']:.1%}", f"{v['seconds']:.3f}"]
-        )
-    return table(
-        ["method", "MAE", "RMSE", "PSNR", "SAM (°)", "SSIM", "SSIM, range 1", "unknown", "seconds"], rows
-    )
+        rows.append([*row, f"{v['ssim']:.3f}", f"{v['ssim1']:.3f}", f"{v['unknown']:.1%}", f"{v['seconds']:.3f}"])
+    return table(["method", "MAE", "RMSE", "PSNR", "SAM (°)", "SSIM", "SSIM, range 1", "unknown", "seconds"], rows)
 
 
 def strata(scores: list[Score]) -> str:
@@ -283,9 +274,7 @@ def coverage(scores: list[Score]) -> str:
     for track in TRACKS:
         chosen = [s for s in scores if s.track == track]
         levels = [f"{mean(chosen, OURS, f'cover{level}'):.1%}" for level in ("50%", "80%", "90%", "95%")]
-        rows.append(
-            [track, *levels, f"{mean(chosen, OURS, 'width'):.3f}", f"{mean(chosen, OURS, 'crps'):.4f}"]
-        )
+        rows.append([track, *levels, f"{mean(chosen, OURS, 'width'):.3f}", f"{mean(chosen, OURS, 'crps'):.4f}"])
     return table(["track", "50 %", "80 %", "90 %", "95 %", "mean width of 90 %", "CRPS"], rows)
 
 
@@ -298,11 +287,7 @@ def losses(scores: list[Score]) -> str:
                 chosen = [s for s in scores if s.track == track and key(s) == name]
                 if chosen and (loss := gains(chosen).mean()) < -0.005:
                     lost.append(f"- {track}, {kind} {name}: {loss:+.2f} dB")
-    return (
-        "\n".join(lost) + "\n"
-        if lost
-        else "None: no place and no stratum of any track is lost in the mean.\n"
-    )
+    return "\n".join(lost) + "\n" if lost else "None: no place and no stratum of any track is lost in the mean.\n"
 
 
 PAGE = """# Accuracy
@@ -401,9 +386,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Hold-out on real series; writes a page with all tables.")
     parser.add_argument("--data", type=Path, required=True, help="folder with the training series (NetCDF)")
     parser.add_argument("--sample", type=Path, required=True, help="the sample cube (NetCDF)")
-    parser.add_argument(
-        "--frames", type=int, default=8, help="at most so many frames per place, track and seed"
-    )
+    parser.add_argument("--frames", type=int, default=8, help="at most so many frames per place, track and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="choices of frames and masks")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "docs" / "accuracy.md")
     options = parser.parse_args()
@@ -415,9 +398,7 @@ def main() -> None:
         psnr = {name: round(values["psnr"], 2) for name, values in score.values.items()}
         print(score.place, score.track, f"gap {score.gap:.0f}", psnr, flush=True)
     seeds = " ".join(map(str, options.seeds))
-    command = (
-        f"python benchmarks/accuracy.py --data DIR --sample FILE --frames {options.frames} --seeds {seeds}"
-    )
+    command = f"python benchmarks/accuracy.py --data DIR --sample FILE --frames {options.frames} --seeds {seeds}"
     options.out.write_text(page(scores, command, time.perf_counter() - start, os.cpu_count() or 1))
     print(summary(scores), losses(scores), sep="\n")
 

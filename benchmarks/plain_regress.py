@@ -20,9 +20,7 @@ RIDGE = 1e-6
 class PlainRegress:
     """Linear, plus a regression of its error on [linear, previous less next, 1], of all bands."""
 
-    spec = ModelSpec(
-        "plain regress", "linear, corrected by one plain fit over the scene", units="reflectance"
-    )
+    spec = ModelSpec("plain regress", "linear, corrected by one plain fit over the scene", units="reflectance")
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile; a tile has to be the whole scene."""

@@ -246,3 +246,28 @@ def test_screen_suspects_nothing_where_it_knows_nothing():
     clear[:TARGET] = False
     clear[TARGET + 1 :] = False
     assert not screen.suspect(Observations(bands, clear, DAYS, TARGET)).any()
+
+
+def test_clear_pixels_in_one_corner_are_enough():
+    # All of them lie in one held-out block: the other folds are empty.
+    hidden = np.ones(SHAPE, bool)
+    hidden[:13, :13] = False
+    answer = Regress().predict([hide(land(), hidden)])[0]
+    assert np.isfinite(answer.bands).all() and np.isfinite(answer.uncertainty).all()
+
+
+def test_products_in_parts_are_products():
+    rng = np.random.default_rng(0)
+    for m, k, n in ((3, 5000, 40), (40, 7, 50_000), (2, 3, 0), (4, 0, 2)):
+        a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
+        np.testing.assert_allclose(fitting.product(a, b), a @ b, atol=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_sprinkle_of_clear_pixels_gives_an_answer(seed):
+    rng = np.random.default_rng(seed)
+    hidden = rng.random(SHAPE) < (0.995, 0.95, 0.6, 0.01)[seed]
+    bands = land(seed)
+    bands[TARGET] = (0.1, 0.9, 0.5, 0.0)[seed]  # nothing like the other dates
+    answer = Regress().predict([hide(bands, hidden)])[0]
+    assert np.isfinite(answer.bands).all() and np.isfinite(answer.uncertainty).all()

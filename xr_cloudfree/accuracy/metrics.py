@@ -25,9 +25,7 @@ def _pixels(
         )
     counted = np.ones(a.shape[1:], bool) if where is None else np.asarray(where, bool)
     if counted.shape != a.shape[1:]:
-        raise DimensionError(
-            f"where has shape {counted.shape}", f"{a.shape[1:]}", "where=hidden of one image"
-        )
+        raise DimensionError(f"where has shape {counted.shape}", f"{a.shape[1:]}", "where=hidden of one image")
     if not counted.any():
         raise DimensionError("no pixel counts", "at least one True in where", "where=None for all pixels")
     return a[:, counted].T, b[:, counted].T
@@ -166,9 +164,7 @@ def data_range(truth: ArrayLike, where: ArrayLike | None = None) -> NDArray[np.f
     return np.asarray(high - low)
 
 
-def ssim(
-    predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None, data_range: ArrayLike = 1.0
-) -> float:
+def ssim(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None, data_range: ArrayLike = 1.0) -> float:
     """Structural similarity in a Gaussian window of 11 by 11 pixels with a sigma of 1.5.
 
     Both images have to be whole: a filled image, never one with holes or with zeros in their place.
@@ -257,9 +253,7 @@ def interval_coverage(
     return float((np.abs(a - b) <= half).mean()), float(2 * half.mean())
 
 
-def crps(
-    predicted: ArrayLike, truth: ArrayLike, uncertainty: ArrayLike, where: ArrayLike | None = None
-) -> float:
+def crps(predicted: ArrayLike, truth: ArrayLike, uncertainty: ArrayLike, where: ArrayLike | None = None) -> float:
     """Continuous ranked probability score of a normal distribution; less is better.
 
     Parameters

@@ -113,9 +113,7 @@ def target_frames(
     return np.flatnonzero(usable)
 
 
-def real_masks(
-    clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE
-) -> list[NDArray[np.bool_]]:
+def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE) -> list[NDArray[np.bool_]]:
     """Shapes of real clouds: the frames of which a part, and not too much, is not clear.
 
     Parameters

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 # Ridge penalties per observation, on features of unit spread, among which held-out blocks of pixels decide.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 4
-BLOCK = 16
+# Edge of the blocks in pixels; the first that leaves no fold with less than a twentieth of all pixels.
+BLOCKS = (16, 8, 4)
 # Standardised features beyond this are clipped: a fit says nothing about what it has not seen.
 REACH = 4.0
 # A residual that is brighter (or darker) than this many spreads in every band is haze (or shadow); one that
@@ -95,11 +96,11 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     (m, k), n = a.shape, b.shape[1]
     out = np.zeros((m, n), np.result_type(a, b))
     if k > n:
-        step = max(1, ONE_THREAD // (m * n))
+        step = max(1, ONE_THREAD // max(1, m * n))
         for i in range(0, k, step):
             out += a[:, i : i + step] @ b[i : i + step]
     else:
-        step = max(1, ONE_THREAD // (m * k))
+        step = max(1, ONE_THREAD // max(1, m * k))
         for i in range(0, n, step):
             out[:, i : i + step] = a @ b[:, i : i + step]
     return out
@@ -148,8 +149,11 @@ class Fit:
 
 def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
     """Coefficients (feature, band); the last feature is the constant, which is not penalised."""
-    ridge = np.full(len(gram), penalty * gram[-1, -1])
-    ridge[-1] = 1e-9 * gram[-1, -1] + 1e-300
+    weight = gram[-1, -1]
+    if weight < 1:
+        return np.zeros_like(moment)  # less than one pixel is left
+    ridge = np.full(len(gram), penalty * weight)
+    ridge[-1] = 1e-9 * weight
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment))
 
 
@@ -242,8 +246,12 @@ def thin(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
 
 def _folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
     """Fold of each pixel, by blocks: neighbours are alike, so single pixels would prove nothing."""
-    row, column = pixels // shape[1] // BLOCK, pixels % shape[1] // BLOCK
-    return np.asarray((row + 2 * column) % FOLDS)
+    row, column = pixels // shape[1], pixels % shape[1]
+    for block in BLOCKS:
+        fold = (row // block + 2 * (column // block)) % FOLDS
+        if np.bincount(fold, minlength=FOLDS).min() * 20 >= len(pixels):
+            break
+    return np.asarray(fold)
 
 
 def trusted(

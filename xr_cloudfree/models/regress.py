@@ -108,21 +108,15 @@ def _correct(obs: Observations, series: Series) -> tuple[NDArray[np.float32], ND
     return np.where(known, value, np.float32(0)), uncertainty
 
 
-def _ground_to_the_edge(
-    error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]
-) -> bool:
+def _ground_to_the_edge(error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]) -> bool:
     """Whether clear parts too narrow to have a core are as bright beside the gap as within."""
     inner = usable & (distance > 1)
     if inner.sum() < LEAST_CORE:
         return False
-    return bool(
-        fitting.trusted(error.mean(axis=0).astype(np.float64), usable, inner, distance, 1)[usable].all()
-    )
+    return bool(fitting.trusted(error.mean(axis=0).astype(np.float64), usable, inner, distance, 1)[usable].all())
 
 
-def _spread(
-    residual: NDArray[np.float64], weight: NDArray[np.float64], shape: tuple[int, int]
-) -> NDArray[np.float32]:
+def _spread(residual: NDArray[np.float64], weight: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
     """Residuals at trusted pixels, spread over the window by normalised convolution from coarse to fine.
 
     References
