@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
+
+import numpy as np
 
 from xr_cloudfree.errors import OptionError, OptionTypeError
 
@@ -29,6 +31,8 @@ def parse_layers(
 
     Raises
     ------
+    OptionTypeError
+        If a layer is not given as text.
     OptionError
         If a layer does not exist, or this model has none such.
 
@@ -39,9 +43,11 @@ def parse_layers(
     """
     if layers is None:
         return ()
-    if layers == "all":
+    if isinstance(layers, str) and layers == "all":
         return tuple(layer for layer in LAYERS if layer in offered)
-    wanted = [layers] if isinstance(layers, str) else list(layers)
+    wanted = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else [layers]
+    if not all(isinstance(layer, str) for layer in wanted):
+        raise OptionTypeError(f"layers is {layers!r}", "names, as text", "layers='all', or layers=['filled']")
     for layer in wanted:
         if layer not in LAYERS:
             raise OptionError(f"there is no layer {layer!r}", f"some of {LAYERS}, or 'all'", "layers='all'")
@@ -60,18 +66,18 @@ def parse_block(block: int | tuple[int, int] | None, stride: int | None) -> tupl
 
     Raises
     ------
+    OptionTypeError
+        If it is no whole number, nor two.
     OptionError
         If it is not positive, or not a multiple of the model's stride.
     """
     if block is None:
         return None
-    pair = (block, block) if isinstance(block, int) else tuple(block)
-    if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int) for n in pair):
+    pair = tuple(block) if isinstance(block, tuple | list) else (block, block)
+    if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in pair):
         raise OptionTypeError(f"block is {block!r}", "pixels along y and x, as integers", "block=512")
     if min(pair) < 1:
         raise OptionError(f"block is {block!r}", "at least one pixel", "block=512")
     if stride is not None and any(n % stride for n in pair):
-        raise OptionError(
-            f"block is {block!r}", f"a multiple of the model's stride, {stride}", f"block={4 * stride}"
-        )
-    return pair[0], pair[1]
+        raise OptionError(f"block is {block!r}", f"a multiple of the model's stride, {stride}", f"block={4 * stride}")
+    return int(pair[0]), int(pair[1])

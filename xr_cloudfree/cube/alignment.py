@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from xr_cloudfree.cube.conventions import crs_of
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
 
@@ -88,14 +89,15 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
 
 
 def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray) -> None:
-    import rioxarray  # noqa: F401  (registers .rio)
-
-    ours, theirs = template.rio.crs, layer.rio.crs
+    ours, theirs = crs_of(template), crs_of(layer)
     if ours is not None and theirs is not None and ours != theirs:
         raise GridError(
             f"{name} has the CRS {theirs.to_string()[:80]}, the cube {ours.to_string()[:80]}",
             "one CRS",
-            f"mask={name}.rio.reproject_match(cube), nearest neighbour",
+            # GDAL warps no booleans, and what it finds beyond the layer is not clear.
+            f"{name}.astype('uint8').rio.reproject_match(cube) == 1"
+            if layer.dtype == bool
+            else f"{name}.rio.reproject_match(cube)",
         )
 
 
@@ -107,7 +109,7 @@ def _factor(layer: xr.DataArray, name: str, template: xr.DataArray) -> int:
         raise GridError(
             f"{name} lies on another grid: {_grid(layer)}; the cube: {_grid(template)}",
             "the pixels of the cube, or coarser ones whose edges are edges of the cube's",
-            f'{name}.sel(y=cube.y, x=cube.x, method="nearest"), or {name}.rio.reproject_match(cube)',
+            f'{name}.reindex(y=cube.y, x=cube.x, method="nearest")',
         )
     return cast(int, known.pop()) if known else 1
 
@@ -127,9 +129,7 @@ def _axis_factor(layer: xr.DataArray, template: xr.DataArray, dim: str) -> int |
     if factor < 1 or k != -(-n // factor):
         return None
     expected = ours[0] + step * ((factor - 1) / 2 + factor * np.arange(k)) if factor > 1 else ours
-    return (
-        factor if (np.abs(theirs - expected) <= _tolerance(layer, template, dim) * abs(step)).all() else None
-    )
+    return factor if (np.abs(theirs - expected) <= _tolerance(layer, template, dim) * abs(step)).all() else None
 
 
 def _tolerance(layer: xr.DataArray, template: xr.DataArray, dim: str) -> float:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from xr_cloudfree.errors import BandError, DimensionError, GridError, OptionTypeError
 
@@ -76,9 +77,7 @@ def common_names(bands: Sequence[str], sensor: str | None = None) -> tuple[str |
         landsat = _LANDSAT_OLI if "SR_B6" in upper or sensor == "landsat-8" else _LANDSAT_TM
         table.update({name.lower(): common for name, common in landsat.items()})
     if "B1" in upper or "B2" in upper:
-        table.update(
-            {f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table}
-        )
+        table.update({f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table})
     return tuple(table.get(band.lower()) for band in bands)
 
 
@@ -143,14 +142,32 @@ class Cube:
     @property
     def crs(self) -> str | None:
         """The coordinate reference system, as text for people."""
-        import rioxarray  # noqa: F401  registers .rio
-
-        found = self.arrays[0].rio.crs
+        found = crs_of(self.arrays[0])
         if found is None:
             return None
         text = str(found.to_string())
         # Without a code it is WKT, of which the name is enough for people.
         return text.split('"')[1] if '"' in text else text
+
+
+def crs_of(array: xr.DataArray) -> Any:
+    """The coordinate reference system as rasterio has it, None where there is none.
+
+    Raises
+    ------
+    GridError
+        If there is one that cannot be read.
+    """
+    import rioxarray  # noqa: F401  registers .rio
+
+    try:
+        return array.rio.crs
+    except Exception as error:  # those of pyproj, rasterio and rioxarray have no base of their own
+        raise GridError(
+            f"the CRS of {_called(array)} cannot be read: {error}",
+            "a CRS that pyproj knows, or none",
+            "cube.rio.write_crs('EPSG:32629') with the right one, or cube.drop_vars('spatial_ref')",
+        ) from error
 
 
 def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
@@ -175,8 +192,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
     GridError
         If the coordinates do not form a regular grid.
     """
-    if isinstance(bands, str):
-        raise OptionTypeError(f"bands is the text {bands!r}", "a list of band names", f"bands=[{bands!r}]")
+    bands = _names(bands)
     if isinstance(obj, xr.DataArray):
         return _from_array(obj, "array", bands, ())
     if not isinstance(obj, xr.Dataset):
@@ -186,23 +202,34 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
             "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
         )
     names = [str(name) for name in obj.variables]
-    if not bands:
-        array = _only_4d(obj)
-        if array is not None:
-            return _from_array(array, "variable", bands, names)
-    else:
-        array = _only_4d(obj)
-        if array is not None and not set(bands) <= set(map(str, obj.data_vars)):
-            return _from_array(array, "variable", bands, names)
+    array = _only_4d(obj)
+    if array is not None and (bands is None or not set(bands) <= set(map(str, obj.data_vars))):
+        return _from_array(array, "variable", bands, names)
     return _from_bands(obj, bands, names)
+
+
+def _names(bands: Sequence[str] | None) -> list[str] | None:
+    if bands is None:
+        return None
+    if isinstance(bands, str):
+        raise OptionTypeError(f"bands is the text {bands!r}", "a list of band names", f"bands=[{bands!r}]")
+    remedy = "bands=['red', 'nir'], or no bands= for all that there are"
+    if not isinstance(bands, Iterable):
+        raise OptionTypeError(f"bands is {bands!r}", "a list of band names", remedy)
+    names = list(bands)
+    if not names:
+        raise BandError("bands is empty", "at least one band name", remedy)
+    strange = next((name for name in names if not isinstance(name, str)), None)
+    if strange is not None:
+        raise OptionTypeError(f"bands holds {strange!r}, a {type(strange).__name__}", "names, as text", remedy)
+    return names
 
 
 def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
     found = {
         str(name): variable
         for name, variable in ds.data_vars.items()
-        if any(d in variable.dims for d in DIM_NAMES["band"])
-        and any(d in variable.dims for d in DIM_NAMES["time"])
+        if any(d in variable.dims for d in DIM_NAMES["band"]) and any(d in variable.dims for d in DIM_NAMES["time"])
     }
     if len(found) > 1 and "reflectance" in found:
         return found["reflectance"]
@@ -215,6 +242,10 @@ def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
     return next(iter(found.values()), None)
 
 
+def _called(array: xr.DataArray) -> str:
+    return "the cube" if array.name is None else str(array.name)
+
+
 def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, dict[str, str]]:
     """The array with the dimensions that are needed, in this order, and the user's names of them."""
     dims: dict[str, str] = {}
@@ -224,26 +255,25 @@ def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, d
                 dims[role] = name
                 break
         else:
+            strange = [d for d in array.dims if not any(d in names for names in DIM_NAMES.values())]
             raise DimensionError(
-                f"the cube has dimensions {tuple(array.dims)} and none of {DIM_NAMES[role]}",
+                f"{_called(array)} has dimensions {array.dims} and none of {DIM_NAMES[role]}",
                 f"dimensions {tuple(needed)}",
-                f"cube.expand_dims('{role}')"
-                if len(array.dims) < len(needed)
-                else f"cube.rename({array.dims[0]}='{role}')",
+                f"cube.rename({{{strange[0]!r}: {role!r}}})" if strange else f"cube.expand_dims({role!r})",
             )
     extra = [d for d in array.dims if d not in dims.values()]
     if extra:
         raise DimensionError(
-            f"the cube has the further dimensions {tuple(extra)}",
+            f"{_called(array)} has the further dimensions {tuple(extra)}",
             f"dimensions {tuple(needed)} and no other",
-            f"cube.isel({extra[0]}=0)",
+            f"cube.isel({{{extra[0]!r}: 0}}, drop=True)",
         )
     empty = [d for d in array.dims if array.sizes[d] == 0]
     if empty:
         raise DimensionError(
-            f"the cube is empty along {tuple(empty)}",
+            f"{_called(array)} is empty along {tuple(empty)}",
             "at least one element along each dimension",
-            "look at the selection that made the cube: slices of y often run from large to small",
+            f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small",
         )
     renamed = array.rename({name: role for role, name in dims.items() if name != role})
     return renamed.transpose(*needed), dims
@@ -283,12 +313,25 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
     else:
         chosen = [v for v in variables if common_names([v])[0] or v.upper() in _LANDSAT_OLI]
         if not chosen:
+            for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
+                if array.ndim > 3 or any(d in array.dims and array.ndim == 3 for d in DIM_NAMES["band"]):
+                    _rename(array, ("time", "band", "y", "x"))
             raise BandError(
-                f"none of the variables {tuple(variables)} has the name of a band",
+                f"none of the variables ({', '.join(variables) or 'there are none'}) has the name of a band",
                 "one variable (time, band, y, x), or variables named as bands (B02, red, SR_B4 …)",
-                f"bands={variables[:3]!r}",
+                f"bands={variables[:3]!r}" if variables else "xr.Dataset({'B02': red, 'B03': green}), and so on",
             )
-    arrays, dims = [], {}
+    first = ds[chosen[0]]
+    alike = [band for band in chosen if set(ds[band].dims) == set(first.dims)]
+    other = next((ds[band] for band in chosen if band not in alike), None)
+    if other is not None:
+        raise DimensionError(
+            f"{other.name} has dimensions {other.dims}, {first.name} {first.dims}",
+            "one grid and the same dates for all bands",
+            f"bands={alike!r} with bands that go together, or load all with one resolution=",
+        )
+    arrays: list[xr.DataArray] = []
+    dims: dict[str, str] = {}
     for band in chosen:
         array, dims = _rename(ds[band], ("time", "y", "x"))
         _check_numbers(array)
@@ -310,9 +353,7 @@ def _known(band: str, names: Sequence[str]) -> str:
     if band in names:
         return band
     near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)
-    raise BandError(
-        f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]"
-    )
+    raise BandError(f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]")
 
 
 def _check_bands(labels: Sequence[str]) -> None:
@@ -328,7 +369,7 @@ def _check_bands(labels: Sequence[str]) -> None:
 def _check_numbers(array: xr.DataArray) -> None:
     if array.dtype.kind not in "uif":
         raise BandError(
-            f"the values of {array.name or 'the cube'} have dtype {array.dtype}",
+            f"the values of {_called(array)} have dtype {array.dtype}",
             "numbers: unsigned or signed integers, or floats",
             "cube.astype('float32')",
         )
@@ -340,24 +381,34 @@ def _check_grid(array: xr.DataArray) -> None:
             continue
         values = array[dim]
         if values.dtype.kind not in "iuf":
-            raise GridError(
-                f"the coordinate {dim} has dtype {values.dtype}", "numbers", f"cube.drop_vars('{dim}')"
-            )
-        steps = np.diff(values.to_numpy().astype(np.float64))
-        if not steps.size:
-            continue
-        if not np.isfinite(steps).all():
+            raise GridError(f"the coordinate {dim} has dtype {values.dtype}", "numbers", f"cube.drop_vars('{dim}')")
+        numbers = values.to_numpy().astype(np.float64)
+        if not np.isfinite(numbers).all():
             raise GridError(
                 f"the coordinate {dim} has values that are not finite",
                 "one number for each pixel",
-                f"cube.dropna('{dim}') after you know where they come from",
+                f"cube.sel({dim}=np.isfinite(cube.{dim})), once it is known where they come from",
             )
-        step = float(np.median(steps))
-        # Half a pixel is far more than rounding of coordinates to float32 does.
-        if step == 0 or np.abs(steps - step).max() > 0.5 * abs(step):
+        steps = np.diff(numbers)
+        if steps.size and not _is_regular(steps):
             raise GridError(
                 f"the coordinate {dim} has steps from {steps.min():g} to {steps.max():g}",
                 "a regular grid, each coordinate once and in order",
-                f"cube.sortby('{dim}'), or put the scenes on one grid first: odc.stac.load(..., resolution=10), "
-                "or .rio.reproject_match(other)",
+                _make_regular(dim, numbers),
             )
+
+
+def _is_regular(steps: NDArray[np.float64]) -> bool:
+    step = np.median(steps)
+    # Half a pixel is far more than rounding of coordinates to float32 does.
+    return bool(step != 0 and np.abs(steps - step).max() <= 0.5 * abs(step))
+
+
+def _make_regular(dim: str, values: NDArray[np.float64]) -> str:
+    """What to type for coordinates that are not regular."""
+    unique, first = np.unique(values, return_index=True)
+    if unique.size < 2 or not _is_regular(np.diff(unique)):
+        return "odc.stac.load(..., resolution=10), or .rio.reproject_match(other), which put scenes on one grid"
+    once = values[np.sort(first)]
+    doubled = f".drop_duplicates({dim!r})" if once.size < values.size else ""
+    return f"cube{doubled}" + ("" if _is_regular(np.diff(once)) else f".sortby({dim!r})")

@@ -68,12 +68,19 @@ def cube_times(array: xr.DataArray) -> Times:
             "cube.assign_coords(time=cube.indexes['time'].to_datetimeindex(time_unit='ns')) for cftime, "
             "cube.assign_coords(time=pd.to_datetime(list(cube.time.values), utc=True).tz_localize(None)) for others",
         )
-    times: Times = values.astype("datetime64[ns]")
-    if np.isnat(times).any():
+    if np.isnat(values).any():
         raise TimeError(
-            f"{int(np.isnat(times).sum())} of {times.size} time stamps are NaT",
+            f"{int(np.isnat(values).sum())} of {values.size} time stamps are NaT",
             "a time stamp for each observation",
             "cube.sel(time=cube.time.notnull())",
+        )
+    times: Times = values.astype("datetime64[ns]")
+    wrapped = times.astype(values.dtype) != values
+    if wrapped.any():
+        raise TimeError(
+            f"the time stamp {values[wrapped][0]} is out of range",
+            "dates from 1678 to 2261",
+            "cube.sel(time=slice('1678', '2261')), or cube.assign_coords(time=pd.to_datetime([...]))",
         )
     unique, counts = np.unique(times, return_counts=True)
     if (counts > 1).any():
@@ -119,9 +126,7 @@ def parse_targets(date: Any, times: Times) -> Targets:
     if np.unique(labels).size < labels.size:
         raise TimeError("a date is asked for twice", "each date once", "date=sorted(set(dates))")
     own = tuple(_own(value, tolerance, times) for value, tolerance in parsed)
-    instants = np.array(
-        [times[i] if i >= 0 else label for i, label in zip(own, labels, strict=True)], "datetime64[ns]"
-    )
+    instants = np.array([times[i] if i >= 0 else label for i, label in zip(own, labels, strict=True)], "datetime64[ns]")
     return Targets(labels, instants, own, scalar=scalar)
 
 
@@ -221,14 +226,12 @@ def _text(value: np.datetime64) -> str:
 
 
 def _days(value: Any) -> float:
-    if isinstance(value, bool):
-        raise OptionTypeError(f"window is {value}", "a number of days", "window=30")
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number and not isinstance(value, str | dt.timedelta | np.timedelta64):
+        raise OptionTypeError(f"window is {value!r}", "a number of days", "window=30, or window=(60, 0)")
     try:
-        if isinstance(value, int | float | np.integer | np.floating):
-            days = float(value)
-        else:
-            days = float(pd.Timedelta(value) / pd.Timedelta(days=1))
-    except (ValueError, TypeError) as error:
+        days = float(value) if number else float(pd.Timedelta(value) / pd.Timedelta(days=1))
+    except (ValueError, OverflowError) as error:
         raise OptionError(f"window is {value!r}", "a number of days", "window=30, or window=(60, 0)") from error
     if not np.isfinite(days) or days < 0:
         raise OptionError(f"window is {value!r}", "a number of days that is not negative", "window=30")
@@ -250,14 +253,18 @@ def _parse(value: Any) -> tuple[np.datetime64, np.timedelta64]:
         try:
             moment = pd.Timestamp(text)
         except ValueError as error:
-            raise TimeError(f"there is no date {value!r}: {error}", "a date that exists", 'date="2021-07-08"') from error
+            raise TimeError(
+                f"there is no date {value!r}: {error}", "a date that exists", 'date="2021-07-08"'
+            ) from error
         if len(text) == 16:  # to the minute
             second = np.timedelta64(60, "s")
     elif isinstance(value, dt.date | np.datetime64):
         try:
             moment = pd.Timestamp(value)
         except (ValueError, OverflowError) as error:
-            raise TimeError(f"the date {value!r} is out of range", "a date from 1678 to 2261", "") from error
+            raise TimeError(
+                f"the date {value!r} is out of range", "a date from 1678 to 2261", 'date="2021-07-08"'
+            ) from error
     else:
         raise OptionTypeError(
             f"the date {value!r} is a {type(value).__name__}",
@@ -275,7 +282,9 @@ def _parse(value: Any) -> tuple[np.datetime64, np.timedelta64]:
     try:
         nanoseconds = moment.as_unit("ns").to_datetime64()
     except (ValueError, OverflowError) as error:  # pandas' OutOfBoundsDatetime is a ValueError
-        raise TimeError(f"the date {moment} is out of range", "a date from 1678 to 2261", 'date="2021-07-08"') from error
+        raise TimeError(
+            f"the date {moment} is out of range", "a date from 1678 to 2261", 'date="2021-07-08"'
+        ) from error
     return nanoseconds, (_DAY if moment == moment.normalize() else second)
 
 

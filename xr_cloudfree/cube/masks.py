@@ -323,9 +323,7 @@ def resolve_mask(
     """
     _check_options(snow, strict, dilate, threshold)
     if clear is not None and mask is not None:
-        raise MaskError(
-            "clear= and mask= were both given", "one of the two", "clear=... or mask=..., not both"
-        )
+        raise MaskError("clear= and mask= were both given", "one of the two", "clear=... or mask=..., not both")
     if clear is not None:
         if scheme is not None or threshold is not None or strict or snow != "clear":
             raise MaskError(
@@ -357,7 +355,7 @@ def resolve_mask(
 
 
 def _check_options(snow: object, strict: object, dilate: object, threshold: object) -> None:
-    if snow not in ("clear", "not clear"):
+    if not isinstance(snow, str) or snow not in ("clear", "not clear"):
         raise OptionError(f"snow is {snow!r}", '"clear" or "not clear"', 'snow="clear"')
     if not isinstance(strict, bool | np.bool_):
         raise OptionTypeError(f"strict is {strict!r}", "True or False", "strict=True")
@@ -376,9 +374,7 @@ def _check_options(snow: object, strict: object, dilate: object, threshold: obje
 def _check_capable(scheme: Scheme, name: str, snow: Snow, strict: bool) -> None:
     """An option that could do nothing is refused, not ignored."""
     if snow == "not clear" and not scheme.has("snow"):
-        raise MaskError(
-            f'snow="not clear" with {name}, which does not tell snow', "a layer with snow", 'snow="clear"'
-        )
+        raise MaskError(f'snow="not clear" with {name}, which does not tell snow', "a layer with snow", 'snow="clear"')
     if strict and not scheme.has("doubtful"):
         raise MaskError(
             f"strict=True with {name}, which has no doubtful classes", "a layer that has them", "strict=False"
@@ -446,9 +442,7 @@ def _scheme(layer: xr.DataArray, name: str, scheme: str | None, threshold: float
             f"clear={name} if True means clear, clear=~{name} if True means cloud",
         )
     if layer.dtype.kind not in "iuf":
-        raise MaskTypeError(
-            f"{name} has dtype {layer.dtype}", "a layer of numbers", "mask= with the quality layer"
-        )
+        raise MaskTypeError(f"{name} has dtype {layer.dtype}", "a layer of numbers", "mask= with the quality layer")
     by_name = next((known for known in SCHEMES.values() if name.lower() in known.names), None)
     if scheme is not None:
         found = known_scheme(scheme)
@@ -478,7 +472,15 @@ def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str) -> Scheme:
     for where in (layer.attrs, layer.encoding):
         for key in ("_FillValue", "missing_value", "nodata"):
             fill = where.get(key)
-            if fill is None or np.isnan(number := float(np.asarray(fill).ravel()[0])):
+            if fill is None:
+                continue
+            try:
+                number = float(np.asarray(fill).ravel()[0])
+            except (TypeError, ValueError, IndexError) as error:
+                raise MaskError(
+                    f"the attribute {key} of {name} is {fill!r}", "a number", f"del {name}.attrs[{key!r}]"
+                ) from error
+            if not np.isfinite(number):
                 continue
             flag = Flag(int(number), "fill value", "missing")
             if scheme.is_probability:
