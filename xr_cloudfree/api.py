@@ -173,9 +173,10 @@ def fill(
 
     Examples
     --------
+    >>> import xr_cloudfree
     >>> from xr_cloudfree import synthetic
     >>> ds = synthetic.cube(shape=(12, 4, 64, 64), seed=1)
-    >>> image = fill(ds, date="2023-07-01", model="linear")
+    >>> image = xr_cloudfree.fill(ds, date="2023-07-01", model="linear")
     >>> dict(image.sizes)
     {'band': 4, 'y': 64, 'x': 64}
     """
@@ -251,8 +252,9 @@ def clear_mask(
 
     Examples
     --------
+    >>> import xr_cloudfree
     >>> from xr_cloudfree import synthetic
-    >>> clear = clear_mask(synthetic.cube(shape=(12, 4, 64, 64), seed=1))
+    >>> clear = xr_cloudfree.clear_mask(synthetic.cube(shape=(12, 4, 64, 64), seed=1))
     >>> clear.dtype, clear.dims
     (dtype('bool'), ('time', 'y', 'x'))
     """
@@ -298,7 +300,8 @@ def list_models() -> pd.DataFrame:
 
     Examples
     --------
-    >>> "linear" in list_models().index
+    >>> import xr_cloudfree
+    >>> "linear" in xr_cloudfree.list_models().index
     True
     """
     rows = []

@@ -259,10 +259,10 @@ def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def _write_zarr(image: xr.Dataset, path: Path) -> None:
-    from zarr.codecs import BloscCodec, BloscShuffle
+    from zarr.codecs import BloscCodec
 
     image = image.copy()
-    compressor = BloscCodec(cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
+    compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
     for name in list(image.variables):
         kept = {key: value for key, value in image[name].encoding.items() if key in _KEPT_ENCODING}
         if image[name].dtype.kind == "U":

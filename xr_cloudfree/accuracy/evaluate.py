@@ -47,8 +47,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score models on clear pixels of this cube, hidden under its own clouds.
 
-    Frames that are more than 95 % clear serve as truth. A real cloud mask of another date is laid over such a frame,
-    the models fill it, and what they say of the hidden pixels is compared with what was there.
+    Frames that are more than 95 % clear, and that no coordinate ``suspect(time)`` warns of, serve as truth. A real
+    cloud mask of another date is laid over such a frame, the models fill it, and what they say of the hidden pixels
+    is compared with what was there.
 
     Unlike `fill`, this computes: it reads all dates of a window of at most `size` x `size` pixels at the cube's
     centre.
@@ -90,9 +91,10 @@ def evaluate(
 
     Examples
     --------
+    >>> import xr_cloudfree
     >>> from xr_cloudfree import synthetic
     >>> ds = synthetic.cube(shape=(16, 4, 64, 64), seed=3)
-    >>> score = evaluate(ds, ["nearest", "linear"], tracks=["full"], frames=2)
+    >>> score = xr_cloudfree.evaluate(ds, ["nearest", "linear"], tracks=["full"], frames=2)
     >>> bool(score.loc[("full", "linear"), "MAE"] < score.loc[("full", "nearest"), "MAE"])
     True
     """
@@ -100,8 +102,8 @@ def evaluate(
         if track not in TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
     made = [registry.create(model) for model in models]
-    values, seen, times, bands = _window(obj, size, reading)
-    found = target_frames(seen)
+    values, seen, times, suspect, bands = _window(obj, size, reading)
+    found = target_frames(seen, suspect)
     if not found.size:
         best = seen.mean(axis=(1, 2)).max()
         raise TimeError(
@@ -117,7 +119,7 @@ def evaluate(
         )
     rows = []
     for track in tracks:
-        for case in make_cases(values, seen, times, track, limit=frames, seed=seed):
+        for case in make_cases(values, seen, times, track, suspect=suspect, limit=frames, seed=seed):
             day = times[case.frame]
             for model in made:
                 rows.append({"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)})
@@ -132,8 +134,8 @@ def evaluate(
 
 def _window(
     obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], Times, tuple[str, ...]]:
-    """Reflectance, clear mask and dates of the cube's middle, in the order of time, and the bands' names."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], Times, NDArray[np.bool_], tuple[str, ...]]:
+    """Reflectance, clear mask, dates, dates not to be believed and the bands' names, of the cube's middle by time."""
     from dask.base import compute
 
     understood = api.read(obj, **reading)
@@ -147,7 +149,9 @@ def _window(
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
     values = to_reflectance(stack([array.to_numpy() for array in stored]), understood.scaling)
-    return values[order], clear.to_numpy()[order], understood.times[order], cube.bands
+    doubtful = cube.arrays[0].coords.get("suspect")
+    suspect = np.zeros(order.size, bool) if doubtful is None else doubtful.to_numpy().astype(bool)
+    return values[order], clear.to_numpy()[order], understood.times[order], suspect[order], cube.bands
 
 
 def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, ...]) -> dict[str, float]:
@@ -188,5 +192,8 @@ def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, .
         "seconds": seconds,
     }
     if spread:
-        score["coverage90"] = metrics.interval_coverage(image, truth, done["uncertainty"].to_numpy(), where)[0]
+        sigma = done["uncertainty"].to_numpy()
+        told = where & np.isfinite(sigma).all(axis=0)
+        if told.any():  # a model may know a pixel and not how well
+            score["coverage90"] = metrics.interval_coverage(image, truth, sigma, told)[0]
     return score

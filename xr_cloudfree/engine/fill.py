@@ -246,6 +246,7 @@ def _predict(
         for extent, obs, prediction in zip(group, observed, predicted, strict=True):
             _check_prediction(spec.name, obs, prediction)
             answers[extent] = prediction
+        del observed, obs  # or the next tiles would be made while these are still held
     stitched = stitch(job.grid, box, tiles, [answers[tile.extent] for tile in tiles])
     return stitched
 
@@ -336,7 +337,7 @@ class _Layers:
 
     def source_time(self) -> Array:
         times = self.scene.times[self.order]
-        out = np.full(self.known.shape, np.datetime64("NaT"), dtype="datetime64[ns]")
+        out = np.full(self.known.shape, np.datetime64("NaT", "ns"))
         source = self.answer.source
         if source is not None:
             told = (source >= 0) & self.known

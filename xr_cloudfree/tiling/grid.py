@@ -38,9 +38,7 @@ class Box(NamedTuple):
 
     def clip(self, outer: Box) -> Box:
         """The part that lies in `outer`."""
-        return Box(
-            max(self.y0, outer.y0), min(self.y1, outer.y1), max(self.x0, outer.x0), min(self.x1, outer.x1)
-        )
+        return Box(max(self.y0, outer.y0), min(self.y1, outer.y1), max(self.x0, outer.x0), min(self.x1, outer.x1))
 
     def grow(self, margin: int) -> Box:
         """The box with a margin on each side."""
@@ -126,9 +124,7 @@ class TileGrid:
         rows = along(block.y0, block.y1, self.shape[0])
         columns = along(block.x0, block.x1, self.shape[1])
         return [
-            Tile(Box(*ye, *xe), Box(*yc, *xc).clip(block), (ym, xm))
-            for ye, yc, ym in rows
-            for xe, xc, xm in columns
+            Tile(Box(*ye, *xe), Box(*yc, *xc).clip(block), (ym, xm)) for ye, yc, ym in rows for xe, xc, xm in columns
         ]
 
     def window(self, block: Box) -> Box:
@@ -152,9 +148,7 @@ class TileGrid:
             found.append(((first - halo, first + self.stride + halo), core, first + self.stride // 2))
         return found
 
-    def _blended(
-        self, start: int, stop: int, size: int
-    ) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
+    def _blended(self, start: int, stop: int, size: int) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
         """Tiles along one axis with centres at multiples of the stride, moved inwards at the cube's border.
 
         Moving them keeps the first and the last tile as large as the others, so that a fit at the border sees as
@@ -200,10 +194,14 @@ def choose_block(
     >>> choose_block((10980, 10980), bytes_per_pixel=192, chunks=(1024, 1024))
     (512, 512)
     >>> choose_block((10980, 10980), bytes_per_pixel=192, stride=128, chunks=(1024, 1024))
-    (512, 256)
+    (256, 256)
     """
     unit = stride or 64
     most = max(int((budget / max(bytes_per_pixel, 1)) ** 0.5) // unit, 1) * unit
+    if stride is not None and chunks is not None:
+        # Blocks with a halo keep their neighbours' chunks in memory. Small ones reach into fewer of them at a time:
+        # dask held a quarter of a cube with these, and half of it with blocks of 512 (benchmarks/memory.py).
+        most = min(most, max(256 // unit, 1) * unit)
     edges = []
     for size, chunk in zip(shape, chunks or shape, strict=True):
         edge = most
@@ -214,9 +212,4 @@ def choose_block(
             parts = [n for n in range(unit, most * 5 // 4 + 1, unit) if chunk % n == 0]
             edge = max(parts, default=most)
         edges.append(min(edge, -(-size // unit) * unit))
-    rows, columns = edges
-    if stride is not None and columns == rows and columns % (2 * unit) == 0:
-        # Blocks with a halo hold their neighbours' chunks. Half as wide as the chunks, they reach into one neighbour
-        # and not two, and dask holds half as much (benchmarks/memory.py).
-        columns //= 2
-    return rows, columns
+    return edges[0], edges[1]
