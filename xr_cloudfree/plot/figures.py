@@ -109,7 +109,7 @@ def before_after(
     scene = _compute(obj, cube, show, image, times, shown, own, reading)
     done = str(image.attrs.get("cloudfree_model", model if isinstance(model, str) else model.spec.name))
 
-    ends = limits(*scene.bright(), stretch)
+    ends = limits(*scene.bright(), stretch, show.natural)
     place = place_of(cube)
     if figsize is None:
         figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + 1.1
@@ -209,7 +209,7 @@ def rgb(
         if figsize is None:
             figsize = 5.5, float(np.clip(4.6 * place.ratio, 2.0, 10.0)) + 0.8
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
-    _show(ax, colours(values, known, limits(values, known, stretch)), place)
+    _show(ax, colours(values, known, limits(values, known, stretch, show.natural)), place)
     _map_axes(ax, place)
     ax.set_title(": ".join(part for part in (title, show.label) if part))
     return ax

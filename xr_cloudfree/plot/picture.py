@@ -28,10 +28,13 @@ class Composite:
         Positions of the bands in the cube.
     label : str
         What the colours are, for people.
+    natural : bool
+        Whether the colours are those that the eye would see.
     """
 
     index: tuple[int, ...]
     label: str
+    natural: bool = False
 
 
 def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
@@ -74,7 +77,7 @@ def _usual(cube: Cube) -> Composite:
     for roles, label in ((("red", "green", "blue"), "true colour"), ((nir, "red", "green"), "false colour")):
         if all(role in place for role in roles):
             index = tuple(place[role] for role in roles)
-            return Composite(index, f"{label} ({', '.join(names[i] for i in index)})")
+            return Composite(index, f"{label} ({', '.join(names[i] for i in index)})", label == "true colour")
     index = (0, 1, 2) if len(names) >= 3 else (0,)
     return Composite(index, ", ".join(names[i] for i in index))
 
@@ -94,7 +97,7 @@ def check_stretch(stretch: tuple[float, float]) -> tuple[float, float]:
 
 
 def limits(
-    values: NDArray[Any], where: NDArray[np.bool_], stretch: tuple[float, float]
+    values: NDArray[Any], where: NDArray[np.bool_], stretch: tuple[float, float], natural: bool
 ) -> NDArray[np.float64]:
     """The values that become black and white.
 
@@ -106,6 +109,8 @@ def limits(
         Pixels that count.
     stretch : tuple of float
         Percentiles.
+    natural : bool
+        One white for all bands, as the eye has it; else each band is stretched by itself.
 
     Returns
     -------
@@ -115,6 +120,8 @@ def limits(
     if not where.any():
         return np.array([[0.0], [1.0]]).repeat(len(values), axis=1)
     ends = np.percentile(values[:, where].astype(np.float64), stretch, axis=1)
+    if natural:
+        ends[1] = ends[1].max()
     ends[1] = np.where(ends[1] > ends[0], ends[1], ends[0] + 1.0)
     return np.asarray(ends)
 
