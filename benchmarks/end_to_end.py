@@ -94,9 +94,7 @@ def main(edge: int = EDGE) -> None:
             ("linear, ours", lambda: write(fill(ds, "linear"))),
             ("median, dask: rechunk + nanmedian", lambda: write(peer(ds))),
         ]
-        print(
-            f"\nZarr to Zarr, {DATES} dates x {BANDS} bands x {edge} x {edge}, chunks of one scene and band"
-        )
+        print(f"\nZarr to Zarr, {DATES} dates x {BANDS} bands x {edge} x {edge}, chunks of one scene and band")
         print(f"{'':36}{'wall s':>9}{'CPU s':>9}{'MPix/core-s':>13}")
         cpu = {}
         for name, job in rows:

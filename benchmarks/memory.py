@@ -58,9 +58,7 @@ def main(edges: tuple[int, ...] = EDGES) -> None:
     )
     for model, chunks in ROWS:
         for edge in edges:
-            subprocess.run(
-                [sys.executable, "-m", "benchmarks.memory", model, str(edge), repr(chunks)], check=True
-            )
+            subprocess.run([sys.executable, "-m", "benchmarks.memory", model, str(edge), repr(chunks)], check=True)
 
 
 if __name__ == "__main__":

@@ -90,16 +90,13 @@ def digests() -> str:
     """One line per file, as ``sha256sum`` writes them."""
     files = sorted(path for path in HERE.glob("*.zarr/**/*") if path.is_file())
     return "".join(
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(HERE).as_posix()}\n"
-        for path in files
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(HERE).as_posix()}\n" for path in files
     )
 
 
 def main() -> None:
     """Write both cubes and the checksums of their files."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sentinel", type=Path, help="the Sentinel-2 series of Portugal")
     parser.add_argument("landsat", type=Path, help="the Landsat 5/7 series of the Pacific North-West")
     sources = parser.parse_args()

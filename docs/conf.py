@@ -59,11 +59,7 @@ def scheme_table(flags: tuple[Flag, ...]) -> str:
         if flag.mask is None:
             return str(flag.value)
         bit = flag.mask.bit_length() - 1
-        return (
-            f"bit {bit}"
-            if flag.mask == flag.value == 1 << bit
-            else f"`value & 0x{flag.mask:X} == {flag.value}`"
-        )
+        return f"bit {bit}" if flag.mask == flag.value == 1 << bit else f"`value & 0x{flag.mask:X} == {flag.value}`"
 
     return rows(("value", "meaning", "here"), *((value(f), f.meaning, f.state) for f in flags))
 
@@ -84,9 +80,7 @@ def write_tables(folder: Path) -> None:
                 (
                     f"`{name}`",
                     row["summary"],
-                    "all"
-                    if row["window_days"] != row["window_days"]
-                    else f"within {row['window_days']:g} days",
+                    "all" if row["window_days"] != row["window_days"] else f"within {row['window_days']:g} days",
                     row["layers"].replace("_", "\\_"),
                 )
                 for name, row in models.iterrows()

@@ -181,9 +181,7 @@ def test_a_date_without_a_time_means_that_days_observation(cube):
     later = da.assign_coords(time=da["time"] + np.timedelta64(11 * 60 + 3, "m"))
     mask = clear.assign_coords(time=later["time"])
     out = xr_cloudfree.fill(later, TARGET, clear=mask, model="linear", layers=["filled", "days_to_clear"])
-    assert (out["filled"] == 1).sum() == (
-        clear.isel(time=OWN) & da.isel(time=OWN).notnull().all("band")
-    ).sum()
+    assert (out["filled"] == 1).sum() == (clear.isel(time=OWN) & da.isel(time=OWN).notnull().all("band")).sum()
     assert (out["days_to_clear"].where(out["filled"] == 1, 0) == 0).all()
 
 
@@ -198,9 +196,7 @@ def test_an_unobserved_date_lies_between_its_neighbours(cube):
 def test_window_leaves_dates_out(cube):
     da, clear = cube
     out = xr_cloudfree.fill(da, TARGET, clear=clear, model="nearest", window=(15, 0), layers="all")
-    assert set(np.unique(out["source_time"].values[out["source_time"].notnull().values])) <= set(
-        DATES[[2, 3]]
-    )
+    assert set(np.unique(out["source_time"].values[out["source_time"].notnull().values])) <= set(DATES[[2, 3]])
     assert (out["n_clear"] <= 2).all()
 
 
@@ -240,9 +236,7 @@ def test_dilation_is_the_same_whatever_the_blocks(factor):
     if factor == 2:
         clear = clear.coarsen(y=2, x=2).min().astype(bool)
     whole = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", dilate=3)
-    cut = xr_cloudfree.fill(
-        da.chunk(y=7, x=9), TARGET, clear=clear.chunk(y=5), model="linear", dilate=3, block=11
-    )
+    cut = xr_cloudfree.fill(da.chunk(y=7, x=9), TARGET, clear=clear.chunk(y=5), model="linear", dilate=3, block=11)
     xr.testing.assert_identical(whole, cut.compute())
     assert not whole.equals(xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
 

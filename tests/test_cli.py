@@ -66,9 +66,7 @@ def test_fill_to_zarr_is_what_the_library_gives(cube) -> None:
 
 
 def test_fill_takes_all_options_of_the_library(cube) -> None:
-    arguments = (
-        "--model median --window 15,30 --mask SCL --scheme scl --strict --no-snow --dilate 1 --block 64"
-    )
+    arguments = "--model median --window 15,30 --mask SCL --scheme scl --strict --no-snow --dilate 1 --block 64"
     run(
         "fill",
         cube,
@@ -150,9 +148,7 @@ def test_preview_is_drawn_for_each_date(cube, tmp_path) -> None:
 
 
 def test_the_sample_cube_fills_with_the_default_model(tmp_path) -> None:
-    output = run(
-        "fill", PORTUGAL, "-d", "2021-07-23", "-o", tmp_path / "out.tif", "--preview", tmp_path / "o.png"
-    )
+    output = run("fill", PORTUGAL, "-d", "2021-07-23", "-o", tmp_path / "out.tif", "--preview", tmp_path / "o.png")
     image = expected(PORTUGAL, "2021-07-23")
     observed = int((image["filled"] == 1).sum())
     assert f"2021-07-23: {observed:,} ({observed / 128**2:.1%}".replace("%", " %") in output

@@ -19,9 +19,7 @@ def test_demo_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().out
     assert "filled.tif" in said and "regress" in said
 
-    source = (
-        xr.open_zarr(ROOT / "data" / "s2_portugal.zarr", decode_coords="all").sel(time="2021-07-23").load()
-    )
+    source = xr.open_zarr(ROOT / "data" / "s2_portugal.zarr", decode_coords="all").sel(time="2021-07-23").load()
     with rasterio.open(tmp_path / "filled.tif") as file:
         assert file.crs.to_epsg() == 4326
         image = file.read()

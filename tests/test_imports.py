@@ -61,11 +61,7 @@ def imported(path: Path, names: set[str]) -> set[str]:
 
 
 def floor(name: str) -> int:
-    levels = [
-        level
-        for level, names in enumerate(FLOORS)
-        if any(name == n or name.startswith(f"{n}.") for n in names)
-    ]
+    levels = [level for level, names in enumerate(FLOORS) if any(name == n or name.startswith(f"{n}.") for n in names)]
     assert levels, f"{name} has no place in FLOORS: give it one"
     return levels[0]
 

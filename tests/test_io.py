@@ -97,9 +97,7 @@ def test_zarr_holds_what_fill_gave_bit_for_bit(tmp_path, lazy, date) -> None:
     assert back.rio.crs.to_epsg() == 32629
     assert back["B04"].dtype == np.uint16
     assert back["B04"].data.chunksize == image["B04"].data.chunksize
-    xr.testing.assert_identical(
-        back.compute()[list(image.data_vars)].drop_attrs(), image.compute().drop_attrs()
-    )
+    xr.testing.assert_identical(back.compute()[list(image.data_vars)].drop_attrs(), image.compute().drop_attrs())
     assert back.attrs["cloudfree_model"] == "linear"
     assert (tmp_path / "out.zarr" / "zarr.json").is_file()  # format 3
 
@@ -182,9 +180,7 @@ def test_geotiff_restores_physical_values(tmp_path) -> None:
 @pytest.mark.parametrize("names", [("y", "x"), ("latitude", "longitude")])
 def test_geotiff_has_north_up(tmp_path, names) -> None:
     da, clear = make_cube()
-    cube = xr.Dataset({"reflectance": da, "clear": clear}).isel(
-        y=slice(None, None, -1), x=slice(None, None, -1)
-    )
+    cube = xr.Dataset({"reflectance": da, "clear": clear}).isel(y=slice(None, None, -1), x=slice(None, None, -1))
     cube = cube.rename(dict(zip(("y", "x"), names, strict=True))).chunk()
     image = fill(cube, clear="clear")
     [file, _] = io.write(image, tmp_path / "out.tif")

@@ -265,7 +265,7 @@ def test_large_pictures_are_thinned() -> None:
 def test_a_constant_image_has_a_stretch() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ends = limits(np.full((1, 2, 2), 0.3), np.ones((2, 2), bool), (2, 98))
+        ends = limits(np.full((1, 2, 2), 0.3), np.ones((2, 2), bool), (2, 98), natural=False)
     assert ends[1, 0] > ends[0, 0] == pytest.approx(0.3)
 
 

@@ -67,9 +67,7 @@ def read(
     def renamed(layer: Any) -> Any:
         if not isinstance(layer, xr.DataArray):
             return layer
-        return layer.rename(
-            {a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)}
-        )
+        return layer.rename({a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)})
 
     layers = obj.data_vars if isinstance(obj, xr.Dataset) else {}
     quality, rule = resolve_mask(
@@ -336,9 +334,7 @@ def _is_chunked(array: Any) -> bool:
     return hasattr(array, "__dask_graph__")
 
 
-def _grid(
-    cube: Cube, n_times: int, n_targets: int, spec: ModelSpec | None, block: tuple[int, int] | None
-) -> TileGrid:
+def _grid(cube: Cube, n_times: int, n_targets: int, spec: ModelSpec | None, block: tuple[int, int] | None) -> TileGrid:
     tile, stride, taper = (spec.tile, spec.stride, spec.taper) if spec else (None, None, False)
     if block is None:
         n_bands, itemsize = len(cube.bands), cube.dtype.itemsize

@@ -32,9 +32,7 @@ app = typer.Typer(
 )
 
 _CLEAR, _VALUES, _RUN = "Which pixels are clear", "What the values mean", "Running"
-CubePath = Annotated[
-    Path, typer.Argument(metavar="CUBE", help="A .zarr store or a .nc file.", show_default=False)
-]
+CubePath = Annotated[Path, typer.Argument(metavar="CUBE", help="A .zarr store or a .nc file.", show_default=False)]
 Clear = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Boolean layer in which True means clear.", rich_help_panel=_CLEAR),
@@ -51,8 +49,7 @@ MaskScheme = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="How to read the mask where its flags and name do not tell: "
-        "scl, qa_pixel, fmask, cfmask or probability.",
+        help="How to read the mask where its flags and name do not tell: scl, qa_pixel, fmask, cfmask or probability.",
         rich_help_panel=_CLEAR,
     ),
 ]
@@ -65,18 +62,14 @@ Strict = Annotated[
     bool,
     typer.Option("--strict", help="Leave out doubtful classes too (SCL 2 and 7).", rich_help_panel=_CLEAR),
 ]
-Dilate = Annotated[
-    int, typer.Option(min=0, help="Pixels by which cloud and shadow are grown.", rich_help_panel=_CLEAR)
-]
+Dilate = Annotated[int, typer.Option(min=0, help="Pixels by which cloud and shadow are grown.", rich_help_panel=_CLEAR)]
 Bands = Annotated[
     str | None,
     typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=_VALUES),
 ]
 Scale = Annotated[
     float | None,
-    typer.Option(
-        help="Reflectance = stored × scale + offset, where the file does not tell.", rich_help_panel=_VALUES
-    ),
+    typer.Option(help="Reflectance = stored × scale + offset, where the file does not tell.", rich_help_panel=_VALUES),
 ]
 Offset = Annotated[
     float | None, typer.Option(help="See --scale; -0.1 for Sentinel-2 since 2022.", rich_help_panel=_VALUES)
@@ -85,15 +78,9 @@ Nodata = Annotated[
     float | None,
     typer.Option(help='Stored value that means "missing"; NaN always does.', rich_help_panel=_VALUES),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress bar and no report.", rich_help_panel=_RUN)
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show where in the code an error arose.", rich_help_panel=_RUN)
-]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.", rich_help_panel=_RUN)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.", rich_help_panel=_RUN)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")]
 
 
 @app.command()
@@ -122,9 +109,7 @@ def fill(
     model: Annotated[str, typer.Option("--model", "-m", help="See: cloudfree models.")] = "auto",
     window: Annotated[
         str | None,
-        typer.Option(
-            metavar="DAYS", help="Days before and after the target from which dates are taken: 60, or 60,0."
-        ),
+        typer.Option(metavar="DAYS", help="Days before and after the target from which dates are taken: 60, or 60,0."),
     ] = None,
     screen: Annotated[
         bool, typer.Option("--screen", help="Fill pixels too that are flagged clear but look like haze.")
@@ -133,16 +118,13 @@ def fill(
         str | None,
         typer.Option(
             metavar="all",
-            help="Layers that tell how values came about: all, or names with commas. "
-            "'filled' is always written.",
+            help="Layers that tell how values came about: all, or names with commas. 'filled' is always written.",
             rich_help_panel="Output",
         ),
     ] = None,
     preview: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PNG", help="Picture of before and after, for each date.", rich_help_panel="Output"
-        ),
+        typer.Option(metavar="PNG", help="Picture of before and after, for each date.", rich_help_panel="Output"),
     ] = None,
     overwrite: Overwrite = False,
     clear: Clear = None,
@@ -223,9 +205,7 @@ def evaluate(
         ),
     ] = "partial,gap,full,haze",
     frames: Annotated[int, typer.Option(min=0, help="Clear dates to use at most; 0 uses all.")] = 10,
-    size: Annotated[
-        int, typer.Option(min=16, help="Edge of the part in the cube's middle that is used.")
-    ] = 256,
+    size: Annotated[int, typer.Option(min=16, help="Edge of the part in the cube's middle that is used.")] = 256,
     seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
     csv: Annotated[
         Path | None,
@@ -330,9 +310,7 @@ def models(debug: Debug = False) -> None:
             days = row["window_days"]
             window = "all dates" if days is None or days != days else f"dates within {days:g} days"
             text = f"{row['summary']}. By default from {window}. Layers: {row['layers']}."
-            typer.echo(
-                textwrap.fill(text, 96, initial_indent=f"{name!s:<{width}}", subsequent_indent=" " * width)
-            )
+            typer.echo(textwrap.fill(text, 96, initial_indent=f"{name!s:<{width}}", subsequent_indent=" " * width))
 
 
 def _version(asked: bool) -> None:
@@ -473,10 +451,7 @@ def _by_date(image: xr.Dataset, files: Sequence[Path]) -> list[tuple[Any, xr.Dat
 
     times = image[_time(image)].to_numpy()
     if files[0].suffix != ".zarr":
-        return [
-            (time, io.open_image(file, like=image))
-            for time, file in zip(times.reshape(-1), files, strict=False)
-        ]
+        return [(time, io.open_image(file, like=image)) for time, file in zip(times.reshape(-1), files, strict=False)]
     store = io.open_image(files[0], like=image)
     if times.ndim == 0:
         return [(times[()], store)]
@@ -504,9 +479,7 @@ def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], se
         observed, filled, lacking = (f"{n:,} ({_percent(n / sum(count))})" if n else "0" for n in count)
         typer.echo(f"{label}: {observed} pixels observed, {filled} filled by {model}, {lacking} not filled")
     if total[-1]:
-        typer.echo(
-            "Pixels not filled hold nodata: no clear observation lies within reach. Try a wider --window."
-        )
+        typer.echo("Pixels not filled hold nodata: no clear observation lies within reach. Try a wider --window.")
     more = f" and {len(files) - _MOST_LINES} more files" if len(files) > _MOST_LINES else ""
     typer.echo(f"Wrote {', '.join(str(file) for file in files[:_MOST_LINES])}{more} in {seconds:.1f} s")
 
@@ -566,9 +539,7 @@ def _score_table(table: pd.DataFrame) -> str:
     table = table.rename(columns=_SCORES).dropna(axis=1, how="all")
     digits = {_SCORES[name]: n for name, n in _DIGITS.items()}
     texts = table.apply(
-        lambda column: [
-            "–" if value != value else f"{value:.{digits.get(str(column.name), 0)}f}" for value in column
-        ]
+        lambda column: ["–" if value != value else f"{value:.{digits.get(str(column.name), 0)}f}" for value in column]
     )
     return str(texts.to_string())
 

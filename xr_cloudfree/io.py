@@ -52,9 +52,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     """
     where = Path(path)
     if not where.exists():
-        raise OptionError(
-            f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it"
-        )
+        raise OptionError(f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it")
     if _is_store(where):
         return _open_store(where)
     if where.suffix.lower() not in _NETCDF or not where.is_file():
@@ -159,9 +157,7 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
         if path.is_dir() and not _is_store(path):
             raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
         if path.exists() and not overwrite:
-            raise OutputError(
-                f"{path} is there already", "a new path, or leave to replace it", "overwrite=True"
-            )
+            raise OutputError(f"{path} is there already", "a new path, or leave to replace it", "overwrite=True")
 
 
 def layer_path(path: Path, layer: str) -> Path:
@@ -285,13 +281,9 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
     import rioxarray  # noqa: F401  registers .rio
 
     arrays = {str(name): array for name, array in image.data_vars.items()}
-    bands = [
-        name for name, array in arrays.items() if name not in _LAYERS and "cloudfree_model" in array.attrs
-    ]
+    bands = [name for name, array in arrays.items() if name not in _LAYERS and "cloudfree_model" in array.attrs]
     if not bands:
-        raise OutputError(
-            "the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')"
-        )
+        raise OutputError("the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')")
     first = arrays[bands[0]]
     axes = _axes(image)
     if first.rio.crs is None or len(axes) < 2 or min(image.sizes[name] for name in axes.values()) < 2:
@@ -302,17 +294,13 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
         )
     if len(bands) > 1:
         label = xr.Variable("band", np.array(bands, object))
-        joined = xr.concat(
-            [arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact"
-        )
+        joined = xr.concat([arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact")
         # The bands' dimension comes first in a file, after the dates.
         joined = joined.transpose(..., "band", axes["y"], axes["x"])
         joined.encoding = first.encoding
         first = joined
     layers = {name: array for name, array in arrays.items() if name not in bands}
-    turned = {
-        name: slice(None, None, -1) for role, name in axes.items() if _runs_against_the_map(image[name], role)
-    }
+    turned = {name: slice(None, None, -1) for role, name in axes.items() if _runs_against_the_map(image[name], role)}
     files: dict[Path, xr.DataArray] = {}
     for name, array in {"": first.rename(bands[0] if len(bands) == 1 else "reflectance"), **layers}.items():
         array = array.isel(turned)

@@ -84,9 +84,7 @@ _EDGE = 0.08  # how softly a cloud begins
 _SHADOW = (-12, -7)  # from a cloud to its shadow in rows and columns: the sun stands in the south-east
 _CODES = {"clear": 0, "cloud": 1, "cloud_shadow": 2, "snow": 3, "nodata_or_other": 4}
 
-_FIELD_STREAM, _WARP_STREAM, _TEXTURE_STREAM, _CLOUD_STREAM, _NOISE_STREAM, _COVER_STREAM, _SWATH_STREAM = (
-    range(7)
-)
+_FIELD_STREAM, _WARP_STREAM, _TEXTURE_STREAM, _CLOUD_STREAM, _NOISE_STREAM, _COVER_STREAM, _SWATH_STREAM = range(7)
 
 
 def cube(
@@ -288,9 +286,7 @@ class _Scene:
         crop = np.searchsorted(edges, _unit(drawn), side="right")
         shift = ((drawn >> np.uint64(8)) % np.uint64(_SHIFTS)).astype("int64")
         key = np.minimum(crop * _SHIFTS + shift, len(_CROPS) * _SHIFTS)
-        own = ((drawn & np.uint64(0xFF)).astype("float32") / np.float32(255) - np.float32(0.5)) * np.float32(
-            0.2
-        )
+        own = ((drawn & np.uint64(0xFF)).astype("float32") / np.float32(255) - np.float32(0.5)) * np.float32(0.2)
         texture = self._noise(rows, columns, 5, _TEXTURE_STREAM, 0) - np.float32(0.5)
         return key, 1 + own + np.float32(0.12) * texture
 
@@ -313,9 +309,7 @@ class _Scene:
         """The smooth field whose peaks are clouds."""
         out = np.zeros((rows.size, columns.size), "float32")
         for i, size in enumerate(_OCTAVES):
-            out += self._noise(rows, columns, size, _CLOUD_STREAM, date * len(_OCTAVES) + i) * np.float32(
-                0.5**i
-            )
+            out += self._noise(rows, columns, size, _CLOUD_STREAM, date * len(_OCTAVES) + i) * np.float32(0.5**i)
         return out
 
     def _beyond_swath(self, date: int, rows: Ints, columns: Ints) -> NDArray[np.bool_]:

@@ -21,9 +21,7 @@ def scene(n=48, seed=0):
     """Reflectance of a landscape that changes little: blue, green, red, nir."""
     rng = np.random.default_rng(seed)
     green = rng.random((n, n), np.float32)[None]
-    ground = np.concatenate(
-        [0.03 + 0.04 * green, 0.05 + 0.04 * green, 0.04 + 0.05 * green, 0.4 - 0.2 * green]
-    )
+    ground = np.concatenate([0.03 + 0.04 * green, 0.05 + 0.04 * green, 0.04 + 0.05 * green, 0.4 - 0.2 * green])
     noise = rng.normal(0, 0.004, (len(TIMES), 4, n, n)).astype(np.float32)
     season = np.linspace(0, 0.02, len(TIMES), dtype=np.float32)[:, None, None, None]
     return ground + season + noise
@@ -53,9 +51,7 @@ def test_silent_on_reflectance(sensor):
         lambda r: 0.9 + 0.1 * r,  # snow
         lambda r: np.where(np.arange(6)[:, None, None, None] == 3, 0.12 + 0.85 * r, r),  # one date of haze
         lambda r: r - 0.05,  # an atmosphere corrected too far
-        lambda r: np.where(
-            np.arange(6)[:, None, None, None] < 3, r, r + np.reshape([0.02, 0.1, 0.1, 0.1], (4, 1, 1))
-        ),
+        lambda r: np.where(np.arange(6)[:, None, None, None] < 3, r, r + np.reshape([0.02, 0.1, 0.1, 0.1], (4, 1, 1))),
         lambda r: r[:, :, :3, :3] * 0 + 1.8,  # a few pixels of a cloud that was missed
         lambda r: r[:, :, :3, :3] * 0,  # too few to tell
     ],
@@ -106,9 +102,7 @@ def test_scaled_twice():
 def test_nodata_that_was_not_told():
     numbers = stored(scene())
     numbers[2, :, :, :20] = 0
-    with pytest.raises(
-        ScalingError, match=r"42% of the clear pixels are zero in every band on 2022-01-11 .*nodata=0"
-    ):
+    with pytest.raises(ScalingError, match=r"42% of the clear pixels are zero in every band on 2022-01-11 .*nodata=0"):
         check(numbers, Scaling(1e-4, -0.1))
     check(numbers, SENTINEL)
     with pytest.raises(ScalingError, match=r"100% .* zero"):

@@ -300,9 +300,7 @@ def test_told_scheme_wins_over_flags_and_name():
     assert resolve(flagged, mask="q", scheme="scl")[1].scheme.name == "scl"
 
 
-@pytest.mark.parametrize(
-    ("where", "key"), [("attrs", "_FillValue"), ("attrs", "nodata"), ("encoding", "_FillValue")]
-)
+@pytest.mark.parametrize(("where", "key"), [("attrs", "_FillValue"), ("attrs", "nodata"), ("encoding", "_FillValue")])
 def test_the_layers_own_fill_value_is_missing(where, key):
     quality = layer(name="cloud_mask", **CLOUD_MASK)
     getattr(quality, where)[key] = 255
@@ -469,9 +467,7 @@ def test_coordinates_may_have_been_rounded():
     ],
 )
 def test_other_grids(change):
-    with pytest.raises(
-        GridError, match=r"another grid: .* pixels.*; the cube: 4 x 6 pixels.*nearest"
-    ) as raised:
+    with pytest.raises(GridError, match=r"another grid: .* pixels.*; the cube: 4 x 6 pixels.*nearest") as raised:
         resolve(change(layer()))
     assert "step -10, 10" in str(raised.value)
 

@@ -1,30 +1,24 @@
 """Models whose answer is known beforehand, to see what the engine does with them."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from xr_cloudfree.cube.observations import Prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 
-@dataclass(frozen=True)
 class Identity:
     """Answers the mean of all dates, clear or not: a pixelwise model whose answer numpy gives too."""
 
-    spec: ModelSpec = ModelSpec("identity", "mean of all dates", units="reflectance")
+    spec = ModelSpec("identity", "mean of all dates", units="reflectance")
 
     def predict(self, tiles):
-        return [
-            Prediction(obs.bands.mean(axis=0, dtype=np.float32), np.ones(obs.shape, bool)) for obs in tiles
-        ]
+        return [Prediction(obs.bands.mean(axis=0, dtype=np.float32), np.ones(obs.shape, bool)) for obs in tiles]
 
 
-@dataclass(frozen=True)
 class Coordinate:
     """Answers the row and the column of each pixel in the cube: a tile put in a wrong place shows."""
 
-    spec: ModelSpec = ModelSpec("coordinate", "position", units="reflectance", tile=16, stride=8)
+    spec = ModelSpec("coordinate", "position", units="reflectance", tile=16, stride=8)
 
     def predict(self, tiles):
         answers = []
@@ -37,11 +31,13 @@ class Coordinate:
         return answers
 
 
-@dataclass(frozen=True)
 class TileWide:
     """Adds the mean of its whole tile, as attention and instance norm do: a tile that depends on chunks shows."""
 
-    spec: ModelSpec = ModelSpec("tilewide", "with a tile-wide term", units="reflectance", tile=24, stride=16)
+    spec = ModelSpec("tilewide", "with a tile-wide term", units="reflectance", tile=24, stride=16)
+
+    def __init__(self, spec=None):
+        self.spec = spec or self.spec
 
     def predict(self, tiles):
         answers = []
@@ -52,13 +48,10 @@ class TileWide:
         return answers
 
 
-@dataclass(frozen=True)
 class Blended(TileWide):
     """The same with tapered tiles."""
 
-    spec: ModelSpec = ModelSpec(
-        "blended", "with a tile-wide term", units="reflectance", tile=32, stride=16, taper=True
-    )
+    spec = ModelSpec("blended", "with a tile-wide term", units="reflectance", tile=32, stride=16, taper=True)
 
 
 MODELS = {"identity": Identity(), "coordinate": Coordinate(), "tilewide": TileWide(), "blended": Blended()}

@@ -54,9 +54,7 @@ def test_block_size_changes_nothing(model, by, bx):
     made = MODELS.get(model, model)
     stride = xr_cloudfree.models.registry.create(made).spec.stride or 13
     whole = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=made, layers="all")
-    cut = xr_cloudfree.fill(
-        da, "2021-06-03", clear=clear, model=made, layers="all", block=(by * stride, bx * stride)
-    )
+    cut = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=made, layers="all", block=(by * stride, bx * stride))
     same(whole, cut)
 
 
@@ -74,9 +72,7 @@ def test_order_of_dates_changes_nothing(model, order):
 def test_scheduler_changes_nothing(scheduler):
     da, clear = make_cube()
     eager = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model="regress", layers="all")
-    lazy = xr_cloudfree.fill(
-        da.chunk(y=20, x=20), "2021-06-03", clear=clear, model="regress", layers="all", block=128
-    )
+    lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), "2021-06-03", clear=clear, model="regress", layers="all", block=128)
     same(eager, lazy.compute(scheduler=scheduler, num_workers=2))
 
 
@@ -86,16 +82,12 @@ def test_distributed_changes_nothing():
     da, clear = make_cube()
     eager = xr_cloudfree.fill(da, None, clear=clear, model="regress", layers="all")
     with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
-        ) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
         distributed.Client(cluster),
     ):
         same(
             eager,
-            xr_cloudfree.fill(
-                da.chunk(time=2, y=20, x=20), clear=clear, model="regress", layers="all"
-            ).compute(),
+            xr_cloudfree.fill(da.chunk(time=2, y=20, x=20), clear=clear, model="regress", layers="all").compute(),
         )
 
 

@@ -76,9 +76,7 @@ def test_a_pixel_has_the_same_tiles_in_whatever_block(grid, by, bx):
     def extents(of):
         block = next(b for b in of.blocks() if b.y0 <= y < b.y1 and b.x0 <= x < b.x1)
         return [
-            (t.extent, t.centre)
-            for t in of.tiles(block)
-            if t.core.y0 <= y < t.core.y1 and t.core.x0 <= x < t.core.x1
+            (t.extent, t.centre) for t in of.tiles(block) if t.core.y0 <= y < t.core.y1 and t.core.x0 <= x < t.core.x1
         ]
 
     assert extents(grid) == extents(other)

@@ -109,9 +109,18 @@ def _factor(layer: xr.DataArray, name: str, template: xr.DataArray) -> int:
         raise GridError(
             f"{name} lies on another grid: {_grid(layer)}; the cube: {_grid(template)}",
             "the pixels of the cube, or coarser ones whose edges are edges of the cube's",
-            f'{name}.reindex(y=cube.y, x=cube.x, method="nearest")',
+            _nearest(layer, name, template),
         )
     return cast(int, known.pop()) if known else 1
+
+
+def _nearest(layer: xr.DataArray, name: str, template: xr.DataArray) -> str:
+    """What to type to bring a layer onto the cube's grid, without stretching it beyond its edges."""
+    if any(dim not in array.coords for array in (layer, template) for dim in ("y", "x")):
+        return f"{name}.assign_coords(y=..., x=...), and the same on the cube, with the centres of the pixels"
+    step = max(float(abs(np.diff(layer.coords[dim].values)).max(initial=0)) for dim in ("y", "x"))
+    beyond = ", fill_value=False" if layer.dtype == bool else ""  # elsewhere NaN, which is missing
+    return f'{name}.reindex(y=cube.y, x=cube.x, method="nearest", tolerance={step:g}{beyond})'
 
 
 def _axis_factor(layer: xr.DataArray, template: xr.DataArray, dim: str) -> int | None:

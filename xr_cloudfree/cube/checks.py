@@ -143,9 +143,7 @@ def _check_level(reflectance: NDArray[np.float32], scaling: Scaling, sensor: str
         )
 
 
-def _check_negative(
-    reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling
-) -> None:
+def _check_negative(reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling) -> None:
     """Look for dates that lie deeper than an atmosphere corrected too far, which makes dark pixels -0.04."""
     count = np.bincount(date, minlength=len(times)) * reflectance.shape[1]
     share = np.bincount(date, (reflectance < -0.02).sum(axis=1), len(times)) / np.maximum(count, 1)
@@ -160,9 +158,7 @@ def _check_negative(
         )
 
 
-def _check_jump(
-    reflectance: NDArray[np.float32], seen: NDArray[np.bool_], times: Times, scaling: Scaling
-) -> None:
+def _check_jump(reflectance: NDArray[np.float32], seen: NDArray[np.bool_], times: Times, scaling: Scaling) -> None:
     """Look for neighbouring dates between which all bands shift alike, by an offset of 0.1.
 
     Haze brightens dark bands more than bright ones, and seldom as much where it is thinnest. So a bright band
@@ -189,9 +185,7 @@ def _check_jump(
         _tell_jumps(jumps, order.tolist(), times, scaling)
 
 
-def _tell_jumps(
-    jumps: list[tuple[int, int, float]], order: list[int], times: Times, scaling: Scaling
-) -> NoReturn:
+def _tell_jumps(jumps: list[tuple[int, int, float]], order: list[int], times: Times, scaling: Scaling) -> NoReturn:
     told = "; ".join(f"{_days(times[[a]])} to {_days(times[[b]])}: {shift:+.3f}" for a, b, shift in jumps[:4])
     if len(jumps) == 1:
         side = "<" if jumps[0][2] > 0 else ">="

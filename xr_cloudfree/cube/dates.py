@@ -79,8 +79,8 @@ def cube_times(array: xr.DataArray) -> Times:
     if wrapped.any():
         raise TimeError(
             f"the time stamp {values[wrapped][0]} is out of range",
-            "dates from 1678 to 2261",
-            "cube.sel(time=slice('1678', '2261')), or cube.assign_coords(time=pd.to_datetime([...]))",
+            "dates from 1681 to 2259",
+            "cube.sel(time=abs(cube.time.dt.year - 1970) < 290)",
         )
     unique, counts = np.unique(times, return_counts=True)
     if (counts > 1).any():

@@ -56,9 +56,7 @@ class Observations:
                 "sort the dates before you make Observations",
             )
         if not -1 <= self.target < t:
-            raise ModelError(
-                f"target is {self.target}", f"an index below {t}, or -1", "Observations(..., target=-1)"
-            )
+            raise ModelError(f"target is {self.target}", f"an index below {t}, or -1", "Observations(..., target=-1)")
 
     @property
     def n_dates(self) -> int:

@@ -230,10 +230,13 @@ def known_scheme(name: object) -> Scheme:
 
 
 def _numbers(given: Any) -> list[int]:
-    """Numbers of a CF attribute, whichever way it was written."""
+    """Numbers of a CF attribute, whichever way it was written; none if it holds anything else."""
     if isinstance(given, str):
         return [int(word) for word in re.findall(r"-?\d+", given)]
-    return [int(number) for number in np.atleast_1d(np.asarray(given))]
+    try:
+        return [int(np.int64(number)) for number in np.atleast_1d(given)]
+    except (TypeError, ValueError, OverflowError):
+        return []
 
 
 def cf_scheme(attrs: Mapping[Any, Any], name: str, by_name: Scheme | None = None) -> Scheme:
@@ -259,7 +262,7 @@ def cf_scheme(attrs: Mapping[Any, Any], name: str, by_name: Scheme | None = None
     Flag(value=1, meaning='cloud', state='cloud', mask=None)
     """
     meanings = attrs["flag_meanings"]
-    words = meanings.split() if isinstance(meanings, str) else [str(word) for word in meanings]
+    words = meanings.split() if isinstance(meanings, str) else [str(word) for word in np.atleast_1d(meanings)]
     masks = _numbers(attrs["flag_masks"]) if "flag_masks" in attrs else None
     values = _numbers(attrs["flag_values"]) if "flag_values" in attrs else masks
     remedy = f"scheme={by_name.name!r}" if by_name else f"scheme= with one of {', '.join(SCHEMES)}"

@@ -134,9 +134,7 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
         }
         dependencies[own] = {name}
     graph = HighLevelGraph(layers, dependencies)
-    return {
-        output.name: _array(graph, f"cloudfree-{output.name}-{token}", job, output) for output in outputs
-    }
+    return {output.name: _array(graph, f"cloudfree-{output.name}-{token}", job, output) for output in outputs}
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,7 @@ def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
         if band not in names:
             raise BandError(f"there is no band {band!r}", f"some of {cube.bands}", f"bands={names[:1]!r}")
     if len(wanted) not in (1, 3):
-        raise BandError(
-            f"{len(wanted)} bands to show", "three for colours, or one for grey", f"bands={names[:1]!r}"
-        )
+        raise BandError(f"{len(wanted)} bands to show", "three for colours, or one for grey", f"bands={names[:1]!r}")
     index = tuple(names.index(band) for band in wanted)
     return usual if index == usual.index else Composite(index, ", ".join(wanted))
 
@@ -212,9 +210,7 @@ def place_of(cube: Cube) -> Place:
     degrees = crs.is_geographic if crs is not None else cube.dims["y"] in DIM_NAMES["y"][1:]
     if degrees:
         aspect = 1.0 / max(float(np.cos(np.deg2rad((bottom + top) / 2))), 0.05)
-        return Place(
-            (left, right, bottom, top), (not falls_y, falls_x), aspect, ("longitude [°]", "latitude [°]")
-        )
+        return Place((left, right, bottom, top), (not falls_y, falls_x), aspect, ("longitude [°]", "latitude [°]"))
     labels = "x", "y"
     if crs is not None:
         unit = {"metre": "m", "meter": "m"}.get(crs.linear_units, crs.linear_units)

@@ -34,9 +34,7 @@ def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
         return answers[0]
     if grid.taper:
         return _blend(grid, block, tiles, answers)
-    parts = [
-        (tile.core.within(block), tile.core.within(tile.extent)) for tile in tiles
-    ]  # where to, where from
+    parts = [(tile.core.within(block), tile.core.within(tile.extent)) for tile in tiles]  # where to, where from
 
     def join(arrays: list[NDArray[np.generic] | None]) -> NDArray[np.generic] | None:
         first = arrays[0]
