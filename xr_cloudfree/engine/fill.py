@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.dates import Targets, Times, candidates
-from xr_cloudfree.cube.masks import Decoded, MaskRule
+from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Output, as_slice, stack
@@ -155,7 +155,9 @@ def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -
     clear = seen.clear & valid_everywhere(stored, job.scaling)
     times = job.times[job.reads]
     checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
-    scene = _Scene(stored, _for_kernels(stored), seen, clear, times, window)
+    snow = seen.snow if "snow" in job.layers else None
+    scene = _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window)
+    del seen  # what no layer needs is not kept while the models run
     done = [_fill_target(job, box, scene, i) for i in range(len(job.targets.own))]
     if job.targets.scalar:
         return done[0]
@@ -168,7 +170,8 @@ class _Scene:
 
     stored: Array  # as the user has it
     values: Array  # as kernels take it
-    seen: Decoded
+    seen: NDArray[np.bool_]  # as clear
+    snow: NDArray[np.bool_] | None
     clear: NDArray[np.bool_]  # seen as clear, and valid in every band
     times: Times
     window: Box
@@ -210,7 +213,8 @@ def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Arr
         if name == "suspect":
             made.append(np.zeros(box.shape, bool) if haze is None else haze[inner])
         elif name == "snow":
-            made.append((scene.seen.snow[own][inner] & observed) if own >= 0 else np.zeros(box.shape, bool))
+            seen_as_snow = None if scene.snow is None or own < 0 else scene.snow[own][inner] & observed
+            made.append(np.zeros(box.shape, bool) if seen_as_snow is None else seen_as_snow)
         else:
             made.append(getattr(layers, name)())
     return tuple(made)
@@ -282,7 +286,7 @@ def _restore(
 ) -> NDArray[np.bool_]:
     """Put the target's own clear values back, bit for bit; where all bands of a pixel are, it counts as observed."""
     values = scene.stored[own][(slice(None), *inner)]
-    keep = scene.seen.clear[own][inner]
+    keep = scene.seen[own][inner]
     if haze is not None and job.screen:
         keep = keep & ~haze[inner]
     valid = scaling.valid(values, job.scaling) & keep

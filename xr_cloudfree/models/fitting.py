@@ -26,6 +26,8 @@ ODD_SPREADS = 8.0
 # The least spread, in reflectance: residuals below the noise of the sensors are no reason to reject a pixel.
 LEAST_SPREAD = 0.002
 MAX_FIT = 8192
+# Pixels that are predicted at once.
+SLAB = 8192
 # Multiplications that BLAS does on one thread. With more it starts threads of its own, which fight with those of
 # a scheduler and may add in another order.
 ONE_THREAD = 1 << 18
@@ -141,10 +143,15 @@ class Fit:
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Values of all pixels, shape (band, pixel), from features of shape (feature, pixel)."""
-        standard = (features - self.centre[:, None]) / self.width[:, None]
-        np.clip(standard, -REACH, REACH, out=standard)
-        values = product(self.slope, standard) + self.level[:, None]
-        return np.asarray(np.clip(values, self.low[:, None], self.high[:, None]))
+        values = np.empty((len(self.level), features.shape[1]), np.float32)
+        for start in range(0, features.shape[1], SLAB):  # a copy of all features would be the largest array of a fit
+            slab = slice(start, start + SLAB)
+            standard = features[:, slab] - self.centre[:, None]
+            standard /= self.width[:, None]
+            np.clip(standard, -REACH, REACH, out=standard)
+            values[:, slab] = product(self.slope, standard)
+        values += self.level[:, None]
+        return np.clip(values, self.low[:, None], self.high[:, None], out=values)
 
 
 def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
