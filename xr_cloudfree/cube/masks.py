@@ -24,6 +24,9 @@ from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTyp
 Snow = Literal["clear", "not clear"]
 Bools = NDArray[np.bool_]
 
+# Cloud that grows by more than this leaves nothing clear, and takes long to do so.
+MAX_DILATE = 1000
+
 
 @dataclass(frozen=True)
 class MaskRule:
@@ -361,8 +364,8 @@ def _check_options(snow: object, strict: object, dilate: object, threshold: obje
         raise OptionTypeError(f"strict is {strict!r}", "True or False", "strict=True")
     if isinstance(dilate, bool) or not isinstance(dilate, int | np.integer):
         raise OptionTypeError(f"dilate is {dilate!r}", "a whole number of pixels", "dilate=2")
-    if dilate < 0:
-        raise OptionError(f"dilate is {dilate}", "zero or more pixels", "dilate=2")
+    if not 0 <= dilate <= MAX_DILATE:
+        raise OptionError(f"dilate is {dilate}", f"0 to {MAX_DILATE} pixels", "dilate=2")
     if threshold is None:
         return
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
@@ -475,7 +478,7 @@ def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str) -> Scheme:
             if fill is None:
                 continue
             try:
-                number = float(np.asarray(fill).ravel()[0])
+                number = float(np.asarray(fill).ravel().tolist()[0])
             except (TypeError, ValueError, IndexError) as error:
                 raise MaskError(
                     f"the attribute {key} of {name} is {fill!r}", "a number", f"del {name}.attrs[{key!r}]"

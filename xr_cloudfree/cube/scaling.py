@@ -79,7 +79,7 @@ def resolve_scaling(
             raise OptionTypeError(f"{name} is {value!r}", "a number", "scale=1e-4, offset=-0.1, nodata=0")
     if scale is not None and not 0 < float(scale) < np.inf:
         raise OptionError(f"scale is {scale}", "a positive number", "scale=1e-4")
-    if offset is not None and not np.isfinite(offset):
+    if offset is not None and not np.isfinite(float(offset)):
         raise OptionError(f"offset is {offset}", "a finite number", "offset=-0.1")
     found = [_of_one(array, scale, offset, nodata) for array in arrays]
     for array, other in zip(arrays, found, strict=True):
@@ -127,7 +127,7 @@ def _checked(
     if nodata is None:
         told = (_number(array.attrs, key) for key in ("_FillValue", "missing_value", "nodata"))
         nodata = next((value for value in told if value is not None), None)
-    if nodata is not None and np.isnan(nodata):
+    if nodata is not None and np.isnan(float(nodata)):
         nodata = None
     if nodata is not None and array.dtype.kind in "iu":
         limits = np.iinfo(array.dtype)

@@ -246,24 +246,30 @@ def _predict(
     answers: dict[Box, Prediction] = {}
     for group in _groups(list(extents), spec.batch):
         observed = [observe(extents[extent]) for extent in group]
-        predicted = job.model.predict(observed)
-        for extent, obs, prediction in zip(group, observed, predicted, strict=True):
-            _check_prediction(spec.name, obs, prediction)
-            answers[extent] = prediction
-        del observed, obs  # or the next tiles would be made while these are still held
+        answers.update(zip(group, _checked(spec.name, observed, job.model.predict(observed)), strict=True))
+        del observed  # or the next tiles would be made while these are still held
     stitched = stitch(job.grid, box, tiles, [answers[tile.extent] for tile in tiles])
     return stitched
 
 
-def _check_prediction(name: str, obs: Observations, prediction: Prediction) -> None:
-    needed = (obs.n_bands, *obs.shape)
-    if prediction.bands.shape != needed or prediction.known.shape != obs.shape:
-        raise ModelError(
-            f"model {name!r} answered bands of shape {prediction.bands.shape} and known of shape "
-            f"{prediction.known.shape}",
-            f"shapes {needed} and {obs.shape}",
-            "mend the model's predict(): one Prediction per tile, as large as the tile",
-        )
+def _checked(name: str, observed: list[Observations], predicted: object) -> list[Prediction]:
+    """What a model answered, if it is one prediction per tile; models may be written by anyone."""
+    remedy = "mend the model's predict(): one Prediction per tile, as large as the tile"
+    if not isinstance(predicted, Sequence) or len(predicted) != len(observed):
+        what = f"{len(predicted)} predictions" if isinstance(predicted, Sequence) else f"a {type(predicted).__name__}"
+        raise ModelError(f"model {name!r} answered {what}", f"a list of {len(observed)}, one per tile", remedy)
+    for obs, prediction in zip(observed, predicted, strict=True):
+        if not isinstance(prediction, Prediction):
+            raise ModelError(f"model {name!r} answered a {type(prediction).__name__}", "a Prediction", remedy)
+        bands, known, needed = prediction.bands, prediction.known, (obs.n_bands, *obs.shape)
+        if bands.shape != needed or bands.dtype.kind != "f" or known.shape != obs.shape or known.dtype != bool:
+            raise ModelError(
+                f"model {name!r} answered bands ({bands.dtype}) of shape {bands.shape} and known ({known.dtype}) of "
+                f"shape {known.shape}",
+                f"bands (float32) of shape {needed} and known (bool) of shape {obs.shape}",
+                remedy,
+            )
+    return list(predicted)
 
 
 def _suspect(
