@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,7 +45,10 @@ def parse_layers(
         return ()
     if isinstance(layers, str) and layers == "all":
         return tuple(layer for layer in LAYERS if layer in offered)
-    wanted = [layers] if isinstance(layers, str) else list(layers) if isinstance(layers, Iterable) else [layers]
+    try:
+        wanted: list[Any] = [layers] if isinstance(layers, str) else list(layers)
+    except TypeError:
+        wanted = [layers]
     if not all(isinstance(layer, str) for layer in wanted):
         raise OptionTypeError(f"layers is {layers!r}", "names, as text", "layers='all', or layers=['filled']")
     for layer in wanted:
@@ -81,3 +84,60 @@ def parse_block(block: int | tuple[int, int] | None, stride: int | None) -> tupl
     if stride is not None and any(n % stride for n in pair):
         raise OptionError(f"block is {block!r}", f"a multiple of the model's stride, {stride}", f"block={4 * stride}")
     return int(pair[0]), int(pair[1])
+
+
+def parse_list(name: str, value: Any, example: str) -> list[Any]:
+    """The elements of an option that takes several, of which there has to be one.
+
+    Parameters
+    ----------
+    name : str
+        The option.
+    value : Any
+        What was given.
+    example : str
+        The option as it may be typed.
+
+    Raises
+    ------
+    OptionTypeError
+        If it is one text, or no sequence.
+    OptionError
+        If it is empty.
+
+    Examples
+    --------
+    >>> parse_list("bands", ("red", "nir"), "bands=['red']")
+    ['red', 'nir']
+    """
+    if isinstance(value, str):
+        raise OptionTypeError(f"{name} is the text {value!r}", "a list", f"{name}=[{value!r}]")
+    try:
+        found = list(value)
+    except TypeError as error:
+        raise OptionTypeError(f"{name} is {value!r}", "a list", example) from error
+    if not found:
+        raise OptionError(f"{name} is empty", "at least one element", example)
+    return found
+
+
+def parse_count(name: str, value: Any, least: int, example: str) -> int:
+    """A whole number that is not too small.
+
+    Raises
+    ------
+    OptionTypeError
+        If it is no whole number.
+    OptionError
+        If it is below `least`.
+
+    Examples
+    --------
+    >>> parse_count("size", 256, 1, "size=256")
+    256
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise OptionTypeError(f"{name} is {value!r}", "a whole number", example)
+    if value < least:
+        raise OptionError(f"{name} is {value}", f"at least {least}", example)
+    return int(value)

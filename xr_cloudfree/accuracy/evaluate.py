@@ -28,6 +28,7 @@ from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.options import parse_count, parse_list
 
 # A band that does not vary has no structure to compare; the noise of a sensor is about this much.
 LEAST_RANGE = 1e-3
@@ -98,10 +99,13 @@ def evaluate(
     >>> bool(score.loc[("full", "linear"), "MAE"] < score.loc[("full", "nearest"), "MAE"])
     True
     """
+    size, seed = parse_count("size", size, 1, "size=256"), parse_count("seed", seed, 0, "seed=0")
+    frames = None if frames is None else parse_count("frames", frames, 1, "frames=10")
+    tracks = parse_list("tracks", tracks, "tracks=['partial']")
     for track in tracks:
         if track not in TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
-    made = [registry.create(model) for model in models]
+    made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
     values, seen, times, suspect, bands = _window(obj, size, reading)
     found = target_frames(seen, suspect)
     if not found.size:

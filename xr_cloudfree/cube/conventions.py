@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.errors import BandError, DimensionError, GridError, OptionTypeError
+from xr_cloudfree.options import parse_list
 
 Kind = Literal["array", "variable", "bands"]
 
@@ -211,14 +212,8 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
 def _names(bands: Sequence[str] | None) -> list[str] | None:
     if bands is None:
         return None
-    if isinstance(bands, str):
-        raise OptionTypeError(f"bands is the text {bands!r}", "a list of band names", f"bands=[{bands!r}]")
     remedy = "bands=['red', 'nir'], or no bands= for all that there are"
-    if not isinstance(bands, Iterable):
-        raise OptionTypeError(f"bands is {bands!r}", "a list of band names", remedy)
-    names = list(bands)
-    if not names:
-        raise BandError("bands is empty", "at least one band name", remedy)
+    names = parse_list("bands", bands, remedy)
     strange = next((name for name in names if not isinstance(name, str)), None)
     if strange is not None:
         raise OptionTypeError(f"bands holds {strange!r}, a {type(strange).__name__}", "names, as text", remedy)

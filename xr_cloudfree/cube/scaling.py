@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
 
+# Beyond these a float32 could not hold what becomes of the values.
+LEAST_SCALE = 1e-12
+
 
 @dataclass(frozen=True)
 class Scaling:
@@ -77,8 +80,8 @@ def resolve_scaling(
     for name, value in (("scale", scale), ("offset", offset), ("nodata", nodata)):
         if value is not None and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
             raise OptionTypeError(f"{name} is {value!r}", "a number", "scale=1e-4, offset=-0.1, nodata=0")
-    if scale is not None and not 0 < float(scale) < np.inf:
-        raise OptionError(f"scale is {scale}", "a positive number", "scale=1e-4")
+    if scale is not None and not LEAST_SCALE <= float(scale) <= 1 / LEAST_SCALE:
+        raise OptionError(f"scale is {scale}", "a positive number, usually below 1", "scale=1e-4")
     if offset is not None and not np.isfinite(float(offset)):
         raise OptionError(f"offset is {offset}", "a finite number", "offset=-0.1")
     found = [_of_one(array, scale, offset, nodata) for array in arrays]
@@ -115,8 +118,8 @@ def _of_one(array: xr.DataArray, scale: float | None, offset: float | None, noda
 def _checked(
     array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None, source: str
 ) -> Scaling:
-    if scale is not None and not 0 < scale < np.inf:
-        raise ScalingError(f"the attribute scale_factor is {scale}", "a positive number", "scale=1e-4")
+    if scale is not None and not LEAST_SCALE <= scale <= 1 / LEAST_SCALE:
+        raise ScalingError(f"the attribute scale_factor is {scale}", "a positive number, usually below 1", "scale=1e-4")
     if offset is not None and not abs(offset) < 1:
         right = f"{offset * (scale if scale is not None and scale < 1 else 1e-4):g}"
         raise ScalingError(
@@ -136,6 +139,13 @@ def _checked(
                 f"nodata is {nodata:g}, which {array.dtype} cannot hold",
                 f"a whole number from {limits.min} to {limits.max}",
                 "nodata=0" if limits.min == 0 else "nodata=-9999",
+            )
+    elif nodata is not None:
+        with np.errstate(over="ignore"):
+            held = array.dtype.type(nodata)
+        if np.isinf(held) and not np.isinf(nodata):
+            raise ScalingError(
+                f"nodata is {nodata:g}, which {array.dtype} cannot hold", "a smaller number", "nodata=-9999"
             )
     return Scaling(scale, float(offset or 0.0), None if nodata is None else float(nodata), source)
 
@@ -281,7 +291,9 @@ def encode(values: NDArray[Any], dtype: np.dtype[Any], scaling: Scaling) -> NDAr
     if dtype.kind == "f":
         stored = values.astype(dtype)
         if nodata is not None:
-            stored[stored == dtype.type(nodata)] = np.nextafter(dtype.type(nodata), dtype.type(np.inf))
+            # Towards zero, beyond which the largest numbers have no neighbour.
+            side = dtype.type(np.inf if nodata <= 0 else -np.inf)
+            stored[stored == dtype.type(nodata)] = np.nextafter(dtype.type(nodata), side)
         return stored
     limits = np.iinfo(dtype)
     # float32 cannot hold the limits of wide integers, nor float64 those of the widest.

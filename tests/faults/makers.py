@@ -1,0 +1,181 @@
+"""Malformed cubes and calls, and what is needed to make them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array
+import numpy as np
+import rioxarray  # noqa: F401  (registers .rio)
+import xarray as xr
+
+import xr_cloudfree
+from tests.cubes import DATES, make_cube
+from xr_cloudfree import errors
+from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.models.spec import ModelSpec
+
+TARGET = "2021-06-03"
+NY, NX = 20, 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """One malformed cube or call.
+
+    `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
+    values can tell, which a lazy cube raises when it is computed.
+    """
+
+    name: str
+    make: Callable[[], tuple[Any, dict[str, Any]]]
+    error: type[errors.CloudfreeError]
+    builtin: type[Exception]
+    says: tuple[str, ...]
+    cure: str | None = None
+    late: bool = False
+
+
+def cube(**options):
+    """The cube as one Dataset with its mask, so that a remedy for the cube reaches the mask as well."""
+    da, clear = make_cube(shape=(NY, NX))
+    return da.to_dataset(name="reflectance").assign(good=clear), {"clear": "good"} | options
+
+
+def pair(**options):
+    """The cube and its mask as two arrays."""
+    da, clear = make_cube(shape=(NY, NX))
+    return da, {"clear": clear.rename("good")} | options
+
+
+def timed(stamps):
+    ds, options = cube()
+    return ds.assign_coords(time=stamps), options
+
+
+def asked(date):
+    return cube(date=date)
+
+
+def changed(change, **options):
+    da, given = pair(**options)
+    return change(da), given
+
+
+def masked(change):
+    """A pair whose mask was changed."""
+    da, options = pair()
+    return da, {"clear": change(options["clear"])}
+
+
+def both(change):
+    ds, options = cube()
+    return change(ds), options
+
+
+def quality(values=4, name="SCL", attrs=None, dtype="uint8", **options):
+    """A cube with a quality layer in place of the boolean one; one pixel holds `values`, the rest are clear in SCL."""
+    da, clear = make_cube(shape=(NY, NX))
+    layer = clear.copy(data=np.where(clear, 4, 9).astype(dtype))
+    layer[2, 5, 5] = values
+    layer.attrs = attrs or {}
+    return da.to_dataset(name="reflectance").assign({name: layer}), options
+
+
+def probability(top=1.0, **options):
+    da, clear = make_cube(shape=(NY, NX))
+    layer = xr.where(clear, 0.1 * top, 0.9 * top).astype("float32")
+    return da.to_dataset(name="reflectance").assign(cloud_prob=layer), options
+
+
+def numbers(dtype="uint16", change=lambda values: values, attrs=None, **options):
+    """A cube of digital numbers without any attributes but `attrs`."""
+    da, clear = make_cube(shape=(NY, NX), dtype="uint16")
+    da = da.copy(data=change(da.values.astype("int64")).astype(dtype))
+    da.attrs = attrs or {}
+    return da, {"clear": clear, "nodata": 0} | options
+
+
+def as_bands(*names, dtype="float32"):
+    da, clear = make_cube(shape=(NY, NX))
+    ds = da.astype(dtype).to_dataset("band").rename(dict(zip(("blue", "red", "nir"), names, strict=True)))
+    return ds.assign(good=clear), {"clear": "good"}
+
+
+def offset_jump():
+    """Sentinel-2 without clouds, of which the first three dates lack the offset."""
+    rng = np.random.default_rng(2)
+    level = np.array([0.05, 0.15, 0.35])[:, None, None] + rng.uniform(0, 0.02, (3, NY, NX))
+    da, clear = make_cube(shape=(NY, NX))
+    da = da.copy(data=np.broadcast_to(level, da.shape).astype("float32")).assign_coords(band=["B02", "B04", "B08"])
+    return da.where(da.time >= da.time[3], da + 0.1), {"clear": xr.ones_like(clear)}
+
+
+def variable_of(values):
+    return changed(lambda da: da.astype(values))
+
+
+def without_quality():
+    da, _ = make_cube(shape=(NY, NX))
+    return da, {}
+
+
+def huge():
+    side = 10**9
+    lazy = dask.array.zeros((2, 1, side, side), chunks=(1, 1, side // 10, side // 10), dtype="float32")
+    coords = {"time": DATES[:2], "band": ["red"]}
+    ds = xr.DataArray(lazy, dims=("time", "band", "y", "x"), coords=coords).to_dataset(name="reflectance")
+    ds["good"] = ds["reflectance"].isel(band=0, drop=True).astype(bool)
+    return ds, {"clear": "good", "date": "2021-05-05"}
+
+
+class Answers:
+    """A model of someone else, which answers what it is told to."""
+
+    def __init__(self, answer, **spec):
+        self.answer = answer
+        self.spec = ModelSpec("theirs", "answers anything", units="reflectance", **spec)
+
+    def predict(self, tiles):
+        return self.answer(tiles)
+
+
+def small(tiles):
+    return [Prediction(np.zeros((1, 2, 2), np.float32), np.ones((2, 2), bool)) for _ in tiles]
+
+
+def floats(tiles):
+    return [Prediction(obs.bands[0], np.ones(obs.shape, np.float32)) for obs in tiles]
+
+
+def nothing(tiles):
+    return None
+
+
+def arrays(tiles):
+    return [obs.bands.mean(axis=0) for obs in tiles]
+
+
+def too_few(tiles):
+    return []
+
+
+def shifted(layer, by):
+    return layer.assign_coords(x=layer.x + by)
+
+
+def coarse(factor):
+    return lambda layer: layer.coarsen(y=factor, x=factor, boundary="trim").max().astype(bool)
+
+
+def spoiled(name, index, value):
+    def change(ds):
+        values = ds[name].values.copy()
+        values[index] = value
+        return ds.assign_coords({name: values})
+
+    return change
+
+
+def fill(obj, options):
+    return xr_cloudfree.fill(obj, **{"date": TARGET, "model": "linear"} | options)

@@ -1,0 +1,82 @@
+"""Whatever is given as an option, an attribute or a coordinate: it works, or the error is one of ours."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.faults.makers import TARGET, cube, fill, quality
+from xr_cloudfree import errors
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**25), 10**25),
+    st.floats(),
+    st.text(max_size=12),
+    st.dates(),
+    st.datetimes(timezones=st.none() | st.timezones()),
+    st.timedeltas(),
+    st.complex_numbers(),
+    st.binary(max_size=3),
+    st.lists(st.integers(-3, 3) | st.text(max_size=3) | st.floats(), max_size=3),
+    st.tuples(st.floats(), st.floats()),
+    st.dictionaries(st.text(max_size=2), st.integers(), max_size=2),
+    st.sampled_from(
+        [np.array([1, 2]), np.array(["red", "nir"]), np.array(TARGET, "M8[D]"), np.int64(2), object(), int]
+    ),
+    st.sampled_from(
+        ["all", "red", "SCL", "scl", "clear", "not clear", "linear", "filled", TARGET, "30D", "reflectance"]
+    ),
+)
+OPTION_NAMES = (
+    "date model clear mask scheme threshold snow strict dilate bands window scale offset nodata layers screen block"
+).split()
+
+
+def _tiny():
+    """Two cubes of 4 x 5 pixels: with a boolean mask, and with SCL."""
+    part = {"y": slice(5, 9), "x": slice(5, 10)}
+    (plain, options), (scene, _) = cube(), quality()
+    return (plain.isel(part), options), (scene.isel(part), {})
+
+
+PLAIN, SCENE = _tiny()
+
+
+def works_or_is_refused(obj, options):
+    try:
+        fill(obj, options)
+    except errors.CloudfreeError as error:
+        assert error.found and error.needed and error.remedy
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(OPTION_NAMES), ANYTHING, st.sampled_from([PLAIN, SCENE]))
+def test_any_option(name, value, case):
+    obj, options = case
+    works_or_is_refused(obj, options | {name: value})
+
+
+ATTRIBUTES = (
+    "scale_factor add_offset _FillValue missing_value nodata flag_values flag_masks flag_meanings grid_mapping units"
+).split()
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(ATTRIBUTES), ANYTHING, st.sampled_from(["reflectance", "SCL"]), st.booleans())
+def test_any_attribute(key, value, name, encoded):
+    ds, options = SCENE
+    layer = ds[name].copy()
+    (layer.encoding if encoded else layer.attrs)[key] = value
+    works_or_is_refused(ds.assign({name: layer}), options)
+
+
+LABELS = [st.integers(-9, 9), st.floats(width=32), st.text(max_size=3), st.dates(), st.none(), st.booleans()]
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(["time", "band", "y", "x"]), st.sampled_from([*LABELS, st.datetimes()]), st.data())
+def test_any_coordinate(dim, kind, data):
+    ds, options = PLAIN
+    n = ds.sizes[dim]
+    works_or_is_refused(ds.assign_coords({dim: data.draw(st.lists(kind, min_size=n, max_size=n))}), options)
