@@ -9,7 +9,7 @@ PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
 # What `make accuracy` measures on: a folder of image time series, and a single one.
 DATA ?=
-SAMPLE ?=
+SAMPLE ?= data/s2_portugal.zarr
 
 # A Python that runs, is new enough and can make environments. A name alone proves nothing: version managers put
 # names on the path that fail when called.
