@@ -46,7 +46,7 @@ V, T, L, M = ValueError, TypeError, LookupError, MemoryError
 ZONED = pd.DatetimeIndex(DATES).tz_localize("UTC").to_numpy(dtype=object)
 TO_UTC = "cube.assign_coords(time=pd.to_datetime(list(cube.time.values), utc=True).tz_localize(None))"
 TWICE = DATES[[0, 1, 2, 3, 3, 5, 6]]
-NAT = np.where(np.arange(7) == 2, np.datetime64("NaT"), DATES)
+NAT = np.where(np.arange(7) == 2, np.datetime64("NaT", "ns"), DATES)
 SAME_DAY = DATES[[0, 1, 2, 3, 3, 5, 6]] + np.array([0, 0, 0, 10, 11, 0, 0]) * np.timedelta64(1, "h")
 FAR = np.array(["3021-05-01", *np.datetime_as_string(DATES[1:], "D")], "datetime64[s]")
 
@@ -112,7 +112,7 @@ TIME = [
         'date="2021-06-03T00:00:00"',
     ),
     Row("NaT asked for", lambda: asked(pd.NaT), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
-    Row("numpy NaT asked for", lambda: asked(np.datetime64("NaT")), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
+    Row("numpy NaT asked for", lambda: asked(np.datetime64("NaT", "ns")), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
     Row("no dates", lambda: asked([]), E.OptionError, V, ("empty",), 'date="2021-07-08"'),
     Row("date twice", lambda: asked([TARGET, TARGET]), E.TimeError, V, ("twice",)),
     Row("date as number", lambda: asked(20210603), E.OptionTypeError, T, ("20210603", "int"), 'date="2021-07-08"'),
