@@ -1,5 +1,7 @@
 """The accessor forwards, and says what it understood."""
 
+import inspect
+
 import pytest
 import xarray as xr
 
@@ -35,3 +37,8 @@ def test_the_repr_never_fails_and_never_computes():
     assert "not usable" in repr(as_dataset(da, clear).drop_vars("time").cloudfree)
     lazy = as_dataset(da, clear).chunk(y=10)
     assert "SCL" in repr(lazy.cloudfree) and "lazy" in repr(lazy.cloudfree)
+
+
+def test_methods_have_the_signature_of_the_functions(sample):
+    parameters = inspect.signature(sample.cloudfree.fill).parameters
+    assert list(parameters) == list(inspect.signature(xr_cloudfree.fill).parameters)[1:]

@@ -332,3 +332,44 @@ def test_auto_is_linear_where_regress_could_learn_nothing(cube):
     np.testing.assert_allclose(between, regress, atol=1e-6)
     assert xr_cloudfree.fill(da, TARGET, clear=clear).attrs["cloudfree_model"] == "regress"
     assert "uncertainty" in xr_cloudfree.fill(da, "2021-06-15", clear=clear, layers="all")
+
+
+def test_a_fraction_of_a_second_does_not_lose_the_observation(cube):
+    da, clear = cube
+    times = da["time"] + np.timedelta64(11 * 3600 + 21 * 60 + 9, "s")
+    da, clear = da.assign_coords(time=times), clear.assign_coords(time=times)
+    whole = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear")
+    for date in ("2021-06-03T11:21:09", "2021-06-03T11:21:09.024", "2021-06-03T11:21:08.500", "2021-06-03T11:21"):
+        xr.testing.assert_equal(
+            xr_cloudfree.fill(da, date, clear=clear, model="linear").drop_vars("time"), whole.drop_vars("time")
+        )
+    with pytest.warns(UserWarning, match='date="2021-06-03"'):
+        xr_cloudfree.fill(da, "2021-06-03T09:00", clear=clear, model="linear")
+
+
+def test_bands_may_be_asked_for_by_their_common_names():
+    da, clear = make_cube(dtype="uint16")
+    ds = as_dataset(da, clear)
+    out = xr_cloudfree.fill(ds, TARGET, bands=["red", "B02"], model="linear", layers=["filled"])
+    assert list(out.data_vars) == ["B04", "B02", "filled"]
+    with pytest.raises(errors.BandError):
+        xr_cloudfree.fill(ds, TARGET, bands=["B2"])
+
+
+def test_what_the_user_told_of_the_numbers_stays_with_them(tmp_path):
+    da, clear = make_cube(dtype="uint16")
+    expected = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear")
+    da.attrs = {"nodata": 0}
+    out = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", scale=1e-4, offset=0, layers=["filled"])
+    assert out["reflectance"].attrs["scale_factor"] == 1e-4
+    out.drop_vars("band").to_netcdf(tmp_path / "out.nc")
+    with xr.open_dataset(tmp_path / "out.nc") as back:
+        reflectance = (expected.where(expected != 0) * 1e-4).values
+        np.testing.assert_allclose(back["reflectance"], reflectance, rtol=1e-5)
+
+
+def test_layers_of_a_dataset_of_bands_name_their_bands():
+    da, clear = make_cube(dtype="uint16")
+    out = xr_cloudfree.fill(as_dataset(da, clear), TARGET, model="regress", layers=["uncertainty"])
+    assert list(out["uncertainty"]["band"].values) == ["B02", "B04", "B08"]
+    assert "band" not in out["B04"].coords

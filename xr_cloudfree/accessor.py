@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -9,6 +11,15 @@ import xarray as xr
 
 from xr_cloudfree import api, plot, summary
 from xr_cloudfree.accuracy import evaluate as evaluation
+
+
+def _forward(method: Callable[..., Any], function: Callable[..., Any]) -> None:
+    """Give a method the docstring and the signature of the function that it forwards to."""
+    signature = inspect.signature(function)
+    _, *options = signature.parameters.values()
+    own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__doc__ = function.__doc__
+    method.__signature__ = signature.replace(parameters=[own, *options])  # type: ignore[attr-defined]
 
 
 class _Accessor:
@@ -35,9 +46,9 @@ class _Accessor:
         """Plots of the cube and its fills (needs matplotlib)."""
         return CloudfreePlots(self._obj)
 
-    fill.__doc__ = api.fill.__doc__
-    clear_mask.__doc__ = api.clear_mask.__doc__
-    evaluate.__doc__ = evaluation.evaluate.__doc__
+    _forward(fill, api.fill)
+    _forward(clear_mask, api.clear_mask)
+    _forward(evaluate, evaluation.evaluate)
 
 
 @xr.register_dataarray_accessor("cloudfree")
@@ -68,6 +79,6 @@ class CloudfreePlots:
         """See `xr_cloudfree.plot.rgb`."""
         return plot.rgb(self._obj, date, **options)
 
-    before_after.__doc__ = plot.before_after.__doc__
-    timeline.__doc__ = plot.timeline.__doc__
-    rgb.__doc__ = plot.rgb.__doc__
+    _forward(before_after, plot.before_after)
+    _forward(timeline, plot.timeline)
+    _forward(rgb, plot.rgb)

@@ -398,6 +398,8 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
     if job.window is not None:
         told["cloudfree_window_days"] = list(job.window)
     mapping = source.encoding.get("grid_mapping")
+    if "band" not in coords and cube.kind == "bands":
+        coords["band"] = xr.Variable(("band",), list(cube.bands))
 
     def array(name: str, dims: tuple[str, ...], data: Any, attrs: dict[str, Any]) -> xr.DataArray:
         keep = {k: v for k, v in coords.items() if set(v.dims) <= set(dims)}
@@ -412,11 +414,18 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
     if cube.kind == "bands":
         for i, (name, band) in enumerate(zip(cube.bands, cube.arrays, strict=True)):
             data = reflectance[..., i, :, :].astype(band.dtype)
-            made[name] = array(name, (*lead, "y", "x"), data, {**band.attrs, **told})
+            made[name] = array(
+                name, (*lead, "y", "x"), data, {**band.attrs, **_scale_attrs(band, understood.scaling), **told}
+            )
             made[name].encoding.update(_kept(band))
     else:
         name = (cube.name if cube.kind == "variable" else None) or "reflectance"
-        made[name] = array(name, (*lead, *first.dims), reflectance, {**source.attrs, **told})
+        made[name] = array(
+            name,
+            (*lead, *first.dims),
+            reflectance,
+            {**source.attrs, **_scale_attrs(source, understood.scaling), **told},
+        )
         made[name].encoding.update(_kept(source))
         if cube.kind == "array" and not rest:
             return made[name].rename(cube.name)
@@ -426,6 +435,16 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
             out = out.assign_coords(observation=("observation", job.times))
         made[output.name] = out
     return xr.Dataset(made, attrs={**(obj.attrs if isinstance(obj, xr.Dataset) else {}), **told})
+
+
+def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
+    """CF attributes of digital numbers whose scale the user told: without them a file of the output lacks it."""
+    if array.dtype.kind not in "ui" or "scale_factor" in array.attrs or scaling.scale is None:
+        return {}
+    attrs: dict[str, Any] = {"scale_factor": scaling.scale, "add_offset": scaling.offset}
+    if scaling.nodata is not None:
+        attrs["_FillValue"] = array.dtype.type(scaling.nodata)
+    return attrs
 
 
 def _kept(array: xr.DataArray) -> dict[str, Any]:

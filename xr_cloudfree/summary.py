@@ -96,7 +96,10 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
         return Summary(title, (*lines, ("not usable", str(error))))
-    lines += [("mask", understood.rule.label), ("values", understood.scaling.source)]
+    source = understood.scaling.source
+    if understood.scaling.scale is None:
+        source = "digital numbers, of which nothing tells the scale: give scale=, offset= and nodata="
+    lines += [("mask", understood.rule.label), ("values", source)]
     used = {*cube.bands, cube.name, understood.quality.name}
     left = [str(name) for name in obj.data_vars if name not in used] if isinstance(obj, xr.Dataset) else []
     if left:

@@ -64,3 +64,20 @@ def test_a_cube_without_clouds_has_none_to_hide_under(sample):
         xr_cloudfree.evaluate(sample, clear=clear)
     score = xr_cloudfree.evaluate(sample, ["nearest"], clear=clear, tracks=["full"], frames=1)
     assert np.isfinite(score["MAE"]).all()
+
+
+def test_haze_around_the_hidden_pixels_does_not_count(sample):
+    """Linear in time does not look at the target, so what is around the hidden pixels must not change its score."""
+    score = sample.cloudfree.evaluate(models=["linear"], tracks=["partial", "haze"], frames=2).drop(columns="seconds")
+    assert (score.loc["partial"] == score.loc["haze"]).loc["linear", ["MAE", "PSNR", "SSIM"]].all()
+
+
+def test_digital_numbers_without_a_scale_are_refused_as_fill_refuses_them(sample):
+    digits = (sample["reflectance"] * 1e4).fillna(0).astype("uint16").drop_attrs()
+    with pytest.raises(errors.ScalingError, match="nodata=0"):
+        xr_cloudfree.evaluate(digits, clear=sample["cloud_mask"] == 0)
+
+
+def test_an_unknown_option_is_named(sample):
+    with pytest.raises(errors.OptionTypeError, match="'model'"):
+        xr_cloudfree.evaluate(sample, model="linear")

@@ -91,9 +91,9 @@ TIME = [
         'date="2021-07-08"',
     ),
     Row("last datetime", lambda: asked(dt.datetime.max), E.TimeError, V, ("range",), 'date="2021-07-08"'),
-    Row("ambiguous date", lambda: asked("01/02/2022"), E.TimeError, V, ("ISO 8601", "year-month-day")),
+    Row("ambiguous date", lambda: asked("01/02/2022"), E.TimeError, V, ("not written as year-month-day",)),
     Row("no such day", lambda: asked("2021-02-30"), E.TimeError, V, ("2021-02-30", "exists")),
-    Row("month only", lambda: asked("2021-06"), E.TimeError, V, ("ISO 8601",), 'date="2021-07-08"'),
+    Row("month only", lambda: asked("2021-06"), E.TimeError, V, ("year-month-day",), 'date="2021-07-08"'),
     Row(
         "two on that day",
         lambda: (timed(SAME_DAY)[0], asked(TARGET)[1]),
@@ -102,7 +102,9 @@ TIME = [
         ("2 obs",),
         f'date="{TARGET}T10:00:00"',
     ),
-    Row("date with a Z", lambda: asked("2021-06-03T00:00Z"), E.TimeError, V, ("time zone",), f"date='{TARGET}'"),
+    Row(
+        "date with a Z", lambda: asked("2021-06-03T00:00Z"), E.TimeError, V, ("time zone",), f"date='{TARGET}T00:00:00'"
+    ),
     Row(
         "date with a zone",
         lambda: asked(pd.Timestamp("2021-06-03T02:00+02:00")),
@@ -112,7 +114,7 @@ TIME = [
         'date="2021-06-03T00:00:00"',
     ),
     Row("NaT asked for", lambda: asked(pd.NaT), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
-    Row("numpy NaT asked for", lambda: asked(np.datetime64("NaT", "ns")), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
+    Row("numpy NaT", lambda: asked(np.datetime64("NaT", "ns")), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
     Row("no dates", lambda: asked([]), E.OptionError, V, ("empty",), 'date="2021-07-08"'),
     Row("date twice", lambda: asked([TARGET, TARGET]), E.TimeError, V, ("twice",)),
     Row("date as number", lambda: asked(20210603), E.OptionTypeError, T, ("20210603", "int"), 'date="2021-07-08"'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time as clock
 from collections.abc import Sequence
 from typing import Any
@@ -22,14 +23,16 @@ from xr_cloudfree.accuracy.simulate import (
     real_masks,
     target_frames,
 )
+from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.dates import Times
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import OptionError, TimeError
+from xr_cloudfree.errors import OptionError, OptionTypeError, TimeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import parse_count, parse_list
 
+READING = tuple(name for name in inspect.signature(api.read).parameters if name != "obj")
 # A band that does not vary has no structure to compare; the noise of a sensor is about this much.
 LEAST_RANGE = 1e-3
 COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90", "seconds")
@@ -105,6 +108,9 @@ def evaluate(
     for track in tracks:
         if track not in TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
+    for name in reading:
+        if name not in READING:
+            raise OptionTypeError(f"there is no option {name!r}", f"some of {READING}", "models=['linear', 'regress']")
     made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
     values, seen, times, suspect, bands = _window(obj, size, reading)
     found = target_frames(seen, suspect)
@@ -152,10 +158,12 @@ def _window(
     clear = api.clear_mask(obj, **reading).rename({name: role for role, name in cube.dims.items() if role != "band"})
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
-    values = to_reflectance(stack([array.to_numpy() for array in stored]), understood.scaling)
+    digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
+    check_reflectance(digits, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
+    values = to_reflectance(digits, understood.scaling)
     doubtful = cube.arrays[0].coords.get("suspect")
     suspect = np.zeros(order.size, bool) if doubtful is None else doubtful.to_numpy().astype(bool)
-    return values[order], clear.to_numpy()[order], understood.times[order], suspect[order], cube.bands
+    return values[order], seen[order], understood.times[order], suspect[order], cube.bands
 
 
 def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, ...]) -> dict[str, float]:
@@ -163,36 +171,28 @@ def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, .
     cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
     clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
     spread = "uncertainty" in model.spec.layers
+    how: dict[str, Any] = {"model": model, "scale": 1.0, "layers": ["filled", *["uncertainty"] * spread]}
+    corner = {"y": slice(8), "x": slice(8)}
+    api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), **how)  # compiles what is not yet
     start = clock.perf_counter()
-    done = api.fill(
-        cube,
-        times[case.target],
-        model=model,
-        clear=clear,
-        scale=1.0,
-        layers=["filled", *["uncertainty"] * spread],
-    )
+    done = api.fill(cube, times[case.target], clear=clear, **how)
     seconds = clock.perf_counter() - start
     image = done["reflectance"].to_numpy()
     where = case.scored & np.isfinite(image).all(axis=0)
     truth = case.truth
     if not where.any():
         return {"answered": 0.0, "seconds": seconds}
-    # The structure is compared on whole images; what was not answered counts for nothing on either side.
-    whole = np.where(np.isfinite(image), image, truth)
-    backdrop = np.where(np.isfinite(truth), truth, whole)
+    # The structure is compared on the filled image: around the hidden pixels lies the truth, whatever the model was
+    # given there (haze, for one).
+    seen = np.nan_to_num(truth)
+    span = metrics.data_range(truth, np.isfinite(truth).all(axis=0))
     score = {
         "answered": float(where.sum() / case.scored.sum()),
         "MAE": metrics.mae(image, truth, where),
         "RMSE": metrics.rmse(image, truth, where),
         "PSNR": metrics.psnr(image, truth, where),
         "SAM": metrics.sam(image, truth, where),
-        "SSIM": metrics.ssim(
-            np.nan_to_num(whole),
-            np.nan_to_num(backdrop),
-            where,
-            np.maximum(metrics.data_range(truth, where), LEAST_RANGE),
-        ),
+        "SSIM": metrics.ssim(np.where(where, image, seen), seen, where, np.maximum(span, LEAST_RANGE)),
         "seconds": seconds,
     }
     if spread:

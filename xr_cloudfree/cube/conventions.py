@@ -283,8 +283,8 @@ def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, na
         cube = cube.assign_coords(band=labels)
     _check_bands(labels)
     if bands:
-        cube = cube.isel(band=[labels.index(_known(band, labels)) for band in bands])
-        labels = list(bands)
+        index = [labels.index(_known(band, labels)) for band in bands]
+        cube, labels = cube.isel(band=index), [labels[i] for i in index]
         _check_bands(labels)
     _check_numbers(cube)
     _check_grid(cube)
@@ -345,8 +345,13 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
 
 
 def _known(band: str, names: Sequence[str]) -> str:
+    """The band of this name, or of this common name where one has it."""
     if band in names:
         return band
+    # Only common names are translated: "B2" is another band on another sensor.
+    meant = [name for name, role in zip(names, common_names(names), strict=True) if role == band]
+    if band in BAND_NAMES and len(meant) == 1:
+        return meant[0]
     near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)
     raise BandError(f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -239,6 +240,14 @@ def _days(value: Any) -> float:
     return days
 
 
+def _in_utc(text: str) -> str:
+    """A readable moment with a time zone, as it is to be typed."""
+    try:
+        return str(pd.Timestamp(text).tz_convert("UTC").tz_localize(None).isoformat())
+    except ValueError:
+        return text[:10]
+
+
 def _parse(value: Any) -> tuple[np.datetime64, np.timedelta64]:
     """The moment, and the span after it that counts as the same."""
     second = np.timedelta64(1, "s")
@@ -247,9 +256,9 @@ def _parse(value: Any) -> tuple[np.datetime64, np.timedelta64]:
         if not _ISO.fullmatch(text):
             zone = re.fullmatch(_ISO.pattern + r"\s*(Z|[+-]\d{2}:?\d{2})", text)
             raise TimeError(
-                f"the date {value!r} " + ("carries a time zone" if zone else "is not written as ISO 8601"),
-                "year-month-day, with or without a time, in UTC",
-                f"date={text[:10]!r}" if zone else 'date="2021-07-08"',
+                f"the date {value!r} " + ("carries a time zone" if zone else "is not written as year-month-day"),
+                "year-month-day, with or without a time, in UTC and without a zone, as the cube's are",
+                f"date={_in_utc(text)!r}" if zone else 'date="2021-07-08"',
             )
         try:
             moment = pd.Timestamp(text)
@@ -293,7 +302,9 @@ def _own(value: np.datetime64, tolerance: np.timedelta64, times: Times) -> int:
     exact = np.flatnonzero(times == value)
     if exact.size:
         return int(exact[0])
-    same = np.flatnonzero((times >= value) & (times < value + tolerance))
+    # Archives give one moment with and without its fraction of a second: less than a second apart is the same.
+    earlier = np.timedelta64(0 if tolerance == _DAY else 999, "ms")
+    same = np.flatnonzero((times >= value - earlier) & (times < value + tolerance))
     if same.size > 1:
         found = ", ".join(_text(times[i]) for i in same)
         raise TimeError(
@@ -301,4 +312,14 @@ def _own(value: np.datetime64, tolerance: np.timedelta64, times: Times) -> int:
             "one",
             f'date="{_text(times[same[0]])}", or merge the scenes of a day: odc.stac.load(..., groupby="solar_day")',
         )
-    return int(same[0]) if same.size else -1
+    if same.size:
+        return int(same[0])
+    near = np.flatnonzero(times.astype("datetime64[D]") == value.astype("datetime64[D]"))
+    if near.size:
+        day = str(value.astype("datetime64[D]"))
+        warnings.warn(
+            f"{_text(value)} was not observed, but {_text(times[near[0]])} was: its clear pixels come back only for "
+            f'date="{day}" or date="{_text(times[near[0]])}"',
+            stacklevel=4,
+        )
+    return -1

@@ -269,8 +269,7 @@ def cf_scheme(attrs: Mapping[Any, Any], name: str, by_name: Scheme | None = None
     remedy += f", or clear={name} == 0 with the value that means clear"
     if values is None or len(values) != len(words) or (masks is not None and len(masks) != len(words)):
         raise MaskError(
-            f"{name} has {len(words)} flag_meanings, {len(values or ())} flag_values and "
-            f"{len(masks or ())} flag_masks",
+            f"{name} has {len(words)} flag_meanings, {len(values or ())} flag_values and {len(masks or ())} flag_masks",
             "one value, or one mask, for each meaning",
             remedy,
         )
