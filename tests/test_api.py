@@ -373,3 +373,14 @@ def test_layers_of_a_dataset_of_bands_name_their_bands():
     out = xr_cloudfree.fill(as_dataset(da, clear), TARGET, model="regress", layers=["uncertainty"])
     assert list(out["uncertainty"]["band"].values) == ["B02", "B04", "B08"]
     assert "band" not in out["B04"].coords
+
+
+def test_values_that_are_no_reflectance_may_pass():
+    da, clear = make_cube()
+    index = da * 500 - 60
+    index.attrs = {}
+    with pytest.raises(errors.ScalingError, match="check=False"):
+        xr_cloudfree.fill(index, TARGET, clear=clear, model="linear")
+    out = xr_cloudfree.fill(index, TARGET, clear=clear, model="linear", check=False)
+    expected = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear") * 500 - 60
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-3)

@@ -104,6 +104,7 @@ def fill(
     nodata: float | None = None,
     layers: Literal["all"] | str | Sequence[str] | None = None,
     screen: bool = False,
+    check: bool = True,
     block: int | tuple[int, int] | None = None,
 ) -> Any:
     """Make the clear image of any date from a cloudy time series.
@@ -151,6 +152,9 @@ def fill(
         ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``.
     screen : bool
         Fill also the target's suspect pixels: flagged clear, but they look like haze.
+    check : bool
+        False lets values pass that do not look like reflectance: a vegetation index, say, or water that was
+        corrected to less than zero.
     block : int or pair of int, optional
         Pixels along y and x of a block, the work of one task. By default about 96 MiB of input.
 
@@ -193,8 +197,9 @@ def fill(
         offset=offset,
         nodata=nodata,
     )
-    if not isinstance(screen, bool):
-        raise OptionTypeError(f"screen is {screen!r}", "True or False", "screen=True")
+    for name, flag in (("screen", screen), ("check", check)):
+        if not isinstance(flag, bool):
+            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
     cube, times, rule = understood.cube, understood.times, understood.rule
     targets = parse_targets(date, times)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
@@ -220,6 +225,7 @@ def fill(
         limits=_packed_limits(cube.arrays[0]),
         layers=wanted,
         screen=screen,
+        check=check,
     )
     return _label(obj, understood, job, _run(job, understood))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.errors import ScalingError
 
+ANYWAY = "  # or check=False, if the values are as they should be"
 SAMPLE = 2048  # pixels per date
 _ENOUGH = 256  # values below which a statistic says nothing
 _USUAL = {
@@ -133,13 +134,13 @@ def _check_level(reflectance: NDArray[np.float32], scaling: Scaling, sensor: str
         raise ScalingError(
             f"the median of the clear values is {middle:.6g}, which looks like digital numbers ({told})",
             "reflectance, which lies between 0 and about 1",
-            _usual(sensor),
+            _usual(sensor) + ANYWAY,
         )
     if reflectance.size >= _ENOUGH and _mostly(np.abs(reflectance) < 1e-3, 0.99):
         raise ScalingError(
             f"99 % of the clear values are below 0.001: they seem to be scaled twice ({told})",
             "reflectance, which lies between 0 and about 1",
-            "leave scale= out, or scale=1 for values that are reflectance already",
+            "leave scale= out, or scale=1 for values that are reflectance already" + ANYWAY,
         )
 
 
@@ -154,7 +155,7 @@ def _check_negative(reflectance: NDArray[np.float32], date: NDArray[np.intp], ti
             f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])} "
             f"(offset {scaling.offset:g})",
             "reflectance from which the offset was subtracted once",
-            "offset=0 if it was subtracted before, or leave these dates out",
+            "offset=0 if it was subtracted before, or leave these dates out" + ANYWAY,
         )
 
 
@@ -202,7 +203,7 @@ def _tell_jumps(jumps: list[tuple[int, int, float]], order: list[int], times: Ti
         f"all bands shift by about 0.1 between neighbouring dates ({told}): some items carry the offset of "
         "processing baseline 04.00 and some do not",
         "one offset for all dates",
-        f"cube.where({right}, cube.astype('float32') - {0.1 / (scaling.scale or 1.0):g})",
+        f"cube.where({right}, cube.astype('float32') - {0.1 / (scaling.scale or 1.0):g})" + ANYWAY,
     )
 
 

@@ -64,6 +64,8 @@ class FillJob:
         Layers asked for.
     screen : bool
         Whether suspect pixels of the target are filled.
+    check : bool
+        Whether values that do not look like reflectance are refused.
     """
 
     model: FillModel
@@ -79,6 +81,7 @@ class FillJob:
     limits: tuple[float, float] | None = None
     layers: tuple[str, ...] = ()
     screen: bool = False
+    check: bool = True
     reads: NDArray[np.intp] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -154,7 +157,8 @@ def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -
     seen = read_quality(quality, job.rule, job.grid, window)
     clear = seen.clear & valid_everywhere(stored, job.scaling)
     times = job.times[job.reads]
-    checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
+    if job.check:
+        checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
     snow = seen.snow if "snow" in job.layers else None
     scene = _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window)
     del seen  # what no layer needs is not kept while the models run
