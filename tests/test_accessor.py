@@ -2,6 +2,7 @@
 
 import inspect
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -42,3 +43,10 @@ def test_the_repr_never_fails_and_never_computes():
 def test_methods_have_the_signature_of_the_functions(sample):
     parameters = inspect.signature(sample.cloudfree.fill).parameters
     assert list(parameters) == list(inspect.signature(xr_cloudfree.fill).parameters)[1:]
+
+
+def test_the_repr_of_a_broken_mask_says_so():
+    da, clear = make_cube()
+    ds = as_dataset(da, clear)
+    ds["SCL"] = ds["SCL"] * 0 + np.uint8(99)
+    assert "not usable" in repr(ds.cloudfree) and "99" in repr(ds.cloudfree)

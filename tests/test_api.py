@@ -11,6 +11,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.cubes import CLASSICAL, DATES, as_dataset, make_cube
 from xr_cloudfree import errors
+from xr_cloudfree.cube.conventions import understand
 
 TARGET = "2021-06-03"
 OWN = 3
@@ -29,7 +30,7 @@ class TestContract:
         assert isinstance(out, xr.DataArray)
         assert out.name == da.name and out.dims == ("band", "y", "x") and out.dtype == da.dtype
         for name in ("band", "y", "x", "spatial_ref"):
-            xr.testing.assert_identical(out[name].drop_vars("time"), da[name])
+            xr.testing.assert_identical(out[name].drop_vars(["time", "platform"]), da[name])
         assert out["time"].ndim == 0 and out["time"] == np.datetime64(TARGET)
         assert out.rio.crs == da.rio.crs and out.rio.transform() == da.rio.transform()
         assert out.attrs["units"] == "1"
@@ -384,3 +385,72 @@ def test_values_that_are_no_reflectance_may_pass():
     out = xr_cloudfree.fill(index, TARGET, clear=clear, model="linear", check=False)
     expected = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear") * 500 - 60
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-3)
+
+
+def bands_of(names, dtype="uint16"):
+    da, clear = make_cube(dtype=dtype)
+    ds = xr.Dataset({name: da.isel(band=i % 3, drop=True) for i, name in enumerate(names)})
+    return ds.assign(clear=clear)
+
+
+def test_the_roles_of_bands_come_from_all_of_them():
+    few = bands_of(["SR_B2", "SR_B3", "SR_B4", "SR_B6"])
+    assert understand(few).roles == ("blue", "green", "red", "swir16")
+    assert understand(few, ["SR_B2", "SR_B4"]).roles == ("blue", "red")
+    short = bands_of(["B4", "B3", "B2", "B8A"])
+    assert understand(short).roles == ("red", "green", "blue", "nir08")
+    assert list(xr_cloudfree.fill(short, TARGET, clear="clear", model="linear").data_vars) == ["B4", "B3", "B2", "B8A"]
+
+
+def test_whole_numbers_of_different_types_are_refused():
+    ds = bands_of(["B02", "B03"])
+    ds["B03"] = ds["B03"].astype("int16")
+    with pytest.raises(errors.BandError, match="int32"):
+        xr_cloudfree.fill(ds, TARGET, clear="clear")
+    xr_cloudfree.fill(ds[["B02", "B03"]].astype("int32"), TARGET, clear=ds["clear"], scale=1e-4, nodata=0)
+
+
+@pytest.mark.parametrize("encoding", [{"missing_value": -9999}, {}])
+def test_nodata_survives_a_file_without_a_fill_value(tmp_path, encoding):
+    da, clear = make_cube()
+    da.encoding = {"dtype": "int16", "scale_factor": 1e-4, **encoding}
+    out = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", layers=["filled"])
+    assert np.isnan(out["reflectance"]).any()
+    out.drop_vars(["band", "platform"], errors="ignore").to_netcdf(tmp_path / "out.nc")
+    with xr.open_dataset(tmp_path / "out.nc") as back:
+        np.testing.assert_array_equal(np.isnan(back["reflectance"]), np.isnan(out["reflectance"]))
+
+
+def test_each_band_is_clipped_to_its_own_packing():
+    ds = bands_of(["B02", "B03"], "float32")
+    ds["B02"].encoding = {"dtype": "uint8", "scale_factor": 0.001, "_FillValue": 0}
+    ds["B03"].encoding = {"dtype": "uint16", "scale_factor": 1e-4, "_FillValue": 0}
+    out = xr_cloudfree.fill(ds, "2021-06-15", clear="clear", model="linear")
+    assert out["B02"].max() <= 0.2541 < 0.3 < out["B03"].max()
+
+
+def test_a_scalar_band_coordinate_is_no_obstacle():
+    ds = bands_of(["B02", "B03"]).assign_coords(band=1)
+    out = xr_cloudfree.fill(ds, TARGET, clear="clear", model="regress", layers="all")
+    assert list(out["uncertainty"]["band"].values) == ["B02", "B03"]
+
+
+def test_of_two_equally_near_the_earlier_counts():
+    da, _ = make_cube()
+    two = da.fillna(0.2).isel(time=[0, 1]).assign_coords(time=np.array(["2021-07-01", "2021-07-11"], "M8[ns]"))
+    clear = xr.ones_like(two.isel(band=0, drop=True), dtype=bool)
+    out = xr_cloudfree.fill(two, "2021-07-06", clear=clear, model="nearest", layers="all")
+    assert (out["days_to_clear"] == -5).all() and (out["source_time"] == np.datetime64("2021-07-01")).all()
+
+
+def test_what_is_known_of_an_observed_date_stays_with_it(cube):
+    da, clear = cube
+    assert xr_cloudfree.fill(da, TARGET, clear=clear, model="linear")["platform"] == da["platform"][OWN]
+    assert "platform" not in xr_cloudfree.fill(da, "2021-06-15", clear=clear, model="linear").coords
+
+
+def test_a_variable_called_like_a_layer_gives_way(cube):
+    da, clear = cube
+    ds = da.rename("gate").to_dataset().assign(clear=clear)
+    out = xr_cloudfree.fill(ds, TARGET, clear="clear", model="timegate", layers=["gate"])
+    assert out["reflectance"].dims == ("band", "y", "x") and out["gate"].dims[0] == "observation"

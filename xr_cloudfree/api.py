@@ -222,7 +222,7 @@ def fill(
         roles=cube.roles,
         sensor=cube.sensor,
         dtype=cube.dtype,
-        limits=_packed_limits(cube.arrays[0]),
+        limits=_packed_limits(cube.arrays),
         layers=wanted,
         screen=screen,
         check=check,
@@ -359,20 +359,33 @@ def _grid(cube: Cube, n_times: int, n_targets: int, spec: ModelSpec | None, bloc
     return grid
 
 
-def _packed_limits(array: xr.DataArray) -> tuple[float, float] | None:
-    """The least and the largest value that the cube's own packing can hold, where it has one.
-
-    Integers wrap in silence when a value beyond is written; so it is clipped before.
-    """
+def _packing(array: xr.DataArray) -> np.iinfo[Any] | None:
+    """The integers in which the values of a decoded array will be packed when it is written, if they will be."""
     encoding = array.encoding
     packed = np.dtype(encoding["dtype"]) if encoding.get("dtype") is not None else array.dtype
     if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor"):
         return None
-    limits = np.iinfo(packed)
-    scale, offset = float(encoding["scale_factor"]), float(encoding.get("add_offset") or 0.0)
-    # One step inside at each end, where nodata lies by custom.
-    ends = (limits.min + 1) * scale + offset, (limits.max - 1) * scale + offset
-    return min(ends), max(ends)
+    return np.iinfo(packed)
+
+
+def _packed_limits(arrays: Sequence[xr.DataArray]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The least and the largest value that each array's own packing can hold, where one has any.
+
+    Integers wrap in silence when a value beyond is written; so it is clipped before.
+    """
+    limits = []
+    for array in arrays:
+        packed = _packing(array)
+        if packed is None:
+            limits.append((-np.inf, np.inf))
+            continue
+        scale, offset = float(array.encoding["scale_factor"]), float(array.encoding.get("add_offset") or 0.0)
+        # One step inside at each end, where nodata lies by custom.
+        ends = (packed.min + 1) * scale + offset, (packed.max - 1) * scale + offset
+        limits.append((min(ends), max(ends)))
+    if not np.isfinite(limits).any():
+        return None
+    return tuple(low for low, _ in limits), tuple(high for _, high in limits)
 
 
 _KEPT_ENCODING = ("dtype", "scale_factor", "add_offset", "_FillValue", "grid_mapping")
@@ -389,10 +402,11 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
         coords["time"] = xr.Variable((), targets.times[0], time_attrs)
     else:
         coords["time"] = xr.Variable(("time",), targets.times, time_attrs)
-        if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
-            for name, c in source.coords.items():
-                if c.dims == ("time",) and name != "time":
-                    coords[name] = c.variable.isel(time=list(targets.own))
+    if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
+        which = targets.own[0] if targets.scalar else list(targets.own)
+        for name, c in source.coords.items():
+            if c.dims == ("time",) and name != "time":
+                coords[name] = c.variable.isel(time=which)
     for output in job.outputs[1:]:
         coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
     back = {role: name for role, name in cube.dims.items() if role != name}
@@ -404,7 +418,7 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
     if job.window is not None:
         told["cloudfree_window_days"] = list(job.window)
     mapping = source.encoding.get("grid_mapping")
-    if "band" not in coords and cube.kind == "bands":
+    if cube.kind == "bands" and any("band" in output.dims for output in job.outputs[1:]):
         coords["band"] = xr.Variable(("band",), list(cube.bands))
 
     def array(name: str, dims: tuple[str, ...], data: Any, attrs: dict[str, Any]) -> xr.DataArray:
@@ -423,16 +437,18 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
             made[name] = array(
                 name, (*lead, "y", "x"), data, {**band.attrs, **_scale_attrs(band, understood.scaling), **told}
             )
-            made[name].encoding.update(_kept(band))
+            made[name].encoding.update(_kept(band, made[name].attrs))
     else:
         name = (cube.name if cube.kind == "variable" else None) or "reflectance"
+        if name in job.layers:  # a variable that happens to be called like a layer gives way to it
+            name = "reflectance"
         made[name] = array(
             name,
             (*lead, *first.dims),
             reflectance,
             {**source.attrs, **_scale_attrs(source, understood.scaling), **told},
         )
-        made[name].encoding.update(_kept(source))
+        made[name].encoding.update(_kept(source, made[name].attrs))
         if cube.kind == "array" and not rest:
             return made[name].rename(cube.name)
     for output in rest:
@@ -453,8 +469,15 @@ def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
     return attrs
 
 
-def _kept(array: xr.DataArray) -> dict[str, Any]:
-    return {k: array.encoding[k] for k in _KEPT_ENCODING if k in array.encoding}
+def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
+    """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
+    kept = {k: array.encoding[k] for k in _KEPT_ENCODING if k in array.encoding and k not in attrs}
+    packed = _packing(array)
+    if packed is not None and kept.get("_FillValue") is None:
+        # Estimates stay one step inside both ends of the packing, so an end is free.
+        unused = packed.min if packed.min < 0 else packed.max
+        kept["_FillValue"] = array.encoding.get("missing_value", packed.dtype.type(unused))
+    return kept
 
 
 _LAYER_ATTRS: dict[str, dict[str, Any]] = {

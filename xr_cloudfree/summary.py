@@ -14,6 +14,9 @@ from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.dates import cube_times
 from xr_cloudfree.errors import CloudfreeError, MaskError
 
+# A repr is shown unasked: it reads no more than this, in memory or from a file.
+MOST_BYTES = 2**29
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -74,6 +77,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     try:
         cube = understand(obj)
         times = cube_times(cube.arrays[0])
+        crs = cube.crs
     except CloudfreeError as error:
         return Summary(title, (("not usable", str(error)),))
     order = np.sort(times)
@@ -86,7 +90,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
         ("sensor", cube.sensor or "not told by names"),
         (
             "grid",
-            f"{cube.shape[0]} x {cube.shape[1]} pixels, {cube.crs or no_crs}",
+            f"{cube.shape[0]} x {cube.shape[1]} pixels, {crs or no_crs}",
         ),
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
@@ -104,10 +108,15 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     left = [str(name) for name in obj.data_vars if name not in used] if isinstance(obj, xr.Dataset) else []
     if left:
         lines.append(("not used", ", ".join(left) + " (to take one as the mask: mask=name)"))
-    if any(source.chunks is not None for source in (*cube.arrays, understood.quality)):
-        lines.append(("clear", "the cube is lazy; compute it with .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
+    lazy = any(source.chunks is not None for source in (*cube.arrays, understood.quality))
+    if lazy or sum(array.nbytes for array in cube.arrays) > MOST_BYTES:
+        why = "lazy" if lazy else "large"
+        lines.append(("clear", f"the cube is {why}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
         return Summary(title, tuple(lines))
-    by_time = clear_mask(obj).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
+    try:
+        by_time = clear_mask(obj).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
+    except CloudfreeError as error:  # what only values tell
+        return Summary(title, (*lines, ("not usable", str(error))))
     return Summary(
         title,
         tuple(lines),

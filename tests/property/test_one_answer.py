@@ -122,6 +122,7 @@ def test_task_names_are_the_same_when_built_again():
 
 def test_one_task_per_block():
     da, clear = (a.chunk(time=1, y=10, x=10) for a in make_cube())
+    da = da.drop_vars("platform")  # xarray chunks such a coordinate too, which adds a task of its own
     out = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model="linear", block=20)
     assert out.data.npartitions == 3 * 4
     graph = out.__dask_graph__()

@@ -162,7 +162,9 @@ def _window(
     check_reflectance(digits, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
     values = to_reflectance(digits, understood.scaling)
     doubtful = cube.arrays[0].coords.get("suspect")
-    suspect = np.zeros(order.size, bool) if doubtful is None else doubtful.to_numpy().astype(bool)
+    suspect = np.zeros(order.size, bool)
+    if doubtful is not None and doubtful.dims == ("time",):
+        suspect = doubtful.to_numpy().astype(bool)
     return values[order], seen[order], understood.times[order], suspect[order], cube.bands
 
 

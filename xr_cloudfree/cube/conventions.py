@@ -61,7 +61,7 @@ _LANDSAT_TM = {
 _COMMON = {name.lower(): common for common, names in BAND_NAMES.items() for name in names}
 
 
-def common_names(bands: Sequence[str], sensor: str | None = None) -> tuple[str | None, ...]:
+def common_names(bands: Sequence[str]) -> tuple[str | None, ...]:
     """STAC common name of each band, None where it is not known.
 
     Examples
@@ -75,7 +75,7 @@ def common_names(bands: Sequence[str], sensor: str | None = None) -> tuple[str |
     table = dict(_COMMON)
     if any(band.startswith("SR_B") for band in upper):
         # Only OLI has an SR_B6; TM and ETM+ put their thermal band there, which is no SR band.
-        landsat = _LANDSAT_OLI if "SR_B6" in upper or sensor == "landsat-8" else _LANDSAT_TM
+        landsat = _LANDSAT_OLI if "SR_B6" in upper else _LANDSAT_TM
         table.update({name.lower(): common for name, common in landsat.items()})
     if "B1" in upper or "B2" in upper:
         table.update({f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table})
@@ -270,6 +270,13 @@ def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, d
             "at least one element along each dimension",
             f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small",
         )
+    for role, name in dims.items():
+        if name != role and role in array.coords:
+            raise DimensionError(
+                f"{_called(array)} has a dimension {name!r} and beside it a coordinate {role!r}",
+                f"the coordinate of the dimension under one name, {role!r} or {name!r}",
+                f"cube.swap_dims({name}={role!r}) if it is the dimension's own, else cube.drop_vars({role!r})",
+            )
     renamed = array.rename({name: role for role, name in dims.items() if name != role})
     return renamed.transpose(*needed), dims
 
@@ -282,18 +289,20 @@ def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, na
         labels = [f"band{i + 1}" for i in range(cube.sizes["band"])]
         cube = cube.assign_coords(band=labels)
     _check_bands(labels)
+    # All bands together tell the sensor, and what a band's name means on it.
+    sensor = _sensor(labels, names)
+    roles = common_names(labels)
     if bands:
         index = [labels.index(_known(band, labels)) for band in bands]
-        cube, labels = cube.isel(band=index), [labels[i] for i in index]
+        cube, labels, roles = cube.isel(band=index), [labels[i] for i in index], tuple(roles[i] for i in index)
         _check_bands(labels)
     _check_numbers(cube)
     _check_grid(cube)
-    sensor = _sensor(labels, names)
     return Cube(
         arrays=(cube,),
         kind=kind,
         bands=tuple(labels),
-        roles=common_names(labels, sensor),
+        roles=roles,
         dims=dims,
         sensor=sensor,
         name=None if array.name is None else str(array.name),
@@ -302,11 +311,12 @@ def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, na
 
 def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
     variables = [str(name) for name in ds.data_vars]
+    roles = dict(zip(variables, common_names(variables), strict=True))
     if bands:
         chosen = [_known(band, variables) for band in bands]
         _check_bands(chosen)
     else:
-        chosen = [v for v in variables if common_names([v])[0] or v.upper() in _LANDSAT_OLI]
+        chosen = [v for v in variables if roles[v] or v.upper() in _LANDSAT_OLI]
         if not chosen:
             for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
                 if array.ndim > 3 or any(d in array.dims and array.ndim == 3 for d in DIM_NAMES["band"]):
@@ -332,14 +342,20 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         _check_numbers(array)
         arrays.append(array)
     _check_grid(arrays[0])
-    sensor = _sensor(chosen, names)
+    kinds = {array.dtype.newbyteorder("=") for array in arrays}
+    if len(kinds) > 1 and any(kind.kind in "ui" for kind in kinds):
+        raise BandError(
+            "the bands have different dtypes: " + ", ".join(f"{array.name} {array.dtype}" for array in arrays),
+            "one dtype for all bands that are whole numbers",
+            f"cube.astype({str(np.result_type(*kinds))!r}), or bands= with bands that go together",
+        )
     return Cube(
         arrays=tuple(arrays),
         kind="bands",
         bands=tuple(chosen),
-        roles=common_names(chosen, sensor),
+        roles=tuple(roles[band] for band in chosen),
         dims=dims,
-        sensor=sensor,
+        sensor=_sensor(variables, names),
         name=None,
     )
 

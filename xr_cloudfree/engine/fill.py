@@ -58,8 +58,9 @@ class FillJob:
         The sensor, where it is known.
     dtype : dtype
         Type of the outputs' reflectance: the cube's.
-    limits : tuple of float or None
-        Least and largest value that the cube's packing can hold; estimates are clipped to them.
+    limits : tuple of tuple of float, or None
+        Least and largest values that the cube's packing can hold, one for all bands or one per band; estimates are
+        clipped to them.
     layers : tuple of str
         Layers asked for.
     screen : bool
@@ -78,7 +79,7 @@ class FillJob:
     roles: tuple[str | None, ...]
     sensor: str | None
     dtype: np.dtype[np.generic]
-    limits: tuple[float, float] | None = None
+    limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     layers: tuple[str, ...] = ()
     screen: bool = False
     check: bool = True
@@ -204,7 +205,8 @@ def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Arr
         bands = scaling.from_reflectance(bands, job.scaling)
     bands = np.where(known, bands, np.float32(0))
     if job.limits is not None:
-        bands = np.clip(bands, *job.limits)
+        low, high = (np.asarray(ends, np.float32)[:, None, None] for ends in job.limits)
+        bands = np.clip(bands, low, high)
     image = scaling.encode(bands, job.dtype, job.scaling)
     _set_nodata(image, known, job)
     observed = np.zeros(box.shape, bool)
@@ -344,7 +346,8 @@ class _Layers:
 
     def days_to_clear(self) -> Array:
         days = np.full(self.known.shape, np.nan, np.float32)
-        nearest_last = np.argsort(-np.abs(self.offsets), kind="stable")
+        # Of two that are equally near the earlier comes last, and wins, as it does for the model `nearest`.
+        nearest_last = np.argsort(np.abs(self.offsets), kind="stable")[::-1]
         for i in nearest_last:
             days[self.clear[i]] = self.offsets[i]
         return days
