@@ -13,7 +13,7 @@ import xarray as xr
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.dates import check_reach, cube_times, parse_targets, parse_window
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
-from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
+from xr_cloudfree.cube.scaling import PACKING, Scaling, resolve_scaling
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
@@ -388,9 +388,6 @@ def _packed_limits(arrays: Sequence[xr.DataArray]) -> tuple[tuple[float, ...], t
     return tuple(low for low, _ in limits), tuple(high for _, high in limits)
 
 
-_KEPT_ENCODING = ("dtype", "scale_factor", "add_offset", "_FillValue", "grid_mapping")
-
-
 def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any]) -> Any:
     """Give the outputs the cube's dimensions, coordinates, attributes and encoding."""
     cube, targets = understood.cube, job.targets
@@ -471,7 +468,7 @@ def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
 
 def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
     """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
-    kept = {k: array.encoding[k] for k in _KEPT_ENCODING if k in array.encoding and k not in attrs}
+    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and k not in attrs}
     packed = _packing(array)
     if packed is not None and kept.get("_FillValue") is None:
         # Estimates stay one step inside both ends of the packing, so an end is free.

@@ -18,15 +18,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.conventions import DIM_NAMES
-from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import MissingDependencyError, OptionError, OutputError
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
 # Rows and columns of a chunk, for files that are stored in one piece or by lines.
 _CHUNK = 512
-# What of a variable's encoding belongs to the values; the rest (chunks, compression) belongs to the old file.
-_KEPT_ENCODING = ("dtype", "scale_factor", "add_offset", "_FillValue", "grid_mapping")
 _NO_DAY = np.iinfo(np.int32).min
 
 
@@ -260,7 +258,7 @@ def _write_zarr(image: xr.Dataset, path: Path) -> None:
     image = image.copy()
     compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
     for name in list(image.variables):
-        kept = {key: value for key, value in image[name].encoding.items() if key in _KEPT_ENCODING}
+        kept = {key: value for key, value in image[name].encoding.items() if key in PACKING}
         if image[name].dtype.kind == "U":
             # Zarr has no specification for text of fixed length, and xarray none for lazy text of any length.
             image[name] = image[name].compute().astype(object)

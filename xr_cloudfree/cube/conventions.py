@@ -26,18 +26,18 @@ DIM_NAMES: dict[str, tuple[str, ...]] = {
 
 # STAC common name -> the names that sensors and archives give to the band.
 BAND_NAMES: dict[str, tuple[str, ...]] = {
-    "coastal": ("coastal", "B01", "SR_B1_OLI", "coastal_aerosol"),
-    "blue": ("blue", "B02", "SR_B2_OLI"),
-    "green": ("green", "B03", "SR_B3_OLI"),
-    "red": ("red", "B04", "SR_B4_OLI"),
+    "coastal": ("coastal", "B01", "coastal_aerosol"),
+    "blue": ("blue", "B02"),
+    "green": ("green", "B03"),
+    "red": ("red", "B04"),
     "rededge071": ("rededge071", "rededge1", "B05", "rededge_1", "red_edge_1"),
     "rededge075": ("rededge075", "rededge2", "B06", "rededge_2", "red_edge_2"),
     "rededge078": ("rededge078", "rededge3", "B07", "rededge_3", "red_edge_3"),
-    "nir": ("nir", "B08", "SR_B5_OLI", "nir_1"),
+    "nir": ("nir", "B08", "nir_1"),
     "nir08": ("nir08", "B8A", "B08A", "nir_narrow", "nir_2"),
     "nir09": ("nir09", "B09", "water_vapour"),
     "cirrus": ("cirrus", "B10"),
-    "swir16": ("swir16", "swir1", "B11", "swir_1", "SR_B6_OLI", "swir_16"),
+    "swir16": ("swir16", "swir1", "B11", "swir_1", "swir_16"),
     "swir22": ("swir22", "swir2", "B12", "swir_2", "SR_B7", "swir_22"),
 }
 # Landsat numbers its bands by sensor: SR_B4 is red on OLI, nir on TM. Which one it is shows in the other bands.
@@ -316,7 +316,7 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         chosen = [_known(band, variables) for band in bands]
         _check_bands(chosen)
     else:
-        chosen = [v for v in variables if roles[v] or v.upper() in _LANDSAT_OLI]
+        chosen = [v for v in variables if roles[v]]
         if not chosen:
             for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
                 if array.ndim > 3 or any(d in array.dims and array.ndim == 3 for d in DIM_NAMES["band"]):

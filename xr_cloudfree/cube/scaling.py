@@ -15,6 +15,8 @@ from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
 
 # Beyond these a float32 could not hold what becomes of the values.
 LEAST_SCALE = 1e-12
+# What of a variable's encoding belongs to the values; the rest (chunks, compression) belongs to the old file.
+PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "grid_mapping")
 
 
 @dataclass(frozen=True)

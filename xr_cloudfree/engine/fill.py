@@ -254,8 +254,7 @@ def _predict(
         observed = [observe(extents[extent]) for extent in group]
         answers.update(zip(group, _checked(spec.name, observed, job.model.predict(observed)), strict=True))
         del observed  # or the next tiles would be made while these are still held
-    stitched = stitch(job.grid, box, tiles, [answers[tile.extent] for tile in tiles])
-    return stitched
+    return stitch(job.grid, box, tiles, [answers[tile.extent] for tile in tiles])
 
 
 def _checked(name: str, observed: list[Observations], predicted: object) -> list[Prediction]:
