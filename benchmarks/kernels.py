@@ -17,7 +17,7 @@ import numpy as np
 
 from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.models.classical import Geomedian, Harmonic, Linear, Median, Nearest
-from xr_cloudfree.models.timegate import TimeGate
+from xr_cloudfree.models.constant_gate import ConstantGate
 
 DATES, BANDS, EDGE = 24, 8, 512
 CLEAR_SHARE = 0.45
@@ -154,7 +154,7 @@ def others(obs: Observations) -> list[Row]:
     part = _part(obs, 256)
     return [
         Row("nearest", "ours", _of_model(Nearest(), obs)),
-        Row("timegate", "ours", _of_model(TimeGate(), part)),
+        Row("timegate", "ours", _of_model(ConstantGate(), part)),
         Row("harmonic", "ours", _of_model(Harmonic(), part, 2)),
         Row("linear +-", "ours", _of_model(Linear(uncertainty=True), part)),
     ]

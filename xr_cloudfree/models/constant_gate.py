@@ -1,4 +1,4 @@
-"""TimeGate: a composite of all dates, each weighted by its gate.
+"""A composite of all dates, each weighted by a gate of constants: the time gate of [1]_ with nothing learned.
 
 The gate of a date is open where the pixel is clear, and the wider the nearer the date lies to the target. The
 sums over dates can be added up in any order and in parts, so that memory does not grow with the number of
@@ -54,7 +54,7 @@ def decay(
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models.timegate import decay
+    >>> from xr_cloudfree.models.constant_gate import decay
     >>> decay(np.array([-10.0, 0.0, 5.0]), tau_past=10.0, tau_future=5.0).round(3).tolist()
     [0.36800000071525574, 1.0, 0.36800000071525574]
     """
@@ -84,7 +84,7 @@ def gate_weights(
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models.timegate import gate_weights
+    >>> from xr_cloudfree.models.constant_gate import gate_weights
     >>> clear = np.array([[True, False], [True, False]])
     >>> weights, known = gate_weights(clear, np.array([0.6, 0.2], np.float32))
     >>> weights.round(2)[:, 0].tolist(), known.tolist()
@@ -121,7 +121,7 @@ def composite(
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models.timegate import composite
+    >>> from xr_cloudfree.models.constant_gate import composite
     >>> bands = np.array([[[100]], [[200]]], np.uint16)
     >>> composite(bands, np.ones((2, 1), bool), np.array([[0.75], [0.25]], np.float32)).tolist()
     [[125.0]]
@@ -129,7 +129,7 @@ def composite(
     return kernels.mix(bands, clear, weights)
 
 
-class TimeGate:
+class ConstantGate:
     """The composite with a gate of constants, without learned weights.
 
     Parameters
@@ -146,10 +146,10 @@ class TimeGate:
     --------
     >>> import numpy as np
     >>> from xr_cloudfree.cube.observations import Observations
-    >>> from xr_cloudfree.models.timegate import TimeGate
+    >>> from xr_cloudfree.models.constant_gate import ConstantGate
     >>> bands = np.array([100, 200], np.uint16).reshape(2, 1, 1, 1)
     >>> obs = Observations(bands, np.ones((2, 1, 1), bool), np.array([-4.0, 4.0]))
-    >>> TimeGate().predict([obs])[0].gate.ravel().tolist()
+    >>> ConstantGate().predict([obs])[0].gate.ravel().tolist()
     [0.5, 0.5]
     """
 
