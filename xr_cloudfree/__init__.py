@@ -7,6 +7,7 @@ from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models
 from xr_cloudfree.models.registry import create as create_model
+from xr_cloudfree.models.sources import from_pretrained
 from xr_cloudfree.version import __version__
 
 __all__ = [
@@ -17,5 +18,6 @@ __all__ = [
     "create_model",
     "evaluate",
     "fill",
+    "from_pretrained",
     "list_models",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -18,12 +18,13 @@ from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
 from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED, FillJob
-from xr_cloudfree.errors import OptionTypeError, SizeError
+from xr_cloudfree.errors import ModelNotFoundError, OptionTypeError, SizeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
+from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, parse_block, parse_layers
+from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_layers
 from xr_cloudfree.tiling.grid import TileGrid, choose_block
 from xr_cloudfree.version import __version__
 
@@ -122,8 +123,10 @@ def fill(
         The target date or dates, ISO 8601, UTC. A date without a time means that day's observation if there is one.
         None means every date of the cube.
     model : str or FillModel
-        ``"auto"`` or a name from `list_models`, or an object that follows the `FillModel` protocol. ``"auto"`` is
-        ``"regress"`` if a target date was observed, else ``"linear"``; the output's attributes name what was used.
+        ``"auto"``, a name from `list_models`, ``"local-dir:PATH"`` or ``"hf-hub:organisation/name"`` for a learned
+        model (see `from_pretrained`), or an object that follows the `FillModel` protocol. ``"auto"`` is the learned
+        model that comes with the package, if there is one and torch is installed; else ``"regress"`` if a target
+        date was observed, and ``"linear"`` if not. The output's attributes name what was used.
     clear : DataArray of bool or str, optional
         True = clear. On the cube's grid, or on a coarser one that nests exactly.
     mask : DataArray or str, optional
@@ -170,8 +173,8 @@ def fill(
         If the cube or an option cannot be used: when called, as far as metadata tell.
     ScalingError
         If values do not look like reflectance: when values are computed.
-    ModelNotFoundError
-        If there is no such model.
+    ModelNotFoundError, WeightsError, HubError, MissingDependencyError
+        If there is no such model, or it cannot be used.
 
     Examples
     --------
@@ -203,10 +206,16 @@ def fill(
     cube, times, rule = understood.cube, understood.times, understood.rule
     targets = parse_targets(date, times)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
-    offered = COMMON_LAYERS + made.spec.layers + (("snow",) if tells_snow else ())
-    wanted = parse_layers(layers, offered, made.spec.name)
-    chosen = made.choose(observed=max(targets.own) >= 0, layers=wanted) if isinstance(made, Auto) else made
+    chosen = made
+    if isinstance(made, Auto):
+        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, LAYERS, "auto")
+        chosen = made.choose(observed=max(targets.own) >= 0, layers=asked, bands=cube.bands, roles=cube.roles)
     spec = chosen.spec
+    offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
+    wanted = parse_layers(layers, offered, made.spec.name)
+    spec.check_bands(cube.bands, cube.roles)
+    if isinstance(chosen, Learned):
+        chosen.check_installed()
     told = parse_window(window)
     days = told or parse_window(spec.window_days)
     check_reach(times, targets, days, told is not None)
@@ -295,28 +304,39 @@ def clear_mask(
 
 
 def list_models() -> pd.DataFrame:
-    """The installed models, with what each can give.
+    """The installed models, with what each can give. A learned model is listed if its weights are there.
 
     Returns
     -------
     DataFrame
-        Indexed by name: summary, window in days, layers.
+        Indexed by name: summary; kind (``"classical"``, ``"learned"``, or ``"rule"`` for one that chooses among
+        others); the bands that it takes; window in days; layers; licence of the weights, and the first digits of
+        their SHA-256.
 
     Examples
     --------
     >>> import xr_cloudfree
-    >>> "linear" in xr_cloudfree.list_models().index
-    True
+    >>> xr_cloudfree.list_models().loc["linear", ["kind", "bands"]].tolist()
+    ['classical', 'any']
     """
     rows = []
     for name in registry.model_names():
-        spec = asdict(registry.create(name).spec)
+        try:
+            made = registry.create(name)
+        except ModelNotFoundError:  # its weights are not installed
+            continue
+        spec = made.spec
+        learned = spec.weights_sha256 is not None
         rows.append(
             {
                 "name": name,
-                "summary": spec["summary"],
-                "window_days": spec["window_days"],
-                "layers": ", ".join((*COMMON_LAYERS, *spec["layers"])),
+                "summary": spec.summary,
+                "kind": "learned" if learned else "rule" if isinstance(made, Auto) else "classical",
+                "bands": spec.bands_text,
+                "window_days": spec.window_days,
+                "layers": ", ".join((*COMMON_LAYERS, *spec.layers)),
+                "license": spec.license or "",
+                "weights": (spec.weights_sha256 or "")[:12],
             }
         )
     return pd.DataFrame(rows).set_index("name")
@@ -412,6 +432,8 @@ def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any])
         "cloudfree_mask": understood.rule.label,
         "cloudfree_version": __version__,
     }
+    if job.model.spec.weights_sha256 is not None:
+        told["cloudfree_weights"] = job.model.spec.weights_sha256
     if job.window is not None:
         told["cloudfree_window_days"] = list(job.window)
     mapping = source.encoding.get("grid_mapping")

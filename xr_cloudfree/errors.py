@@ -75,6 +75,14 @@ class ModelError(CloudfreeError, ValueError):
     """A model cannot be used on this cube, or does not keep its contract."""
 
 
+class WeightsError(ModelError):
+    """The files of a learned model are damaged, incomplete, unsafe or do not go together."""
+
+
+class HubError(CloudfreeError, OSError):
+    """A model hub cannot be reached, or refuses what was asked of it."""
+
+
 class SizeError(CloudfreeError, MemoryError):
     """The request is larger than could be held; refused before anything is allocated."""
 
@@ -85,3 +93,7 @@ class OutputError(CloudfreeError, OSError):
 
 class MissingDependencyError(CloudfreeError, ImportError):
     """An optional package is not installed."""
+
+
+class CloudfreeWarning(UserWarning):
+    """Something that a user should know of, and that stops nothing."""

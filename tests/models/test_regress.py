@@ -211,7 +211,7 @@ def test_auto_answers_as_regress_whatever_it_chooses(blob):
     kept = np.arange(len(DAYS)) != TARGET
     unobserved = Observations(bands[kept], np.ones((kept.sum(), *SHAPE), bool), DAYS[kept], -1)
     for obs in (observed, unobserved):
-        chosen = Auto().choose(observed=obs.target >= 0, layers=())
+        chosen = Auto().choose(observed=obs.target >= 0, layers=(), bands=ROLES, roles=ROLES)
         expected = Regress().predict([obs])[0].bands
         assert (chosen.predict([obs])[0].bands == expected).all()
         assert (Auto().predict([obs])[0].bands == expected).all()

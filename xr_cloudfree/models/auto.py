@@ -2,46 +2,111 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cache
+from typing import Literal
 
 from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.errors import BandError, CloudfreeWarning
+from xr_cloudfree.models import learned, sources
 from xr_cloudfree.models.classical import Linear
+from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.regress import Regress
+from xr_cloudfree.models.spec import ModelSpec
+
+DEFAULT = "unet"
 
 
 class Auto:
-    """The best classical model by rule: `Regress` for a date that was observed, `Linear` for one that was not.
+    """The best model by rule: the learned one, where its weights are there and it can do what is asked.
 
-    Without clear pixels of the target `Regress` has nothing to learn from and answers as `Linear` does, which needs
-    no surroundings. It is used all the same where its uncertainty is asked for.
+    Otherwise the best classical one: `Regress` for a date that was observed, `Linear` for one that was not. Without
+    clear pixels of the target `Regress` has nothing to learn from and answers as `Linear` does, which needs no
+    surroundings. It is used all the same where its uncertainty is asked for.
 
     Examples
     --------
     >>> from xr_cloudfree.models.auto import Auto
-    >>> Auto().choose(observed=True, layers=()).spec.name
-    'regress'
-    >>> Auto().choose(observed=False, layers=("filled",)).spec.name
+    >>> Auto().choose(observed=False, layers=("source_time",), bands=("ndvi",), roles=(None,)).spec.name
     'linear'
     """
 
-    spec = replace(Regress.spec, name="auto", summary="by rule: regress on observed dates, linear between them")
+    def __init__(self) -> None:
+        there = DEFAULT in sources.shipped()
+        self._lacks_torch = there and not learned.installed()
+        self._learned: Learned | None = sources.from_pretrained(DEFAULT) if there and learned.installed() else None
+        best: FillModel = self._learned or Regress()
+        like = best.spec
+        self.spec = ModelSpec(
+            "auto",
+            f"by rule: {DEFAULT}; where it cannot be used, regress on observed dates, linear between them"
+            if self._learned
+            else "by rule: regress on observed dates, linear between them",
+            units=like.units,
+            tile=like.tile,
+            stride=like.stride,
+            taper=like.taper,
+            batch=like.batch,
+            layers=like.layers,
+        )
 
-    def choose(self, *, observed: bool, layers: Sequence[str]) -> FillModel:
+    def choose(
+        self,
+        *,
+        observed: bool,
+        layers: Literal["all"] | Sequence[str],
+        bands: Sequence[str],
+        roles: Sequence[str | None],
+    ) -> FillModel:
         """The model for a request.
 
         Parameters
         ----------
         observed : bool
             Whether the cube has an observation on one of the target dates.
-        layers : sequence of str
+        layers : {"all"} or sequence of str
             Layers asked for.
+        bands : sequence of str
+            The cube's names of its bands.
+        roles : sequence of (str or None)
+            Their STAC common names.
+
+        Warns
+        -----
+        CloudfreeWarning
+            Once, if the learned model would be used and torch is not installed.
         """
+        asked = set(Regress.spec.layers if layers == "all" else layers) & {"source_time", "uncertainty", "gate"}
+        if self._lacks_torch:
+            _say_torch_is_missing()
+        if self._learned is not None and (layers == "all" or asked <= set(self._learned.spec.layers)):
+            try:
+                self._learned.spec.check_bands(bands, roles)
+            except BandError:
+                pass  # the classical models take any
+            else:
+                return self._learned
         linear = Linear()
-        lacking = set(Regress.spec.layers) - set(linear.spec.layers)
-        return Regress() if observed or lacking & set(layers) else linear
+        return Regress() if observed or asked - set(linear.spec.layers) else linear
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile, by the rule."""
-        return [self.choose(observed=obs.target >= 0, layers=Regress.spec.layers).predict([obs])[0] for obs in tiles]
+        return [self._choose_for(obs).predict([obs])[0] for obs in tiles]
+
+    def _choose_for(self, obs: Observations) -> FillModel:
+        roles = obs.roles or (None,) * obs.n_bands
+        names = tuple(role or f"band{i + 1}" for i, role in enumerate(roles))
+        return self.choose(observed=obs.target >= 0, layers=self.spec.layers, bands=names, roles=roles)
+
+
+@cache  # once per process
+def _say_torch_is_missing() -> None:
+    warnings.warn(
+        f"the default model {DEFAULT!r} needs torch, which is not installed: a classical model is used instead, and "
+        "the attribute cloudfree_model of the output names it. pip install 'xr-cloudfree[torch]' brings torch; "
+        "model='regress' or model='linear' keeps to classical models without this warning",
+        CloudfreeWarning,
+        stacklevel=4,
+    )

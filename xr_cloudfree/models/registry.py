@@ -1,4 +1,7 @@
-"""Models by name. Ours and other packages' are found the same way: by the entry-point group ``xr_cloudfree.models``."""
+"""Models by name. Ours and other packages' are found the same way: by the entry-point group ``xr_cloudfree.models``.
+
+Weights in a folder or on a hub are named by where they are.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from xr_cloudfree.errors import ModelError, ModelNotFoundError, OptionTypeError
+from xr_cloudfree.models import sources
 from xr_cloudfree.models.protocol import FillModel
 
 GROUP = "xr_cloudfree.models"
@@ -39,7 +43,8 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
     Parameters
     ----------
     model : str or FillModel
-        Name, or an object that follows the `FillModel` protocol.
+        Name, ``"local-dir:PATH"``, ``"hf-hub:organisation/name"`` (see `xr_cloudfree.from_pretrained`), or an object
+        that follows the `FillModel` protocol.
     **settings
         Settings of the model, where it has any and `model` is a name.
 
@@ -48,7 +53,10 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
     ModelNotFoundError
         If no installed model has this name.
     ModelError
-        If what the entry point gives is not a model, or cannot be imported.
+        If what the entry point gives is not a model, or cannot be imported; a `WeightsError` if the weights of a
+        learned model are damaged.
+    HubError
+        If a model is on a hub that cannot be reached.
     """
     if not isinstance(model, str):
         if isinstance(model, type) or not isinstance(model, FillModel):
@@ -58,6 +66,8 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
                 f"model='auto', or one of {', '.join(model_names())}",
             )
         return model
+    if model.startswith((sources.LOCAL, sources.HUB)):
+        return sources.from_pretrained(model, **settings)
     points = _entry_points()
     if model not in points:
         near = difflib.get_close_matches(model, points, n=1)

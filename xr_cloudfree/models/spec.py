@@ -1,11 +1,22 @@
-"""What a model says of itself before it runs."""
+"""What a model says of itself before it runs, in memory and as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import difflib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NoReturn
+
+from xr_cloudfree.errors import BandError, ModelError
 
 Units = Literal["storage", "reflectance"]
+
+SCHEMA = 1
+"""Version of the JSON form. It grows when a reader of the old form would misunderstand the new one."""
+
+LAYERS = ("source_time", "uncertainty", "gate")
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,35 @@ class ModelSpec:
         The optional layers that it can give: ``"source_time"``, ``"uncertainty"``, ``"gate"``.
     settings : tuple of (str, value)
         Settings that differ from the model's defaults.
+    architecture : str or None
+        Name of the network, for a learned model.
+    config : tuple of (str, value)
+        Arguments of the network's constructor: numbers, text, booleans, None, and tuples of them.
+    bands : tuple of str or None
+        STAC common names of the bands for which the weights were made, in the network's order; None takes any.
+    min_bands : int
+        Bands that a cube must have at least.
+    max_bands : int or None
+        Bands that it may have at most.
+    max_dates : int or None
+        Dates that a learned model looks at, at most: the nearest. None leaves it to the network.
+    weights_sha256 : str or None
+        SHA-256 of the file of weights, in hexadecimal digits.
+    license : str or None
+        Licence of the weights, as SPDX names it.
+    schema : int
+        Version of the JSON form.
+
+    Raises
+    ------
+    ValueError
+        If the values contradict each other.
+
+    Examples
+    --------
+    >>> spec = ModelSpec("mine", "my own", tile=256, stride=224, architecture="unet-paper", config=(("bands", 4),))
+    >>> ModelSpec.from_json(spec.to_json()) == spec
+    True
     """
 
     name: str
@@ -51,6 +91,15 @@ class ModelSpec:
     batch: int = 1
     layers: tuple[str, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
+    architecture: str | None = None
+    config: tuple[tuple[str, Any], ...] = ()
+    bands: tuple[str, ...] | None = None
+    min_bands: int = 1
+    max_bands: int | None = None
+    max_dates: int | None = None
+    weights_sha256: str | None = None
+    license: str | None = None
+    schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         if (self.tile is None) != (self.stride is None):
@@ -60,3 +109,215 @@ class ModelSpec:
                 raise ValueError("needed: 0 < stride <= tile, with an even difference")
             if self.taper and self.tile != 2 * self.stride:
                 raise ValueError("a taper needs tiles that overlap by half: tile == 2 * stride")
+        if self.max_bands is not None and self.max_bands < self.min_bands:
+            raise ValueError("max_bands is less than min_bands")
+        if self.bands is not None and len(set(self.bands)) < len(self.bands):
+            raise ValueError("a band is named twice")
+
+    def to_json(self) -> str:
+        """The spec as JSON, with every field."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        told |= {name: dict(told[name]) for name in ("settings", "config")}
+        return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """A spec from JSON; what is not understood is refused.
+
+        Parameters
+        ----------
+        text : str
+            As `to_json` writes it. Fields that have a default may be left out, `schema` may not.
+
+        Raises
+        ------
+        ModelError
+            If it is no JSON, is of a newer schema, or a field is unknown, missing or of the wrong type.
+        """
+        told = _parse(text)
+        schema: Any = told.get("schema")
+        if not _is_whole(1, 10**6)(schema):
+            _refuse(f"schema is {schema!r}", f"the version of the form, {SCHEMA}", f'"schema": {SCHEMA}')
+        if schema > SCHEMA:
+            _refuse(
+                f"schema is {schema}, and this version of the package reads up to {SCHEMA}",
+                "a newer version of the package",
+                "pip install --upgrade xr-cloudfree",
+            )
+        for name, value in told.items():
+            if name not in _FIELDS:
+                near = difflib.get_close_matches(name, _FIELDS, n=1)
+                _refuse(
+                    f"there is an unknown field {name!r}",
+                    f"some of {', '.join(_FIELDS)}",
+                    f'"{near[0]}": …' if near else f"remove {name!r}, or pip install --upgrade xr-cloudfree",
+                )
+            right, needed, example = _FIELDS[name]
+            if not right(value):
+                _refuse(f"{name} is {_short(value)}", needed, f'"{name}": {example}')
+        for name in ("name", "summary"):
+            if name not in told:
+                _refuse(f"there is no field {name!r}", _FIELDS[name][1], f'"{name}": {_FIELDS[name][2]}')
+        try:
+            return cls(**{name: _frozen(value) for name, value in told.items()})
+        except ValueError as error:
+            raise ModelError(str(error), "values that go together", "ModelSpec(...).to_json()") from error
+
+    def check_bands(self, bands: Sequence[str], roles: Sequence[str | None]) -> None:
+        """Refuse a cube whose bands this model cannot take.
+
+        Parameters
+        ----------
+        bands : sequence of str
+            The cube's names of its bands.
+        roles : sequence of (str or None)
+            Their STAC common names.
+
+        Raises
+        ------
+        BandError
+            If a band is missing, not known, or there are too few or too many.
+        """
+        called = tuple(role or band for band, role in zip(bands, roles, strict=True))  # for people
+        other = "model='linear', which takes any bands; xr_cloudfree.list_models() names the bands of each"
+        if self.bands is not None:
+            needed = f"bands {self.bands}, each once and in any order"
+            for band in self.bands:
+                if band not in roles:
+                    unknown = next((name for name, role in zip(bands, roles, strict=True) if role is None), bands[0])
+                    raise BandError(
+                        f"model {self.name!r} needs band {band!r}, cube has {called}",
+                        needed,
+                        f"cube.rename({unknown}={band!r}) if that is what it is, or {other}",
+                    )
+            if len(called) > len(self.bands):
+                known = [bands[list(roles).index(band)] for band in self.bands]
+                beyond = next(called[i] for i, band in enumerate(bands) if band not in known)
+                raise BandError(
+                    f"model {self.name!r} takes no band {beyond!r} beside {self.bands}, cube has {called}",
+                    needed,
+                    f"bands={known!r}, or {other}",
+                )
+        elif not self.min_bands <= len(called) <= (self.max_bands or len(called)):
+            most = self.max_bands
+            few = len(called) < self.min_bands
+            raise BandError(
+                f"model {self.name!r} takes {self.bands_text} bands, cube has {len(called)}: {called}",
+                f"at least {self.min_bands} bands" if few else f"at most {most} bands",
+                other if few else f"bands={list(bands[:most])!r}, or {other}",
+            )
+
+    @property
+    def bands_text(self) -> str:
+        """The bands that it takes, for people: their names, their number, or any."""
+        if self.bands is not None:
+            return ", ".join(self.bands)
+        if self.max_bands is None:
+            return "any" if self.min_bands == 1 else f"at least {self.min_bands}"
+        return str(self.min_bands) if self.min_bands == self.max_bands else f"{self.min_bands} to {self.max_bands}"
+
+
+def _refuse(found: str, needed: str, remedy: str) -> NoReturn:
+    raise ModelError(found, needed, remedy)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a field is there twice")
+        return found
+
+    def number(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no number of JSON")
+
+    try:
+        told = json.loads(text, object_pairs_hook=once, parse_constant=number)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"it is no JSON: {error}", "an object of JSON", "ModelSpec(...).to_json()") from error
+    if not isinstance(told, dict):
+        _refuse(f"it holds {_short(told)}", "an object of JSON", "ModelSpec(...).to_json()")
+    return told
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _frozen(value: Any) -> Any:
+    """What JSON made, as the spec holds it: tuples for lists, pairs for objects."""
+    if isinstance(value, list):
+        return tuple(_frozen(element) for element in value)
+    if isinstance(value, dict):
+        return tuple((name, _frozen(element)) for name, element in value.items())
+    return value
+
+
+def _is_whole(least: int, most: int) -> Callable[[Any], bool]:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.strip() != ""
+
+
+def _is_plain(value: Any) -> bool:
+    """A number, text, a boolean, None, or a list of them."""
+    if isinstance(value, list):
+        return all(_is_plain(element) for element in value)
+    return value is None or isinstance(value, str | bool | int | float)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_plain(element) for element in value.values())
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(_is_text(name) for name in value)
+
+
+def _or_none(right: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or right(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**6
+
+
+# Per field: whether a value is right, what is needed, how it may be typed. Numbers have an upper end, because a spec
+# may come from anywhere and a tile is allocated as large as it says.
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "name": (
+        lambda value: isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", value) is not None,
+        "a name of small letters, digits, '.', '_' and '-'",
+        '"my-model"',
+    ),
+    "summary": (_is_text, "one line of text", '"what it does"'),
+    "units": (lambda value: value in ("storage", "reflectance"), "'storage' or 'reflectance'", '"reflectance"'),
+    "tile": (_or_none(_is_whole(1, 4096)), "pixels from 1 to 4096, or null", "256"),
+    "stride": (_or_none(_is_whole(1, 4096)), "pixels from 1 to 4096, or null", "224"),
+    "taper": (lambda value: isinstance(value, bool), "true or false", "false"),
+    "window_days": (_or_none(_is_positive), "a positive number of days, or null", "90"),
+    "min_clear": (_is_whole(1, 1000), "a whole number from 1 to 1000", "1"),
+    "batch": (_is_whole(1, 1024), "a whole number from 1 to 1024", "4"),
+    "layers": (
+        lambda value: isinstance(value, list) and all(layer in LAYERS for layer in value),
+        f"a list of some of {LAYERS}",
+        '["uncertainty"]',
+    ),
+    "settings": (_is_object, "an object of plain values", "{}"),
+    "architecture": (_or_none(_is_text), "the name of a network, or null", '"unet-plus"'),
+    "config": (_is_object, "an object of plain values, the arguments of the network", '{"bands": 4}'),
+    "bands": (_or_none(_is_names), "a list of common names, or null", '["blue", "green", "red", "nir"]'),
+    "min_bands": (_is_whole(1, 1000), "a whole number from 1 to 1000", "1"),
+    "max_bands": (_or_none(_is_whole(1, 1000)), "a whole number from 1 to 1000, or null", "12"),
+    "max_dates": (_or_none(_is_whole(1, 10_000)), "a whole number from 1 to 10000, or null", "60"),
+    "weights_sha256": (
+        _or_none(lambda value: isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None),
+        "64 hexadecimal digits in small letters, or null",
+        '"e3b0…"',
+    ),
+    "license": (_or_none(_is_text), "the name of a licence, or null", '"Apache-2.0"'),
+    "schema": (_is_whole(1, SCHEMA), f"a whole number up to {SCHEMA}", str(SCHEMA)),
+}
