@@ -15,7 +15,7 @@ Truth and input are the same frame, so there is no shift in time between them. F
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,6 +33,8 @@ GAP_DAYS = 20.0
 CLOUD_REFLECTANCE = 0.6
 # Opacity of what is left of a cloud at one, two and three pixels beyond its mask.
 RIM_OPACITY = (0.5, 0.3, 0.18)
+# Small thin clouds that a mask misses: how many, how wide in pixels, how opaque in the middle.
+SMALL_CLOUDS, SMALL_RADIUS, SMALL_OPACITY = (2, 4), (1.0, 2.5), (0.15, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +57,8 @@ class Case:
         Index of the target in `bands`.
     truth : ndarray of float32, shape (band, y, x)
         The target as it was observed.
+    truth_clear : ndarray of bool, shape (y, x)
+        Where the truth is clear.
     scored : ndarray of bool, shape (y, x)
         Hidden pixels whose truth is clear and which another date has seen.
     """
@@ -66,6 +70,7 @@ class Case:
     day_offset: NDArray[np.float64]
     target: int
     truth: NDArray[np.float32]
+    truth_clear: NDArray[np.bool_]
     scored: NDArray[np.bool_]
 
     @property
@@ -186,7 +191,12 @@ def haze(
     image: NDArray[np.float32],
     hidden: NDArray[np.bool_],
     rng: np.random.Generator,
-    cloud: float = CLOUD_REFLECTANCE,
+    cloud: float | NDArray[np.floating] = CLOUD_REFLECTANCE,
+    *,
+    rim: Sequence[float] = RIM_OPACITY,
+    small: tuple[int, int] = SMALL_CLOUDS,
+    radius: tuple[float, float] = SMALL_RADIUS,
+    peak: tuple[float, float] = SMALL_OPACITY,
 ) -> NDArray[np.float32]:
     """The image with what a mask misses: rims beyond the hidden pixels and a few small thin clouds.
 
@@ -198,8 +208,16 @@ def haze(
         The mask, True where hidden.
     rng : numpy.random.Generator
         Source of chance for the small clouds.
-    cloud : float
-        Reflectance of a cloud, in all bands.
+    cloud : float or ndarray, shape (band, 1, 1)
+        Reflectance of a cloud, or of a shadow.
+    rim : sequence of float
+        Opacity at one, two and more pixels beyond the hidden ones.
+    small : tuple of int
+        Least and greatest number of small clouds.
+    radius : tuple of float
+        Their least and greatest radius, as the deviation of a bell, in pixels.
+    peak : tuple of float
+        Their least and greatest opacity in the middle.
 
     Returns
     -------
@@ -210,14 +228,14 @@ def haze(
 
     beyond = np.ceil(distance_transform_edt(~hidden)) if hidden.any() else np.full(hidden.shape, np.inf)
     opacity = np.zeros(hidden.shape)
-    for distance, alpha in enumerate(RIM_OPACITY, start=1):
+    for distance, alpha in enumerate(rim, start=1):
         opacity[beyond == distance] = alpha
     visible = np.argwhere(~hidden)
     rows, columns = np.indices(hidden.shape)
-    for _ in range(rng.integers(2, 5) if len(visible) else 0):
+    for _ in range(rng.integers(small[0], small[1] + 1) if len(visible) else 0):
         row, column = visible[rng.integers(len(visible))]
-        radius, peak = rng.uniform(1, 2.5), rng.uniform(0.15, 0.4)
-        blob = peak * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * radius**2))
+        width, height = rng.uniform(*radius), rng.uniform(*peak)
+        blob = height * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / (2 * width**2))
         opacity = np.maximum(opacity, np.where(blob > 0.02, blob, 0))
     return (image + opacity * (cloud - image)).astype(np.float32)
 
@@ -264,24 +282,68 @@ def make_case(
     """
     if track not in TRACKS:
         raise OptionError(f"track is {track!r}", f"one of {', '.join(TRACKS)}", "track='partial'")
+    keep = others(time, frame)
+    if track == "gap":
+        keep &= np.abs(days_from(time, frame)) > GAP_DAYS
+    if track == "full":
+        hidden = np.ones_like(hidden)
+    shown = haze(bands[frame].astype(np.float32), hidden, rng) if track == "haze" else None
+    return hide(bands, clear, time, frame, track, hidden, keep, shown)
+
+
+def days_from(time: NDArray[np.datetime64], frame: int) -> NDArray[np.float64]:
+    """Signed days of all dates from that of one frame.
+
+    Raises
+    ------
+    TimeError
+        If the dates do not increase.
+    """
     offset = (time - time[frame]) / np.timedelta64(1, "D")
     if (np.diff(offset) < 0).any():
         raise TimeError("the dates do not increase", "a sorted time axis", "ds.sortby('time')")
-    # What was seen on the day of the target would give the answer away.
-    keep = time.astype("datetime64[D]") != time[frame].astype("datetime64[D]")
-    if track == "gap":
-        keep &= np.abs(offset) > GAP_DAYS
+    return np.asarray(offset, np.float64)
+
+
+def others(time: NDArray[np.datetime64], frame: int) -> NDArray[np.bool_]:
+    """The dates that may serve as inputs: what was seen on the day of the target would give the answer away."""
+    return np.asarray(time.astype("datetime64[D]") != time[frame].astype("datetime64[D]"))
+
+
+def hide(
+    bands: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    time: NDArray[np.datetime64],
+    frame: int,
+    track: Track,
+    hidden: NDArray[np.bool_],
+    keep: NDArray[np.bool_],
+    shown: NDArray[np.float32] | None = None,
+) -> Case:
+    """The case in which certain pixels of a frame are hidden and certain dates are kept.
+
+    Parameters
+    ----------
+    bands, clear, time, frame, track
+        As for `make_case`.
+    hidden : ndarray of bool, shape (y, x)
+        What is hidden of the target.
+    keep : ndarray of bool, shape (time,)
+        The other dates that are given; the target always is.
+    shown : ndarray of float32, shape (band, y, x), optional
+        What is seen of the target where it is not hidden; by default what is there.
+    """
+    keep = keep.copy()
     keep[frame] = True
-    if track == "full":
-        hidden = np.ones_like(hidden)
-    target = int(keep[:frame].sum())
+    offset, target = days_from(time, frame), int(keep[:frame].sum())
     given, seen = bands[keep].astype(np.float32), clear[keep]
-    if track == "haze":
-        given[target] = haze(given[target], hidden, rng)
+    if shown is not None:
+        given[target] = shown
     seen[target] &= ~hidden
     given[~np.broadcast_to(seen[:, None], given.shape)] = np.nan
-    others = np.delete(seen, target, axis=0).any(axis=0)
-    return Case(track, frame, given, seen, offset[keep], target, bands[frame], hidden & clear[frame] & others)
+    elsewhere = np.delete(seen, target, axis=0).any(axis=0)
+    scored = hidden & clear[frame] & elsewhere
+    return Case(track, frame, given, seen, offset[keep], target, bands[frame], clear[frame], scored)
 
 
 def make_cases(

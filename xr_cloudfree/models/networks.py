@@ -18,6 +18,39 @@ ARCHITECTURES = {
 """Module and class per architecture. A network's ``forward`` takes a `Batch` and gives an `Output`."""
 
 
+def find(architecture: str | None) -> type[nn.Module]:
+    """The class of a network.
+
+    Parameters
+    ----------
+    architecture : str or None
+        Its name.
+
+    Raises
+    ------
+    ModelError
+        If there is no such architecture.
+    MissingDependencyError
+        If torch, or another package that the network needs, is not installed.
+    """
+    if architecture not in ARCHITECTURES:
+        raise ModelError(
+            f"there is no architecture {architecture!r}",
+            f"one of {', '.join(sorted(ARCHITECTURES))}",
+            "pip install --upgrade xr-cloudfree",
+        )
+    module, name = ARCHITECTURES[architecture].split(":")
+    try:
+        network: type[nn.Module] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(
+            f"the architecture {architecture!r} needs {error.name}, which is not installed",
+            "the packages of learned models",
+            "pip install 'xr-cloudfree[torch]'",
+        ) from error
+    return network
+
+
 def build(spec: ModelSpec) -> nn.Module:
     """The network that a spec describes, with fresh weights.
 
@@ -33,27 +66,12 @@ def build(spec: ModelSpec) -> nn.Module:
     MissingDependencyError
         If torch, or another package that the network needs, is not installed.
     """
-    if spec.architecture not in ARCHITECTURES:
-        raise ModelError(
-            f"the model {spec.name!r} has the architecture {spec.architecture!r}",
-            f"one of {', '.join(sorted(ARCHITECTURES))}",
-            "pip install --upgrade xr-cloudfree",
-        )
-    module, name = ARCHITECTURES[spec.architecture].split(":")
+    network = find(spec.architecture)
     try:
-        network = getattr(import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError(
-            f"the architecture {spec.architecture!r} needs {error.name}, which is not installed",
-            "the packages of learned models",
-            "pip install 'xr-cloudfree[torch]'",
-        ) from error
-    try:
-        made: nn.Module = network(**dict(spec.config))
+        return network(**dict(spec.config))
     except TypeError as error:
         raise ModelError(
             f"the architecture {spec.architecture!r} does not take its config: {error}",
-            f"the arguments of {name}",
+            f"the arguments of {network.__name__}",
             "mend `config` in spec.json",
         ) from error
-    return made
