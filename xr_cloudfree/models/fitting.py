@@ -146,12 +146,16 @@ class Fit:
         values = np.empty((len(self.level), features.shape[1]), np.float32)
         for start in range(0, features.shape[1], SLAB):  # a copy of all features would be the largest array of a fit
             slab = slice(start, start + SLAB)
-            standard = features[:, slab] - self.centre[:, None]
-            standard /= self.width[:, None]
-            np.clip(standard, -REACH, REACH, out=standard)
+            standard = self.standard(features[:, slab])
             values[:, slab] = product(self.slope, standard)
         values += self.level[:, None]
         return np.clip(values, self.low[:, None], self.high[:, None], out=values)
+
+    def standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Features less their centre, over their width, clipped to what a fit can speak of."""
+        standard = features - self.centre[:, None]
+        standard /= self.width[:, None]
+        return np.clip(standard, -REACH, REACH, out=standard)
 
 
 def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
@@ -242,13 +246,13 @@ def fit(
     )
 
 
-def thin(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
-    """At most about `MAX_FIT` of the pixels, spread over the window by a hash of their place."""
-    if len(pixels) <= MAX_FIT:
+def thin(pixels: NDArray[np.intp], shape: tuple[int, int], most: int = MAX_FIT) -> NDArray[np.intp]:
+    """At most about `most` of the pixels, spread over the window by a hash of their place."""
+    if len(pixels) <= most:
         return pixels
     row, column = pixels // shape[1], pixels % shape[1]
     mixed = (row * 73856093 ^ column * 19349663) % 1009
-    return np.asarray(pixels[mixed < 1009 * MAX_FIT / len(pixels)])
+    return np.asarray(pixels[mixed < 1009 * most / len(pixels)])
 
 
 def _folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:

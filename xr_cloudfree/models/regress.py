@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,16 +65,68 @@ class Regress:
 def _predict(obs: Observations) -> Prediction:
     series = Series.of(obs)
     linear = series.linear
-    corrected = _correct(obs, series)
-    if corrected is None:
+    found = fit_target(obs, series)
+    if found is None:
         uncertainty = series.uncertainty().reshape(linear.bands.shape)
         return Prediction(linear.bands, linear.known, linear.source, uncertainty)
-    correction, uncertainty = (part.reshape(linear.bands.shape) for part in corrected)
-    return Prediction(linear.bands + correction, linear.known, linear.source, uncertainty)
+    correction = np.where(linear.known.ravel(), found.fitted + found.spread, np.float32(0))
+    return Prediction(
+        linear.bands + correction.reshape(linear.bands.shape),
+        linear.known,
+        linear.source,
+        found.uncertainty.reshape(linear.bands.shape),
+    )
 
 
-def _correct(obs: Observations, series: Series) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """What to add to the linear prediction, and the uncertainty of the sum; None if nothing is learned."""
+@dataclass(frozen=True, eq=False)
+class TargetFit:
+    """What the target's own clear pixels teach; pixels are on one axis.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (feature, pixel)
+        What is known at every pixel.
+    fit : Fit
+        The regression; it standardises the features.
+    error : ndarray of float32, shape (band, pixel)
+        Observed less the linear prediction; 0 where the target is not clear.
+    fitted : ndarray of float32, shape (band, pixel)
+        What the regression says of the error.
+    spread : ndarray of float32, shape (band, pixel)
+        What its residuals at trusted pixels say of their surroundings.
+    trust : ndarray of bool, shape (pixel,)
+        Clear pixels that look like ground, rings beside the gap included.
+    weight : ndarray of float64, shape (pixel,)
+        How far a trusted pixel's residual looks like ground, in [0, 1].
+    uncertainty : ndarray of float32, shape (band, pixel)
+        Of the linear prediction with both corrections.
+    """
+
+    features: NDArray[np.float32]
+    fit: fitting.Fit
+    error: NDArray[np.float32]
+    fitted: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    trust: NDArray[np.bool_]
+    weight: NDArray[np.float64]
+    uncertainty: NDArray[np.float32]
+
+
+def fit_target(obs: Observations, series: Series) -> TargetFit | None:
+    """Learn from the target's clear pixels how far the linear prediction is off.
+
+    Parameters
+    ----------
+    obs : Observations
+        The tile.
+    series : Series
+        Its other dates.
+
+    Returns
+    -------
+    TargetFit or None
+        None if there is nothing to learn from, or nothing to predict.
+    """
     from scipy.ndimage import distance_transform_edt
 
     if obs.target < 0:
@@ -98,14 +151,14 @@ def _correct(obs: Observations, series: Series) -> tuple[NDArray[np.float32], ND
     trust = fitting.trusted(left, usable, core, distance, rim)
     if (trust & ~core).any():
         found = fitting.fit(features, error, trust, obs.shape)
-    value = found(features)
-    residual = (error - value).astype(np.float64)
+    fitted = found(features)
+    residual = (error - fitted).astype(np.float64)
     weight = np.where(trust, fitting.ground_weight(residual, found.scale), 0.0)
-    value += _spread(residual, weight, obs.shape)
+    spread = _spread(residual, weight, obs.shape)
     uncertainty = local_uncertainty(series.change(), found.pixels, found.held_out)
     away = distance_transform_edt(~trust.reshape(obs.shape)).ravel()
     uncertainty *= (NEAR + GROWTH * np.log1p(away)).astype(np.float32)
-    return np.where(known, value, np.float32(0)), uncertainty
+    return TargetFit(features, found, error, fitted, spread, trust, weight, uncertainty)
 
 
 def _ground_to_the_edge(error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]) -> bool:

@@ -1,0 +1,172 @@
+"""What is found out about a tile before a network sees it: candidates for the answer, and what speaks for each.
+
+The target's own clear pixels are the best teacher that a tile has. Two regressions learn from them, one linear and one
+of trees; a network decides where to believe which. All of it is NumPy, and the same when training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.observations import Observations
+from xr_cloudfree.models import fitting, forest
+from xr_cloudfree.models.prepare import MAX_DATES, Prepared, prepare
+from xr_cloudfree.models.regress import TargetFit, fit_target
+from xr_cloudfree.models.series import Series
+
+CANDIDATES = ("regress", "linear", "forest on the residual", "forest on the error")
+HINTS = ("change across the gap", "spread residual", "spread of the trees")
+SHARED = (
+    "target clear",
+    "trusted",
+    "looks like ground",
+    "distance to trusted",
+    "distance to the gap",
+    "days before",
+    "days after",
+    "seen before",
+    "seen after",
+    "clear dates",
+    "clear share of the target",
+    "fitted",
+    "uncertainty known",
+)
+# Samples that a forest is grown on, at most.
+SAMPLES = 4096
+# Reflectance: the least scale of a band's errors, and the uncertainty where nothing tells it.
+LEAST_SCALE, UNKNOWN = 0.002, 0.05
+# Pixels over which one step of a coordinate is as large as a spread of the other features.
+PIXELS = 10.0
+
+
+def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
+    """What a network that starts from the classical answers is given of a tile.
+
+    Parameters
+    ----------
+    obs : Observations
+        A tile, in reflectance.
+    max_dates : int
+        Dates to use at most; the nearest ones.
+
+    Returns
+    -------
+    Prepared
+        With these features: ``candidates`` (band, candidate, y, x) in reflectance, as `CANDIDATES` names them;
+        ``hints`` (band, hint, y, x) in reflectance, as in `HINTS`; ``uncertainty`` (band, y, x) of the first
+        candidate, in reflectance; ``scale`` (band,), the size of errors in this tile; ``shared`` (map, y, x), as in
+        `SHARED`, about 0 to 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.cube.observations import Observations
+    >>> from xr_cloudfree.models.context import prepare_context
+    >>> bands = np.array([0.1, 0.2], np.float32).reshape(2, 1, 1, 1)
+    >>> made = prepare_context(Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0])))
+    >>> made.features["candidates"].round(3).ravel().tolist()
+    [0.17499999701976776, 0.17499999701976776, 0.17499999701976776, 0.17499999701976776]
+    """
+    tile = prepare(obs, max_dates)
+    series = Series.of(_given(tile, obs))
+    shape, n_bands = obs.shape, obs.n_bands
+    found = fit_target(_given(tile, obs), series)
+    linear = np.where(series.linear.known.ravel(), series.linear.bands.reshape(n_bands, -1), np.float32(0))
+    spread = uncertainty = trees = np.zeros_like(linear)
+    candidates = [linear] * len(CANDIDATES)
+    if found is None:
+        uncertainty = series.uncertainty()
+    else:
+        residual, error, trees = _forests(found, shape)
+        fitted = linear + found.fitted
+        candidates = [fitted + found.spread, linear, fitted + residual, linear + error]
+        spread, uncertainty = found.spread, found.uncertainty
+    judged = np.isfinite(uncertainty).all(axis=0)
+    uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
+    known = series.linear.known.ravel()
+    scale = np.median(uncertainty[:, known], axis=1) if known.any() else np.full(n_bands, UNKNOWN)
+    hints = np.stack([series.change(), spread, trees], axis=1)
+
+    def image(flat: NDArray[np.generic]) -> NDArray[np.float32]:
+        return flat.reshape(*flat.shape[:-1], *shape).astype(np.float32)
+
+    features = {
+        "candidates": image(np.where(known, np.stack(candidates, axis=1), 0)),
+        "hints": image(np.where(known, hints, 0)),
+        "uncertainty": image(uncertainty),
+        "scale": scale.astype(np.float32),
+        "shared": image(_shared(tile, series, found, judged)),
+    }
+    return replace(tile, features=features)
+
+
+def _given(tile: Prepared, obs: Observations) -> Observations:
+    """The prepared tile as observations: only the dates that count, the target among them."""
+    if obs.target < 0:
+        return Observations(tile.bands, tile.clear[:, 0] > 0, tile.day_offset.astype(np.float64), roles=obs.roles)
+    at = int(np.searchsorted(tile.day_offset, 0.0, side="right"))
+    return Observations(
+        np.insert(tile.bands, at, tile.target, axis=0),
+        np.insert(tile.clear[:, 0] > 0, at, tile.target_clear[0] > 0, axis=0),
+        np.insert(tile.day_offset.astype(np.float64), at, 0.0),
+        at,
+        roles=obs.roles,
+    )
+
+
+def _forests(found: TargetFit, shape: tuple[int, int]) -> tuple[NDArray[np.float32], ...]:
+    """What trees say of the regression's residual and of linear's error, and how far the trees disagree."""
+    rows, columns = (axis.ravel().astype(np.float32) / np.float32(PIXELS) for axis in np.indices(shape))
+    standard = found.fit.standard(found.features)
+    features = np.ascontiguousarray(np.concatenate([standard, [rows - rows.mean(), columns - columns.mean()]]).T)
+    samples = fitting.thin(np.flatnonzero(found.weight > 0.1), shape, SAMPLES)
+    n_bands = len(found.error)
+    if len(samples) < 2 * forest.LEAF:
+        zero = np.zeros_like(found.error)
+        return found.spread, found.fitted + found.spread, zero
+    values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
+    grown = forest.grow(features[samples], values, found.weight[samples].astype(np.float32))
+    told, spread = grown(features)
+    return told[:, :n_bands].T, told[:, n_bands:].T, spread[:, :n_bands].T
+
+
+def _shared(tile: Prepared, series: Series, found: TargetFit | None, judged: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Maps that all bands share, shape (map, pixel); see `SHARED`."""
+    from scipy.ndimage import distance_transform_edt
+
+    shape = tile.target.shape[1:]
+    seen = tile.target_clear.ravel() > 0
+    nothing = np.zeros(seen.size)
+    trust = nothing > 0 if found is None else found.trust
+
+    def distance(where: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Pixels to the nearest that is False, as a number of about 0 to 1."""
+        if where.all():
+            return np.ones(where.size)
+        return np.asarray(np.log1p(distance_transform_edt(where.reshape(shape)).ravel()) / 4.0)
+
+    def days(date: NDArray[np.int16]) -> NDArray[np.float64]:
+        if not len(tile.day_offset):
+            return nothing
+        return np.where(date >= 0, np.log1p(np.abs(series.days[date])) / 5.0, 0.0)
+
+    return np.stack(
+        [
+            seen,
+            trust,
+            nothing if found is None else found.weight,
+            distance(~trust),
+            distance(seen),
+            days(series.before),
+            days(series.after),
+            series.before >= 0,
+            series.after >= 0,
+            np.log1p(series.clear.sum(axis=0)) / 4.0,
+            nothing + seen.mean(),
+            nothing + (found is not None),
+            judged,
+        ]
+    ).astype(np.float32)
