@@ -24,6 +24,7 @@ from xr_cloudfree.models.auto import _say_torch_is_missing  # noqa: E402
 from xr_cloudfree.models.batch import Batch, Output  # noqa: E402
 from xr_cloudfree.models.learned import Learned  # noqa: E402
 from xr_cloudfree.models.prepare import prepare  # noqa: E402
+from xr_cloudfree.models.spec import ModelSpec  # noqa: E402
 
 TARGET = "2021-06-03"
 DAYS = np.array([-30.0, -8.0, 0.0, 3.0, 21.0])
@@ -73,13 +74,14 @@ class TestAnswer:
         answer = make_model(tmp_path, max_dates=2).predict([obs])[0]
         gate = answer.gate
         assert gate.shape == obs.clear.shape
-        # Of the clear ones the nearest two are 3 and 21 days away; the target's own is none.
-        assert (gate[[0, 1, 2]] == 0).all() and gate[3].any() and gate[4].any()
+        # Of the clear ones the nearest two are 3 and 21 days away. The target's own pixels stand for those that lack.
+        assert (gate[[0, 1]] == 0).all() and gate[3].any() and gate[4].any()
         assert (gate[3][~obs.clear[3]] == 0).all()
-        known = obs.clear[3] | obs.clear[4]
-        np.testing.assert_allclose(gate.sum(axis=0)[known], 1, atol=1e-6)
-        only = obs.clear[3] & ~obs.clear[4]
-        assert (answer.source[only] == 3).all() and (answer.source[~known] == -1).all()
+        others = obs.clear[3] | obs.clear[4]
+        np.testing.assert_allclose(gate[[3, 4]].sum(axis=0)[others], 1, atol=1e-6)
+        np.testing.assert_allclose(gate[2], obs.clear[2] & ~others, atol=1e-6)
+        assert (answer.source[obs.clear[3] & ~obs.clear[4]] == 3).all()
+        assert (answer.source[~others] == np.where(obs.clear[2], 2, -1)[~others]).all()
 
     @pytest.mark.parametrize("target", [-1, 2])
     def test_without_another_date_only_the_target_is_known(self, tmp_path, target):
@@ -503,3 +505,46 @@ def test_a_model_on_the_sample_is_lazy_and_one_answer(portugal, tmp_path):
     eager = xr_cloudfree.fill(part, "2021-07-23", model=model)
     lazy = xr_cloudfree.fill(part.chunk(x=33, y=21, time=4), "2021-07-23", model=model, block=32)
     xr.testing.assert_allclose(eager, lazy.compute(scheduler="threads"), atol=1e-5)
+
+
+@pytest.fixture
+def paper(tmp_path):
+    """The paper's network, small and untrained: one that every process of the package knows."""
+    pytest.importorskip("timm")
+    spec = ModelSpec(
+        "paper",
+        "untrained",
+        units="reflectance",
+        tile=64,
+        stride=32,
+        batch=2,
+        layers=("gate",),
+        architecture="unet-paper",
+        config=(("bands", 3), ("encoder", "mnasnet_small")),
+        bands=("blue", "red", "nir"),
+    )
+    bundle.write(tmp_path / "paper", spec, networks.build(spec).state_dict(), "# Untrained\n")
+    return f"local-dir:{tmp_path / 'paper'}"
+
+
+def test_the_papers_network_fills(paper):
+    da, clear = make_cube()
+    out = xr_cloudfree.fill(da, TARGET, clear=clear, model=paper, layers="all")
+    seen = (clear & da.notnull().all("band")).any("time")
+    np.testing.assert_array_equal(out["filled"] > 0, seen)
+    np.testing.assert_array_equal(out["reflectance"].notnull().all("band"), seen)
+    # What the others' weights lack to 1 is that of the target's own clear pixels.
+    own = clear.sel(time=TARGET, drop=True) & seen
+    np.testing.assert_allclose(out["gate"].sum("observation").where(own, 1), 1, atol=1e-4)
+    turned = xr_cloudfree.fill(da[:, [2, 0, 1]], TARGET, clear=clear, model=paper)
+    xr.testing.assert_allclose(turned[[1, 2, 0]], out["reflectance"], atol=1e-5)
+    with pytest.raises(errors.BandError, match="needs band 'red'"):
+        xr_cloudfree.fill(da, TARGET, clear=clear, model=paper, bands=["blue", "nir"])
+
+
+@pytest.mark.slow
+def test_other_processes_load_their_own(paper):
+    da, clear = make_cube()
+    eager = xr_cloudfree.fill(da, TARGET, clear=clear, model=paper, block=32)
+    lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), TARGET, clear=clear, model=paper, block=32)
+    xr.testing.assert_allclose(eager, lazy.compute(scheduler="processes", num_workers=2), atol=1e-5)

@@ -1,6 +1,12 @@
 """Models whose answer is known beforehand, to see what the engine does with them."""
 
+import atexit
+import tempfile
+from functools import cache
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from xr_cloudfree.cube.observations import Prediction
 from xr_cloudfree.models.spec import ModelSpec
@@ -55,3 +61,19 @@ class Blended(TileWide):
 
 
 MODELS = {"identity": Identity(), "coordinate": Coordinate(), "tilewide": TileWide(), "blended": Blended()}
+# Networks with a tile-wide term, with cores that are kept and with tapered tiles.
+LEARNED = {"learned": {}, "learned, blended": {"tile": 32, "stride": 16, "taper": True}}
+
+
+@cache
+def model_of(name):
+    """The model, or its name where the package has it."""
+    if name not in LEARNED:
+        return MODELS.get(name, name)
+    pytest.importorskip("torch")
+    pytest.importorskip("safetensors")
+    from tests.networks import make_model
+
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    return make_model(Path(folder.name), **LEARNED[name])

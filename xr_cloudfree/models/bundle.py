@@ -31,10 +31,6 @@ _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
 _PICKLE_STARTS = {b"\x80": "a pickle", b"PK\x03\x04": "a zip archive, as torch.save() writes it"}
 # Eight bytes of length, which may be any, precede the header of a safetensors file.
 _HEADER = slice(8, 9)
-_AGAIN = (
-    "copy spec.json and weights.safetensors again from where they came (they belong together), or write them anew "
-    "with model.save_pretrained(folder)"
-)
 
 
 def read_spec(folder: Path) -> ModelSpec:
@@ -52,16 +48,20 @@ def read_spec(folder: Path) -> ModelSpec:
     """
     path = _find(folder, SPEC)
     if path.stat().st_size > _MAX_SPEC:
-        _refuse(f"{path} has {path.stat().st_size} bytes", "a spec of at most a mebibyte", _AGAIN)
+        _refuse(f"{path} has {path.stat().st_size} bytes", "a spec of at most a mebibyte", _again(folder))
     try:
         spec = ModelSpec.from_json(_read(path).decode())
     except UnicodeDecodeError as error:
-        raise WeightsError(f"{path} is no text: {error}", "an object of JSON in UTF-8", _AGAIN) from error
+        raise WeightsError(f"{path} is no text: {error}", "an object of JSON in UTF-8", _again(folder)) from error
     except ModelError as error:
-        raise WeightsError(f"{path}: {error.found}", error.needed, f"{error.remedy} in {SPEC}, or {_AGAIN}") from error
+        raise WeightsError(
+            f"{path}: {error.found}", error.needed, f"{error.remedy} in {SPEC}, or {_again(folder)}"
+        ) from error
     for name, value in (("architecture", spec.architecture), ("weights_sha256", spec.weights_sha256)):
         if value is None:
-            _refuse(f"{path} has no {name}", "a spec of a learned model", f'"{name}": "…" in {SPEC}, or {_AGAIN}')
+            _refuse(
+                f"{path} has no {name}", "a spec of a learned model", f'"{name}": "…" in {SPEC}, or {_again(folder)}'
+            )
     if spec.units != "reflectance":
         _refuse(f"{path}: units is {spec.units!r}", "'reflectance', which networks work in", '"units": "reflectance"')
     return spec
@@ -90,7 +90,7 @@ def verify(folder: Path, spec: ModelSpec) -> bytes:
         _refuse(
             f"{path} ({len(data)} bytes) has the SHA-256 {found[:12]}…",
             f"{str(spec.weights_sha256)[:12]}…, as {SPEC} says",
-            _AGAIN,
+            _again(folder),
         )
     return data
 
@@ -127,7 +127,9 @@ def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> d
     # Types and shapes that no tensor can have surface as built-in errors.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise WeightsError(
-            f"{path} is no file of safetensors: {error}", "weights as model.save_pretrained() writes them", _AGAIN
+            f"{path} is no file of safetensors: {error}",
+            "weights as model.save_pretrained() writes them",
+            _again(folder),
         ) from error
     _compare(path, spec, weights, like)
     for name, tensor in weights.items():
@@ -245,6 +247,16 @@ def missing(package: str) -> MissingDependencyError:
     )
 
 
+def _again(folder: Path) -> str:
+    """What to do with files that are damaged."""
+    if folder.parent.name == "snapshots":  # a hub's cache
+        return f"rm -r {folder.parents[1]}, and they are fetched again; if that does not help, ask their owner"
+    return (
+        f"copy {SPEC} and {WEIGHTS} again from where they came (they belong together), or write them anew with "
+        "model.save_pretrained(folder)"
+    )
+
+
 def _refuse(found: str, needed: str, remedy: str) -> NoReturn:
     raise WeightsError(found, needed, remedy)
 
@@ -267,7 +279,7 @@ def _find(folder: Path, name: str) -> Path:
                 "weights in the form of safetensors: a pickle can run any program",
                 "load it where you trust it, then model.save_pretrained(folder)",
             )
-        _refuse(f"{folder} has no {name}", f"a folder with {SPEC} and {WEIGHTS}", _AGAIN)
+        _refuse(f"{folder} has no {name}", f"a folder with {SPEC} and {WEIGHTS}", _again(folder))
     real = Path(os.path.realpath(path))
     roots = [Path(os.path.realpath(folder))]
     if folder.parent.name == "snapshots":
@@ -279,7 +291,7 @@ def _find(folder: Path, name: str) -> Path:
             f"{path} is a link to {real}", "a file that lies in the folder itself", f"cp --dereference {real} {path}"
         )
     if not os.path.isfile(real):
-        _refuse(f"{path} is no file", f"a folder with the files {SPEC} and {WEIGHTS}", _AGAIN)
+        _refuse(f"{path} is no file", f"a folder with the files {SPEC} and {WEIGHTS}", _again(folder))
     return path
 
 
@@ -297,14 +309,18 @@ def _compare(path: Path, spec: ModelSpec, weights: Mapping[str, Tensor], like: M
     for which, names in (("lacks", like.keys() - weights.keys()), ("has besides", weights.keys() - like.keys())):
         if names:
             shown = ", ".join(map(repr, sorted(names)[:3])) + (" …" if len(names) > 3 else "")
-            _refuse(f"{path} {which} {len(names)} of the tensors: {shown}", f"the {len(like)} of {network}", _AGAIN)
+            _refuse(
+                f"{path} {which} {len(names)} of the tensors: {shown}",
+                f"the {len(like)} of {network}",
+                _again(path.parent),
+            )
     for name, expected in like.items():
         found = weights[name]
         if found.shape != expected.shape or found.dtype != expected.dtype:
             _refuse(
                 f"{path}: {name!r} has shape {tuple(found.shape)} and type {found.dtype}",
                 f"shape {tuple(expected.shape)} and type {expected.dtype}, those of {network}",
-                _AGAIN,
+                _again(path.parent),
             )
 
 

@@ -76,17 +76,21 @@ def fetch(repo: str, revision: str) -> Path:
                 stacklevel=2,
             )
         return cached
-    folder = Path()
+    if cached is not None and cached.name == commit:
+        return cached
     for name in bundle.FILES:
         try:
-            folder = Path(hub.hf_hub_download(repo, name, revision=commit, etag_timeout=PATIENCE)).parent
+            # The first is asked for as the user calls it, so that the cache knows the name; the others by the commit
+            # that it had, or they could be of a newer one.
+            folder = Path(hub.hf_hub_download(repo, name, revision=revision, etag_timeout=PATIENCE)).parent
+            revision = folder.name
         except hub.errors.EntryNotFoundError as error:
             if isinstance(error, hub.errors.LocalEntryNotFoundError):  # it means: the network went away
-                raise _unreachable(hub, repo, commit, error) from error
+                raise _unreachable(hub, repo, revision, error) from error
             if name != bundle.CARD:
                 raise _no_bundle(hub, repo, name) from error
         except Exception as error:
-            raise _unreachable(hub, repo, commit, error) from error
+            raise _unreachable(hub, repo, revision, error) from error
     return folder
 
 
@@ -140,7 +144,7 @@ def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private
 
 def _hub() -> Any:
     try:
-        import huggingface_hub
+        import huggingface_hub.constants
         import huggingface_hub.errors
     except ImportError as error:
         raise MissingDependencyError(

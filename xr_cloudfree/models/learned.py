@@ -342,4 +342,7 @@ def _on_dates(gate: NDArray[np.float32], obs: Observations, tile: Prepared) -> N
     out = np.zeros((obs.n_dates, *obs.shape), np.float32)
     where = np.searchsorted(obs.day_offset.astype(np.float32), tile.day_offset[tile.date_valid])
     np.add.at(out, where, gate[: len(tile.day_offset)][tile.date_valid])
+    if obs.target >= 0:
+        # The target's own pixels are no date that a network is given; what the others lack to 1 is theirs.
+        out[obs.target] = np.where(tile.target_clear[0] > 0, np.maximum(1 - out.sum(axis=0), 0), 0)
     return out
