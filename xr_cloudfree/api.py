@@ -368,7 +368,7 @@ def _grid(cube: Cube, n_times: int, n_targets: int, spec: ModelSpec | None, bloc
         per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4)
         chunks = cube.arrays[0].chunks
         edges = None if chunks is None else (max(chunks[-2]), max(chunks[-1]))
-        block = choose_block(cube.shape, per_pixel, stride, edges)
+        block = choose_block(cube.shape, per_pixel, stride, edges, most_with_halo=spec.block if spec else 256)
     grid = TileGrid(cube.shape, block, tile, stride, taper)
     if grid.n_blocks > MAX_BLOCKS:
         raise SizeError(

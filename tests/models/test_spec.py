@@ -62,7 +62,7 @@ def test_what_has_a_default_may_be_left_out():
     [
         ({"tile": 24}, "go together"),
         ({"tile": 24, "stride": 15}, "even difference"),
-        ({"tile": 24, "stride": 16, "taper": True}, "overlap by half"),
+        ({"tile": 40, "stride": 16, "taper": True}, "at most half"),
         ({"min_bands": 4, "max_bands": 3}, "less than min_bands"),
         ({"bands": ("red", "red")}, "twice"),
     ],

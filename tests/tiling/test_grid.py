@@ -16,8 +16,8 @@ def grids(draw):
     kind = draw(st.sampled_from(["pixel", "core", "taper"]))
     tile = stride = None
     if kind == "taper":
-        stride = draw(st.integers(1, 40))
-        tile = 2 * stride
+        stride = draw(st.integers(2, 40))
+        tile = stride + 2 * draw(st.integers(1, stride // 2))
     elif kind == "core":
         stride, halo = draw(st.integers(1, 40)), draw(st.integers(0, 20))
         tile = stride + 2 * halo
@@ -49,8 +49,8 @@ def test_tiles_cover_every_pixel_of_a_block(grid):
             assert core == core.clip(block) and core.clip(tile.extent) == core
             if grid.taper:
                 weight[core.within(block)] += np.outer(
-                    ramp(core.y0, core.y1, tile.centre[0], grid.stride),
-                    ramp(core.x0, core.x1, tile.centre[1], grid.stride),
+                    ramp(core.y0, core.y1, tile.centre[0], grid.tile, grid.stride),
+                    ramp(core.x0, core.x1, tile.centre[1], grid.tile, grid.stride),
                 )
             else:
                 weight[core.within(block)] += 1

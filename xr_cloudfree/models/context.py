@@ -34,8 +34,8 @@ SHARED = (
     "fitted",
     "uncertainty known",
 )
-# Samples that a forest is grown on, at most.
-SAMPLES = 4096
+# Samples that a forest is grown on, at most and at least, and the weight that a pixel needs to be one.
+SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
 # Reflectance: the least scale of a band's errors, and the uncertainty where nothing tells it.
 LEAST_SCALE, UNKNOWN = 0.002, 0.05
 # Pixels over which one step of a coordinate is as large as a spread of the other features.
@@ -71,16 +71,17 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     [0.17499999701976776, 0.17499999701976776, 0.17499999701976776, 0.17499999701976776]
     """
     tile = prepare(obs, max_dates)
-    series = Series.of(_given(tile, obs))
+    given = _given(tile, obs)
+    series = Series.of(given)
     shape, n_bands = obs.shape, obs.n_bands
-    found = fit_target(_given(tile, obs), series)
+    found = fit_target(given, series)
     linear = np.where(series.linear.known.ravel(), series.linear.bands.reshape(n_bands, -1), np.float32(0))
     spread = uncertainty = trees = np.zeros_like(linear)
     candidates = [linear] * len(CANDIDATES)
     if found is None:
         uncertainty = series.uncertainty()
     else:
-        residual, error, trees = _forests(found, shape)
+        residual, error, trees = _forests(found, shape, series.linear.known.ravel() & (tile.target_clear.ravel() == 0))
         fitted = linear + found.fitted
         candidates = [fitted + found.spread, linear, fitted + residual, linear + error]
         spread, uncertainty = found.spread, found.uncertainty
@@ -117,20 +118,30 @@ def _given(tile: Prepared, obs: Observations) -> Observations:
     )
 
 
-def _forests(found: TargetFit, shape: tuple[int, int]) -> tuple[NDArray[np.float32], ...]:
-    """What trees say of the regression's residual and of linear's error, and how far the trees disagree."""
-    rows, columns = (axis.ravel().astype(np.float32) / np.float32(PIXELS) for axis in np.indices(shape))
-    standard = found.fit.standard(found.features)
-    features = np.ascontiguousarray(np.concatenate([standard, [rows - rows.mean(), columns - columns.mean()]]).T)
-    samples = fitting.thin(np.flatnonzero(found.weight > 0.1), shape, SAMPLES)
-    n_bands = len(found.error)
-    if len(samples) < 2 * forest.LEAF:
-        zero = np.zeros_like(found.error)
-        return found.spread, found.fitted + found.spread, zero
-    values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
-    grown = forest.grow(features[samples], values, found.weight[samples].astype(np.float32))
-    told, spread = grown(features)
-    return told[:, :n_bands].T, told[:, n_bands:].T, spread[:, :n_bands].T
+def _forests(
+    found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What trees say of the regression's residual and of linear's error, and how far the trees disagree.
+
+    Where nobody asks, that is at the target's clear pixels, the regression's answer stands for them.
+    """
+    residual, error, spread = found.spread.copy(), found.fitted + found.spread, np.zeros_like(found.error)
+    samples = fitting.thin(np.flatnonzero(found.weight > LEAST_WEIGHT), shape, SAMPLES)
+    where = np.flatnonzero(asked)
+    if len(samples) >= LEAST_SAMPLES and len(where):
+        places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
+
+        def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
+            standard = found.fit.standard(found.features[:, pixels])
+            return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
+
+        values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
+        grown = forest.grow(features(samples), values, found.weight[samples].astype(np.float32))
+        told, disagreement = grown(features(where))
+        n_bands = len(found.error)
+        residual[:, where], error[:, where] = told[:, :n_bands].T, told[:, n_bands:].T
+        spread[:, where] = disagreement[:, :n_bands].T
+    return residual, error, spread
 
 
 def _shared(tile: Prepared, series: Series, found: TargetFit | None, judged: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TREES = 32
+TREES = 24
 # Features that a split may choose from, and the fewest samples of a leaf.
 TRIES, LEAF = 32, 2
 # Splits are judged by at most so many of a node's samples, and by so many components of the values.

@@ -5,8 +5,8 @@ forests). A time gate adds a composite of all dates, whose gates start at linear
 all of them, weighs them pixel by pixel, adds a bounded correction, and says how far to trust the sum.
 
 One set of weights serves any bands: each band goes through the same network by itself, and the bands hear of each other
-by the mean over bands at each level. Nothing is normalised over a tile, so the answer at a pixel depends on its
-surroundings only.
+by the mean over bands at each level. There is no normalisation over the tile; of the tile as a whole the network knows
+only what the fits and the gates take from it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ TOGETHER = 12
 LEAD = 6.0
 # Logarithm of the weight of linear interpolation against all the dates' gates, before anything is learned.
 PRIOR = 5.0
-DATE_FEATURES = 13
+SCENE_FEATURES, PIXEL_FEATURES = 9, 4
+DAYS = [SHARED.index("days before"), SHARED.index("days after")]
 
 
 def squash(x: Tensor) -> Tensor:
@@ -52,13 +53,9 @@ class DateGate(nn.Module):
 
     def __init__(self, width: int = 16, abstract: int = 4) -> None:
         super().__init__()
-        self.date = nn.Sequential(
-            nn.Conv2d(DATE_FEATURES, width, 1),
-            nn.SiLU(),
-            nn.Conv2d(width, width, 1),
-            nn.SiLU(),
-            nn.Conv2d(width, 1 + abstract, 1),
-        )
+        # What is one number per date goes in apart from what differs between pixels: it need not be spread over them.
+        self.scene, self.pixel = nn.Linear(SCENE_FEATURES, width), nn.Conv2d(PIXEL_FEATURES, width, 1)
+        self.date = nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, 1 + abstract, 1))
         self.prior = nn.Parameter(torch.tensor(PRIOR))
 
     def forward(self, batch: Batch, linear: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,39 +77,35 @@ class DateGate(nn.Module):
         return total / mass, torch.where(abstract > -1e3, abstract, 0.0)
 
     def _dates(self, batch: Batch, part: slice, difference: Tensor, scale: Tensor) -> Tensor:
+        """Gate and abstract features of some dates, (B, T, 1 + k, H, W), each from that date alone."""
         clear, days = batch.clear[:, part], batch.day_offset[:, part]
-        b, t, _, y, x = clear.shape
-        bands = batch.band_valid[:, None, :, None, None].to(difference.dtype)
-        count = bands.sum(dim=2, keepdim=True)
-        relative = difference / scale[:, None, :, None, None] * bands
+        valid = batch.band_valid.to(difference.dtype)
+        count = valid.sum(dim=1)[:, None, None, None, None]
+        relative = difference * (valid / scale)[:, None, :, None, None]
         mean = relative.sum(dim=2, keepdim=True) / count
         size = (relative.square().sum(dim=2, keepdim=True) / count + 1e-12).sqrt()
-        pixels = clear.sum(dim=(-2, -1), keepdim=True).clamp(min=1)
+        pixels = clear.sum(dim=(-2, -1)).clamp(min=1)
+        level = (scale * valid).sum(dim=1) / valid.sum(dim=1)
         season = days * (2 * math.pi / 365.25)
-        level = (scale * batch.band_valid).sum(dim=1) / count[:, 0, 0, 0, 0]
-
-        def over(rows: Tensor) -> Tensor:
-            return rows.to(clear.dtype)[:, :, None, None, None].expand(b, t, 1, y, x)
-
-        features = [
-            over(torch.log1p(days.abs()) / 4),
-            over((days >= 0).to(days.dtype)),
-            over((days / 60).clamp(-3, 3)),
-            over(torch.cos(season)),
-            over(torch.sin(season)),
-            squash(mean),
-            squash(size),
-            squash(mean.sum(dim=(-2, -1), keepdim=True) / pixels).expand(b, t, 1, y, x),
-            squash(size.mul(clear).sum(dim=(-2, -1), keepdim=True) / pixels).expand(b, t, 1, y, x),
-            over(pixels[:, :, 0, 0, 0] / (y * x)),
-            over((torch.log(level)[:, None] + 4).expand(b, t)),
-            *(batch.features["shared"][:, i : i + 1][:, None].expand(b, t, 1, y, x) for i in DAYS),
-        ]
-        out: Tensor = self.date(torch.cat(features, dim=2).flatten(0, 1))
-        return out.unflatten(0, (b, t))
-
-
-DAYS = (SHARED.index("days before"), SHARED.index("days after"))
+        scene = torch.stack(
+            [
+                torch.log1p(days.abs()) / 4,
+                (days >= 0).to(days.dtype),
+                (days / 60).clamp(-3, 3),
+                torch.cos(season),
+                torch.sin(season),
+                squash(mean.sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                squash((size * clear).sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                pixels[:, :, 0] / clear[0, 0].numel(),
+                (torch.log(level) + 4)[:, None].expand(days.shape),
+            ],
+            dim=2,
+        ).to(clear.dtype)
+        around = batch.features["shared"][:, None, DAYS].expand(-1, clear.shape[1], -1, -1, -1)
+        maps = torch.cat([squash(mean), squash(size), around], dim=2)
+        hidden = self.pixel(maps.flatten(0, 1)) + self.scene(scene).flatten(0, 1)[:, :, None, None]
+        out: Tensor = self.date(hidden)
+        return out.unflatten(0, clear.shape[:2])
 
 
 class Block(nn.Module):
@@ -146,7 +139,7 @@ class PlusNet(nn.Module):
 
     prepare = staticmethod(prepare_context)
 
-    def __init__(self, widths: tuple[int, ...] = (24, 32, 48, 64), gate_width: int = 16, abstract: int = 4) -> None:
+    def __init__(self, widths: tuple[int, ...] = (16, 24, 32, 48), gate_width: int = 16, abstract: int = 4) -> None:
         super().__init__()
         widths = tuple(widths)
         self.candidates = len(CANDIDATES) + 1

@@ -38,7 +38,10 @@ class ModelSpec:
         Distance between tiles; ``(tile - stride) / 2`` pixels on each side are the halo.
     taper : bool
         False: each pixel comes from the tile whose core it lies in. True: neighbouring tiles, which then overlap by
-        half (``tile == 2 * stride``), are blended with linear weights.
+        at most half (``stride < tile <= 2 * stride``), are blended with linear weights where they overlap.
+    block : int
+        Edge that a block of a chunked cube has at most, where tiles reach beyond it. A model that takes long for a
+        pixel likes large blocks, which share fewer tiles; small ones take less memory.
     window_days : float or None
         Dates farther from the target than this are left out by default; None uses all.
     min_clear : int
@@ -86,6 +89,7 @@ class ModelSpec:
     tile: int | None = None
     stride: int | None = None
     taper: bool = False
+    block: int = 256
     window_days: float | None = None
     min_clear: int = 1
     batch: int = 1
@@ -107,8 +111,8 @@ class ModelSpec:
         if self.tile is not None and self.stride is not None:
             if not 0 < self.stride <= self.tile or (self.tile - self.stride) % 2:
                 raise ValueError("needed: 0 < stride <= tile, with an even difference")
-            if self.taper and self.tile != 2 * self.stride:
-                raise ValueError("a taper needs tiles that overlap by half: tile == 2 * stride")
+            if self.taper and not self.stride < self.tile <= 2 * self.stride:
+                raise ValueError("a taper needs tiles that overlap by at most half: stride < tile <= 2 * stride")
         if self.max_bands is not None and self.max_bands < self.min_bands:
             raise ValueError("max_bands is less than min_bands")
         if self.bands is not None and len(set(self.bands)) < len(self.bands):
@@ -298,6 +302,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "tile": (_or_none(_is_whole(1, 4096)), "pixels from 1 to 4096, or null", "256"),
     "stride": (_or_none(_is_whole(1, 4096)), "pixels from 1 to 4096, or null", "224"),
     "taper": (lambda value: isinstance(value, bool), "true or false", "false"),
+    "block": (_is_whole(1, 10**6), "a number of pixels", "256"),
     "window_days": (_or_none(_is_positive), "a positive number of days, or null", "90"),
     "min_clear": (_is_whole(1, 1000), "a whole number from 1 to 1000", "1"),
     "batch": (_is_whole(1, 1024), "a whole number from 1 to 1024", "4"),

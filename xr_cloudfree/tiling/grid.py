@@ -155,11 +155,12 @@ class TileGrid:
         much as one inside. The weights stay with the centres.
         """
         assert self.tile is not None and self.stride is not None
+        before, after = self.tile // 2, self.tile - self.tile // 2
         found = []
-        for k in range(start // self.stride, (stop - 1) // self.stride + 2):
+        for k in range((start - after) // self.stride + 1, (stop - 1 + before) // self.stride + 1):
             centre = k * self.stride
-            first = min(max(centre - self.stride, 0), max(size - self.tile, 0))
-            reach = (max(centre - self.stride, 0), min(centre + self.stride, size))
+            first = min(max(centre - before, 0), max(size - self.tile, 0))
+            reach = (max(centre - before, 0), min(centre + after, size))
             if reach[0] < reach[1]:
                 found.append(((first, min(first + self.tile, size)), reach, centre))
         return found
@@ -171,6 +172,7 @@ def choose_block(
     stride: int | None = None,
     chunks: tuple[int, int] | None = None,
     budget: int = 96 * 2**20,
+    most_with_halo: int = 256,
 ) -> tuple[int, int]:
     """Rows and columns of a block: as large as memory allows, in step with tiles and, where it can be, with chunks.
 
@@ -188,6 +190,8 @@ def choose_block(
         Rows and columns of the source's chunks.
     budget : int
         Bytes that a block's pixels may take.
+    most_with_halo : int
+        Edge that a block of a chunked cube has at most, where tiles reach beyond it.
 
     Examples
     --------
@@ -201,7 +205,7 @@ def choose_block(
     if stride is not None and chunks is not None:
         # Blocks with a halo keep their neighbours' chunks in memory. Small ones reach into fewer of them at a time:
         # dask held a quarter of a cube with these, and half of it with blocks of 512 (benchmarks/memory.py).
-        most = min(most, max(256 // unit, 1) * unit)
+        most = min(most, max(most_with_halo // unit, 1) * unit)
     edges = []
     for size, chunk in zip(shape, chunks or shape, strict=True):
         edge = most

@@ -9,18 +9,20 @@ from xr_cloudfree.cube.observations import Prediction
 from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
 
 
-def ramp(start: int, stop: int, centre: int, stride: int) -> NDArray[np.float32]:
-    """Linear weights along one axis: 1 at the centre, 0 at one stride from it.
+def ramp(start: int, stop: int, centre: int, tile: int, stride: int) -> NDArray[np.float32]:
+    """Linear weights along one axis: 1 around the centre, 0 at half a tile from it.
 
-    Neighbouring tiles' weights add up to 1 at every pixel.
+    They fall over the width by which neighbouring tiles overlap, so that the neighbours' weights add up to 1.
 
     Examples
     --------
-    >>> ramp(0, 4, 0, 4) + ramp(0, 4, 4, 4)
+    >>> ramp(0, 4, 0, 8, 4) + ramp(0, 4, 4, 8, 4)
     array([1., 1., 1., 1.], dtype=float32)
+    >>> ramp(0, 6, 0, 8, 6)
+    array([1.  , 1.  , 0.75, 0.25, 0.  , 0.  ], dtype=float32)
     """
     position = np.arange(start, stop) + 0.5
-    return np.asarray(1 - np.abs(position - centre) / stride, dtype=np.float32)
+    return np.asarray(np.clip((tile / 2 - np.abs(position - centre)) / (tile - stride), 0, 1), dtype=np.float32)
 
 
 def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Prediction]) -> Prediction:
@@ -56,7 +58,7 @@ def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
 
 
 def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Prediction]) -> Prediction:
-    assert grid.stride is not None
+    assert grid.tile is not None and grid.stride is not None
     first = answers[0]
     total = np.zeros(block.shape, np.float32)
     sums = {
@@ -70,8 +72,8 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
         core = tile.core
         to, taken = core.within(block), core.within(tile.extent)
         weight = np.outer(
-            ramp(core.y0, core.y1, tile.centre[0], grid.stride),
-            ramp(core.x0, core.x1, tile.centre[1], grid.stride),
+            ramp(core.y0, core.y1, tile.centre[0], grid.tile, grid.stride),
+            ramp(core.x0, core.x1, tile.centre[1], grid.tile, grid.stride),
         )
         weight *= answer.known[taken]
         total[to] += weight
