@@ -63,7 +63,7 @@ class Own(nn.Module):
         return Output(self.one * batch.bands.amax(dim=1), batch.known())
 
 
-for name, network in {"tiny": Tiny, "per-band": PerBand, "own": Own}.items():
+for name, network in {"x-tiny": Tiny, "x-per-band": PerBand, "x-own": Own}.items():
     networks.ARCHITECTURES[name] = f"{__name__}:{network.__name__}"
 
 TINY = ModelSpec(
@@ -74,7 +74,7 @@ TINY = ModelSpec(
     stride=16,
     batch=3,
     layers=("source_time", "uncertainty", "gate"),
-    architecture="tiny",
+    architecture="x-tiny",
     config=(("hidden", 4),),
     max_dates=60,
     license="CC0-1.0",

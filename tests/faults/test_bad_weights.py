@@ -263,7 +263,7 @@ NETWORKS = [
     Row("an argument in words", fields(config={"hidden": "four"}), (SPEC, "{'hidden': 'four'}"), True),
     Row("an argument below zero", fields(config={"hidden": -4}), (SPEC, "{'hidden': -4}"), True),
     Row("a config of another size", fields(config={"hidden": 8}), (WEIGHTS, "(4, 1, 3, 3)", "(8, 1, 3, 3)"), True),
-    Row("another architecture", fields(architecture="own", config={}), (WEIGHTS, "lacks 1", "'own'"), True),
+    Row("another architecture", fields(architecture="x-own", config={}), (WEIGHTS, "lacks 1", "'x-own'"), True),
 ]
 LINKS = [
     Row("weights by a link", moved(WEIGHTS, "elsewhere"), (WEIGHTS, "is a link to", "elsewhere")),

@@ -130,7 +130,7 @@ class TestAnswer:
 
     def test_bands_go_to_their_places(self, tmp_path):
         order = ("blue", "green", "red", "nir")
-        spec = dict(architecture="per-band", config=(("bands", 4),), bands=order, layers=())
+        spec = dict(architecture="x-per-band", config=(("bands", 4),), bands=order, layers=())
         model = make_model(tmp_path, **spec)
         level = dict(zip(order, model.predict([observe(n_bands=4, roles=order)])[0].bands[:, 9, 9], strict=True))
         assert len(set(level.values())) == 4
@@ -143,10 +143,10 @@ class TestAnswer:
 
     def test_a_network_may_prepare_its_tiles_itself(self, tmp_path):
         obs = observe()
-        answer = make_model(tmp_path, architecture="own", config=(), layers=()).predict([obs])[0]
+        answer = make_model(tmp_path, architecture="x-own", config=(), layers=()).predict([obs])[0]
         others = np.where(obs.clear[[0, 1, 3, 4], None], obs.bands[[0, 1, 3, 4]], 0)
         factor = state_of(answer_spec := bundle.read_spec(tmp_path))["one"].item()
-        assert answer_spec.architecture == "own"
+        assert answer_spec.architecture == "x-own"
         expected = 2 * factor * others.max(axis=0)
         np.testing.assert_allclose(answer.bands[:, answer.known], expected[:, answer.known], rtol=1e-5)
 
@@ -161,7 +161,7 @@ class TestAnswer:
     def test_a_network_that_answers_something_else_is_an_error(self, tmp_path, monkeypatch, wrong):
         model = make_model(tmp_path)
         replaced(monkeypatch, model, wrong)
-        with pytest.raises(errors.ModelError, match="'tiny' answered"):
+        with pytest.raises(errors.ModelError, match="'x-tiny' answered"):
             model.predict([observe()])
 
     def test_bf16_is_near(self, tmp_path):
@@ -291,7 +291,7 @@ class TestLoading:
             import xr_cloudfree
             from tests.cubes import make_cube
             from xr_cloudfree.models import networks
-            networks.ARCHITECTURES["tiny"] = "tests.networks:Tiny"
+            networks.ARCHITECTURES["x-tiny"] = "tests.networks:Tiny"
             da, clear = (array.chunk(y=20) for array in make_cube())
             model = "local-dir:" + sys.argv[1]
             image = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=model, layers="all")

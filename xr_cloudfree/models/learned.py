@@ -186,9 +186,9 @@ class Learned:
         """Which of the tile's bands the network's are, in its order; None if it takes them as they come."""
         if self.spec.bands is None:
             return None
-        names = tuple(role or f"band{i + 1}" for i, role in enumerate(obs.roles or (None,) * obs.n_bands))
-        self.spec.check_bands(names, obs.roles or (None,) * obs.n_bands)
-        return np.array([obs.roles.index(band) for band in self.spec.bands])
+        roles = obs.roles or (None,) * obs.n_bands
+        self.spec.check_bands([f"band{i + 1}" for i in range(obs.n_bands)], roles)
+        return np.array([roles.index(band) for band in self.spec.bands])
 
     def _network(self) -> tuple[nn.Module, torch.device]:
         """The network of this process, on the device on which it is to run."""
