@@ -86,15 +86,15 @@ $(VENV)/.made:
 	@touch $@
 
 $(VENV)/.demo: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[viz]'
+	$(PIP) --editable '.[viz,torch]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[viz,netcdf,distributed]' --group lint --group test --group notebooks
+	$(PIP) --editable '.[viz,netcdf,distributed,train]' --group lint --group test --group notebooks
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[viz]' --group docs
+	$(PIP) --editable '.[viz,torch]' --group docs
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.made

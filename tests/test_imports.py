@@ -21,7 +21,7 @@ FLOORS = (
     ("engine",),
     ("runner",),
     ("api",),
-    ("accuracy.evaluate", "summary", "plot"),
+    ("accuracy.evaluate", "summary", "plot", "commands"),
     ("accessor", "cli"),
     ("__init__", "__main__"),
 )

@@ -5,7 +5,6 @@ What takes long to import is imported inside the commands, so that ``--help`` co
 
 from __future__ import annotations
 
-import re
 import sys
 import time as clock
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xr_cloudfree.errors import CloudfreeError, OptionError, OutputError
+from xr_cloudfree.commands import Commands, plain_errors
+from xr_cloudfree.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="cloudfree",
+    cls=Commands,
     help="Cloud-free satellite images of any date, from a cube in a Zarr store or a NetCDF file.",
     epilog="Start with: cloudfree info CUBE, then cloudfree fill CUBE --date 2021-07-08 --out july.tif",
     no_args_is_help=True,
@@ -157,7 +158,7 @@ def fill(
     cloudfree fill s2.nc -d 2021-07-08 -d 2021-08-02 -o s2.tif --preview s2.png
     cloudfree fill s2.nc --mask SCL --scale 1e-4 --offset -0.1 -o filled.zarr[/cyan]
     """
-    with _plain_errors(debug):
+    with plain_errors(debug):
         from xr_cloudfree import api, io
 
         reading = _reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
@@ -236,7 +237,7 @@ def evaluate(
     [cyan]cloudfree evaluate cube.zarr
     cloudfree evaluate cube.zarr --models linear,regress --csv score.csv[/cyan]
     """
-    with _plain_errors(debug):
+    with plain_errors(debug):
         from xr_cloudfree import io
         from xr_cloudfree.accuracy.evaluate import evaluate as score
 
@@ -278,7 +279,7 @@ def info(
     [cyan]cloudfree info cube.zarr
     cloudfree info cube.zarr --dates[/cyan]
     """
-    with _plain_errors(debug):
+    with plain_errors(debug):
         from dataclasses import replace
 
         from xr_cloudfree import api, io, summary
@@ -299,7 +300,7 @@ def info(
 @app.command()
 def models(debug: Debug = False) -> None:
     """List the models, with what each can give."""
-    with _plain_errors(debug):
+    with plain_errors(debug):
         import textwrap
 
         from xr_cloudfree import api
@@ -328,50 +329,6 @@ def _main(
     ] = False,
 ) -> None:
     pass
-
-
-@contextmanager
-def _plain_errors(debug: bool) -> Iterator[None]:
-    """Errors of this package as three lines and exit code 2; others as they are."""
-    try:
-        yield
-    except CloudfreeError as error:
-        if debug:
-            raise
-        for label, text in (
-            ("found", error.found),
-            ("needed", error.needed),
-            ("try", _as_typed(error.remedy)),
-        ):
-            typer.echo(f"{typer.style(f'{label:>6}', bold=True)}  {text}", err=True)
-        raise typer.Exit(2) from None
-
-
-_OPTIONS = (
-    "block|bands|clear|date|dilate|layers|mask|model|nodata|offset|out|scale|scheme|screen|size|snow|strict|"
-    "threshold|tracks|window"
-)
-
-
-def _as_typed(remedy: str) -> str:
-    """A remedy written for Python, as it is typed here.
-
-    Examples
-    --------
-    >>> _as_typed("scale=1e-4, offset=-0.1 for digital numbers")
-    '--scale 1e-4 --offset -0.1 for digital numbers'
-    >>> _as_typed("bands=['B02', 'B03'], or cube.isel(band=0)")
-    '--bands B02,B03, or cube.isel(band=0)'
-    """
-    remedy = remedy.replace("snow='not clear'", "--no-snow").replace("overwrite=True", "--overwrite")
-    remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=True", r"--\1", remedy)
-
-    def flat(found: re.Match[str]) -> str:
-        return f"--{found[1]} " + re.sub(r"['\" ]", "", found[2])
-
-    remedy = re.sub(rf"(?<![\w(.-])({_OPTIONS})=[\[(]([^\])]*)[\])]", flat, remedy)
-    remedy = re.sub(rf"(?<![\w(.-])({_OPTIONS})=", r"--\1 ", remedy)
-    return remedy.replace(", --", " --").replace(" ,", ",")
 
 
 @contextmanager

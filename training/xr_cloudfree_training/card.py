@@ -1,0 +1,76 @@
+"""The model card of what was trained."""
+
+from __future__ import annotations
+
+from xr_cloudfree.version import __version__
+from xr_cloudfree_training.data import CubeData
+from xr_cloudfree_training.lit import FusionModule
+
+_CARD = """---
+library_name: xr-cloudfree
+tags: [satellite, cloud-removal, image-time-series]
+{license}---
+
+# {name}
+
+Network `{architecture}` with {parameters:,} parameters, trained with xr_cloudfree {version}.
+
+```python
+import xr_cloudfree
+
+image = xr_cloudfree.fill(cube, date="2021-07-08", model="local-dir:PATH")
+```
+
+## Data
+
+- Bands: {bands}
+- Trained on: {train}
+- Validated on: {held_out}, which it was not trained on
+
+## Training
+
+- Losses: {losses}; {counted} pixels count
+- Steps: {step:,} of {batch} samples each
+- Validation: PSNR {psnr:.2f} dB at hidden pixels (a peak of 1, mean over {frames} frames in the tracks partial, gap,
+  full and haze)
+
+## Limits
+
+It was validated on the places named above and on no others. Elsewhere, under another sensor or another season, errors
+may be larger: `xr_cloudfree.evaluate(cube, ["linear", "regress", "local-dir:PATH"])` tells on a cube of yours.
+"""
+
+
+def model_card(name: str, module: FusionModule, data: CubeData, psnr: float, step: int) -> str:
+    """A card in Markdown.
+
+    Parameters
+    ----------
+    name : str
+        Name of the model.
+    module : FusionModule
+        What was trained.
+    data : CubeData
+        What it was trained on.
+    psnr : float
+        In validation, dB.
+    step : int
+        Steps that led to it.
+    """
+    license = module.spec.license
+    return _CARD.format(
+        name=name,
+        license=f"license: {license}\n" if license else "",
+        architecture=module.spec.architecture,
+        parameters=sum(p.numel() for p in module.network.parameters()),
+        version=__version__,
+        bands=module.spec.bands_text,
+        train=", ".join(place.name for place in data.train),
+        held_out=", ".join(place.name for place in data.held_out),
+        losses=", ".join(f"{weight:g} × {loss}" for loss, weight in module.weights.items()),
+        counted=module.hparams["counted"],
+        step=step,
+        batch=data.batch_size,
+        psnr=psnr,
+        frames=data.validation,
+    )

@@ -1,0 +1,145 @@
+"""The command ``cloudfree train``. What takes long to import is imported when training starts."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xr_cloudfree.commands import plain_errors
+from xr_cloudfree.errors import MissingDependencyError, OptionError
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT = "unet-plus"
+
+app = typer.Typer(
+    help="Train a learned model on your own cubes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def _main() -> None:
+    pass
+
+
+@app.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def unet(context: typer.Context) -> None:
+    """Train the U-Net pathway: see unet --help, and unet fit --help for all options.
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree train unet fit --config unet-plus --data my_cube.zarr
+    cloudfree train unet fit --config my_recipe.yaml --data cubes/ --out my_model
+    cloudfree train unet fit --config unet-plus --data my_cube.zarr --ckpt_path last[/cyan]
+    """
+    arguments = list(context.args)
+    debug = "--debug" in arguments
+    with plain_errors(debug, _as_typed):
+        try:
+            from xr_cloudfree_training.run import run
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError(
+                f"training needs {error.name}, which is not installed",
+                "the packages for training",
+                "pip install 'xr-cloudfree[train]'",
+            ) from error
+        run(translate([argument for argument in arguments if argument != "--debug"]))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show this recipe, to be changed and kept in a file.")] = None,
+) -> None:
+    """List the recipes, or show one."""
+    with plain_errors(False):
+        if name is not None:
+            typer.echo(find_recipe(name).read_text(), nl=False)
+            return
+        width = max(len(path.stem) for path in RECIPES.glob("*.yaml")) + 2
+        for path in sorted(RECIPES.glob("*.yaml")):
+            typer.echo(f"{path.stem:<{width}}{path.read_text().splitlines()[0].removeprefix('# ')}")
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by its name, or by its path.
+
+    Raises
+    ------
+    OptionError
+        If there is none.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise OptionError(f"there is no recipe at {name}", "the path of a recipe, or a name", "--config unet-plus")
+        return path
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1) or [DEFAULT]
+        raise OptionError(
+            f"no recipe is called {name!r}", f"one of {', '.join(names)}, or a path.yaml", f"--config {near[0]}"
+        )
+    return RECIPES / f"{name}.yaml"
+
+
+def translate(arguments: list[str]) -> list[str]:
+    """The options of this command, as Lightning's command line has them: recipes by name, and cubes for ``--data``.
+
+    Examples
+    --------
+    >>> translate(["fit", "--data", "a.zarr", "b.nc", "--data=c.nc", "--model.lr", "0.001"])[2:]
+    ['--model.lr', '0.001', '--data.cubes=["a.zarr", "b.nc", "c.nc"]']
+    """
+    import json
+
+    out: list[str] = []
+    cubes: list[str] = []
+    recipe = False
+    left = list(arguments)
+    while left:
+        argument = left.pop(0)
+        option, equals, value = argument.partition("=")
+        if option not in ("--data", "--config", "-c"):
+            out.append(argument)
+            continue
+        given = [value] if equals else []
+        # A shell makes several words of one pattern.
+        while not equals and left and not left[0].startswith("-") and (option == "--data" or not given):
+            given.append(left.pop(0))
+        if not given:
+            what, example = ("cube", "my_cube.zarr") if option == "--data" else ("recipe", DEFAULT)
+            raise OptionError(f"nothing follows {option}", f"a {what}", f"{option} {example}")
+        if option == "--data":
+            cubes += given
+        else:
+            recipe = True
+            out.append(f"--config={find_recipe(given[0])}")
+    if not out:
+        return ["--help"]
+    if not out[0].startswith("-"):
+        if not recipe and not {"--help", "-h"} & set(out):
+            out.insert(1, f"--config={find_recipe(DEFAULT)}")
+        if cubes:
+            out.append(f"--data.cubes={json.dumps(cubes)}")
+    return out
+
+
+def _as_typed(remedy: str) -> str:
+    """A remedy written for Python, as it is typed here.
+
+    Examples
+    --------
+    >>> _as_typed("scale=1e-4, offset=-0.1 for digital numbers")
+    '--data.reading.scale 1e-4, --data.reading.offset -0.1 for digital numbers'
+    """
+    options = "clear|mask|scheme|threshold|snow|strict|dilate|bands|scale|offset|nodata"
+    return re.sub(rf"(?<![\w(.-])({options})=", r"--data.reading.\1 ", remedy)

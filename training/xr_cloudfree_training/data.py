@@ -1,0 +1,360 @@
+"""Training data straight from cubes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from xr_cloudfree.accuracy.simulate import real_masks
+from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
+from xr_cloudfree.models import networks
+from xr_cloudfree.models.prepare import Prepared, prepare
+from xr_cloudfree.options import parse_count
+from xr_cloudfree_training.cases import Mixture, draw, examine
+from xr_cloudfree_training.places import Place, cloud_shapes, find_cubes, read_places, split
+from xr_cloudfree_training.samples import Lesson, Sample, Store, fingerprint
+
+MIXTURE = Mixture()
+_GIBIBYTE = 2.0**30
+# Of a place that is not in memory so many windows, of so many rows and columns, give shapes of clouds.
+_WINDOWS, _WINDOW = 8, 512
+# Streams of chance: whatever else the seed decides.
+_PERMUTE, _TURN, _LOOK, _VALIDATE = 1, 2, 3, 4
+_AHEAD = 4  # batches per worker
+
+
+class Samples(Dataset[Sample]):
+    """Samples by number: for training without end, for validation always the same.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        Places to draw from.
+    shapes : sequence of ndarray of bool
+        Shapes of clouds.
+    prepare : callable
+        Makes what the network is given.
+    seed : int
+        Decides, with a sample's number, all of it.
+    size : int
+        Rows and columns.
+    bands : tuple of str or None
+        The bands of all samples, or None for any.
+    mixture : Mixture or None
+        How training frames are hidden; None gives validation samples.
+    store : Store or None
+        Where samples are kept.
+    pool : int
+        Number of training samples that are made and used again, in another order and turned another way each time;
+        0 makes each anew.
+    """
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        shapes: Sequence[NDArray[np.bool_]],
+        prepare: Callable[..., Prepared],
+        *,
+        seed: int,
+        size: int,
+        bands: tuple[str, ...] | None,
+        mixture: Mixture | None,
+        store: Store | None,
+        pool: int = 0,
+    ) -> None:
+        self.places, self.shapes, self.prepare = places, shapes, prepare
+        self.seed, self.size, self.bands, self.mixture = seed, size, bands, mixture
+        self.store, self.pool = store, pool
+
+    def __getitem__(self, number: int) -> Sample:
+        """Sample by its number in the whole training."""
+        if self.mixture is None:
+            return self._kept(number)
+        turn = int(np.random.default_rng([self.seed, number, _TURN]).integers(8))
+        if self.pool:
+            number = int(_order(self.seed, number // self.pool, self.pool)[number % self.pool])
+        return self._kept(number).turned(turn)
+
+    def _kept(self, i: int) -> Sample:
+        return self._make(i) if self.store is None else self.store.get(i, lambda: self._make(i))
+
+    def _make(self, i: int) -> Sample:
+        where: dict[str, Any] = {"size": self.size, "bands": self.bands}
+        if self.mixture is None:
+            drawn = examine(self.places, self.shapes, self.seed, i, **where)
+        else:
+            drawn = draw(self.places, self.shapes, self.seed, i, mixture=self.mixture, **where)
+        return Sample.of(drawn, self.prepare)
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, turn: int, pool: int) -> NDArray[np.intp]:
+    """The pool's order when it is gone through for the `turn`-th time."""
+    return np.random.default_rng([seed, turn, _PERMUTE]).permutation(pool)
+
+
+class Steps(Sampler[list[int]]):
+    """Numbers of samples, batch by batch, from the step on at which training stands.
+
+    So training that goes on from a checkpoint sees the samples that would have come.
+
+    Parameters
+    ----------
+    batch_size : int
+        Samples per batch and process.
+    steps : int
+        Batches per epoch.
+    position : callable
+        Gives the number of batches that were trained on, this process's number, and the number of processes.
+    """
+
+    def __init__(self, batch_size: int, steps: int, position: Callable[[], tuple[int, int, int]]) -> None:
+        self.batch_size, self.steps, self.position = batch_size, steps, position
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """The rest of an epoch."""
+        done, rank, world = self.position()
+        for step in range(done, (done // self.steps + 1) * self.steps):
+            first = (step * world + rank) * self.batch_size
+            yield list(range(first, first + self.batch_size))
+
+
+class ResumableLoader(DataLoader[Sample]):
+    """A loader that Lightning may resume: where it goes on is told by its sampler, so it has no state of its own."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+
+class CubeData(LightningDataModule):
+    """Training and validation samples from any number of cubes.
+
+    The cubes are read, checked and split when the object is made, so that what cannot be used is refused at once.
+    Validation is on places that are not trained on, or on a part of the only place, with a buffer between.
+
+    Parameters
+    ----------
+    cubes : sequence of str, path, DataArray or Dataset
+        Zarr stores or NetCDF files, folders or patterns of them, or cubes that are open. One cube is one place; cubes
+        that overlap are one place too.
+    holdout : sequence of str, optional
+        Names of the places to validate on: those of the files, without their endings. By default a fifth of the
+        places by chance, or a quarter of the only one.
+    masks : sequence of str or path
+        Further cubes of which only the shapes of clouds are used, in training.
+    reading : dict
+        How the cubes are read: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
+    architecture : str
+        Network that the samples are prepared for.
+    bands : sequence of str, optional
+        Bands to use, by their common names; by default those that a place has.
+    vary_bands : bool
+        True: a training sample has a random part of the bands, three at least, in random order, for networks that take
+        any. False: all samples have the same bands, those that all places have.
+    mixture : Mixture
+        How frames are hidden, and how dates are dropped.
+    size : int
+        Rows and columns of a sample.
+    batch_size : int
+        Samples per step.
+    samples : int
+        Training samples per epoch.
+    validation : int
+        Validation samples; always the same.
+    pool : int
+        Number of training samples to make: they are used again, turned, in another order. For networks whose samples
+        take long to prepare. 0 makes each sample anew.
+    cache : str, optional
+        Folder that keeps the samples of the pool and of the validation for the next run with the same data and
+        settings. By default they are gone when this object is.
+    workers : int, optional
+        Processes that make samples; by default one less than there are processor cores.
+    memory : float
+        Gibibytes of cubes to hold in memory; cubes beyond that are read crop by crop.
+    seed : int
+        Decides the split and all samples.
+
+    Raises
+    ------
+    CloudfreeError
+        If a cube or an option cannot be used.
+
+    Examples
+    --------
+    >>> from xr_cloudfree import synthetic
+    >>> from xr_cloudfree_training.data import CubeData
+    >>> data = CubeData([synthetic.cube(shape=(12, 4, 64, 64), seed=1)], size=32, batch_size=2, workers=0)
+    >>> lesson = next(iter(data.train_dataloader()))
+    >>> lesson.given.bands.shape[0], lesson.truth.shape[2:]
+    (2, torch.Size([32, 32]))
+    """
+
+    def __init__(
+        self,
+        cubes: Sequence[Any] = (),
+        *,
+        holdout: Sequence[str] | None = None,
+        masks: Sequence[str] = (),
+        reading: Mapping[str, Any] | None = None,
+        architecture: str = "unet-plus",
+        bands: Sequence[str] | None = None,
+        vary_bands: bool = True,
+        mixture: Mixture = MIXTURE,
+        size: int = 128,
+        batch_size: int = 4,
+        samples: int = 1000,
+        validation: int = 64,
+        pool: int = 0,
+        cache: str | None = None,
+        workers: int | None = None,
+        memory: float = 4.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        counts = {"size": (size, 16), "batch_size": (batch_size, 1), "samples": (samples, batch_size)}
+        counts |= {"validation": (validation, 1), "pool": (pool, 0), "workers": (workers or 0, 0)}
+        for name, (value, least) in counts.items():
+            parse_count(name, value, least, f"--data.{name} {least}")
+        self.batch_size, self.samples, self.validation, self.seed = batch_size, samples, validation, seed
+        self.workers = max(_cores() - 1, 0) if workers is None else workers
+        self.mixture = mixture
+        network = networks.find(architecture)
+        make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
+        reading = reading or {}
+        places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE), bands)
+        self.bands = None if vary_bands else _common_bands(places)
+        self.places = tuple(place.name for place in places)
+        self.train, self.held_out = split(places, holdout, seed)
+        shapes, held_shapes = (
+            [shape for place in group for shape in _shapes(place, seed)] for group in (self.train, self.held_out)
+        )
+        for mask in find_cubes(masks) if masks else ():
+            shapes += cloud_shapes(mask, reading)
+        if self.mixture.needs_masks and not shapes:
+            raise OptionError(
+                "no date of the cubes is cloudy in part (10 to 80 %)",
+                "such dates, whose clouds are laid over clear ones",
+                "--data.masks [a_cloudy_cube.zarr]",
+            )
+        folder = Path(cache or tempfile.mkdtemp(prefix="xr_cloudfree-"))
+        if cache is None:
+            weakref.finalize(self, _remove, folder, os.getpid())
+        how: dict[str, Any] = {"size": size, "bands": self.bands}
+        self.sets: dict[str, Samples] = {}
+        for name, group, found, kind in (
+            ("train", self.train, shapes, self.mixture),
+            ("validate", self.held_out, held_shapes, None),
+        ):
+            keep = kind is None or pool > 0
+            chance = seed if kind else _VALIDATE  # whatever the seed, the same samples are validated on
+            arrays = [array for place in group for array in (*place.arrays, place.seen)]
+            told = [(place.name, place.bands, place.suspect.tolist()) for place in group]
+            key = fingerprint([*arrays, *found], make, told, how, kind, chance)
+            store = Store(folder / f"{name}-{key}") if keep else None
+            self.sets[name] = Samples(group, found, make, seed=chance, mixture=kind, store=store, pool=pool, **how)
+            for place in group:
+                _check_place(place, found, kind, how)
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Training samples, from the step on at which the trainer stands."""
+        steps = Steps(self.batch_size, self.samples // self.batch_size, self._position)
+        return ResumableLoader(self.sets["train"], batch_sampler=steps, **self._loading())
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation samples."""
+        numbers = range(self.validation)
+        batches = [list(numbers[i : i + self.batch_size]) for i in numbers[:: self.batch_size]]
+        return DataLoader(self.sets["validate"], batch_sampler=batches, **self._loading())
+
+    def _position(self) -> tuple[int, int, int]:
+        if self.trainer is None:
+            return 0, 0, 1
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return total.processed, self.trainer.global_rank, self.trainer.world_size
+
+    def _loading(self) -> dict[str, Any]:
+        how: dict[str, Any] = {"collate_fn": Lesson.of, "num_workers": self.workers}
+        if self.workers:
+            how |= {"prefetch_factor": _AHEAD, "persistent_workers": True}
+            if not all(place.in_memory for place in (*self.train, *self.held_out)):
+                how["multiprocessing_context"] = "forkserver"  # files that are open do not survive a fork
+        return how
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a worker has its own copy of all objects, and others still read
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _of_bands(places: Sequence[Place], bands: Sequence[str] | None) -> list[Place]:
+    """The places with the wanted bands only, where they have them."""
+    if bands is None:
+        return list(places)
+    for place in places:
+        lacking = [band for band in bands if band not in place.bands]
+        if lacking:
+            raise BandError(
+                f"{place.name} has no band {lacking[0]!r}, but {', '.join(place.bands)}",
+                f"cubes with the bands {', '.join(bands)}",
+                "other cubes, or fewer bands: --data.bands [blue, green, red]",
+            )
+    return [place.of_bands(bands) for place in places]
+
+
+def _common_bands(places: Sequence[Place]) -> tuple[str, ...]:
+    """The bands that all places have, in the order of the first."""
+    common = tuple(band for band in places[0].bands if all(band in place.bands for place in places))
+    if not common:
+        raise BandError(
+            "the cubes have no band in common: " + "; ".join(f"{p.name} has {', '.join(p.bands)}" for p in places),
+            "bands that all cubes have, for a network with a fixed number of them",
+            "cubes of one sensor, or --config unet-plus",
+        )
+    return common
+
+
+def _shapes(place: Place, seed: int) -> list[NDArray[np.bool_]]:
+    """Shapes of the place's own clouds."""
+    if place.in_memory:
+        return real_masks(place.clear((slice(None), slice(None))))
+    rng = np.random.default_rng([seed, _LOOK])
+    found = []
+    for _ in range(_WINDOWS):
+        first = [int(rng.integers(max(n - _WINDOW, 0) + 1)) for n in place.shape]
+        found += real_masks(place.clear((slice(first[0], first[0] + _WINDOW), slice(first[1], first[1] + _WINDOW))))
+    return found
+
+
+def _check_place(
+    place: Place, shapes: Sequence[NDArray[np.bool_]], mixture: Mixture | None, how: Mapping[str, Any]
+) -> None:
+    """Refuse a place of which no sample can be made."""
+    try:
+        if mixture is None:
+            examine([place], shapes, _LOOK, 0, **how)
+        else:
+            draw([place], shapes, _LOOK, 0, mixture=mixture, **how)
+    except CloudfreeError as error:
+        raise type(error)(error.found, error.needed, f"leave {place.name} out; {error.remedy}") from error

@@ -1,0 +1,353 @@
+"""The training of one network: what it is made of, what it is to make small, and how it is judged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
+
+from xr_cloudfree.accuracy import losses
+from xr_cloudfree.accuracy.simulate import TRACKS
+from xr_cloudfree.cube.observations import Observations
+from xr_cloudfree.errors import ModelError, OptionError
+from xr_cloudfree.models import bundle, networks
+from xr_cloudfree.models.batch import Batch, Output
+from xr_cloudfree.models.prepare import prepare
+from xr_cloudfree.models.spec import ModelSpec
+from xr_cloudfree_training.pictures import Pictures
+from xr_cloudfree_training.samples import Lesson
+
+Counted = Literal["hidden", "measured"]
+Optimizer = Literal["adam", "adamw"]
+Schedule = Literal["constant", "late-linear", "one-cycle"]
+
+# What is judged a band without contrast: the noise of a sensor is about as much.
+_LEAST_SPAN = 1e-3
+# Share of the steps in which a one-cycle schedule rises, and how far below its height it begins and ends.
+_RISE, _START, _END = 0.1, 1 / 25, 1e-3
+_NORMAL_90 = 1.6448536
+
+Loss = Callable[[Output, Tensor, Tensor, Tensor], Tensor]
+LOSSES: dict[str, Loss] = {
+    "mse": lambda out, truth, where, span: losses.mse(out.reflectance, truth, where),
+    "charbonnier": lambda out, truth, where, span: losses.charbonnier(out.reflectance, truth, where),
+    "ssim": lambda out, truth, where, span: losses.ssim(out.reflectance, truth, where, span),
+    "spectral-angle": lambda out, truth, where, span: losses.spectral_angle(out.reflectance, truth, where),
+    "feat-vgg16": lambda out, truth, where, span: losses.feature(out.reflectance, truth, where, "vgg16"),
+    "feat-efficientnet-lite0": lambda out, truth, where, span: losses.feature(
+        out.reflectance, truth, where, "efficientnet-lite0"
+    ),
+    "laplace": lambda out, truth, where, span: losses.laplace_nll(out.reflectance, truth, _sigma(out), where),
+    "gaussian": lambda out, truth, where, span: losses.gaussian_nll(out.reflectance, truth, _sigma(out), where),
+}
+
+
+class FusionModule(LightningModule):
+    """A network in training.
+
+    Parameters
+    ----------
+    architecture : str
+        Name of the network: see `xr_cloudfree.models.networks`.
+    config : dict
+        Arguments of the network's constructor.
+    bands : sequence of str, optional
+        Bands that the network is for, in their order; it is then made for as many. None for a network that takes any.
+    loss : dict
+        Weight of each loss: of ``"mse"``, ``"charbonnier"``, ``"ssim"``, ``"spectral-angle"``, ``"feat-vgg16"``,
+        ``"feat-efficientnet-lite0"``, ``"laplace"`` and ``"gaussian"``.
+    counted : {"hidden", "measured"}
+        Which pixels of the target count: hidden ones whose truth is clear, or all that were measured, with the target's
+        own clouds as a condition.
+    pretrained : bool
+        Start the encoder from ImageNet weights where they can be reached.
+    optimizer : {"adam", "adamw"}
+        Optimizer.
+    lr : float
+        Learning rate, at its highest.
+    weight_decay : float
+        Of the optimizer.
+    schedule : {"constant", "late-linear", "one-cycle"}
+        ``"late-linear"``: constant, then linear to 0 over the last half. ``"one-cycle"``: a tenth of the steps up, then
+        down along a cosine.
+    ema : float, optional
+        Decay per step of the averaged weights, which are judged and saved; None saves the weights as they are.
+    spec : dict
+        Fields of the `ModelSpec` under which the network is saved: tile, stride, window_days and others.
+    seed : int
+        With the number of a step it decides all that is random in it.
+
+    Raises
+    ------
+    ModelError
+        If there is no such architecture, or it does not take its config.
+    OptionError
+        If an option has a value that it cannot take.
+    """
+
+    def __init__(
+        self,
+        architecture: str = "unet-plus",
+        config: dict[str, Any] | None = None,
+        bands: Sequence[str] | None = None,
+        loss: dict[str, float] | None = None,
+        counted: Counted = "hidden",
+        pretrained: bool = False,
+        optimizer: Optimizer = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 1e-2,
+        schedule: Schedule = "one-cycle",
+        ema: float | None = 0.999,
+        spec: dict[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.weights = loss or {"charbonnier": 1.0}
+        for name in self.weights:
+            if name not in LOSSES:
+                raise OptionError(
+                    f"there is no loss {name!r}", f"some of {', '.join(LOSSES)}", "--model.loss '{mse: 1.0}'"
+                )
+        told = dict(config or {}) | ({} if bands is None else {"bands": len(bands)})
+        self.spec = ModelSpec(
+            name=architecture,
+            summary=f"the network {architecture}",
+            units="reflectance",
+            architecture=architecture,
+            config=tuple(sorted((name, _frozen(value)) for name, value in told.items())),
+            bands=None if bands is None else tuple(bands),
+        )
+        try:
+            merged = replace(self.spec, **{name: _frozen(value) for name, value in (spec or {}).items()})
+        except (TypeError, ValueError) as error:
+            raise OptionError(
+                f"the fields {spec} do not make a spec: {error}",
+                "fields of ModelSpec, such as tile, stride and window_days",
+                "--model.spec '{tile: 256, stride: 224}'",
+            ) from error
+        self.spec = ModelSpec.from_json(merged.to_json())  # which looks at types as well
+        try:
+            self.network = networks.build(self.spec)
+        except ModelError as error:
+            raise type(error)(error.found, error.needed, "--model.architecture and --model.config") from error
+        if pretrained:
+            start = getattr(self.network, "start_from_imagenet", None)
+            if start is None:
+                raise OptionError(
+                    f"the network {architecture} has no encoder for ImageNet weights",
+                    "a network that has one",
+                    "--model.pretrained false",
+                )
+            start()
+        self.measures: Any = nn.ModuleDict({track: _Measures() for track in ("all", *TRACKS)})
+        self.shown: tuple[Lesson, Tensor] | None = None
+
+    def training_step(self, lesson: Lesson, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        # A step is a function of the weights and its number: training that goes on from a checkpoint draws the same.
+        torch.manual_seed(self.hparams["seed"] * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        if self.hparams["counted"] == "hidden":
+            given, where = lesson.given, lesson.counted
+        else:
+            given = lesson.conditioned()
+            where = lesson.measured * lesson.given.band_valid[:, :, None, None]
+        output = self.network(given)
+        parts = self._losses(output, lesson, where)
+        total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
+        size = len(lesson.truth)
+        self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, batch_size=size)
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        return total
+
+    def _losses(self, output: Output, lesson: Lesson, where: Tensor) -> dict[str, Tensor]:
+        span = _span(lesson) if "ssim" in self.weights else torch.ones(())
+        with torch.autocast(where.device.type, enabled=False):
+            exact = replace(
+                output,
+                reflectance=output.reflectance.float(),
+                uncertainty=None if output.uncertainty is None else output.uncertainty.float(),
+            )
+            return {name: LOSSES[name](exact, lesson.truth, where, span) for name in self.weights}
+
+    def validation_step(self, lesson: Lesson, batch_idx: int) -> None:
+        """Errors at the hidden pixels: of all samples, and of each track."""
+        output: Output = self.network(lesson.given)
+        image = output.reflectance.float()
+        spread = None if output.uncertainty is None else output.uncertainty.float()
+        filled = torch.where(lesson.counted > 0, image, lesson.truth)
+        similar = losses.ssim_map(filled, lesson.truth, _span(lesson))
+        for row, track in enumerate(lesson.tracks):
+            where = lesson.counted[row] > 0
+            error = (image[row] - lesson.truth[row])[where]
+            inside = None if spread is None else error.abs() <= _NORMAL_90 * spread[row][where]
+            for name in ("all", track):
+                self.measures[name].update(image[row][where], lesson.truth[row][where], similar[row][where], inside)
+        if batch_idx == 0:
+            self.shown = lesson, filled
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what was measured."""
+        for track, measures in self.measures.items():
+            prefix = "val" if track == "all" else f"val-{track}"
+            for name, value in measures.compute().items():
+                self.log(f"{prefix}/{name}", value, prog_bar=prefix == "val" and name == "psnr")
+            measures.reset()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, with its learning rate set at each step."""
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.hparams["optimizer"]]
+        made = kind(self.network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+
+        def share(step: int) -> float:
+            # The number of steps makes Lightning start the loaders, which has to wait until a checkpoint is read.
+            return rate(self.hparams["schedule"], step, int(self.trainer.estimated_stepping_batches) if step else 1)
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(made, share)
+        return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Averaged weights, checkpoints and pictures."""
+        ema = self.hparams["ema"]
+        folder = Path(self.trainer.default_root_dir) / "checkpoints"
+        keep = ModelCheckpoint(
+            folder, "best-{step}", monitor="val/psnr", mode="max", save_last=True, enable_version_counter=False
+        )
+        return [*([Averaging(ema)] if ema else []), keep, Pictures()]
+
+    def save_bundle(self, folder: Path, name: str, card: str) -> ModelSpec:
+        """Save the network as it is, for ``fill(model="local-dir:…")``.
+
+        Parameters
+        ----------
+        folder : Path
+            Where to.
+        name : str
+            Name of the model.
+        card : str
+            Model card, in Markdown.
+
+        Returns
+        -------
+        ModelSpec
+            The spec as it was written.
+        """
+        was_training = self.network.training
+        layers = self._layers()
+        self.network.train(was_training)
+        spec = replace(self.spec, name=name, layers=layers)
+        return bundle.write(folder, spec, self.network.state_dict(), card, overwrite=True)
+
+    @torch.no_grad()
+    def _layers(self) -> tuple[str, ...]:
+        """The layers that the network gives: found out on a small example."""
+        count = self.spec.min_bands if self.spec.bands is None else len(self.spec.bands)
+        count = max(count, 3) if self.spec.bands is None else count
+        values = np.random.default_rng(0).uniform(0.1, 0.3, (4, count, 64, 64)).astype(np.float32)
+        clear = np.ones((4, 64, 64), bool)
+        clear[1, 16:48] = False
+        example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, roles=self.spec.bands or ())
+        given = Batch.of([getattr(self.network, "prepare", prepare)(example)]).to(self.device)
+        output: Output = self.network.eval()(given)
+        return tuple(name for name in ("uncertainty", "gate") if getattr(output, name) is not None)
+
+
+class Averaging(WeightAveraging):
+    """An exponential moving average of the weights, that follows faster while there are few steps behind it.
+
+    Parameters
+    ----------
+    decay : float
+        Share of the average that stays at each step, in [0, 1), once there were many.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def follow(average: Tensor, current: Tensor, count: Any) -> Tensor:
+            return average + (current - average) * (1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+        super().__init__(avg_fn=follow)
+
+
+class _Measures(nn.Module):
+    """Errors over hidden pixels, pooled, and PSNR as a mean over frames."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mae, self.mse = MeanAbsoluteError(), MeanSquaredError()
+        self.psnr, self.ssim, self.coverage = MeanMetric(), MeanMetric(), MeanMetric()
+
+    def update(self, image: Tensor, truth: Tensor, similar: Tensor, inside: Tensor | None) -> None:
+        """Add a frame: its hidden values, each of shape (value,)."""
+        self.mae.update(image, truth)
+        self.mse.update(image, truth)
+        error = (image - truth).square().mean().clamp(min=1e-12)
+        self.psnr.update(-10 * torch.log10(error))
+        self.ssim.update(similar.mean())
+        if inside is not None:
+            self.coverage.update(inside.float().mean())
+
+    def compute(self) -> dict[str, Tensor]:
+        """What can be told: nothing before the first frame."""
+        if not self.mae.update_called:
+            return {}
+        found = {
+            "mae": self.mae.compute(),
+            "rmse": self.mse.compute().sqrt(),
+            "psnr": self.psnr.compute(),
+            "ssim": self.ssim.compute(),
+        }
+        return found | ({"coverage90": self.coverage.compute()} if self.coverage.update_called else {})
+
+    def reset(self) -> None:
+        """Begin anew."""
+        for measure in self.children():
+            measure.reset()  # type: ignore[operator]
+
+
+def rate(schedule: Schedule, step: int, steps: int) -> float:
+    """Learning rate at a step, as a share of the highest.
+
+    Examples
+    --------
+    >>> [rate("late-linear", step, 8) for step in (0, 4, 6, 8)]
+    [1.0, 1.0, 0.5, 0.0]
+    >>> [round(rate("one-cycle", step, 100), 3) for step in (0, 5, 10, 55, 100)]
+    [0.04, 0.52, 1.0, 0.5, 0.001]
+    """
+    done = min(step / steps, 1.0)
+    if schedule == "late-linear":
+        return min(1.0, 2 * (1 - done))
+    if schedule == "one-cycle":
+        if done < _RISE:
+            return _START + (1 - _START) * done / _RISE
+        return _END + (1 - _END) * (1 + math.cos(math.pi * (done - _RISE) / (1 - _RISE))) / 2
+    return 1.0
+
+
+def _sigma(output: Output) -> Tensor:
+    if output.uncertainty is None:
+        raise ModelError(
+            "the network gives no uncertainty", "one that does, for this loss", "--model.loss '{charbonnier: 1.0}'"
+        )
+    return output.uncertainty
+
+
+def _span(lesson: Lesson) -> Tensor:
+    """Each band's span from the 1st to the 99th percentile of its clear truth, shape (batch, band, 1, 1)."""
+    seen = torch.where(lesson.clear > 0, lesson.truth, torch.nan).flatten(2)
+    low, high = torch.nanquantile(seen, torch.tensor([0.01, 0.99], device=seen.device), dim=2)
+    span: Tensor = (high - low).nan_to_num().clamp(min=_LEAST_SPAN)[:, :, None, None]
+    return span
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value

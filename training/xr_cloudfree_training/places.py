@@ -1,0 +1,360 @@
+"""Places to train on: cubes as the library reads them, whole in memory where they fit, else crop by crop."""
+
+from __future__ import annotations
+
+import glob
+import inspect
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree import api, io
+from xr_cloudfree.accuracy.simulate import real_masks
+from xr_cloudfree.cube.checks import check_reflectance
+from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
+from xr_cloudfree.engine.blocks import stack
+from xr_cloudfree.errors import BandError, CloudfreeError, OptionError, OptionTypeError
+from xr_cloudfree.options import parse_list
+
+READING = tuple(name for name in inspect.signature(api.read).parameters if name != "obj")
+# Rows and columns in the middle of a cube in which its values are looked at before training starts.
+_LOOK = 256
+# A single place is split along its longer side: so much is held out, and so many pixels between are in neither part.
+_HELD_OUT, _BUFFER, _LEAST_EDGE = 0.25, 16, 16
+# Of several places so many are held out, at least one.
+_HELD_OUT_PLACES = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """An image time series, in the order of time.
+
+    Parameters
+    ----------
+    name : str
+        Name of its file, without the ending.
+    arrays : tuple of DataArray
+        Values as stored: one array (time, band, y, x), or one (time, y, x) per band.
+    seen : DataArray of bool, shape (time, y, x)
+        True where a pixel is clear.
+    time : ndarray of datetime64, shape (time,)
+        Dates, increasing.
+    suspect : ndarray of bool, shape (time,)
+        Dates that cannot be truth.
+    bands : tuple of str
+        Common names of the bands, or the cube's own where there is none.
+    roles : tuple of (str or None)
+        Common names alone.
+    scaling : Scaling
+        What the stored values mean.
+    extent : tuple or None
+        CRS, and least and greatest x and y, where the cube tells.
+    """
+
+    name: str
+    arrays: tuple[xr.DataArray, ...]
+    seen: xr.DataArray
+    time: NDArray[np.datetime64]
+    suspect: NDArray[np.bool_]
+    bands: tuple[str, ...]
+    roles: tuple[str | None, ...]
+    scaling: Scaling
+    extent: tuple[Any, float, float, float, float] | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return int(self.seen.sizes["y"]), int(self.seen.sizes["x"])
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether nothing has to be read any more."""
+        return isinstance(self.seen.data, np.ndarray)
+
+    def clear(self, part: tuple[slice, slice]) -> NDArray[np.bool_]:
+        """What is clear in some rows and columns: ndarray of shape (time, y, x)."""
+        return np.asarray(_now(self.seen.isel(y=part[0], x=part[1])), bool)
+
+    def reflectance(
+        self, part: tuple[slice, slice], dates: NDArray[np.intp], bands: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Some dates and bands in some rows and columns.
+
+        Returns
+        -------
+        ndarray of float32, shape (time, band, y, x)
+            In reflectance, NaN where nothing was measured.
+        """
+        where: dict[str, Any] = {"time": dates, "y": part[0], "x": part[1]}
+        if len(self.arrays) == 1 and "band" in self.arrays[0].dims:
+            stored = _now(self.arrays[0].isel(where | {"band": bands}))
+        else:
+            stored = stack([_now(self.arrays[band].isel(where)) for band in bands])
+        values = to_reflectance(stored, self.scaling)
+        values[~valid(stored, self.scaling)] = np.nan
+        return values
+
+    def of_bands(self, bands: Sequence[str]) -> Place:
+        """The place with some of its bands, in this order."""
+        chosen = [self.bands.index(band) for band in bands]
+        if len(self.arrays) == 1 and "band" in self.arrays[0].dims:
+            arrays = [self.arrays[0].isel(band=chosen)]
+        else:
+            arrays = [self.arrays[band] for band in chosen]
+        return replace(self, arrays=tuple(arrays), bands=tuple(bands), roles=tuple(self.roles[band] for band in chosen))
+
+    def cut(self, part: tuple[slice, slice], name: str) -> Place:
+        """A part of the place as one of its own."""
+        where = {"y": part[0], "x": part[1]}
+        return replace(
+            self, name=name, arrays=tuple(a.isel(where) for a in self.arrays), seen=self.seen.isel(where), extent=None
+        )
+
+    def overlaps(self, other: Place) -> bool:
+        """Whether both show some ground in common, as far as the cubes tell."""
+        if self.extent is None or other.extent is None or self.extent[0] != other.extent[0]:
+            return False
+        _, west, east, south, north = self.extent
+        return other.extent[1] < east and west < other.extent[2] and other.extent[3] < north and south < other.extent[4]
+
+
+def find_cubes(cubes: Sequence[Any]) -> list[Any]:
+    """Paths of cubes, with folders and patterns expanded; cubes that are open already pass as they are.
+
+    Parameters
+    ----------
+    cubes : sequence of str, path, DataArray or Dataset
+        A folder that is no Zarr store stands for all stores and NetCDF files in it.
+
+    Raises
+    ------
+    OptionError
+        If there is none.
+    """
+    found: list[Any] = []
+    for cube in cubes:
+        if not isinstance(cube, str | os.PathLike):
+            found.append(cube)
+            continue
+        text = os.path.expanduser(os.fspath(cube))
+        path = Path(text)
+        if path.is_dir() and path.suffix != ".zarr" and not (path / "zarr.json").exists():
+            inside = sorted(p for p in path.iterdir() if p.suffix in (".zarr", ".nc"))
+            if not inside:
+                raise OptionError(
+                    f"the folder {text} holds no cube", "files .nc or stores .zarr", "--data my_cube.zarr"
+                )
+            found += inside
+        elif glob.has_magic(text) and not path.exists():
+            matching = sorted(Path(p) for p in glob.glob(text))
+            if not matching:
+                raise OptionError(f"nothing is called like {text}", "a pattern of cubes that exist", "--data '*.zarr'")
+            found += matching
+        else:
+            found.append(path)
+    if not found:
+        raise OptionError("no cube is named to train on", "at least one", "--data my_cube.zarr")
+    return found
+
+
+def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float) -> list[Place]:
+    """Read cubes, and refuse those that cannot be used.
+
+    Parameters
+    ----------
+    cubes : sequence of path, DataArray or Dataset
+        As `find_cubes` gives them.
+    reading : mapping
+        How to read them: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
+    memory : float
+        Bytes that may be held in memory; cubes beyond that are read crop by crop.
+
+    Raises
+    ------
+    CloudfreeError
+        If a cube cannot be used; the message names it.
+    """
+    for name in reading:
+        if name not in READING:
+            raise OptionTypeError(f"there is no option {name!r} for reading", f"some of {READING}", "reading.mask")
+    places: list[Place] = []
+    for number, cube in enumerate(cubes):
+        named = isinstance(cube, str | os.PathLike)
+        name = Path(cube).stem if named else f"cube{number}"
+        try:
+            place = _read(io.open_cube(cube) if named else cube, name, reading, memory)
+        except CloudfreeError as error:
+            raise type(error)(f"{cube if named else name}: {error.found}", error.needed, error.remedy) from error
+        if place.in_memory:
+            memory -= sum(array.nbytes for array in place.arrays)
+        places.append(place)
+    for name in {p.name for p in places}:
+        same = [i for i, p in enumerate(places) if p.name == name]
+        for i in same if len(same) > 1 else ():
+            places[i] = replace(places[i], name=f"{name}-{same.index(i) + 1}")
+    return [_with_known_suspects(place, places) for place in places]
+
+
+def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float) -> Place:
+    from dask.base import compute
+
+    understood = api.read(obj, **reading)
+    cube = understood.cube
+    seen = api.clear_mask(obj, **reading).rename({own: role for role, own in cube.dims.items() if role != "band"})
+    arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.arrays)
+    seen = seen.drop_vars(list(seen.coords))
+    if sum(array.nbytes for array in arrays) <= memory:
+        seen, *loaded = compute(seen, *arrays)
+        arrays = tuple(loaded)
+    middle = {
+        dim: slice(max((n - _LOOK) // 2, 0), max((n - _LOOK) // 2, 0) + _LOOK)
+        for dim, n in zip(("y", "x"), cube.shape, strict=True)
+    }
+    look = stack([_now(array.isel(middle)) for array in arrays])
+    check_reflectance(
+        look, np.asarray(_now(seen.isel(middle))), understood.scaling, understood.times, cube.sensor, cube.roles
+    )
+    order = np.argsort(understood.times, kind="stable")
+    if (np.diff(order) != 1).any():
+        seen, arrays = seen.isel(time=order), tuple(array.isel(time=order) for array in arrays)
+    doubtful = cube.arrays[0].coords.get("suspect")
+    suspect = np.zeros(order.size, bool)
+    if doubtful is not None and doubtful.dims == ("time",):
+        suspect = doubtful.to_numpy().astype(bool)[order]
+    labels = tuple(role or band for role, band in zip(cube.roles, cube.bands, strict=True))
+    return Place(
+        name,
+        arrays,
+        seen,
+        understood.times[order],
+        suspect,
+        labels,
+        cube.roles,
+        understood.scaling,
+        _extent(cube.template),
+    )
+
+
+def _extent(template: xr.DataArray) -> tuple[Any, float, float, float, float] | None:
+    import rioxarray  # noqa: F401  registers .rio
+
+    if template.rio.crs is None or not {"y", "x"} <= set(template.coords):
+        return None
+    ends = [f(template[dim].to_numpy()) for dim in ("x", "y") for f in (np.min, np.max)]
+    return template.rio.crs, *(float(end) for end in ends)
+
+
+def _now(array: xr.DataArray) -> NDArray[Any]:
+    """The values; one thread reads, because the workers are many already."""
+    return np.asarray(array.compute(scheduler="synchronous").data)
+
+
+def _with_known_suspects(place: Place, places: Sequence[Place]) -> Place:
+    """What is known of a date's truth in one cube holds for another of the same ground."""
+    suspect = place.suspect.copy()
+    days = place.time.astype("datetime64[D]")
+    for other in places:
+        if other is not place and place.overlaps(other):
+            suspect |= np.isin(days, other.time[other.suspect].astype("datetime64[D]"))
+    return replace(place, suspect=suspect)
+
+
+def cloud_shapes(obj: Any, reading: Mapping[str, Any]) -> list[NDArray[np.bool_]]:
+    """Shapes of clouds from a cube of which nothing else is used: any of its variables will do for the bands.
+
+    Parameters
+    ----------
+    obj : path, DataArray or Dataset
+        The cube.
+    reading : mapping
+        As for `read_places`.
+    """
+    cube = io.open_cube(obj) if isinstance(obj, str | os.PathLike) else obj
+    try:
+        clear = api.clear_mask(cube, **reading)
+    except BandError:
+        if not isinstance(cube, xr.Dataset):
+            raise
+        names = [str(name) for name, layer in cube.data_vars.items() if layer.ndim == 3 and layer.dtype.kind == "f"]
+        clear = api.clear_mask(cube, **{**reading, "bands": names[:1]})
+    return real_masks(np.asarray(_now(clear), bool))
+
+
+def split(places: Sequence[Place], holdout: Sequence[str] | None, seed: int) -> tuple[list[Place], list[Place]]:
+    """Places to train on, and places to validate on.
+
+    Cubes of the same ground stay together. A single place is split along its longer side, with a buffer between.
+
+    Parameters
+    ----------
+    places : sequence of Place
+        All places.
+    holdout : sequence of str, optional
+        Names of the places to validate on. By default a fifth of them, at least one, by chance.
+    seed : int
+        Seed of that chance.
+
+    Returns
+    -------
+    train, validate : list of Place
+
+    Raises
+    ------
+    OptionError
+        If a name is not that of a place, nothing is left to train on, or a single place is too small.
+    """
+    groups: list[set[int]] = []
+    for i, place in enumerate(places):
+        near = [group for group in groups if any(place.overlaps(places[j]) for j in group)]
+        groups = [group for group in groups if group not in near] + [{i}.union(*near)]
+    if holdout is not None:
+        names = [place.name for place in places]
+        wanted = parse_list("holdout", holdout, f"--data.holdout [{names[-1]}]")
+        for name in wanted:
+            if name not in names:
+                raise OptionError(
+                    f"holdout names {name!r}", f"some of {', '.join(names)}", f"--data.holdout [{names[-1]}]"
+                )
+        held = set().union(*(group for group in groups if any(names[i] in wanted for i in group)))
+        if len(held) == len(places):
+            raise OptionError(
+                "all places are held out, or show the same ground as those that are",
+                "a place to train on",
+                "more cubes, or no --data.holdout",
+            )
+    elif len(groups) == 1:
+        return _blocks(places)
+    else:
+        number = max(1, round(_HELD_OUT_PLACES * len(groups)))
+        chosen = np.random.default_rng(seed).choice(len(groups), number, replace=False)
+        held = set().union(*(groups[i] for i in chosen))
+    return [p for i, p in enumerate(places) if i not in held], [p for i, p in enumerate(places) if i in held]
+
+
+def _blocks(places: Sequence[Place]) -> tuple[list[Place], list[Place]]:
+    """Both parts of a single place, and of further cubes of the same ground, which are taken to reach as far."""
+    train: list[Place] = []
+    validate: list[Place] = []
+    tall = places[0].shape[0] >= places[0].shape[1]
+    for place in places:
+        rows, columns = place.shape
+        length = rows if tall else columns
+        held = max(round(_HELD_OUT * length), _LEAST_EDGE)
+        kept = length - held - _BUFFER
+        if kept < _LEAST_EDGE:
+            raise OptionError(
+                f"the only place, {place.name}, has {rows} x {columns} pixels",
+                f"at least {_LEAST_EDGE + _BUFFER + _LEAST_EDGE} along one side, to hold a part out, or several places",
+                "--data first.zarr --data second.zarr",
+            )
+        whole = slice(None)
+        for part, span, into in (("train", slice(kept), train), ("held-out", slice(length - held, length), validate)):
+            window = (span, whole) if tall else (whole, span)
+            into.append(place.cut(window, f"{place.name}-{part}"))
+    return train, validate

@@ -1,0 +1,139 @@
+"""Lightning's command line, for the networks of this package."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from jsonargparse import ArgumentError
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from xr_cloudfree.errors import OptionError
+from xr_cloudfree_training.card import model_card
+from xr_cloudfree_training.data import CubeData
+from xr_cloudfree_training.lit import FusionModule
+
+
+class TrainingCLI(LightningCLI):
+    """``fit`` and ``validate``, with errors told before training starts, and the model saved when it ends."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What data and model have in common is told once."""
+        parser.add_argument("--out", type=str | None, default=None, help="Folder for the model: RUN/bundle by default.")
+        parser.link_arguments("model.architecture", "data.architecture")
+        parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("seed_everything", "model.seed")
+        # Reading the data comes first, so that what is wrong with them is told before a network is made.
+        parser.link_arguments("data", "model.bands", compute_fn=lambda data: data.bands, apply_on="instantiate")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """What this package has a use for."""
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+            "validate": {"model", "dataloaders", "datamodule"},
+        }
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and tell what cannot be parsed as an error of this package."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise OptionError(
+                re.sub(r"\s+", " ", str(error)).strip().rstrip("."),
+                "options and a recipe with the keys that there are",
+                "cloudfree train unet fit --help, or cloudfree train recipes unet-plus",
+            ) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """The recipe says what is trained; a checkpoint brings weights and where training stood, no settings."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with loggers in the folder of the run, and bf16 on a GPU unless something else is wanted."""
+        told = self._get(self.config_init, "trainer")
+        folder = Path(told.default_root_dir or "runs/unet")
+        kept = folder / "checkpoints"
+        named = self._get(self.config_init, "ckpt_path")
+        checkpoint = kept / "last.ckpt" if named == "last" else named and Path(named)
+        if checkpoint and not checkpoint.is_file():
+            there = ", ".join(str(path) for path in sorted(kept.glob("*.ckpt")))
+            raise OptionError(f"there is no checkpoint {checkpoint}", there or "a checkpoint", "--ckpt_path last")
+        if self.subcommand == "fit" and not checkpoint and not told.fast_dev_run and kept.exists():
+            raise OptionError(
+                f"{folder} holds a training already",
+                "a folder of its own for each training, or a checkpoint to go on from",
+                "--ckpt_path last to go on, or --trainer.default_root_dir runs/another",
+            )
+        self.config_init[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
+        made: dict[str, Any] = {"default_root_dir": str(folder)}
+        if told.logger in (None, True):
+            board = TensorBoardLogger(folder, "log")
+            made["logger"] = [board, CSVLogger(folder, "log", f"version_{board.version}")]
+        if told.precision is None:
+            bf16 = told.accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            made["precision"] = "bf16-mixed" if bf16 else "32-true"
+        return super().instantiate_trainer(**made, **kwargs)
+
+    def after_fit(self) -> None:
+        """Save the best weights as a bundle."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            typer.echo("A run for trial only: nothing is saved.")
+            return
+        best: Any = self.trainer.checkpoint_callback
+        checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(checkpoint["state_dict"])
+        name = _recipe_name(self._get(self.config, "config"))
+        folder = Path(self._get(self.config, "out") or Path(self.trainer.default_root_dir) / "bundle")
+        card = model_card(name, self.model, self.datamodule, float(best.best_model_score), checkpoint["global_step"])
+        self.model.save_bundle(folder, name, card)
+        typer.echo(
+            f"Saved the best weights (step {checkpoint['global_step']}, {best.best_model_score:.2f} dB on "
+            f"{', '.join(p.name for p in self.datamodule.held_out)}) into {folder}\n"
+            f"Fill with them:  cloudfree fill CUBE --date DATE --out OUT.tif --model local-dir:{folder}"
+        )
+
+
+def run(arguments: list[str]) -> None:
+    """Train.
+
+    Parameters
+    ----------
+    arguments : list of str
+        As Lightning's command line takes them: ``fit``, ``--config=recipe.yaml`` and so on.
+
+    Raises
+    ------
+    CloudfreeError
+        If the recipe, an option or the data cannot be used.
+    """
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Between two versions of the libraries below; nothing that a user could mend.
+        warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
+        # Few workers are what a machine with few cores has.
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        sys.argv[0] = "cloudfree train unet"  # what the help calls this
+        TrainingCLI(
+            FusionModule,
+            CubeData,
+            args=arguments,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
+            trainer_defaults={"use_distributed_sampler": False},
+            parser_kwargs={"exit_on_error": False, "description": "Train the U-Net pathway, or validate a checkpoint."},
+        )
+
+
+def _recipe_name(paths: Any) -> str:
+    """A model's name: that of the last recipe, as far as names may go."""
+    path = str(paths[-1]) if paths else "unet"
+    return re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._")[:64] or "unet"

@@ -1,0 +1,243 @@
+"""Samples: what a network is given and what it should answer, one by one, kept on disk, and in batches."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from torch import Tensor
+
+import xr_cloudfree
+from xr_cloudfree.cube.observations import Observations
+from xr_cloudfree.models.batch import Batch
+from xr_cloudfree.models.prepare import Prepared
+from xr_cloudfree.models.timegate import CONDITION
+from xr_cloudfree_training.cases import Drawn
+
+Maps = NDArray[np.float32]
+# These are kept in 16 bits: masks lose nothing, and reflectance is then about as fine as sensors store it.
+_HALVED = ("bands", "target", "truth", "target_clear", "clear", "hidden", "measured")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One training sample.
+
+    Parameters
+    ----------
+    given : Prepared
+        What the network is given.
+    truth : ndarray of float32, shape (band, y, x)
+        The target as it was observed, clouds included; 0 where nothing was measured.
+    hidden : ndarray of float32, shape (1, y, x)
+        1 where the target is hidden, its truth is clear, and another date has seen the pixel.
+    clear, measured : ndarray of float32, shape (1, y, x)
+        1 where the truth is clear, and where there is one at all.
+    track : str
+        How the target was hidden, as `xr_cloudfree.evaluate` calls it.
+    roles : tuple of (str or None)
+        Common names of the bands.
+    """
+
+    given: Prepared
+    truth: Maps
+    hidden: Maps
+    clear: Maps
+    measured: Maps
+    track: str
+    roles: tuple[str | None, ...]
+
+    @classmethod
+    def of(cls, drawn: Drawn, prepare: Callable[[Observations], Prepared]) -> Sample:
+        """The sample of a case."""
+        case = drawn.case
+        given = prepare(Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles))
+        measured = np.asarray(np.isfinite(case.truth).all(axis=0))
+        truth = np.where(measured, case.truth, np.float32(0))
+        hidden, clear, there = (m[np.newaxis].astype(np.float32) for m in (case.scored, case.truth_clear, measured))
+        return cls(given, truth, hidden, clear, there, case.track, drawn.roles)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.truth.shape[1], self.truth.shape[2]
+
+    def mapped(self, change: Callable[[Maps], Maps]) -> Sample:
+        """The sample with a change of rows and columns made to all its maps."""
+        y, x = self.shape
+
+        def maps(owner: Any, names: Iterable[str]) -> dict[str, Any]:
+            found = {name: getattr(owner, name) for name in names}
+            return {n: change(m) if m.ndim > 1 and m.shape[-2:] == (y, x) else m for n, m in found.items()}
+
+        features = {n: change(m) if m.shape[-2:] == (y, x) else m for n, m in self.given.features.items()}
+        given = replace(self.given, features=features, **maps(self.given, ("bands", "clear", "target", "target_clear")))
+        return replace(self, given=given, **maps(self, ("truth", "hidden", "clear", "measured")))
+
+    def turned(self, way: int) -> Sample:
+        """The sample flipped and turned in one of 8 ways, 0 to 7; 0 leaves it as it is."""
+
+        def change(image: Maps) -> Maps:
+            image = image[..., :: -1 if way & 1 else 1, :: -1 if way & 2 else 1]
+            return np.ascontiguousarray(image.swapaxes(-1, -2) if way & 4 else image)
+
+        return self.mapped(change)
+
+    def filled_up(self, shape: tuple[int, int]) -> Sample:
+        """The sample with rows and columns added in which nothing is clear."""
+        more = [(0, n - have) for n, have in zip(shape, self.shape, strict=True)]
+        if more == [(0, 0), (0, 0)]:
+            return self
+        return self.mapped(lambda image: np.pad(image, [(0, 0)] * (image.ndim - 2) + more))
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """Samples in a batch.
+
+    Parameters
+    ----------
+    given : Batch
+        What the network is given.
+    truth : Tensor, shape (batch, band, y, x)
+        What it should answer; 0 where nothing was measured.
+    hidden, clear, measured : Tensor, shape (batch, 1, y, x)
+        As of `Sample`.
+    tracks : tuple of str
+        As of `Sample`.
+    roles : tuple
+        As of `Sample`.
+    """
+
+    given: Batch
+    truth: Tensor
+    hidden: Tensor
+    clear: Tensor
+    measured: Tensor
+    tracks: tuple[str, ...]
+    roles: tuple[tuple[str | None, ...], ...]
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Lesson:
+        """The batch of some samples, filled up to the same size."""
+        shape = (max(s.shape[0] for s in samples), max(s.shape[1] for s in samples))
+        same = [s.filled_up(shape) for s in samples]
+        given = Batch.of([s.given for s in same])
+        truth = torch.zeros_like(given.target)
+        for row, s in zip(truth, same, strict=True):
+            row[: len(s.truth)] = torch.from_numpy(s.truth)
+        hidden, clear, measured = (
+            torch.from_numpy(np.stack([getattr(s, name) for s in same])) for name in ("hidden", "clear", "measured")
+        )
+        return cls(given, truth, hidden, clear, measured, tuple(s.track for s in same), tuple(s.roles for s in same))
+
+    def to(self, device: torch.device | str) -> Lesson:
+        """The same elsewhere."""
+        moved: dict[str, Any] = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor | Batch)}
+        return replace(self, **moved)
+
+    def conditioned(self) -> Batch:
+        """What the network is given, and what of the target image is distorted: cloud, shadow, and not measured."""
+        told = torch.cat([self.clear, self.clear, self.measured], dim=1)
+        return replace(self.given, features={**self.given.features, CONDITION: told})
+
+    @property
+    def counted(self) -> Tensor:
+        """1 where a hidden value has a known truth: Tensor of shape (batch, band, y, x)."""
+        return self.hidden * self.given.band_valid[:, :, None, None]
+
+
+class Store:
+    """Samples on disk, a file each, so that each is made once, by whichever process comes first.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; shared by all samples of one kind.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, i: int, make: Callable[[], Sample]) -> Sample:
+        """Sample number `i`, made if it is not there. What is given is always what was read back."""
+        path = self.folder / f"{i:07d}.safetensors"
+        try:
+            return _read(path)
+        except (FileNotFoundError, SafetensorError):  # not there, or not whole
+            self._write(path, make())
+        return _read(path)
+
+    def _write(self, path: Path, sample: Sample) -> None:
+        arrays = {f"given.{f.name}": getattr(sample.given, f.name) for f in fields(Prepared) if f.name != "features"}
+        arrays |= {f"feature.{name}": array for name, array in sample.given.features.items()}
+        arrays |= {name: getattr(sample, name) for name in ("truth", "hidden", "clear", "measured")}
+        kept = {n: a.astype(np.float16) if n.rpartition(".")[2] in _HALVED else a for n, a in arrays.items()}
+        draft = path.with_suffix(f".{uuid.uuid4().hex}")
+        told = {"track": sample.track, "roles": json.dumps(sample.roles)}
+        save_file({n: np.ascontiguousarray(a) for n, a in kept.items()}, draft, told)
+        os.replace(draft, path)
+
+
+def _read(path: Path) -> Sample:
+    with safe_open(path, "np") as file:
+        arrays = {n: file.get_tensor(n) for n in file.keys()}
+        told = file.metadata()
+    whole = {n: a.astype(np.float32) if a.dtype == np.float16 else a for n, a in arrays.items()}
+    given = {n.removeprefix("given."): a for n, a in whole.items() if n.startswith("given.")}
+    features = {n.removeprefix("feature."): a for n, a in whole.items() if n.startswith("feature.")}
+    own = {n: whole[n] for n in ("truth", "hidden", "clear", "measured")}
+    return Sample(
+        Prepared(**given, features=features), **own, track=told["track"], roles=tuple(json.loads(told["roles"]))
+    )
+
+
+def fingerprint(arrays: Sequence[Any], prepare: Callable[..., Prepared], *settings: object) -> str:
+    """A name for samples that are made from these data, with these settings, by this code.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray and DataArray
+        In memory, by their values; lazy ones by where they come from and when that was changed.
+    prepare : callable
+        What prepares the samples.
+    *settings
+        Whatever else decides; by its text.
+    """
+    from dask.base import tokenize
+
+    digest = hashlib.sha256(repr(settings).encode())
+    digest.update(tokenize(*arrays).encode())
+    for path in sorted(_sources(prepare.__module__) | _sources(__name__)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _sources(module: str, found: set[Path] | None = None) -> set[Path]:
+    """The files of a module and of all that it imports of this package."""
+    found = set() if found is None else found
+    spec = find_spec(module) if module.split(".")[0] in (xr_cloudfree.__name__, __package__) else None
+    if spec is None or spec.origin is None or Path(spec.origin) in found:
+        return found
+    found.add(Path(spec.origin))
+    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module != xr_cloudfree.__name__:
+            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+                with suppress(ModuleNotFoundError):  # what is imported may be no module
+                    _sources(name, found)
+    return found
