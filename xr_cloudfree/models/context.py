@@ -82,8 +82,9 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         uncertainty = series.uncertainty()
     else:
         residual, error, trees = _forests(found, shape, series.linear.known.ravel() & (tile.target_clear.ravel() == 0))
-        fitted = linear + found.fitted
-        candidates = [fitted + found.spread, linear, fitted + residual, linear + error]
+        # Added up in the order in which `Regress` does it, for the same bits.
+        fitted = linear + (found.fitted + found.spread)
+        candidates = [fitted, linear, linear + (found.fitted + residual), linear + error]
         spread, uncertainty = found.spread, found.uncertainty
     judged = np.isfinite(uncertainty).all(axis=0)
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))

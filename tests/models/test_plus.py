@@ -1,0 +1,171 @@
+"""The default network: it starts as the classical answers, and what is not clear never reaches it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from xr_cloudfree import synthetic
+from xr_cloudfree.cube.observations import Observations
+from xr_cloudfree.models import context, head, plus
+from xr_cloudfree.models.batch import Batch
+from xr_cloudfree.models.classical import Linear
+from xr_cloudfree.models.regress import Regress
+
+
+def observations(seed=0, bands=4, edge=48, target=5, cloudy=True):
+    """A window of a synthetic season, half of its target hidden."""
+    rng = np.random.default_rng(seed)
+    cube = synthetic.cube((11, bands, edge, edge), seed=seed)["reflectance"]
+    values = cube.to_numpy().astype(np.float32) * 1e-4
+    clear = rng.random((11, 1, 1)) < 0.9
+    clear = np.broadcast_to(clear, (11, edge, edge)).copy()
+    clear[:, : edge // 8, : edge // 8] = False
+    clear[3, edge // 2 :] = False
+    clear[target] = True
+    if cloudy:
+        clear[target, :, edge // 2 :] = False
+    days = (cube["time"].to_numpy() - cube["time"].to_numpy()[target]) / np.timedelta64(1, "D")
+    return Observations(values, clear, days.astype(np.float64), target)
+
+
+def random_net(seed=0):
+    """A network whose every weight matters."""
+    torch.manual_seed(seed)
+    net = plus.PlusNet(widths=(8, 12, 16))
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.2 * torch.randn_like(weight))
+    return net.eval()
+
+
+@torch.inference_mode()
+def answer(net, *tiles):
+    return net(Batch.of([net.prepare(obs) for obs in tiles]))
+
+
+def test_untrained_it_is_regress_bit_for_bit():
+    obs = observations()
+    out = answer(plus.PlusNet().eval(), obs)
+    expected = Regress().predict([obs])[0]
+    hidden = ~obs.clear[obs.target] & expected.known
+    assert hidden.any()
+    np.testing.assert_array_equal(out.reflectance[0].numpy()[:, hidden], expected.bands[:, hidden])
+    sigma = np.maximum(expected.uncertainty, context.LEAST_SCALE)
+    np.testing.assert_allclose(out.uncertainty[0].numpy()[:, hidden], sigma[:, hidden], rtol=1e-6)
+
+
+def test_untrained_on_a_date_without_an_image_it_is_linear():
+    obs = replace(observations(cloudy=False), target=-1)
+    keep = np.arange(obs.n_dates) != 5
+    obs = replace(obs, bands=obs.bands[keep], clear=obs.clear[keep], day_offset=obs.day_offset[keep])
+    out = answer(plus.PlusNet().eval(), obs)
+    expected = Linear().predict([obs])[0]
+    known = expected.known
+    np.testing.assert_array_equal(out.reflectance[0].numpy()[:, known], expected.bands[:, known])
+    np.testing.assert_array_equal(out.known[0, 0].numpy(), known)
+
+
+def test_the_targets_clear_pixels_come_back():
+    obs = observations()
+    out = answer(random_net(), obs)
+    seen = obs.clear[obs.target]
+    np.testing.assert_array_equal(out.reflectance[0].numpy()[:, seen], obs.bands[obs.target][:, seen])
+
+
+@pytest.mark.parametrize("junk", [np.nan, np.inf, -1e6, 0.0])
+def test_what_is_not_clear_never_reaches_the_answer(junk):
+    obs = observations()
+    net = random_net()
+    expected = answer(net, obs)
+    bands = np.where(obs.clear[:, None], obs.bands, np.float32(junk))
+    out = answer(net, replace(obs, bands=bands))
+    known = expected.known.expand_as(expected.reflectance)
+    assert torch.equal(out.reflectance[known], expected.reflectance[known])
+    assert torch.isfinite(out.reflectance).all() and torch.isfinite(out.uncertainty).all()
+    assert (out.uncertainty[known] > 0).all()
+
+
+def test_the_network_treats_all_bands_alike():
+    net, order = random_net(), [2, 0, 3, 1]
+    tile = net.prepare(observations())
+    features = {name: part if name == "shared" else part[order] for name, part in tile.features.items()}
+    other = replace(tile, bands=tile.bands[:, order], target=tile.target[order], features=features)
+    with torch.inference_mode():
+        first, second = net(Batch.of([tile])), net(Batch.of([other]))
+    np.testing.assert_allclose(second.reflectance, first.reflectance[:, order], atol=1e-5)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 10])
+def test_any_number_of_bands_with_the_same_weights(bands):
+    out = answer(random_net(), observations(bands=bands, edge=32))
+    assert out.reflectance.shape == (1, bands, 32, 32)
+
+
+def test_companions_in_a_batch_change_nothing():
+    net = random_net()
+    few, many = observations(bands=3), observations(seed=1, bands=5)
+    together = answer(net, few, many)
+    for i, obs in enumerate((few, many)):
+        alone = answer(net, obs)
+        np.testing.assert_allclose(together.reflectance[i, : obs.n_bands], alone.reflectance[0], atol=1e-5)
+        np.testing.assert_allclose(together.uncertainty[i, : obs.n_bands], alone.uncertainty[0], atol=1e-5)
+
+
+def test_the_gate_does_not_depend_on_how_many_dates_it_takes_together(monkeypatch):
+    net, obs = random_net(), observations()
+    whole = answer(net, obs)
+    monkeypatch.setattr(plus, "TOGETHER", 2)
+    np.testing.assert_allclose(answer(net, obs).reflectance, whole.reflectance, atol=1e-5)
+
+
+def test_sizes_that_no_power_of_two_divides():
+    obs = observations(edge=45)
+    out = answer(random_net(), obs)
+    assert out.reflectance.shape[-2:] == (45, 45)
+
+
+def test_gradients_reach_every_weight():
+    net = random_net().train()
+    out = net(Batch.of([net.prepare(observations())]))
+    (out.reflectance.mean() + out.uncertainty.mean()).backward()
+    still = [name for name, weight in net.named_parameters() if weight.grad is None or not weight.grad.abs().sum() > 0]
+    assert still == []
+
+
+def test_corrections_are_bounded():
+    base, scale = torch.zeros(3), torch.full((3,), 0.01)
+    far = head.bounded(base, torch.tensor([-1e9, 0.0, 1e9]), scale)
+    np.testing.assert_allclose(far, [-0.01 * head.REACH, 0, 0.01 * head.REACH], rtol=1e-6)
+    near = head.bounded(base, torch.tensor([0.01, 0.1, -0.1]), scale)
+    np.testing.assert_allclose(near, [1e-4, 1e-3, -1e-3], rtol=1e-3)
+    sigma = head.scaled(torch.ones(2), torch.tensor([-1e9, 1e9]))
+    np.testing.assert_allclose(sigma, np.exp([-head.LOG_REACH, head.LOG_REACH]), rtol=1e-5)
+
+
+def test_candidates_where_nothing_teaches():
+    """Without a clear pixel of the target all candidates are linear."""
+    obs = observations()
+    clear = obs.clear.copy()
+    clear[obs.target] = False
+    made = context.prepare_context(replace(obs, clear=clear))
+    candidates = made.features["candidates"]
+    assert (candidates == candidates[:, :1]).all()
+    fitted = made.features["shared"][context.SHARED.index("fitted")]
+    assert (fitted == 0).all()
+
+
+def test_no_clear_date_at_all():
+    obs = observations()
+    made = context.prepare_context(replace(obs, clear=np.zeros_like(obs.clear)))
+    assert made.bands.shape[0] == 0
+    assert all(np.isfinite(part).all() for part in made.features.values())
+
+
+def test_the_nearest_dates_are_used():
+    obs = observations()
+    made = context.prepare_context(obs, max_dates=4)
+    assert len(made.day_offset) == 4
+    others = np.delete(obs.day_offset, obs.target)[np.delete(obs.clear, obs.target, axis=0).any(axis=(1, 2))]
+    assert np.abs(made.day_offset).max() <= np.sort(np.abs(others))[3]
