@@ -45,15 +45,51 @@ def answer(net, *tiles):
     return net(Batch.of([net.prepare(obs) for obs in tiles]))
 
 
-def test_untrained_it_is_regress_bit_for_bit():
+def test_untrained_it_is_the_stacked_candidate_bit_for_bit():
     obs = observations()
-    out = answer(plus.PlusNet().eval(), obs)
-    expected = Regress().predict([obs])[0]
-    hidden = ~obs.clear[obs.target] & expected.known
+    net = plus.PlusNet().eval()
+    out, candidates = answer(net, obs), net.prepare(obs).features["candidates"]
+    hidden = ~obs.clear[obs.target] & out.known[0, 0].numpy()
     assert hidden.any()
-    np.testing.assert_array_equal(out.reflectance[0].numpy()[:, hidden], expected.bands[:, hidden])
-    sigma = np.maximum(expected.uncertainty, context.LEAST_SCALE)
-    np.testing.assert_allclose(out.uncertainty[0].numpy()[:, hidden], sigma[:, hidden], rtol=1e-6)
+    np.testing.assert_array_equal(out.reflectance[0].numpy()[:, hidden], candidates[:, 0][:, hidden])
+
+
+def test_the_candidates_are_what_their_names_say():
+    obs = observations()
+    features = context.prepare_context(obs).features
+    named = dict(zip(context.CANDIDATES, features["candidates"].swapaxes(0, 1), strict=True))
+    regress, linear = Regress().predict([obs])[0], Linear().predict([_without_target(obs)])[0]
+    known = linear.known
+    np.testing.assert_array_equal(named["regress"][:, known], regress.bands[:, known])
+    np.testing.assert_array_equal(named["linear"][:, known], linear.bands[:, known])
+    sigma = np.maximum(regress.uncertainty, context.LEAST_SCALE)
+    np.testing.assert_allclose(features["uncertainty"][:, known], sigma[:, known], rtol=1e-6)
+    shares = [
+        features["shared"][context.SHARED.index(f"weight of the forest on the {on}")] for on in ("residual", "error")
+    ]
+    first, second = (share.ravel()[0] for share in shares)
+    assert first >= 0 and second >= 0 and 0 < first + second <= 1 + 1e-6
+    mixed = (1 - first - second) * named["regress"]
+    mixed = mixed + first * named["forest on the residual"] + second * named["forest on the error"]
+    np.testing.assert_allclose(named["stacked"][:, known], mixed[:, known], atol=1e-5)
+
+
+def test_forests_are_believed_where_they_prove_themselves():
+    """An error that is a step in the features, which no line follows, against one that is a line."""
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=(2000, 2))
+    noise = 0.01 * rng.normal(size=(2000, 2))
+    weight, scale = np.ones(2000, np.float32), np.ones(2)
+    right = context._shares(truth, truth + noise, rng.normal(size=(2000, 2)), weight, scale)
+    assert right[0] > 0.9 and right[1] < 0.05
+    nothing = context._shares(truth, rng.normal(size=(2000, 2)), rng.normal(size=(2000, 2)), weight, scale)
+    assert max(nothing) < 0.08
+
+
+def _without_target(obs):
+    clear = obs.clear.copy()
+    clear[obs.target] = False
+    return replace(obs, clear=clear, target=-1)
 
 
 def test_untrained_on_a_date_without_an_image_it_is_linear():

@@ -1,12 +1,13 @@
 """What is found out about a tile before a network sees it: candidates for the answer, and what speaks for each.
 
 The target's own clear pixels are the best teacher that a tile has. Two regressions learn from them, one linear and one
-of trees; a network decides where to believe which. All of it is NumPy, and the same when training.
+of trees. Blocks of clear pixels that are held out in turn tell how far each is to be believed on this date; a network
+decides where. All of it is NumPy, and the same when training.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from xr_cloudfree.models.prepare import MAX_DATES, Prepared, prepare
 from xr_cloudfree.models.regress import TargetFit, fit_target
 from xr_cloudfree.models.series import Series
 
-CANDIDATES = ("regress", "linear", "forest on the residual", "forest on the error")
+CANDIDATES = ("stacked", "linear", "regress", "forest on the residual", "forest on the error")
 HINTS = ("change across the gap", "spread residual", "spread of the trees")
 SHARED = (
     "target clear",
@@ -33,9 +34,13 @@ SHARED = (
     "clear share of the target",
     "fitted",
     "uncertainty known",
+    "weight of the forest on the residual",
+    "weight of the forest on the error",
 )
 # Samples that a forest is grown on, at most and at least, and the weight that a pixel needs to be one.
 SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
+# How strongly the weights of the forests are drawn to what is right where nothing tells.
+PULL = 0.02
 # Reflectance: the least scale of a band's errors, and the uncertainty where nothing tells it.
 LEAST_SCALE, UNKNOWN = 0.002, 0.05
 # Pixels over which one step of a coordinate is as large as a spread of the other features.
@@ -67,8 +72,8 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     >>> from xr_cloudfree.models.context import prepare_context
     >>> bands = np.array([0.1, 0.2], np.float32).reshape(2, 1, 1, 1)
     >>> made = prepare_context(Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0])))
-    >>> made.features["candidates"].round(3).ravel().tolist()
-    [0.17499999701976776, 0.17499999701976776, 0.17499999701976776, 0.17499999701976776]
+    >>> made.features["candidates"].round(3).ravel().tolist()[:2]
+    [0.17499999701976776, 0.17499999701976776]
     """
     tile = prepare(obs, max_dates)
     given = _given(tile, obs)
@@ -77,14 +82,17 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     found = fit_target(given, series)
     linear = np.where(series.linear.known.ravel(), series.linear.bands.reshape(n_bands, -1), np.float32(0))
     spread = uncertainty = trees = np.zeros_like(linear)
-    candidates = [linear] * len(CANDIDATES)
+    candidates, shares = [linear] * len(CANDIDATES), (0.0, 0.0)
     if found is None:
         uncertainty = series.uncertainty()
     else:
-        residual, error, trees = _forests(found, shape, series.linear.known.ravel() & (tile.target_clear.ravel() == 0))
-        # Added up in the order in which `Regress` does it, for the same bits.
-        fitted = linear + (found.fitted + found.spread)
-        candidates = [fitted, linear, linear + (found.fitted + residual), linear + error]
+        told = _forests(found, shape, series.linear.known.ravel() & (tile.target_clear.ravel() == 0))
+        trees, shares = told.spread, told.shares
+        corrections = (found.fitted + found.spread, found.fitted + told.residual, told.error)
+        stacked = np.zeros_like(linear)
+        for share, correction in zip((1 - sum(shares), *shares), corrections, strict=True):
+            stacked += np.float32(share) * correction
+        candidates = [linear + stacked, linear, *(linear + correction for correction in corrections)]
         spread, uncertainty = found.spread, found.uncertainty
     judged = np.isfinite(uncertainty).all(axis=0)
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
@@ -100,7 +108,7 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         "hints": image(np.where(known, hints, 0)),
         "uncertainty": image(uncertainty),
         "scale": scale.astype(np.float32),
-        "shared": image(_shared(tile, series, found, judged)),
+        "shared": image(_shared(tile, series, found, judged, shares)),
     }
     return replace(tile, features=features)
 
@@ -119,33 +127,94 @@ def _given(tile: Prepared, obs: Observations) -> Observations:
     )
 
 
-def _forests(
-    found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """What trees say of the regression's residual and of linear's error, and how far the trees disagree.
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """What trees say, each of shape (band, pixel), and how far to believe them.
 
-    Where nobody asks, that is at the target's clear pixels, the regression's answer stands for them.
+    `residual` is what they say of the regression's residual, `error` of the linear prediction's error, `spread` how far
+    they disagree. `shares` are the weights of both beside the regression's own answer.
     """
-    residual, error, spread = found.spread.copy(), found.fitted + found.spread, np.zeros_like(found.error)
-    samples = fitting.thin(np.flatnonzero(found.weight > LEAST_WEIGHT), shape, SAMPLES)
-    where = np.flatnonzero(asked)
-    if len(samples) >= LEAST_SAMPLES and len(where):
-        places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
 
-        def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
-            standard = found.fit.standard(found.features[:, pixels])
-            return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
-
-        values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
-        grown = forest.grow(features(samples), values, found.weight[samples].astype(np.float32))
-        told, disagreement = grown(features(where))
-        n_bands = len(found.error)
-        residual[:, where], error[:, where] = told[:, :n_bands].T, told[:, n_bands:].T
-        spread[:, where] = disagreement[:, :n_bands].T
-    return residual, error, spread
+    residual: NDArray[np.float32]
+    error: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    shares: tuple[float, float] = (0.0, 0.0)
 
 
-def _shared(tile: Prepared, series: Series, found: TargetFit | None, judged: NDArray[np.bool_]) -> NDArray[np.float32]:
+def _forests(found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_]) -> _Told:
+    """Grow a forest without each fold in turn: all of them answer, and each is judged by what it did not see.
+
+    Where nobody asks, that is at the target's clear pixels, the regression's answer stands for theirs.
+    """
+    told = _Told(found.spread.copy(), found.fitted + found.spread, np.zeros_like(found.error))
+    proved = (found.weight[found.fit.pixels] > LEAST_WEIGHT) & np.isfinite(found.fit.held_out).all(axis=0)
+    kept = np.isin(found.fit.pixels, fitting.thin(found.fit.pixels[proved], shape, SAMPLES))
+    samples, left = found.fit.pixels[kept], found.fit.held_out[:, kept].T
+    fold, where = fitting.folds(samples, shape), np.flatnonzero(asked)
+    sizes = np.bincount(fold, minlength=fitting.FOLDS)
+    if len(samples) < LEAST_SAMPLES or not sizes.all() or not len(where):
+        return told
+    places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
+
+    def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
+        standard = found.fit.standard(found.features[:, pixels])
+        return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
+
+    seen, new = features(samples), features(where)
+    values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
+    weight = found.weight[samples].astype(np.float32)
+    held_out, answers, squares = np.empty_like(values), np.zeros((len(where), values.shape[1]), np.float32), 0.0
+    for k in range(fitting.FOLDS):
+        own = fold == k
+        grown = forest.grow(seen[~own], values[~own], weight[~own], seed=k)
+        held_out[own] = grown(seen[own])[0]
+        mean, spread = grown(new)
+        answers += mean / np.float32(fitting.FOLDS)
+        squares = squares + np.square(spread) / np.float32(fitting.FOLDS)
+    n_bands = len(found.error)
+    told.residual[:, where], told.error[:, where] = answers[:, :n_bands].T, answers[:, n_bands:].T
+    told.spread[:, where] = np.sqrt(squares[:, :n_bands]).T
+    regressed = found.error[:, samples].T - left
+    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, found.fit.scale)
+    return replace(told, shares=shares)
+
+
+def _shares(
+    left: NDArray[np.float64],
+    residual: NDArray[np.floating],
+    error: NDArray[np.floating],
+    weight: NDArray[np.float32],
+    scale: NDArray[np.float64],
+) -> tuple[float, float]:
+    """Weights, at least 0 and 1 at most in sum, with which two answers say best what the regression leaves.
+
+    All of shape (sample, band), from samples that were held out; `weight` is (sample,), `scale` is (band,).
+
+    References
+    ----------
+    Wolpert 1992, Stacked generalization, doi 10.1016/S0893-6080(05)80023-1.
+    """
+    from scipy.optimize import nnls
+
+    unit = np.sqrt(weight.astype(np.float64))[:, None] / scale
+    answers = np.stack([(part * unit).ravel() for part in (residual, error)], axis=1)
+    truth = (left * unit).ravel()
+    gram, moment = fitting.product(answers.T, answers), fitting.product(answers.T, truth[:, None])[:, 0]
+    # A little is drawn towards a third each, which is what is right where nothing tells.
+    pull = PULL * np.trace(gram) / 2 + 1e-12
+    root = np.linalg.cholesky(gram + pull * np.eye(2)).T
+    shares, _ = nnls(root, np.linalg.solve(root.T, moment + pull / 3))
+    shares /= max(1.0, shares.sum())
+    return float(shares[0]), float(shares[1])
+
+
+def _shared(
+    tile: Prepared,
+    series: Series,
+    found: TargetFit | None,
+    judged: NDArray[np.bool_],
+    shares: tuple[float, float],
+) -> NDArray[np.float32]:
     """Maps that all bands share, shape (map, pixel); see `SHARED`."""
     from scipy.ndimage import distance_transform_edt
 
@@ -180,5 +249,6 @@ def _shared(tile: Prepared, series: Series, found: TargetFit | None, judged: NDA
             nothing + seen.mean(),
             nothing + (found is not None),
             judged,
+            *(nothing + share for share in shares),
         ]
     ).astype(np.float32)

@@ -207,7 +207,7 @@ def fit(
         residual = y - product(slope.T, x)
         weight = ground_weight(residual, spread(residual))
 
-    fold = _folds(pixels, shape)
+    fold = folds(pixels, shape)
     grams, moments = [], []
     for k in range(FOLDS):
         part = fold == k
@@ -255,8 +255,8 @@ def thin(pixels: NDArray[np.intp], shape: tuple[int, int], most: int = MAX_FIT) 
     return np.asarray(pixels[mixed < 1009 * most / len(pixels)])
 
 
-def _folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
-    """Fold of each pixel, by blocks: neighbours are alike, so single pixels would prove nothing."""
+def folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
+    """Fold of each pixel, below `FOLDS`, by blocks: neighbours are alike, so single pixels would prove nothing."""
     row, column = pixels // shape[1], pixels % shape[1]
     for block in BLOCKS:
         fold = (row // block + 2 * (column // block)) % FOLDS

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TREES = 24
+TREES = 8
 # Features that a split may choose from, and the fewest samples of a leaf.
 TRIES, LEAF = 32, 2
 # Splits are judged by at most so many of a node's samples, and by so many components of the values.
@@ -59,7 +59,9 @@ class Forest:
         return total, spread
 
 
-def grow(features: NDArray[np.float32], values: NDArray[np.float32], weight: NDArray[np.float32]) -> Forest:
+def grow(
+    features: NDArray[np.float32], values: NDArray[np.float32], weight: NDArray[np.float32], seed: int = 0
+) -> Forest:
     """Grow a forest.
 
     Parameters
@@ -70,6 +72,8 @@ def grow(features: NDArray[np.float32], values: NDArray[np.float32], weight: NDA
         What is to be told, all of it by the same trees.
     weight : ndarray of float32, shape (sample,)
         Weight of each sample, greater than 0.
+    seed : int
+        Another seed draws other trees.
 
     Returns
     -------
@@ -93,7 +97,8 @@ def grow(features: NDArray[np.float32], values: NDArray[np.float32], weight: NDA
     for number in range(TREES):
         feature, threshold = np.empty(2 * n, np.int32), np.empty(2 * n, np.float32)
         left, leaf = np.empty(2 * n, np.int32), np.zeros((2 * n, values.shape[1]), np.float32)
-        used = _grow(features, judged, values, weight, number + 1, TRIES, LEAF, JUDGES, feature, threshold, left, leaf)
+        start = seed * TREES + number + 1
+        used = _grow(features, judged, values, weight, start, TRIES, LEAF, JUDGES, feature, threshold, left, leaf)
         trees.append((feature[:used].copy(), threshold[:used].copy(), left[:used].copy(), leaf[:used].copy()))
     return Forest(tuple(trees))
 
