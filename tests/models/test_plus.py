@@ -205,3 +205,13 @@ def test_the_nearest_dates_are_used():
     assert len(made.day_offset) == 4
     others = np.delete(obs.day_offset, obs.target)[np.delete(obs.clear, obs.target, axis=0).any(axis=(1, 2))]
     assert np.abs(made.day_offset).max() <= np.sort(np.abs(others))[3]
+
+
+def test_calibration_by_what_the_target_shows():
+    obs = observations()
+    clear = obs.clear.copy()
+    clear[obs.target] = False
+    unseen = replace(obs, clear=clear)
+    plain, wider = plus.PlusNet().eval(), plus.PlusNet(calibration=(1.5, 3.0)).eval()
+    for tile, factor in ((obs, 1.5), (unseen, 3.0)):
+        np.testing.assert_allclose(answer(wider, tile).uncertainty, factor * answer(plain, tile).uncertainty, rtol=1e-5)

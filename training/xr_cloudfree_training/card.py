@@ -31,8 +31,7 @@ image = xr_cloudfree.fill(cube, date="2021-07-08", model="local-dir:PATH")
 
 - Losses: {losses}; {counted} pixels count
 - Steps: {step:,} of {batch} samples each
-- Validation: PSNR {psnr:.2f} dB at hidden pixels (a peak of 1, mean over {frames} frames in the tracks partial, gap,
-  full and haze)
+- Validation: {judged}
 
 ## Limits
 
@@ -41,7 +40,7 @@ may be larger: `xr_cloudfree.evaluate(cube, ["linear", "regress", "local-dir:PAT
 """
 
 
-def model_card(name: str, module: FusionModule, data: CubeData, psnr: float, step: int) -> str:
+def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | None, step: int) -> str:
     """A card in Markdown.
 
     Parameters
@@ -52,12 +51,15 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float, ste
         What was trained.
     data : CubeData
         What it was trained on.
-    psnr : float
-        In validation, dB.
+    psnr : float or None
+        In validation, dB; None if there was none.
     step : int
         Steps that led to it.
     """
     license = module.spec.license
+    judged = "none"
+    if psnr is not None:
+        judged = f"PSNR {psnr:.2f} dB at hidden pixels (peak 1), mean over {data.validation} frames in the four tracks"
     return _CARD.format(
         name=name,
         license=f"license: {license}\n" if license else "",
@@ -71,6 +73,5 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float, ste
         counted=module.hparams["counted"],
         step=step,
         batch=data.batch_size,
-        psnr=psnr,
-        frames=data.validation,
+        judged=judged,
     )

@@ -147,7 +147,10 @@ def draw(
     for place, part, clear, frame in _targets(places, size, rng):
         keep = _dates(clear, place.time, frame, mixture, rng)
         kind = KINDS[rng.choice(len(KINDS), p=mixture.shares)]
-        hidden = _hidden(kind, shapes, (clear.shape[1], clear.shape[2]), rng)
+        try:
+            hidden = _hidden(kind, shapes, (clear.shape[1], clear.shape[2]), rng)
+        except OptionError:  # few shapes, and none with a part that hides the right share
+            continue
         chosen = _bands(place, bands, rng)
         if not (hidden & clear[frame] & clear[keep].any(axis=0)).any():
             continue  # nothing could be learned from it
@@ -181,7 +184,10 @@ def examine(
         crop = clear.shape[1], clear.shape[2]
         hidden = np.ones(crop, bool)
         if track != "full":
-            hidden = simulate.transplant(list(shapes), crop, simulate.HIDDEN_SHARE, rng)
+            try:
+                hidden = simulate.transplant(list(shapes), crop, simulate.HIDDEN_SHARE, rng)
+            except OptionError:
+                continue
         near = _nearest(clear, place.time, frame, simulate.others(place.time, frame))
         near[frame] = True
         chosen = np.arange(len(place.bands)) if bands is None else _bands(place, bands, rng)

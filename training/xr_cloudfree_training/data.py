@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,8 +14,8 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
+from xr_cloudfree.accuracy.simulate import fractal_shapes, real_masks
+from xr_cloudfree.errors import BandError, CloudfreeError
 from xr_cloudfree.models import networks
 from xr_cloudfree.models.prepare import Prepared, prepare
 from xr_cloudfree.options import parse_count
@@ -31,70 +29,114 @@ _GIBIBYTE = 2.0**30
 _WINDOWS, _WINDOW = 8, 512
 # Streams of chance: whatever else the seed decides.
 _PERMUTE, _TURN, _LOOK, _VALIDATE = 1, 2, 3, 4
+_POOL = 0
 _AHEAD = 4  # batches per worker
+# A place with fewer shapes of clouds gets some by chance.
+_FEW_SHAPES = 12
 
 
-class Samples(Dataset[Sample]):
-    """Samples by number: for training without end, for validation always the same.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A place with what its samples are hidden under, and where they are kept.
+
+    A sample is a function of its place, its number and the settings. So what was kept of a place serves whichever other
+    places are trained on beside it.
+    """
+
+    place: Place
+    shapes: Sequence[NDArray[np.bool_]]
+    store: Store | None
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The part of a prepared sample that a network in training sees, another one each time.
 
     Parameters
     ----------
-    places : sequence of Place
+    size : int
+        Rows and columns.
+    bands, dates : int, optional
+        Bands and dates at most; all by default.
+    """
+
+    size: int
+    bands: int | None = None
+    dates: int | None = None
+
+    def __post_init__(self) -> None:
+        parse_count("crop.size", self.size, 16, "--data.crop.size 48")
+        for name, value in (("bands", self.bands), ("dates", self.dates)):
+            if value is not None:
+                parse_count(f"crop.{name}", value, 1, f"--data.crop.{name} 4")
+
+
+class Samples(Dataset[Sample]):
+    """Samples by number: for training without end, for validation always the same. The places take turns.
+
+    Parameters
+    ----------
+    sources : sequence of Source
         Places to draw from.
-    shapes : sequence of ndarray of bool
-        Shapes of clouds.
     prepare : callable
         Makes what the network is given.
     seed : int
-        Decides, with a sample's number, all of it.
+        Decides the order of a pool, and how its samples are turned and cropped.
+    chance : int
+        Decides, with a sample's number, what is in it.
     size : int
         Rows and columns.
     bands : tuple of str or None
         The bands of all samples, or None for any.
     mixture : Mixture or None
         How training frames are hidden; None gives validation samples.
-    store : Store or None
-        Where samples are kept.
     pool : int
         Number of training samples that are made and used again, in another order and turned another way each time;
         0 makes each anew.
+    crop : Crop or None
+        What of a training sample is shown.
     """
 
     def __init__(
         self,
-        places: Sequence[Place],
-        shapes: Sequence[NDArray[np.bool_]],
+        sources: Sequence[Source],
         prepare: Callable[..., Prepared],
         *,
         seed: int,
+        chance: int,
         size: int,
         bands: tuple[str, ...] | None,
         mixture: Mixture | None,
-        store: Store | None,
         pool: int = 0,
+        crop: Crop | None = None,
     ) -> None:
-        self.places, self.shapes, self.prepare = places, shapes, prepare
-        self.seed, self.size, self.bands, self.mixture = seed, size, bands, mixture
-        self.store, self.pool = store, pool
+        self.sources, self.prepare = sources, prepare
+        self.seed, self.chance, self.size, self.bands, self.mixture = seed, chance, size, bands, mixture
+        self.pool, self.crop = pool, crop
 
     def __getitem__(self, number: int) -> Sample:
         """Sample by its number in the whole training."""
         if self.mixture is None:
             return self._kept(number)
-        turn = int(np.random.default_rng([self.seed, number, _TURN]).integers(8))
+        rng = np.random.default_rng([self.seed, number, _TURN])
         if self.pool:
             number = int(_order(self.seed, number // self.pool, self.pool)[number % self.pool])
-        return self._kept(number).turned(turn)
+        sample = self._kept(number).turned(int(rng.integers(8)))
+        if self.crop is not None:
+            sample = sample.cropped(self.crop.size, self.crop.bands, self.crop.dates, rng)
+        return sample
 
-    def _kept(self, i: int) -> Sample:
-        return self._make(i) if self.store is None else self.store.get(i, lambda: self._make(i))
+    def _kept(self, number: int) -> Sample:
+        i, turn = divmod(number, len(self.sources))
+        source = self.sources[turn]
+        return self._make(source, i) if source.store is None else source.store.get(i, lambda: self._make(source, i))
 
-    def _make(self, i: int) -> Sample:
+    def _make(self, source: Source, i: int) -> Sample:
         where: dict[str, Any] = {"size": self.size, "bands": self.bands}
         if self.mixture is None:
-            drawn = examine(self.places, self.shapes, self.seed, i, **where)
+            drawn = examine([source.place], source.shapes, self.chance, i, **where)
         else:
-            drawn = draw(self.places, self.shapes, self.seed, i, mixture=self.mixture, **where)
+            drawn = draw([source.place], source.shapes, self.chance, i, mixture=self.mixture, **where)
         return Sample.of(drawn, self.prepare)
 
 
@@ -159,7 +201,8 @@ class CubeData(LightningDataModule):
         Names of the places to validate on: those of the files, without their endings. By default a fifth of the
         places by chance, or a quarter of the only one.
     masks : sequence of str or path
-        Further cubes of which only the shapes of clouds are used, in training.
+        Further cubes of which only the shapes of clouds are used, in training. A place is hidden under its own clouds
+        and these; where they are few, shapes drawn by chance are added.
     reading : dict
         How the cubes are read: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
     architecture : str
@@ -172,7 +215,9 @@ class CubeData(LightningDataModule):
     mixture : Mixture
         How frames are hidden, and how dates are dropped.
     size : int
-        Rows and columns of a sample.
+        Rows and columns of a sample, as it is prepared.
+    crop : Crop, optional
+        The part of it that the network sees; the whole by default.
     batch_size : int
         Samples per step.
     samples : int
@@ -219,6 +264,7 @@ class CubeData(LightningDataModule):
         vary_bands: bool = True,
         mixture: Mixture = MIXTURE,
         size: int = 128,
+        crop: Crop | None = None,
         batch_size: int = 4,
         samples: int = 1000,
         validation: int = 64,
@@ -243,35 +289,29 @@ class CubeData(LightningDataModule):
         self.bands = None if vary_bands else _common_bands(places)
         self.places = tuple(place.name for place in places)
         self.train, self.held_out = split(places, holdout, seed)
-        shapes, held_shapes = (
-            [shape for place in group for shape in _shapes(place, seed)] for group in (self.train, self.held_out)
-        )
-        for mask in find_cubes(masks) if masks else ():
-            shapes += cloud_shapes(mask, reading)
-        if self.mixture.needs_masks and not shapes:
-            raise OptionError(
-                "no date of the cubes is cloudy in part (10 to 80 %)",
-                "such dates, whose clouds are laid over clear ones",
-                "--data.masks [a_cloudy_cube.zarr]",
-            )
-        folder = Path(cache or tempfile.mkdtemp(prefix="xr_cloudfree-"))
-        if cache is None:
-            weakref.finalize(self, _remove, folder, os.getpid())
+        further = [shape for mask in (find_cubes(masks) if masks else ()) for shape in cloud_shapes(mask, reading)]
         how: dict[str, Any] = {"size": size, "bands": self.bands}
         self.sets: dict[str, Samples] = {}
-        for name, group, found, kind in (
-            ("train", self.train, shapes, self.mixture),
-            ("validate", self.held_out, held_shapes, None),
-        ):
+        for name, group, kind in (("train", self.train, self.mixture), ("validate", self.held_out, None)):
             keep = kind is None or pool > 0
-            chance = seed if kind else _VALIDATE  # whatever the seed, the same samples are validated on
-            arrays = [array for place in group for array in (*place.arrays, place.seen)]
-            told = [(place.name, place.bands, place.suspect.tolist()) for place in group]
-            key = fingerprint([*arrays, *found], make, told, how, kind, chance)
-            store = Store(folder / f"{name}-{key}") if keep else None
-            self.sets[name] = Samples(group, found, make, seed=chance, mixture=kind, store=store, pool=pool, **how)
+            # Whatever the seed, the same samples are validated on, and a pool holds the same.
+            chance = (_POOL if pool else seed) if kind else _VALIDATE
+            sources = []
             for place in group:
-                _check_place(place, found, kind, how)
+                shapes = _shapes(place, chance)
+                if kind is not None:
+                    shapes = [*shapes, *further]
+                shapes += fractal_shapes(max(_FEW_SHAPES - len(shapes), 0), chance)
+                told = (place.name, place.bands, place.suspect.tolist())
+                arrays = [*place.arrays, place.seen, *shapes]
+                key = fingerprint(arrays, make, told, how, kind, chance) if keep else ""
+                folder = Path(cache) / f"{place.name}-{name}-{key}" if cache else None
+                sources.append(Source(place, shapes, Store(folder) if keep else None))
+            self.sets[name] = Samples(
+                sources, make, seed=seed, chance=chance, mixture=kind, pool=pool, crop=crop if kind else None, **how
+            )
+            for source in sources:
+                _check_place(source, kind, how)
 
     def train_dataloader(self) -> ResumableLoader:
         """Training samples, from the step on at which the trainer stands."""
@@ -297,11 +337,6 @@ class CubeData(LightningDataModule):
             if not all(place.in_memory for place in (*self.train, *self.held_out)):
                 how["multiprocessing_context"] = "forkserver"  # files that are open do not survive a fork
         return how
-
-
-def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a worker has its own copy of all objects, and others still read
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cores() -> int:
@@ -347,14 +382,12 @@ def _shapes(place: Place, seed: int) -> list[NDArray[np.bool_]]:
     return found
 
 
-def _check_place(
-    place: Place, shapes: Sequence[NDArray[np.bool_]], mixture: Mixture | None, how: Mapping[str, Any]
-) -> None:
+def _check_place(source: Source, mixture: Mixture | None, how: Mapping[str, Any]) -> None:
     """Refuse a place of which no sample can be made."""
     try:
         if mixture is None:
-            examine([place], shapes, _LOOK, 0, **how)
+            examine([source.place], source.shapes, _LOOK, 0, **how)
         else:
-            draw([place], shapes, _LOOK, 0, mixture=mixture, **how)
+            draw([source.place], source.shapes, _LOOK, 0, mixture=mixture, **how)
     except CloudfreeError as error:
-        raise type(error)(error.found, error.needed, f"leave {place.name} out; {error.remedy}") from error
+        raise type(error)(error.found, error.needed, f"leave {source.place.name} out; {error.remedy}") from error

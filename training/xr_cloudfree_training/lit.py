@@ -46,6 +46,8 @@ LOSSES: dict[str, Loss] = {
     "feat-efficientnet-lite0": lambda out, truth, where, span: losses.feature(
         out.reflectance, truth, where, "efficientnet-lite0"
     ),
+    "log-error": lambda out, truth, where, span: losses.log_error(out.reflectance, truth, where),
+    "interval": lambda out, truth, where, span: losses.interval(out.reflectance, truth, _sigma(out), where),
     "laplace": lambda out, truth, where, span: losses.laplace_nll(out.reflectance, truth, _sigma(out), where),
     "gaussian": lambda out, truth, where, span: losses.gaussian_nll(out.reflectance, truth, _sigma(out), where),
 }
@@ -64,7 +66,7 @@ class FusionModule(LightningModule):
         Bands that the network is for, in their order; it is then made for as many. None for a network that takes any.
     loss : dict
         Weight of each loss: of ``"mse"``, ``"charbonnier"``, ``"ssim"``, ``"spectral-angle"``, ``"feat-vgg16"``,
-        ``"feat-efficientnet-lite0"``, ``"laplace"`` and ``"gaussian"``.
+        ``"feat-efficientnet-lite0"``, ``"log-error"``, ``"interval"``, ``"laplace"`` and ``"gaussian"``.
     counted : {"hidden", "measured"}
         Which pixels of the target count: hidden ones whose truth is clear, or all that were measured, with the target's
         own clouds as a condition.
@@ -82,7 +84,8 @@ class FusionModule(LightningModule):
     ema : float, optional
         Decay per step of the averaged weights, which are judged and saved; None saves the weights as they are.
     spec : dict
-        Fields of the `ModelSpec` under which the network is saved: tile, stride, window_days and others.
+        Fields of the `ModelSpec` under which the network is saved: tile and stride (256 and 224 by default),
+        window_days and others.
     seed : int
         With the number of a step it decides all that is random in it.
 
@@ -123,6 +126,8 @@ class FusionModule(LightningModule):
             name=architecture,
             summary=f"the network {architecture}",
             units="reflectance",
+            tile=256,
+            stride=224,
             architecture=architecture,
             config=tuple(sorted((name, _frozen(value)) for name, value in told.items())),
             bands=None if bands is None else tuple(bands),
@@ -222,7 +227,11 @@ class FusionModule(LightningModule):
         keep = ModelCheckpoint(
             folder, "best-{step}", monitor="val/psnr", mode="max", save_last=True, enable_version_counter=False
         )
-        return [*([Averaging(ema)] if ema else []), keep, Pictures()]
+        # A run for trial leaves nothing behind.
+        return [
+            *([Averaging(ema)] if ema else []),
+            *([] if getattr(self.trainer, "fast_dev_run", False) else [keep, Pictures()]),
+        ]
 
     def save_bundle(self, folder: Path, name: str, card: str) -> ModelSpec:
         """Save the network as it is, for ``fill(model="local-dir:…")``.

@@ -74,9 +74,10 @@ class TrainingCLI(LightningCLI):
             )
         self.config_init[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
         made: dict[str, Any] = {"default_root_dir": str(folder)}
-        if told.logger in (None, True):
+        if told.logger in (None, True) and not told.fast_dev_run:
             board = TensorBoardLogger(folder, "log")
-            made["logger"] = [board, CSVLogger(folder, "log", f"version_{board.version}")]
+            # The table comes first: it wants the folder empty.
+            made["logger"] = [CSVLogger(folder, "log", f"version_{board.version}"), board]
         if told.precision is None:
             bf16 = told.accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
             made["precision"] = "bf16-mixed" if bf16 else "32-true"
@@ -88,15 +89,18 @@ class TrainingCLI(LightningCLI):
             typer.echo("A run for trial only: nothing is saved.")
             return
         best: Any = self.trainer.checkpoint_callback
-        checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(checkpoint["state_dict"])
+        step, psnr = self.trainer.global_step, None
+        if best.best_model_path:
+            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(checkpoint["state_dict"])
+            step, psnr = checkpoint["global_step"], float(best.best_model_score)
         name = _recipe_name(self._get(self.config, "config"))
         folder = Path(self._get(self.config, "out") or Path(self.trainer.default_root_dir) / "bundle")
-        card = model_card(name, self.model, self.datamodule, float(best.best_model_score), checkpoint["global_step"])
-        self.model.save_bundle(folder, name, card)
+        self.model.save_bundle(folder, name, model_card(name, self.model, self.datamodule, psnr, step))
+        held_out = ", ".join(place.name for place in self.datamodule.held_out)
+        judged = "not validated: there was no whole epoch" if psnr is None else f"{psnr:.2f} dB on {held_out}"
         typer.echo(
-            f"Saved the best weights (step {checkpoint['global_step']}, {best.best_model_score:.2f} dB on "
-            f"{', '.join(p.name for p in self.datamodule.held_out)}) into {folder}\n"
+            f"Saved the best weights (step {step}, {judged}) into {folder}\n"
             f"Fill with them:  cloudfree fill CUBE --date DATE --out OUT.tif --model local-dir:{folder}"
         )
 
@@ -114,11 +118,13 @@ def run(arguments: list[str]) -> None:
     CloudfreeError
         If the recipe, an option or the data cannot be used.
     """
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Between two versions of the libraries below; nothing that a user could mend.
         warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
-        # Few workers are what a machine with few cores has.
+        # A training that goes on writes where it has written before; and a machine with few cores has few workers.
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", ".*does not have many workers")
         sys.argv[0] = "cloudfree train unet"  # what the help calls this
         TrainingCLI(

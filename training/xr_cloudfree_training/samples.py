@@ -6,7 +6,10 @@ import ast
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import uuid
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
@@ -26,9 +29,11 @@ from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.models.batch import Batch
 from xr_cloudfree.models.prepare import Prepared
 from xr_cloudfree.models.timegate import CONDITION
-from xr_cloudfree_training.cases import Drawn
+from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
 
 Maps = NDArray[np.float32]
+# A crop shows so much that is hidden, or the last of a few tries is taken.
+_HIDDEN, _TRIES = 0.1, 8
 # These are kept in 16 bits: masks lose nothing, and reflectance is then about as fine as sensors store it.
 _HALVED = ("bands", "target", "truth", "target_clear", "clear", "hidden", "measured")
 
@@ -96,6 +101,46 @@ class Sample:
             return np.ascontiguousarray(image.swapaxes(-1, -2) if way & 4 else image)
 
         return self.mapped(change)
+
+    def cropped(self, size: int, bands: int | None, dates: int | None, rng: np.random.Generator) -> Sample:
+        """A part of the sample, of which something is hidden if it can be found in a few tries.
+
+        Parameters
+        ----------
+        size : int
+            Rows and columns; fewer where the sample has fewer.
+        bands : int, optional
+            Bands at most, chosen by chance.
+        dates : int, optional
+            Dates at most: most of them the nearest, the others by chance.
+        rng : numpy.random.Generator
+            Source of chance.
+        """
+        rows, columns = (min(size, n) for n in self.shape)
+        for _ in range(_TRIES):
+            y, x = (int(rng.integers(n - m + 1)) for n, m in zip(self.shape, (rows, columns), strict=True))
+            if self.hidden[0, y : y + rows, x : x + columns].mean() > _HIDDEN:
+                break
+        part = self.mapped(lambda image: np.ascontiguousarray(image[..., y : y + rows, x : x + columns]))
+        given, chosen = part.given, np.arange(len(self.truth))
+        if bands is not None and len(chosen) > bands:
+            chosen = rng.permutation(len(chosen))[: rng.integers(min(LEAST_BANDS, bands), bands + 1)]
+        kept = np.argsort(np.abs(given.day_offset), kind="stable")
+        if dates is not None and len(kept) > dates:
+            near = max(dates * 2 // 3, 1)
+            kept = np.concatenate([kept[:near], rng.permutation(kept[near:])[: dates - near]])
+        kept = np.sort(kept)
+        given = Prepared(
+            given.bands[kept][:, chosen],
+            given.clear[kept],
+            given.day_offset[kept],
+            given.date_valid[kept],
+            given.target[chosen],
+            given.target_clear,
+            given.band_valid[chosen],
+            {n: m if n == "shared" else m[chosen] for n, m in given.features.items()},
+        )
+        return replace(part, given=given, truth=part.truth[chosen], roles=tuple(self.roles[i] for i in chosen))
 
     def filled_up(self, shape: tuple[int, int]) -> Sample:
         """The sample with rows and columns added in which nothing is clear."""
@@ -166,13 +211,15 @@ class Store:
 
     Parameters
     ----------
-    folder : Path
-        Where to; shared by all samples of one kind.
+    folder : Path, optional
+        Where to; shared by all samples of one kind. By default one that is gone when this object is.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="xr_cloudfree-"))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if folder is None:
+            weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def get(self, i: int, make: Callable[[], Sample]) -> Sample:
         """Sample number `i`, made if it is not there. What is given is always what was read back."""
@@ -192,6 +239,11 @@ class Store:
         told = {"track": sample.track, "roles": json.dumps(sample.roles)}
         save_file({n: np.ascontiguousarray(a) for n, a in kept.items()}, draft, told)
         os.replace(draft, path)
+
+
+def _remove(folder: Path, owner: int) -> None:
+    if os.getpid() == owner:  # a worker has its own copy of all objects, and others still read
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(path: Path) -> Sample:

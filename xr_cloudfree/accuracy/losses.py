@@ -208,6 +208,80 @@ def spectral_angle(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
     return _mean(2 * half, weight.mean(dim=1, keepdim=True) * defined)
 
 
+def log_error(predicted: Tensor, truth: Tensor, where: Tensor, floor: float = 2e-3) -> Tensor:
+    """Logarithm of the error of each image, a mean over images: a tenth less counts alike whether an image is hard.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+    floor : float
+        In reflectance; errors well below it count no more.
+
+    Returns
+    -------
+    Tensor, shape ()
+        Mean of the logarithms of the root mean squared and of the mean absolute error; any number, less is better.
+        Images of which nothing counts are left out.
+
+    Examples
+    --------
+    >>> truth = torch.zeros(1, 1, 1, 2)
+    >>> round(log_error(truth + 0.1, truth, torch.ones_like(truth), floor=0.0).item(), 4)  # ln(0.1)
+    -2.3026
+    """
+    weight = where.to(predicted.dtype).expand_as(predicted)
+    total = weight.sum(dim=(1, 2, 3))
+    counts = total > 0
+    # What does not count may be anything, also not a number.
+    error = torch.where(weight > 0, predicted - truth, torch.zeros_like(predicted)).abs()
+    mae, mse = ((weight * part).sum(dim=(1, 2, 3)) / total.clamp(min=1e-6) for part in (error, error.square()))
+    logs = 0.25 * (torch.log(mse + floor**2) + torch.log(mae.square() + floor**2))
+    return torch.where(counts, logs, torch.zeros_like(logs)).sum() / counts.sum().clamp(min=1)
+
+
+def interval(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor, level: float = 0.9) -> Tensor:
+    """How far intervals are from holding a share of the truth: the quantile loss of the absolute error.
+
+    Parameters
+    ----------
+    predicted, truth : Tensor, shape (batch, band, y, x)
+        Images in reflectance. The prediction itself is not judged: no gradient goes there.
+    uncertainty : Tensor, shape (batch, band, y, x)
+        In reflectance; ± 1.645 of it is the 90 % interval.
+    where : Tensor
+        How much each value counts; broadcasts to the images.
+    level : float
+        Share, in (0, 1), that is to lie within ± 1.645 of the uncertainty.
+
+    Returns
+    -------
+    Tensor, shape ()
+        At least 0; the mean over images of the loss in units of the image's mean absolute error.
+
+    References
+    ----------
+    Koenker and Bassett 1978, Regression quantiles, doi 10.2307/1913643.
+
+    Examples
+    --------
+    >>> one = torch.ones(1, 1, 1, 1)
+    >>> round(interval(one, one * 0.8, one * 0.1 / 1.6448536, one).item(), 3)  # 0.9 * (0.2 - 0.1) / 0.2
+    0.448
+    """
+    weight = where.to(predicted.dtype).expand_as(predicted)
+    total = weight.sum(dim=(1, 2, 3))
+    counts = total > 0
+    error = torch.where(weight > 0, predicted - truth, torch.zeros_like(predicted)).detach().abs()
+    beyond = error - _NORMAL_90 * uncertainty
+    loss = weight * torch.maximum(level * beyond, (level - 1) * beyond)
+    size = (weight * error).sum(dim=(1, 2, 3)) / total.clamp(min=1e-6) + 1e-3
+    ratio = loss.sum(dim=(1, 2, 3)) / total.clamp(min=1e-6) / size
+    return torch.where(counts, ratio, torch.zeros_like(ratio)).sum() / counts.sum().clamp(min=1)
+
+
 def laplace_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor) -> Tensor:
     """Negative logarithm of the likelihood under a Laplace distribution whose 90 % interval is the uncertainty's.
 

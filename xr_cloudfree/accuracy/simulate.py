@@ -137,6 +137,34 @@ def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHA
     return [~clear[i] for i in np.flatnonzero((hidden >= share[0]) & (hidden <= share[1]))]
 
 
+def fractal_shapes(number: int, seed: int, edge: int = 256) -> list[NDArray[np.bool_]]:
+    """Shapes like those of clouds, drawn by chance, where a series shows too few of its own.
+
+    Parameters
+    ----------
+    number : int
+        How many.
+    seed : int
+        The same seed gives the same shapes.
+    edge : int
+        Rows and columns.
+
+    Returns
+    -------
+    list of ndarray of bool, shape (y, x)
+        True where a pixel is hidden: 10 to 75 % of each.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    rng, shapes = np.random.default_rng([seed, 3]), []
+    for _ in range(number):
+        noise = rng.standard_normal((edge, edge))
+        # Noise of several sizes, each about twice as strong as the one half as wide: ragged at every scale.
+        field = sum(width**1.5 * gaussian_filter(noise, width, mode="wrap") for width in (2.0, 6.0, 16.0))
+        shapes.append(np.asarray(field > np.quantile(field, rng.uniform(0.25, 0.9))))
+    return shapes
+
+
 def transplant(
     masks: list[NDArray[np.bool_]],
     shape: tuple[int, int],

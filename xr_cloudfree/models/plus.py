@@ -29,6 +29,7 @@ LEAD = 6.0
 # Logarithm of the weight of linear interpolation against all the dates' gates, before anything is learned.
 PRIOR = 5.0
 SCENE_FEATURES, PIXEL_FEATURES = 9, 4
+FITTED = SHARED.index("fitted")
 DAYS = [SHARED.index("days before"), SHARED.index("days after")]
 
 
@@ -135,13 +136,22 @@ class PlusNet(nn.Module):
         Channels at full, half, quarter … resolution.
     gate_width, abstract : int
         See `DateGate`.
+    calibration : pair of float
+        What uncertainties are multiplied by, for them to hold on places that were not trained on: on dates that show
+        enough of themselves to learn from, and on others.
     """
 
     prepare = staticmethod(prepare_context)
 
-    def __init__(self, widths: tuple[int, ...] = (16, 24, 32, 48), gate_width: int = 16, abstract: int = 4) -> None:
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (16, 24, 32, 48),
+        gate_width: int = 16,
+        abstract: int = 4,
+        calibration: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
         super().__init__()
-        widths = tuple(widths)
+        widths, self.calibration = tuple(widths), tuple(calibration)
         self.candidates = len(CANDIDATES) + 1
         per_band = (self.candidates - 1) + len(HINTS) + 4
         self.gate = DateGate(gate_width, abstract)
@@ -182,7 +192,9 @@ class PlusNet(nn.Module):
         share = share - torch.softmax(lead, dim=0)[:, None, None]
         base = best + (share[:, :, 1:] * differences).sum(dim=2)
         image = head.bounded(base, made[:, :, -2], scale[:, :, None, None])
-        uncertainty = head.scaled(told["uncertainty"], made[:, :, -1])
+        fitted = told["shared"][:, FITTED, None] > 0
+        factor = torch.where(fitted, self.calibration[0], self.calibration[1]).to(made.dtype)
+        uncertainty = head.scaled(told["uncertainty"], made[:, :, -1]) * factor
         return Output(head.keep_clear(image, batch.target, batch.target_clear), batch.known(), uncertainty)
 
     def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Prepared:
     band_valid : ndarray of bool, shape (band,)
         False for bands that only fill up.
     features : dict of str to ndarray of float32
-        Further maps by name.
+        Further maps by name, with the bands on their first axis, but for the one called ``"shared"``.
     """
 
     bands: NDArray[np.float32]
