@@ -18,6 +18,7 @@ PLAIN = {
     "ssim": losses.ssim,
     "spectral_angle": losses.spectral_angle,
     "feature": losses.feature,
+    "log_error": losses.log_error,
     "laplace": lambda a, b, where: losses.laplace_nll(a, b, torch.full_like(a, 0.02), where),
     "gaussian": lambda a, b, where: losses.gaussian_nll(a, b, torch.full_like(a, 0.02), where),
 }
@@ -101,8 +102,36 @@ def test_gradients_are_finite(name: str, case: str) -> None:
     assert torch.isfinite(loss) and torch.isfinite(slope).all()
     if case == "nothing counts":
         assert loss.item() == 0 and (slope == 0).all()
-    elif case == "equal" and name not in ("laplace", "gaussian"):
+    elif case == "equal" and name not in ("laplace", "gaussian", "log_error"):
         assert loss.item() == pytest.approx(0, abs=1e-5)
+
+
+def test_log_error_weighs_images_alike() -> None:
+    truth = torch.zeros(3, 1, 1, 2)
+    predicted = torch.tensor([[0.01, 0.01], [0.1, 0.3], [7.0, 7.0]]).reshape(3, 1, 1, 2)
+    where = torch.tensor([1.0, 1.0, 0.0]).reshape(3, 1, 1, 1)
+    # Half the logarithms of RMSE and MAE: ln 0.01, and of sqrt(0.05) and 0.2; the third image does not count.
+    expected = (math.log(0.01) + (math.log(math.sqrt(0.05)) + math.log(0.2)) / 2) / 2
+    assert losses.log_error(predicted, truth, where, floor=0.0).item() == pytest.approx(expected, rel=1e-5)
+    assert losses.log_error(truth, truth, where, floor=0.01).item() == pytest.approx(math.log(0.01), rel=1e-5)
+
+
+def test_interval_is_least_where_it_covers_its_share() -> None:
+    error = torch.linspace(0.001, 0.1, 100).reshape(1, 1, 10, 10)
+    truth, one = torch.zeros_like(error), torch.ones(1, 1, 10, 10)
+    predicted = error.clone().requires_grad_()
+    widths = torch.arange(0.01, 0.12, 0.001)
+    found = [losses.interval(predicted, truth, torch.full_like(truth, w / 1.6448536), one).item() for w in widths]
+    assert widths[int(np.argmin(found))] == pytest.approx(0.09, abs=0.0015)
+    # Half of the errors lie beyond 0.05: 0.9 of the way beyond, 0.1 of the way within, by the mean error.
+    e = error.numpy()
+    by_hand = np.where(e > 0.05, 0.9 * (e - 0.05), 0.1 * (0.05 - e)).mean() / (e.mean() + 1e-3)
+    loss = losses.interval(predicted, truth, torch.full_like(truth, 0.05 / 1.6448536), one)
+    assert loss.item() == pytest.approx(by_hand, rel=1e-4)
+    assert not loss.requires_grad  # the prediction is not judged
+    spread = torch.full_like(truth, 0.02).requires_grad_()
+    (slope,) = torch.autograd.grad(losses.interval(predicted, truth, spread, one * 0), spread)
+    assert (slope == 0).all()
 
 
 def test_tiny_uncertainty_is_bounded() -> None:

@@ -1,0 +1,143 @@
+"""Samples: turned, filled up, kept on disk and put into batches."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.places import make_place
+from xr_cloudfree.accuracy.simulate import real_masks
+from xr_cloudfree.models.prepare import Prepared, prepare
+from xr_cloudfree.models.timegate import CONDITION
+from xr_cloudfree_training.cases import Mixture, draw
+from xr_cloudfree_training.samples import Lesson, Sample, Store, fingerprint
+
+PLACE = make_place(shape=(20, 28))
+SHAPES = real_masks(PLACE.clear((slice(None), slice(None))))
+
+
+def with_features(obs):
+    """Prepared with a map per band, and one number per band that no turn may touch."""
+    made = prepare(obs)
+    return replace(made, features={"half": made.target / 2, "level": made.target.mean(axis=(1, 2))})
+
+
+def sample(i=0, size=64, prepared=with_features, **options):
+    return Sample.of(draw([PLACE], SHAPES, 0, i, size=size, mixture=Mixture(), **options), prepared)
+
+
+def arrays(one: Sample) -> dict[str, np.ndarray]:
+    found = {f"given.{f.name}": getattr(one.given, f.name) for f in fields(Prepared) if f.name != "features"}
+    found |= {f"feature.{name}": array for name, array in one.given.features.items()}
+    return found | {name: getattr(one, name) for name in ("truth", "hidden", "clear", "measured")}
+
+
+def assert_same(a: Sample, b: Sample) -> None:
+    assert (a.track, a.roles) == (b.track, b.roles)
+    for (name, x), y in zip(arrays(a).items(), arrays(b).values(), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=name)
+        assert x.dtype == y.dtype
+
+
+def test_a_sample_is_the_case() -> None:
+    drawn = draw([PLACE], SHAPES, 0, 3, size=64, mixture=Mixture())
+    one, case = Sample.of(drawn, prepare), drawn.case
+    np.testing.assert_array_equal(one.hidden[0] > 0, case.scored)
+    np.testing.assert_array_equal(one.clear[0] > 0, case.truth_clear)
+    np.testing.assert_array_equal(one.truth, case.truth)
+    np.testing.assert_array_equal(one.given.target_clear[0] > 0, case.clear[case.target])
+    assert one.measured.all() and len(one.given.day_offset) == len(case.day_offset) - 1
+
+
+def test_what_was_not_measured_is_zero() -> None:
+    drawn = draw([PLACE], SHAPES, 0, 3, size=64, mixture=Mixture())
+    truth = drawn.case.truth.copy()
+    truth[1, 2, 3] = np.nan
+    one = Sample.of(replace(drawn, case=replace(drawn.case, truth=truth)), prepare)
+    assert one.measured[0, 2, 3] == 0 and one.measured.sum() == 20 * 28 - 1 and (one.truth[:, 2, 3] == 0).all()
+
+
+def test_eight_ways_to_turn() -> None:
+    one = sample()
+    ways = [one.turned(way) for way in range(8)]
+    assert_same(ways[0], one)
+    assert len({way.truth.tobytes() for way in ways}) == 8
+    assert [way.shape for way in ways] == [(20, 28)] * 4 + [(28, 20)] * 4
+    np.testing.assert_array_equal(ways[3].truth, one.truth[:, ::-1, ::-1])
+    for way in ways:
+        # All maps turn together, and what is no map stays.
+        np.testing.assert_array_equal(way.given.features["half"], way.given.target / 2)
+        np.testing.assert_array_equal(way.given.features["level"], one.given.features["level"])
+        seen = np.broadcast_to(way.given.target_clear > 0, way.truth.shape)
+        np.testing.assert_array_equal(way.given.target[seen] > 0, np.ones(seen.sum(), bool))
+        np.testing.assert_array_equal(way.given.day_offset, one.given.day_offset)
+    for way in (1, 2, 3, 4):  # flips, a half turn and a transpose undo themselves
+        assert_same(ways[way].turned(way), one)
+
+
+def test_filled_up_where_nothing_is_clear() -> None:
+    one = sample()
+    more = one.filled_up((32, 30))
+    assert more.shape == (32, 30)
+    assert_same(more.mapped(lambda image: image[..., :20, :28]), one)
+    for name, array in arrays(more).items():
+        if array.ndim > 1:
+            assert not array[..., 20:, :].any() and not array[..., 28:].any(), name
+
+
+def test_a_batch_of_samples_of_any_size_and_bands() -> None:
+    samples = [sample(0, 16), sample(1, 24), sample(2, 64)]
+    lesson = Lesson.of(samples)
+    bands = max(len(s.truth) for s in samples)
+    assert lesson.truth.shape == lesson.given.target.shape == (3, bands, 20, 28)
+    assert lesson.tracks == tuple(s.track for s in samples) and lesson.roles == tuple(s.roles for s in samples)
+    for i, s in enumerate(samples):
+        y, x = s.shape
+        np.testing.assert_array_equal(lesson.truth[i, : len(s.truth), :y, :x].numpy(), s.truth)
+        assert lesson.truth[i].sum() == pytest.approx(s.truth.sum(), rel=1e-5)
+        # A value counts where its pixel is hidden and its band is there.
+        assert lesson.counted[i].sum() == s.hidden.sum() * len(s.truth)
+    told = lesson.conditioned().features[CONDITION]
+    assert torch.equal(told, torch.cat([lesson.clear, lesson.clear, lesson.measured], dim=1))
+    assert CONDITION not in lesson.given.features and "half" in lesson.conditioned().features
+    moved = lesson.to("meta")
+    assert moved.truth.is_meta and moved.given.bands.is_meta and moved.tracks == lesson.tracks
+
+
+def test_a_sample_is_made_once_and_is_always_what_was_kept(tmp_path: Path) -> None:
+    made = []
+
+    def make(i: int = 0) -> Sample:
+        made.append(i)
+        return sample(i)
+
+    store = Store(tmp_path / "kept")
+    first = store.get(7, make)
+    assert_same(store.get(7, make), first)
+    assert_same(Store(tmp_path / "kept").get(7, make), first)
+    assert made == [0]
+    original = sample(0)
+    for name, array in arrays(original).items():
+        # 11 binary digits of reflectance are kept, all of masks and features.
+        exact = name.rpartition(".")[2] not in ("bands", "target", "truth")
+        np.testing.assert_allclose(arrays(first)[name], array, rtol=0 if exact else 2**-11, atol=1e-7, err_msg=name)
+    (file,) = (tmp_path / "kept").iterdir()
+    file.write_bytes(file.read_bytes()[:200])  # as a killed process may leave it
+    assert_same(store.get(7, make), first)
+    assert made == [0, 0] and len(list((tmp_path / "kept").iterdir())) == 1
+
+
+def test_a_fingerprint_follows_data_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(place=PLACE, make=prepare, *settings):
+        return fingerprint([*place.arrays, place.seen], make, *settings)
+
+    assert name() == name(make_place(shape=(20, 28)))
+    others = {name(make_place(shape=(20, 28), seed=1)), name(PLACE, prepare, "size 5"), name(PLACE, with_features)}
+    assert len(others | {name()}) == 3  # this file is no part of the package: its code is not looked at
+    from xr_cloudfree.models.context import prepare_context
+
+    assert name(PLACE, prepare_context) != name()
