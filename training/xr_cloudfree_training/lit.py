@@ -22,7 +22,7 @@ from xr_cloudfree.errors import ModelError, OptionError
 from xr_cloudfree.models import bundle, networks
 from xr_cloudfree.models.batch import Batch, Output
 from xr_cloudfree.models.prepare import prepare
-from xr_cloudfree.models.spec import ModelSpec
+from xr_cloudfree.models.spec import LAYERS, ModelSpec
 from xr_cloudfree_training.pictures import Pictures
 from xr_cloudfree_training.samples import Lesson
 
@@ -267,7 +267,10 @@ class FusionModule(LightningModule):
         example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, roles=self.spec.bands or ())
         given = Batch.of([getattr(self.network, "prepare", prepare)(example)]).to(self.device)
         output: Output = self.network.eval()(given)
-        return tuple(name for name in ("uncertainty", "gate") if getattr(output, name) is not None)
+        given_out = {name for name in ("uncertainty", "gate") if getattr(output, name) is not None}
+        if "gate" in given_out or hasattr(self.network, "source"):
+            given_out.add("source_time")
+        return tuple(name for name in LAYERS if name in given_out)
 
 
 class Averaging(WeightAveraging):

@@ -113,6 +113,11 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     return replace(tile, features=features)
 
 
+def linear_source(obs: Observations) -> NDArray[np.int16] | None:
+    """The date that weighs at least one half in the linear prediction, from which all candidates start."""
+    return Series.of(obs).linear.source
+
+
 def _given(tile: Prepared, obs: Observations) -> Observations:
     """The prepared tile as observations: only the dates that count, the target among them."""
     if obs.target < 0:

@@ -134,7 +134,7 @@ class Learned:
             if tile.clear.any():
                 sizes.setdefault(arranged[i].shape, []).append(i)
             else:
-                answers[i] = self._unseen(arranged[i], tile)
+                answers[i] = self._unseen(arranged[i], tile, network)
         for which in sizes.values():
             done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
             answers.update(zip(which, done, strict=True))
@@ -264,11 +264,13 @@ class Learned:
                 "mend the network's forward(batch), or `layers` in its spec",
             )
         return [
-            self._prediction(obs, tile, {name: part[i] for name, part in answer.items()})
+            self._prediction(obs, tile, {name: part[i] for name, part in answer.items()}, network)
             for i, (obs, tile) in enumerate(zip(tiles, prepared, strict=True))
         ]
 
-    def _prediction(self, obs: Observations, tile: Prepared, answer: dict[str, NDArray[Any]]) -> Prediction:
+    def _prediction(
+        self, obs: Observations, tile: Prepared, answer: dict[str, NDArray[Any]], network: nn.Module
+    ) -> Prediction:
         """What the network answered for one tile, as the engine wants it."""
         layers = self.spec.layers
         bands = answer["reflectance"][: obs.n_bands]
@@ -278,11 +280,13 @@ class Learned:
         gate = _on_dates(answer["gate"][:, 0], obs, tile) if "gate" in layers else None
         sigma = np.where(known, answer["uncertainty"][: obs.n_bands], 0) if "uncertainty" in layers else None
         source = None
-        if gate is not None and "source_time" in layers:
-            source = dominant(gate.reshape(obs.n_dates, -1)).reshape(obs.shape)
+        if "source_time" in layers:
+            # A network without gates may know it otherwise.
+            told = getattr(network, "source", None)
+            source = told(obs) if gate is None else dominant(gate.reshape(obs.n_dates, -1)).reshape(obs.shape)
         return Prediction(np.where(known, bands, np.float32(0)), known, source, sigma, gate)
 
-    def _unseen(self, obs: Observations, tile: Prepared) -> Prediction:
+    def _unseen(self, obs: Observations, tile: Prepared, network: nn.Module) -> Prediction:
         """The answer where no other date is clear: what the target date itself shows, if anything."""
         known = tile.target_clear > 0
         nothing = np.zeros((len(tile.day_offset), 1, *obs.shape), np.float32)
@@ -292,7 +296,7 @@ class Learned:
             "uncertainty": np.zeros_like(tile.target),
             "gate": nothing,
         }
-        return self._prediction(obs, tile, answer)
+        return self._prediction(obs, tile, answer, network)
 
 
 def installed() -> bool:
