@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import pickle
 from itertools import islice
 from pathlib import Path
 
@@ -49,15 +50,28 @@ def test_validation_is_always_the_same_and_of_all_tracks() -> None:
     assert all(same(a, b) for a, b in zip(*sets, strict=True))
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("memory", [1.0, 0.0])
-def test_workers_make_the_same_samples(tmp_path: Path, memory: float) -> None:
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
     one = cube()
     one.assign_coords(band=one["band"].astype(object)).to_zarr(tmp_path / "cube.zarr", consolidated=False)
-    alone, shared = (data(tmp_path / "cube.zarr", memory=memory, workers=n) for n in (0, 1))
-    assert alone.train[0].in_memory == (memory > 0)
+    return tmp_path / "cube.zarr"
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_worker_makes_the_same_samples(store: Path) -> None:
+    alone, shared = data(store), data(store, workers=1)
     for a, b in zip(alone.train_dataloader(), shared.train_dataloader(), strict=True):
         assert same(a, b)
+
+
+def test_cubes_beyond_the_memory_are_read_crop_by_crop(store: Path) -> None:
+    held, read = data(store), data(store, memory=0.0, workers=1)
+    assert held.train[0].in_memory and not read.train[0].in_memory
+    # Open files do not survive a fork: such a place travels to another process.
+    assert read.train_dataloader().multiprocessing_context.get_start_method() == "forkserver"
+    samples = pickle.loads(pickle.dumps(read.sets["train"]))
+    for i in range(3):
+        np.testing.assert_array_equal(samples[i].given.bands, held.sets["train"][i].given.bands)
 
 
 def test_a_pool_is_gone_through_again_in_another_order_and_turned(tmp_path: Path) -> None:

@@ -86,11 +86,6 @@ class Mixture:
         """Shares of the kinds, in the order in which `Kind` names them."""
         return astuple(self)[:5]
 
-    @property
-    def needs_masks(self) -> bool:
-        """Whether shapes of real clouds are needed."""
-        return self.masks + self.haze > 0
-
 
 @dataclass(frozen=True, eq=False)
 class Drawn:

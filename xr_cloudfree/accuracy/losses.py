@@ -459,8 +459,9 @@ def _vgg16() -> list[nn.Module]:
             "a network, or the file in torch's cache",
             "network='efficientnet-lite0', whose weights come with a package",
         ) from error
-    whole = vgg16()
-    whole.load_state_dict(state)
+    with torch.device("meta"):  # nothing is drawn that the weights replace
+        whole = vgg16()
+    whole.load_state_dict(state, assign=True)
     # Each block ends with the activation before its pooling; an activation in place would change the map before it.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in whole.features]
     return [nn.Sequential(*layers[:16]), nn.Sequential(*layers[16:23]), nn.Sequential(*layers[23:30])]
