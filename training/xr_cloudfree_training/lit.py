@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from xr_cloudfree.models import bundle, networks
 from xr_cloudfree.models.batch import Batch, Output
 from xr_cloudfree.models.prepare import prepare
 from xr_cloudfree.models.spec import LAYERS, ModelSpec
+from xr_cloudfree_training.calibrate import factors, ratios
 from xr_cloudfree_training.pictures import Pictures
 from xr_cloudfree_training.samples import Lesson
 
@@ -232,6 +233,28 @@ class FusionModule(LightningModule):
             *([Averaging(ema)] if ema else []),
             *([] if getattr(self.trainer, "fast_dev_run", False) else [keep, Pictures()]),
         ]
+
+    def calibrate(self, lessons: Iterable[Lesson]) -> tuple[float, float] | None:
+        """Scale the network's uncertainties, so that they hold on places that it was not trained on.
+
+        Parameters
+        ----------
+        lessons : iterable of Lesson
+            Samples of such places.
+
+        Returns
+        -------
+        tuple of float or None
+            The factors, see `xr_cloudfree_training.calibrate.factors`; None for a network that gives no uncertainty.
+        """
+        if not hasattr(self.network, "calibration"):
+            return None
+        found = factors([ratios(self.network, (lesson.to(self.device) for lesson in lessons))])
+        pair = tuple(round(old * new, 3) for old, new in zip(self.network.calibration, found, strict=True))
+        self.network.calibration = pair
+        config = dict(self.spec.config) | {"calibration": pair}
+        self.spec = replace(self.spec, config=tuple(sorted(config.items())))
+        return pair[0], pair[1]
 
     def save_bundle(self, folder: Path, name: str, card: str) -> ModelSpec:
         """Save the network as it is, for ``fill(model="local-dir:…")``.

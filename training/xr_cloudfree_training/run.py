@@ -28,6 +28,12 @@ class TrainingCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What data and model have in common is told once."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder for the model: RUN/bundle by default.")
+        parser.add_argument(
+            "--calibrate",
+            type=bool,
+            default=True,
+            help="Scale uncertainties so that they hold on what is validated on.",
+        )
         parser.link_arguments("model.architecture", "data.architecture")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
@@ -84,23 +90,27 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(**made, **kwargs)
 
     def after_fit(self) -> None:
-        """Save the best weights as a bundle."""
+        """Save what training ended with as a bundle.
+
+        The schedule leads there. A choice among checkpoints by their validation would make that look better than it is.
+        """
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             typer.echo("A run for trial only: nothing is saved.")
             return
-        best: Any = self.trainer.checkpoint_callback
-        step, psnr = self.trainer.global_step, None
-        if best.best_model_path:
-            checkpoint = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-            self.model.load_state_dict(checkpoint["state_dict"])
-            step, psnr = checkpoint["global_step"], float(best.best_model_score)
+        validated = self.trainer.callback_metrics.get("val/psnr")
+        psnr = None if validated is None else float(validated)
+        factors = None
+        if self._get(self.config, "calibrate"):
+            factors = self.model.calibrate(self.datamodule.val_dataloader())
         name = _recipe_name(self._get(self.config, "config"))
         folder = Path(self._get(self.config, "out") or Path(self.trainer.default_root_dir) / "bundle")
+        step = self.trainer.global_step
         self.model.save_bundle(folder, name, model_card(name, self.model, self.datamodule, psnr, step))
         held_out = ", ".join(place.name for place in self.datamodule.held_out)
         judged = "not validated: there was no whole epoch" if psnr is None else f"{psnr:.2f} dB on {held_out}"
+        widened = "" if factors is None else f"; uncertainties scaled by {factors[0]:g} and {factors[1]:g}"
         typer.echo(
-            f"Saved the best weights (step {step}, {judged}) into {folder}\n"
+            f"Saved the weights (step {step}, {judged}{widened}) into {folder}\n"
             f"Fill with them:  cloudfree fill CUBE --date DATE --out OUT.tif --model local-dir:{folder}"
         )
 

@@ -29,7 +29,9 @@ LEAD = 6.0
 # Logarithm of the weight of linear interpolation against all the dates' gates, before anything is learned.
 PRIOR = 5.0
 SCENE_FEATURES, PIXEL_FEATURES = 9, 4
-FITTED = SHARED.index("fitted")
+FITTED, DATES = SHARED.index("fitted"), SHARED.index("clear dates")
+# With so many clear dates of a pixel or fewer, as the network is told of them, only the target's own pixels teach.
+FEW_DATES = math.log1p(5.5) / 4.0
 DAYS = [SHARED.index("days before"), SHARED.index("days after")]
 
 
@@ -193,6 +195,8 @@ class PlusNet(nn.Module):
         base = best + (share[:, :, 1:] * differences).sum(dim=2)
         image = head.bounded(base, made[:, :, -2], scale[:, :, None, None])
         fitted = told["shared"][:, FITTED, None] > 0
+        # Where neither the target nor a series teaches anything, nothing is corrected.
+        image = torch.where(fitted | (told["shared"][:, DATES, None] > FEW_DATES), image, best)
         factor = torch.where(fitted, self.calibration[0], self.calibration[1]).to(made.dtype)
         uncertainty = head.scaled(told["uncertainty"], made[:, :, -1]) * factor
         return Output(head.keep_clear(image, batch.target, batch.target_clear), batch.known(), uncertainty)
