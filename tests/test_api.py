@@ -34,7 +34,7 @@ class TestContract:
         assert out["time"].ndim == 0 and out["time"] == np.datetime64(TARGET)
         assert out.rio.crs == da.rio.crs and out.rio.transform() == da.rio.transform()
         assert out.attrs["units"] == "1"
-        assert out.attrs["cloudfree_model"] == ("regress" if model == "auto" else model)
+        assert out.attrs["cloudfree_model"] == ("unet" if model == "auto" else model)
         assert out.attrs["cloudfree_version"] == xr_cloudfree.__version__
 
     @pytest.mark.parametrize("dtype", ["float32", "float64", "uint16", "int16", "int32"])
@@ -325,10 +325,22 @@ def test_a_cube_of_a_billion_pixels_a_side_is_refused_before_anything_is_made():
         xr_cloudfree.fill(huge, clear=clear)
 
 
-def test_auto_is_linear_where_regress_could_learn_nothing(cube):
+def test_auto_is_the_learned_model_wherever_it_takes_the_bands(cube):
     da, clear = cube
+    for date in (TARGET, "2021-06-15"):
+        image = xr_cloudfree.fill(da, date, clear=clear)
+        assert image.attrs["cloudfree_model"] == "unet"
+        shipped = xr_cloudfree.from_pretrained("unet").spec
+        assert image.attrs["cloudfree_weights"] == shipped.weights_sha256
+        xr.testing.assert_identical(image, xr_cloudfree.fill(da, date, clear=clear, model="unet"))
+
+
+def test_auto_is_classical_with_bands_that_no_learned_model_takes(cube):
+    da, clear = cube
+    da = da.isel(band=[0, 1])
     between = xr_cloudfree.fill(da, "2021-06-15", clear=clear)
     assert between.attrs["cloudfree_model"] == "linear"
+    assert "cloudfree_weights" not in between.attrs
     regress = xr_cloudfree.fill(da, "2021-06-15", clear=clear, model="regress")
     np.testing.assert_allclose(between, regress, atol=1e-6)
     assert xr_cloudfree.fill(da, TARGET, clear=clear).attrs["cloudfree_model"] == "regress"

@@ -9,7 +9,7 @@ import pytest
 
 from xr_cloudfree.accuracy import metrics, simulate
 from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models import fitting, screen
+from xr_cloudfree.models import fitting, screen, sources
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.classical import Linear
 from xr_cloudfree.models.regress import Regress
@@ -205,7 +205,8 @@ def test_thinning_is_even_and_the_same_every_time():
     assert (thin == fitting.thin(pixels, (256, 256))).all()
 
 
-def test_auto_answers_as_regress_whatever_it_chooses(blob):
+def test_without_learned_models_auto_answers_as_regress_whatever_it_chooses(blob, monkeypatch):
+    monkeypatch.setattr(sources, "shipped", list)
     bands = land()
     observed = hide(bands, blob)
     kept = np.arange(len(DAYS)) != TARGET
