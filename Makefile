@@ -94,7 +94,7 @@ $(VENV)/.test: pyproject.toml | $(VENV)/.made
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[viz,torch]' --group docs
+	$(PIP) --editable '.[viz,train]' --group docs
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.made

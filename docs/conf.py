@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import sphinx_autosummary_accessors
 import xr_cloudfree
 from xr_cloudfree.cube.conventions import BAND_NAMES
 from xr_cloudfree.cube.schemes import SCHEMES, Flag
+from xr_cloudfree.models import sources
 
 HERE = Path(__file__).parent
 
@@ -75,11 +77,12 @@ def write_tables(folder: Path) -> None:
     models = xr_cloudfree.list_models()
     (folder / "models.md").write_text(
         rows(
-            ("model", "what it does", "dates used", "layers"),
+            ("model", "what it does", "bands", "dates used", "layers"),
             *(
                 (
                     f"`{name}`",
                     row["summary"],
+                    row["bands"],
                     "all" if row["window_days"] != row["window_days"] else f"within {row['window_days']:g} days",
                     row["layers"].replace("_", "\\_"),
                 )
@@ -87,6 +90,19 @@ def write_tables(folder: Path) -> None:
             ),
         )
     )
+
+
+def write_cards(path: Path) -> None:
+    """The cards of the models that come with the package, as parts of a page."""
+    cards = []
+    for name in sources.shipped():
+        text = (sources.Shipped(name).folder() / "README.md").read_text()
+        text = re.sub(r"\A---\n.*?^---\n", "", text, flags=re.DOTALL | re.MULTILINE)  # what is there for hubs
+        # Two levels deeper, but for comments in code.
+        parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+        parts[::2] = [re.sub(r"^#", "###", part, flags=re.MULTILINE) for part in parts[::2]]
+        cards.append("".join(parts).strip())
+    path.write_text("\n\n".join(cards or ["None come with this version."]) + "\n")
 
 
 def copy_notebooks(source: Path, folder: Path) -> None:
@@ -101,4 +117,5 @@ def copy_notebooks(source: Path, folder: Path) -> None:
 
 
 write_tables(HERE / "_build" / "tables")
+write_cards(HERE / "_build" / "tables" / "cards.md")
 copy_notebooks(HERE.parent / "notebooks", HERE / "notebooks")
