@@ -58,6 +58,7 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.end_to_end
 	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.training
 
 accuracy: $(VENV)/.test  ## measure accuracy on the series DATA=folder and SAMPLE=file, write docs/accuracy.md
 	$(PY) benchmarks/accuracy.py --data "$(DATA)" --sample "$(SAMPLE)"
@@ -98,7 +99,7 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.made
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable . --group bench
+	$(PIP) --editable '.[train]' --group bench
 	@touch $@
 
 $(VENV)/.install: pyproject.toml | $(VENV)/.made

@@ -24,6 +24,7 @@ RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 SMALL = ["--data.size", "32", "--data.batch_size", "2", "--data.validation", "4", "--data.workers", "0"]
 # A small encoder and no download; the networks are otherwise those of the recipes.
 PAPER = ["--model.pretrained", "false", "--model.config", "{encoder: mnasnet_small, h_agg: 4}"]
+PAPER += ["--model.spec", "{tile: 64, stride: 48}"]
 QUICK = [*SMALL, "--data.samples", "4", "--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "1"]
 
 

@@ -1,0 +1,95 @@
+"""How fast samples are made, and whether the network has to wait for them.
+
+Run ``python -m benchmarks.training``. Samples per second of the wall clock, on the machine as it is:
+
+- *made anew*: the data module alone, each sample prepared from the cube;
+- *from the pool*: the data module alone, once its samples have been made;
+- *network alone*: training steps on one batch that is there;
+- *training*: both together, as a training has it after its first epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from xr_cloudfree_training.cases import Mixture
+from xr_cloudfree_training.cli import find_recipe
+from xr_cloudfree_training.data import Crop, CubeData
+from xr_cloudfree_training.lit import FusionModule
+from xr_cloudfree_training.samples import Lesson
+
+SAMPLE = Path(__file__).parents[1] / "data" / "s2_portugal.zarr"
+
+
+def steps(module: FusionModule, device: str) -> Callable[[Lesson], None]:
+    """One training step, without Lightning's logs."""
+    network = module.network.to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+
+    def step(lesson: Lesson) -> None:
+        there = lesson.to(device)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            output = network(there.given)
+        losses = module._losses(output, there, there.counted)
+        optimizer.zero_grad()
+        torch.stack([module.weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def rate(lessons: Iterator[Lesson], work: Callable[[Lesson], Any], batch_size: int, count: int, device: str) -> float:
+    """Samples per second over `count` batches, after two that warm up."""
+    for lesson in islice(lessons, 2):
+        work(lesson)
+    start = time.perf_counter()
+    for lesson in islice(lessons, count):
+        work(lesson)
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return count * batch_size / (time.perf_counter() - start)
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description="Samples per second in training.")
+    parser.add_argument("--data", nargs="+", default=[str(SAMPLE)], help="cubes")
+    parser.add_argument("--recipe", default="unet-plus")
+    parser.add_argument("--batches", type=int, default=8)
+    parser.add_argument("--workers", type=int)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    recipe = yaml.safe_load(find_recipe(options.recipe).read_text())
+    how: dict[str, Any] = recipe["data"] | {"architecture": recipe["model"]["architecture"], "workers": options.workers}
+    how["mixture"], how["crop"] = Mixture(**how.get("mixture", {})), Crop(**how["crop"]) if "crop" in how else None
+    batch_size, count = how["batch_size"], options.batches
+    how |= {"cache": None, "samples": batch_size * (count + 2), "validation": 1}
+    pool = {"pool": batch_size * (count + 2)}
+    anew, pooled = CubeData(options.data, **how | {"pool": 0}), CubeData(options.data, **how | pool)
+    torch.manual_seed(0)
+    step = steps(FusionModule(bands=anew.bands, **recipe["model"] | {"pretrained": False}), device)
+    nothing: Callable[[Lesson], None] = lambda lesson: None  # noqa: E731
+    rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device)}
+    loader = pooled.train_dataloader()
+    lessons = list(loader)
+    rates["from the pool"] = rate(iter(loader), nothing, batch_size, count, device)
+    rates["network alone"] = rate(cycle(lessons[:1]), step, batch_size, count, device)
+    rates["training"] = rate(iter(loader), step, batch_size, count, device)
+    print(f"{options.recipe}, batches of {batch_size}, {anew.workers} workers, {device}")
+    for name, value in rates.items():
+        print(f"{name:14} {value:8.1f} samples/s")
+    print(f"training reaches {rates['training'] / rates['network alone']:.0%} of the network alone")
+
+
+if __name__ == "__main__":
+    main()
