@@ -50,6 +50,14 @@ def test_validation_is_always_the_same_and_of_all_tracks() -> None:
     assert all(same(a, b) for a, b in zip(*sets, strict=True))
 
 
+def test_a_batch_of_validation_is_of_one_place() -> None:
+    small = cube(2, shape=(10, 4, 20, 18))
+    made = data(cube(0), cube(1), small, holdout=["cube1", "cube2"], size=32, validation=7, vary_bands=False)
+    lessons = list(made.val_dataloader())
+    # Four samples of the first and three of the second, each with its own size: nothing is filled up.
+    assert [lesson.truth.shape for lesson in lessons] == [(2, 4, 32, 32)] * 2 + [(2, 4, 20, 18), (1, 4, 20, 18)]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     one = cube()

@@ -320,8 +320,10 @@ class CubeData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Sample]:
         """Validation samples."""
-        numbers = range(self.validation)
-        batches = [list(numbers[i : i + self.batch_size]) for i in numbers[:: self.batch_size]]
+        count = len(self.sets["validate"].sources)
+        # A batch is of one place, so that none is filled up to the size of another: no cube that is filled is.
+        turns = [range(turn, self.validation, count) for turn in range(count)]
+        batches = [list(turn[i : i + self.batch_size]) for turn in turns for i in range(0, len(turn), self.batch_size)]
         return DataLoader(self.sets["validate"], batch_sampler=batches, **self._loading())
 
     def _position(self) -> tuple[int, int, int]:

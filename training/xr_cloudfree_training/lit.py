@@ -247,11 +247,12 @@ class FusionModule(LightningModule):
         tuple of float or None
             The factors, see `xr_cloudfree_training.calibrate.factors`; None for a network that gives no uncertainty.
         """
-        if not hasattr(self.network, "calibration"):
+        network: Any = self.network
+        if not hasattr(network, "calibration"):
             return None
-        found = factors([ratios(self.network, (lesson.to(self.device) for lesson in lessons))])
-        pair = tuple(round(old * new, 3) for old, new in zip(self.network.calibration, found, strict=True))
-        self.network.calibration = pair
+        found = factors([ratios(network, (lesson.to(self.device) for lesson in lessons))])
+        pair = tuple(round(old * new, 3) for old, new in zip(network.calibration, found, strict=True))
+        network.calibration = pair
         config = dict(self.spec.config) | {"calibration": pair}
         self.spec = replace(self.spec, config=tuple(sorted(config.items())))
         return pair[0], pair[1]
