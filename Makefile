@@ -45,7 +45,7 @@ format: $(VENV)/.test  ## put the source code into its form
 
 notebooks: $(VENV)/.test  ## run the notebooks; OVERWRITE=1 keeps their outputs
 ifneq ($(NOTEBOOKS),)
-	$(PY) -m pytest --nbmake --nbmake-timeout=180 $(if $(OVERWRITE),--overwrite) $(NOTEBOOKS)
+	$(PY) -m pytest --nbmake --nbmake-timeout=400 $(if $(OVERWRITE),--overwrite) $(NOTEBOOKS)
 else
 	@echo "There are no notebooks."
 endif
