@@ -94,7 +94,7 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
             stacked += np.float32(share) * correction
         candidates = [linear + stacked, linear, *(linear + correction for correction in corrections)]
         spread, uncertainty = found.spread, found.uncertainty
-    judged = np.isfinite(uncertainty).all(axis=0)
+    judged = np.asarray(np.isfinite(uncertainty).all(axis=0))
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
     known = series.linear.known.ravel()
     scale = np.median(uncertainty[:, known], axis=1) if known.any() else np.full(n_bands, UNKNOWN)
@@ -168,14 +168,15 @@ def _forests(found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_])
     seen, new = features(samples), features(where)
     values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
     weight = found.weight[samples].astype(np.float32)
-    held_out, answers, squares = np.empty_like(values), np.zeros((len(where), values.shape[1]), np.float32), 0.0
+    held_out = np.empty_like(values)
+    answers, squares = (np.zeros((len(where), values.shape[1]), np.float32) for _ in range(2))
     for k in range(fitting.FOLDS):
         own = fold == k
         grown = forest.grow(seen[~own], values[~own], weight[~own], seed=k)
         held_out[own] = grown(seen[own])[0]
         mean, spread = grown(new)
         answers += mean / np.float32(fitting.FOLDS)
-        squares = squares + np.square(spread) / np.float32(fitting.FOLDS)
+        squares += np.square(spread) / np.float32(fitting.FOLDS)
     n_bands = len(found.error)
     told.residual[:, where], told.error[:, where] = answers[:, :n_bands].T, answers[:, n_bands:].T
     told.spread[:, where] = np.sqrt(squares[:, :n_bands]).T

@@ -108,12 +108,13 @@ def _components(values: NDArray[np.float32]) -> NDArray[np.float32]:
     standard = values - values.mean(axis=0)
     standard /= standard.std(axis=0) + np.float32(1e-9)
     if values.shape[1] <= COMPONENTS:
-        return standard
+        return np.asarray(standard)
     _, vectors = np.linalg.eigh((standard.T @ standard).astype(np.float64))
-    return np.ascontiguousarray(standard @ vectors[:, -COMPONENTS:].astype(np.float32))
+    leading = standard @ vectors[:, -COMPONENTS:].astype(np.float32)
+    return np.ascontiguousarray(leading, np.float32)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@njit(cache=True)
 def _chance(state: np.uint64) -> np.uint64:
     """Marsaglia's xorshift."""
     state ^= state << np.uint64(13)
@@ -122,7 +123,7 @@ def _chance(state: np.uint64) -> np.uint64:
     return state
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _grow(x, judged, values, weight, seed, tries, least, judges, feature, threshold, left, leaf):  # type: ignore[no-untyped-def]
     n, width = x.shape
     components, n_values = judged.shape[1], values.shape[1]
@@ -206,7 +207,7 @@ def _grow(x, judged, values, weight, seed, tries, least, judges, feature, thresh
     return nodes
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _add(x, feature, threshold, left, leaf, total, squares):  # type: ignore[no-untyped-def]
     for i in range(x.shape[0]):
         node = 0

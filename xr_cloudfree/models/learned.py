@@ -282,7 +282,7 @@ class Learned:
         source = None
         if "source_time" in layers:
             # A network without gates may know it otherwise.
-            told = getattr(network, "source", None)
+            told: Callable[[Observations], NDArray[np.int16] | None] = getattr(network, "source", lambda obs: None)
             source = told(obs) if gate is None else dominant(gate.reshape(obs.n_dates, -1)).reshape(obs.shape)
         return Prediction(np.where(known, bands, np.float32(0)), known, source, sigma, gate)
 

@@ -108,7 +108,7 @@ class DateGate(nn.Module):
         maps = torch.cat([squash(mean), squash(size), around], dim=2)
         hidden = self.pixel(maps.flatten(0, 1)) + self.scene(scene).flatten(0, 1)[:, :, None, None]
         out: Tensor = self.date(hidden)
-        return out.unflatten(0, clear.shape[:2])
+        return out.reshape(*clear.shape[:2], *out.shape[1:])
 
 
 class Block(nn.Module):
@@ -124,9 +124,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """From and to (batch x band, width, y, x); `valid` is (batch, band, 1, 1, 1)."""
         x = x + self.second(F.silu(self.first(F.silu(x))))
-        apart = x.unflatten(0, valid.shape[:2])
+        apart = x.reshape(*valid.shape[:2], *x.shape[1:])
         mean = (apart * valid).sum(dim=1) / valid.sum(dim=1)
-        return (apart + self.bands(F.silu(mean))[:, None]).flatten(0, 1)
+        told: Tensor = self.bands(F.silu(mean))[:, None]
+        return (apart + told).flatten(0, 1)
 
 
 class PlusNet(nn.Module):
@@ -161,17 +162,19 @@ class PlusNet(nn.Module):
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.encoder = nn.ModuleList(Block(b) for _, b in pairs)
-        self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in pairs)
+        up = [nn.Conv2d(b, 4 * a, 1) for a, b in pairs]
         self.decoder = nn.ModuleList(Block(a) for a, _ in pairs[1:])
         self.mix = nn.Conv2d(2 * widths[0], widths[0], 1)
         self.fine = nn.Conv2d(widths[0], widths[0], 3, padding=1, groups=widths[0])
         self.out = nn.Conv2d(widths[0], self.candidates + 2, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-        for conv in self.up:  # what comes from below starts without a pattern of 2 x 2 (ICNR)
+        for start in self.out.parameters():
+            nn.init.zeros_(start)
+        for conv in up:  # what comes from below starts without a pattern of 2 x 2 (ICNR)
             first = conv.weight.data[: conv.out_channels // 4].clone()
             conv.weight.data.copy_(first.repeat_interleave(4, dim=0))
-            conv.bias.data.zero_()
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+        self.up = nn.ModuleList(up)
 
     def forward(self, batch: Batch) -> Output:
         """The image of the target date, with its uncertainty."""
@@ -186,7 +189,8 @@ class PlusNet(nn.Module):
         )
         features = self._features(batch, best, differences, scale, abstract)
         valid = batch.band_valid[:, :, None, None, None].to(features.dtype)
-        made = self._unet(features.flatten(0, 1), valid).unflatten(0, (b, c))
+        made = self._unet(features.flatten(0, 1), valid)
+        made = made.reshape(b, c, *made.shape[1:])
         lead = torch.zeros(self.candidates, device=made.device, dtype=made.dtype)
         lead[0] = LEAD
         # Shares less what they are before anything is learned: the untrained answer is the first candidate, exactly.
