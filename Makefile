@@ -7,9 +7,13 @@ MAKEFLAGS += --no-builtin-rules
 VENV ?= .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install --quiet
-# What `make accuracy` measures on: a folder of image time series, and a single one.
+# What `make accuracy` measures on: a folder of image time series, and a single one; where the networks are that it
+# trains for this; seeds; and further options: --no-train, --page-only, --frames 5.
 DATA ?=
 SAMPLE ?= data/s2_portugal.zarr
+FOLDS ?= runs/folds
+SEEDS ?= 0 1 2
+ARGS ?=
 
 # A Python that runs, is new enough and can make environments. A name alone proves nothing: version managers put
 # names on the path that fail when called.
@@ -58,10 +62,11 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.end_to_end
 	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.learned
 	$(PY) -m benchmarks.training
 
-accuracy: $(VENV)/.test  ## measure accuracy on the series DATA=folder and SAMPLE=file, write docs/accuracy.md
-	$(PY) benchmarks/accuracy.py --data "$(DATA)" --sample "$(SAMPLE)"
+accuracy: $(VENV)/.test  ## train what is missing in FOLDS, measure on DATA=folder, write docs/accuracy.md
+	$(PY) -m benchmarks.accuracy $(if $(DATA),--data "$(DATA)") --sample "$(SAMPLE)" --folds "$(FOLDS)" --seeds $(SEEDS) $(ARGS)
 
 coverage: $(VENV)/.test  ## run the tests and say which lines they reach
 	$(PY) -m pytest --cov --cov-report=term-missing:skip-covered

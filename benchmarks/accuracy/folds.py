@@ -1,0 +1,166 @@
+"""Learned models that never saw the place that they are judged on: where they are, and how they come to be."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sysconfig
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.accuracy.places import SAMPLE, Place
+from xr_cloudfree.models import bundle, sources
+from xr_cloudfree.models.learned import Learned
+
+RECIPE = "unet-plus"
+# The sample took no part in any training. The shipped weights are those of this fold, which trained on most.
+SHIPPED, LIKE_SHIPPED = "unet", "belgium"
+# Networks that are judged where they are there: trained on one sensor alone, and the published ones.
+ONE_SENSOR, SENSOR = "landsat-only", "landsat"
+PUBLISHED = {"unet-paper FEAT": "paper-feat", "unet-paper MSE": "paper-mse"}
+# What the model card of a fold says of its intervals.
+APART = "Intervals are scaled by what the other folds were off by, each at its own held-out places"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A bundle.
+
+    Parameters
+    ----------
+    label : str
+        What the page calls it.
+    source : str
+        As `xr_cloudfree.from_pretrained` takes it.
+    """
+
+    label: str
+    source: str
+
+    @cached_property
+    def model(self) -> Learned:
+        """The model with these weights."""
+        return sources.from_pretrained(self.source)
+
+    @property
+    def text(self) -> str:
+        """The label, and the beginning of the weights' hash."""
+        return f"{self.label} ({str(self.model.spec.weights_sha256)[:8]})"
+
+    @property
+    def scaled(self) -> str:
+        """How its intervals were scaled: ``"not"``, ``"apart"`` from what it is judged on, or ``"unknown"``."""
+        if set(dict(self.model.spec.config).get("calibration", (1.0,))) == {1.0}:
+            return "not"
+        card = self.model.source.folder() / bundle.CARD
+        return "apart" if card.is_file() and APART in card.read_text() else "unknown"
+
+
+def find(folds: Path, label: str, name: str = "bundle") -> Weights | None:
+    """The bundle of a training, if it is there."""
+    folder = folds / label / name
+    return Weights(label, f"{sources.LOCAL}{folder}") if (folder / bundle.SPEC).is_file() else None
+
+
+def for_ground(folds: Path, ground: str, seed: int) -> Weights | None:
+    """The bundle to judge on a ground: of this seed of training if it is there, else of seed 0."""
+    trainings = [find(folds, f"{LIKE_SHIPPED if ground == SAMPLE else ground}/seed-{n}") for n in (seed, 0)]
+    if ground == SAMPLE:
+        shipped = Weights(f"{SHIPPED}, as shipped", SHIPPED) if SHIPPED in sources.shipped() else None
+        trainings.insert(0 if seed == 0 else 1, shipped)
+    return next((weights for weights in trainings if weights is not None), None)
+
+
+def missing(folds: Path, grounds: Iterable[str], seeds: Sequence[int]) -> list[str]:
+    """The trainings that have no bundle, those of the first seed first."""
+    wanted = [f"{ground}/seed-{seed}" for seed in seeds for ground in grounds]
+    return [label for label in wanted if find(folds, label) is None]
+
+
+def train(folds: Path, places: Sequence[Place], seeds: Sequence[int]) -> None:
+    """Train what is missing, one after the other; what was interrupted goes on where it stood.
+
+    Parameters
+    ----------
+    folds : Path
+        Folder of all trainings.
+    places : sequence of Place
+        All series but the sample.
+    seeds : sequence of int
+        Seeds of training.
+    """
+    grounds = list(dict.fromkeys(place.ground for place in places))
+    for seed in seeds:
+        for label in missing(folds, grounds, [seed]):
+            if find(folds, label, "trained") is None:
+                command = fit(folds, label, places)
+                print(f"{label}: {shlex.join(command)}", flush=True)
+                subprocess.run(command, check=True)
+        calibrate(folds, places, seed)
+
+
+def fit(folds: Path, label: str, places: Sequence[Place]) -> list[str]:
+    """The command that trains one fold, or goes on with it. Nothing of it looks at what it will be judged on."""
+    ground, _, seed = label.partition("/seed-")
+    run = folds / label
+    checkpoints = run / "checkpoints"
+    if checkpoints.is_dir() and not any(checkpoints.iterdir()):
+        checkpoints.rmdir()  # it ended before there was anything to go on from
+    held_out = ", ".join(place.name for place in places if place.ground == ground)
+    return [
+        str(Path(sysconfig.get_path("scripts")) / "cloudfree"),
+        *("train", "unet", "fit", "--config", RECIPE),
+        *("--data", *(str(place.path) for place in places)),
+        f"--data.holdout=[{held_out}]",
+        f"--data.cache={folds / 'samples'}",
+        f"--seed_everything={seed}",
+        "--calibrate=false",
+        f"--out={run / 'trained'}",
+        f"--trainer.default_root_dir={run}",
+        "--trainer.callbacks+=OnExceptionCheckpoint",
+        f"--trainer.callbacks.dirpath={checkpoints}",
+        "--trainer.callbacks.filename=last",
+        *(["--ckpt_path=last"] if (checkpoints / "last.ckpt").is_file() else []),
+    ]
+
+
+def calibrate(folds: Path, places: Sequence[Place], seed: int) -> None:
+    """Make bundles of what was trained: intervals are scaled by how far off the *other* folds are at their places."""
+    from xr_cloudfree_training.calibrate import calibrated, factors
+
+    grounds = dict.fromkeys(place.ground for place in places)
+    labels = {ground: f"{ground}/seed-{seed}" for ground in grounds}
+    waiting = [g for g, label in labels.items() if find(folds, label) is None and find(folds, label, "trained")]
+    if not waiting:
+        return
+    found = {ground: _ratios(folds, places, ground, label) for ground, label in labels.items()}
+    for ground in waiting:
+        run = folds / labels[ground]
+        pair = factors([ratios for other, ratios in found.items() if other != ground])
+        calibrated(run / "trained", run / "bundle", pair)
+        card = run / "bundle" / bundle.CARD
+        card.write_text(f"{card.read_text()}\n{APART}: by {pair[0]:g} and {pair[1]:g}.\n")
+
+
+def _ratios(folds: Path, places: Sequence[Place], ground: str, label: str) -> Any:
+    """How far off a fold is at its held-out places, in units of its intervals as it was trained."""
+    import yaml
+
+    from xr_cloudfree_training.calibrate import ratios
+    from xr_cloudfree_training.cases import Mixture
+    from xr_cloudfree_training.cli import find_recipe
+    from xr_cloudfree_training.data import Crop, CubeData
+
+    weights = find(folds, label, "trained") or find(folds, label)
+    assert weights is not None
+    config = dict(weights.model.spec.config) | {"calibration": (1.0, 1.0)}
+    spec = replace(weights.model.spec, config=tuple(sorted(config.items())))
+    network, _ = Learned(weights.model.source, spec)._network()
+    how = yaml.safe_load(find_recipe(RECIPE).read_text())["data"]
+    how |= {"mixture": Mixture(**how["mixture"]), "crop": Crop(**how["crop"]), "cache": str(folds / "samples")}
+    held_out = [place.name for place in places if place.ground == ground]
+    data = CubeData([place.path for place in places], holdout=held_out, workers=0, **how)
+    return ratios(network, data.val_dataloader())
