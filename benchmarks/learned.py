@@ -1,0 +1,280 @@
+"""What a lazy fill with the default network takes, beside that network alone, and where the time goes.
+
+    python -m benchmarks.learned [EDGE]
+
+The cube lies in a Zarr store, chunked by scene: 12 dates, 4 bands, uint16. *The network alone* is the model on the very
+tiles that the blocks of the fill ask for, cut from a cube in memory: what is prepared for it included.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+EDGE, DATES, BANDS = 1024, 12, 4
+CORES = 2
+MODEL = "unet"
+# Frames of the sample on which forests are compared.
+FRAMES = 4
+SAMPLE = Path(__file__).parents[1] / "data" / "s2_portugal.zarr"
+
+
+class Recorder:
+    """Answers as linear does, and remembers which tiles it was asked for."""
+
+    def __init__(self, spec: Any) -> None:
+        self.spec, self.asked = spec, []
+
+    def predict(self, tiles: Sequence[Any]) -> list[Any]:
+        """One prediction per tile."""
+        from xr_cloudfree.models.classical import Linear
+
+        self.asked += [(*obs.origin, *obs.shape) for obs in tiles]
+        return Linear().predict(tiles)
+
+
+class Clock:
+    """Seconds and CPU seconds of all threads."""
+
+    def __enter__(self) -> Clock:
+        self.start = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.wall, self.cpu = time.perf_counter() - self.start[0], time.process_time() - self.start[1]
+
+
+def cut(ds: Any, date: Any) -> Callable[[tuple[int, int, int, int]], Any]:
+    """What makes the observations of a tile, as the engine does, from a cube in memory."""
+    import numpy as np
+
+    from xr_cloudfree import api
+    from xr_cloudfree.cube.observations import Observations
+    from xr_cloudfree.cube.scaling import to_reflectance
+
+    understood = api.read(ds)
+    values = to_reflectance(ds["reflectance"].to_numpy(), understood.scaling)
+    clear = api.clear_mask(ds).to_numpy()
+    offset = (understood.times - date) / np.timedelta64(1, "D")
+    target = int(np.flatnonzero(offset == 0)[0])
+
+    def tile(where: tuple[int, int, int, int]) -> Any:
+        y, x, rows, columns = where
+        part = slice(y, y + rows), slice(x, x + columns)
+        return Observations(
+            values[:, :, *part], clear[:, *part], offset, target, 1.0, (y, x), roles=understood.cube.roles
+        )
+
+    return tile
+
+
+def one(store: str, device: str, cores: int) -> None:
+    """Fill the cube in a process of its own, then run the network alone on the same tiles; print both."""
+    import os
+
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])  # before anything counts them
+    import resource
+    from concurrent.futures import ThreadPoolExecutor
+
+    import dask
+    import torch
+    import xarray as xr
+    from dask.system import CPU_COUNT
+
+    from xr_cloudfree import fill, from_pretrained
+
+    warnings.simplefilter("ignore")
+    model = from_pretrained(MODEL, device)
+    ds = xr.open_zarr(store, mask_and_scale=False, consolidated=False)
+    date = ds["time"].to_numpy()[DATES // 2]
+    fill(ds.isel(y=slice(256), x=slice(256)).load(), date, model=model)  # compile and load before the clock starts
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory() as folder, Clock() as filled:
+        fill(ds, date, model=model).to_zarr(f"{folder}/out.zarr", consolidated=False)
+    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    with dask.config.set(scheduler="synchronous"):
+        recorder = Recorder(model.spec)
+        fill(ds, date, model=recorder).compute()
+    tile, tiles = cut(ds.load(), date), recorder.asked
+    distinct = list(dict.fromkeys(tiles))
+    again = list(tiles)
+    for where in distinct:
+        again.remove(where)
+    threads = cores or CPU_COUNT
+
+    def alone(asked: list[Any]) -> Clock:
+        with ThreadPoolExecutor(threads) as pool, Clock() as clock:
+            for _ in pool.map(lambda where: model.predict([tile(where)]), asked):
+                pass
+        return clock
+
+    once, more = alone(distinct), alone(again)
+    wall, cpu = once.wall + more.wall, once.cpu + more.cpu
+    edge = ds.sizes["x"]
+    print(f"\nA lazy fill into Zarr: {DATES} dates x {BANDS} bands x {edge} x {edge}, {device}, {threads} threads")
+    print(f"{'':34}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}")
+    goal = "  goal < 60 s" if device == "cpu" and edge == EDGE else ""
+    print(f"{'fill with ' + MODEL:34}{filled.wall:9.1f}{filled.cpu:9.1f}{peak:10.0f}{goal}")
+    print(f"{f'network alone, {len(tiles)} tiles':34}{wall:9.1f}{cpu:9.1f}")
+    print(f"{f'each of {len(distinct)} distinct tiles once':34}{once.wall:9.1f}{once.cpu:9.1f}")
+    print(f"CPU against the network alone: {filled.cpu / cpu:.2f} x, goal <= 1.5 x; ", end="")
+    print(f"against distinct tiles: {filled.cpu / once.cpu:.2f} x")
+    if device != "cpu":
+        print(f"throughput against the network alone: {wall / filled.wall:.0%}, goal >= 90 %")
+        exact = model.predict([tile(tiles[0])])[0].bands
+        rough = from_pretrained(MODEL, device, "bf16").predict([tile(tiles[0])])[0].bands
+        error = abs(exact - rough)
+        print(f"bf16 against fp32: {error.mean():.1e} in the mean, {error.max():.1e} at most, goal <= 1e-3")
+    torch.set_num_threads(1)
+    middle = tile(tiles[len(tiles) // 2])
+    print(f"\nOne tile of {middle.shape[0]} x {middle.shape[1]} pixels, one thread, CPU s")
+    for name, seconds in parts(model, middle).items():
+        print(f"{name:34}{seconds:9.2f}")
+
+
+def parts(model: Any, obs: Any) -> dict[str, float]:
+    """CPU seconds of what a learned fill consists of."""
+    import torch
+
+    from xr_cloudfree.models import context
+    from xr_cloudfree.models.batch import Batch
+    from xr_cloudfree.models.classical import Linear
+    from xr_cloudfree.models.regress import Regress
+
+    spent: dict[str, float] = {}
+
+    def timed(name: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(run)
+        def timing(*given: Any, **how: Any) -> Any:
+            with Clock() as clock:
+                done = run(*given, **how)
+            spent[name] = spent.get(name, 0.0) + clock.cpu
+            return done
+
+        return timing
+
+    timed("linear", Linear().predict)([obs])
+    timed("regress", Regress().predict)([obs])
+    network, device = model._network()
+    forests, gate = context._forests, network.gate.forward
+    context._forests, network.gate.forward = timed("  of it forests", forests), timed("  of it gate", gate)
+    try:
+        prepared = timed("what the network is given", network.prepare)(obs)
+        batch = Batch.of([prepared]).to(device)
+        with torch.inference_mode():
+            timed("network", network)(batch)
+    finally:
+        context._forests, network.gate.forward = forests, gate
+    spent["  of it U-Net"] = spent["network"] - spent["  of it gate"]
+    order = ("linear", "regress", "what the network is given", "  of it forests", "network", "  of it gate")
+    return {name: spent[name] for name in (*order, "  of it U-Net") if name in spent}
+
+
+def forests() -> None:
+    """Our forest beside scikit-learn's: as many trees, leaves and samples; errors are those at hidden pixels."""
+    import numpy as np
+    import xarray as xr
+
+    from xr_cloudfree import api
+    from xr_cloudfree.accuracy.simulate import make_cases
+    from xr_cloudfree.cube.observations import Observations
+    from xr_cloudfree.cube.scaling import to_reflectance
+    from xr_cloudfree.models import context, fitting, forest
+    from xr_cloudfree.models.regress import fit_target
+    from xr_cloudfree.models.series import Series
+
+    if find_spec("sklearn") is None:
+        print("\nOur forest beside scikit-learn's: not measured, pip install scikit-learn")
+        return
+    from sklearn.ensemble import ExtraTreesRegressor
+
+    with xr.open_zarr(SAMPLE, decode_coords="all", mask_and_scale=False, chunks=None) as ds:
+        understood = api.read(ds)
+        bands = to_reflectance(ds["reflectance"].to_numpy(), understood.scaling)
+        clear, suspect = api.clear_mask(ds).to_numpy(), ds["suspect"].to_numpy()
+    totals = {name: np.zeros(3) for name in ("ours", "scikit-learn")}
+    without, number = 0.0, 0
+    for case in make_cases(bands, clear, understood.times, "partial", suspect=suspect, limit=FRAMES):
+        obs = Observations(case.bands, case.clear, case.day_offset, case.target, roles=understood.cube.roles)
+        found = fit_target(obs, series := Series.of(obs))
+        if found is None:
+            continue
+        shape, where = obs.shape, np.flatnonzero(case.scored)
+        samples = fitting.thin(np.flatnonzero(found.weight > context.LEAST_WEIGHT), shape, context.SAMPLES)
+        places = np.indices(shape).reshape(2, -1) / np.float32(context.PIXELS)
+
+        def features(pixels: Any, found: Any = found, places: Any = places) -> Any:
+            standard = found.fit.standard(found.features[:, pixels])
+            return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
+
+        seen, asked = features(samples), features(where)
+        values = np.ascontiguousarray((found.error - found.fitted)[:, samples].T, np.float32)
+        weight = found.weight[samples].astype(np.float32)
+        base = series.linear.bands.reshape(len(found.error), -1) + found.fitted
+        left = (case.truth.reshape(base.shape) - base)[:, where].T
+        without, number = without + float(np.sqrt(np.square(left).mean())), number + 1
+
+        def theirs(seen: Any = seen, values: Any = values, weight: Any = weight) -> Any:
+            trees = ExtraTreesRegressor(
+                forest.TREES,
+                min_samples_leaf=forest.LEAF,
+                max_features=min(forest.TRIES, seen.shape[1]),
+                random_state=0,
+                n_jobs=1,
+            )
+            return trees.fit(seen, values, sample_weight=weight).predict
+
+        def ours(seen: Any = seen, values: Any = values, weight: Any = weight) -> Any:
+            grown = forest.grow(seen, values, weight)
+            return lambda pixels: grown(pixels)[0]
+
+        ours()(asked[:1])  # compiled before the clock starts
+        for name, grow in (("ours", ours), ("scikit-learn", theirs)):
+            with Clock() as growing:
+                told = grow()
+            with Clock() as asking:
+                answer = told(asked)
+            totals[name] += growing.cpu, asking.cpu, np.sqrt(np.square(left - answer).mean())
+    print(
+        f"\nForests of {forest.TREES} trees on the residual of regress, means over {number} frames of the sample, CPU s"
+    )
+    print(f"{'':34}{'grow':>9}{'ask':>9}{'RMSE at hidden pixels':>24}")
+    print(f"{'no forest':34}{'':18}{without / number:24.5f}")
+    for name, (growing, asking, error) in ((name, total / number) for name, total in totals.items()):
+        print(f"{name:34}{growing:9.3f}{asking:9.3f}{error:24.5f}")
+
+
+def main(edge: int = EDGE) -> None:
+    """Measure, and print the tables."""
+    if find_spec("torch") is None:
+        print("\nLearned models: not measured, pip install 'xr-cloudfree[torch]'")
+        return
+    import torch
+
+    from xr_cloudfree import synthetic
+
+    warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/cube.zarr"
+        ds = synthetic.cube(shape=(DATES, BANDS, edge, edge), chunks={"time": 1, "y": 512, "x": 512})
+        ds.to_zarr(store, consolidated=False)
+        for device, cores in (("cpu", CORES), *([("cuda", 0)] if torch.cuda.is_available() else [])):
+            command = [sys.executable, "-m", "benchmarks.learned", store, device, str(cores)]
+            subprocess.run(command, check=True)
+    forests()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 4:
+        one(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    else:
+        main(*map(int, sys.argv[1:]))
