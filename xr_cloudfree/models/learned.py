@@ -9,6 +9,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
@@ -126,7 +127,11 @@ class Learned:
         arranged = [_take_bands(obs, bands) for obs, bands in zip(tiles, order, strict=True)]
         make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
         limit = {} if self.spec.max_dates is None else {"max_dates": self.spec.max_dates}
-        prepared = [make(obs, **limit) for obs in arranged]
+        if len(arranged) > 1:  # compiled code and NumPy let go of the interpreter, so threads are worth it
+            with ThreadPoolExecutor(min(len(arranged), os.cpu_count() or 1)) as pool:
+                prepared = list(pool.map(lambda obs: make(obs, **limit), arranged))
+        else:
+            prepared = [make(obs, **limit) for obs in arranged]
         # Tiles of one size make a batch; those without a clear date need no network.
         sizes: dict[tuple[int, int], list[int]] = {}
         answers: dict[int, Prediction] = {}
