@@ -184,7 +184,7 @@ def test_logs_and_pictures(tmp_path, cube) -> None:
     # Two samples of the first batch below each other, three images side by side, of 16 pixels each.
     with Image.open(picture) as image:
         assert image.size == (48, 32)
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best-step=4.ckpt", "last.ckpt"}
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"last.ckpt"}
 
 
 def test_what_was_trained_fills_a_cube(tmp_path, cube) -> None:

@@ -225,9 +225,8 @@ class FusionModule(LightningModule):
         """Averaged weights, checkpoints and pictures."""
         ema = self.hparams["ema"]
         folder = Path(self.trainer.default_root_dir) / "checkpoints"
-        keep = ModelCheckpoint(
-            folder, "best-{step}", monitor="val/psnr", mode="max", save_last=True, enable_version_counter=False
-        )
+        # One, of the last epoch, whatever its validation says: training goes on from there, and ends there.
+        keep = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
         # A run for trial leaves nothing behind.
         return [
             *([Averaging(ema)] if ema else []),
