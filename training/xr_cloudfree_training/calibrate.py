@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from xr_cloudfree.accuracy.losses import NORMAL_90
 from xr_cloudfree.models import bundle
 from xr_cloudfree.models.plus import FITTED
 from xr_cloudfree_training.samples import Lesson
 
 LEVEL = 0.9
-_NORMAL_90 = 1.6448536
 # Of each frame so many quantiles are kept, so that all frames count alike.
 _QUANTILES = 200
 # A factor needs so many frames, and stays within these bounds.
@@ -53,7 +53,7 @@ def ratios(network: nn.Module, lessons: Iterable[Lesson]) -> Ratios:
         output = network(lesson.given)
         if output.uncertainty is None or "shared" not in lesson.given.features:
             return found
-        size = (output.reflectance - lesson.truth).abs() / (_NORMAL_90 * output.uncertainty)
+        size = (output.reflectance - lesson.truth).abs() / (NORMAL_90 * output.uncertainty)
         for row, where in enumerate(lesson.counted > 0):
             if where.sum() > _QUANTILES:
                 fitted = bool(lesson.given.features["shared"][row, FITTED].max() > 0)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 
 from xr_cloudfree.accuracy import losses
+from xr_cloudfree.accuracy.losses import NORMAL_90
 from xr_cloudfree.accuracy.simulate import TRACKS
 from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import ModelError, OptionError
@@ -35,7 +36,6 @@ Schedule = Literal["constant", "late-linear", "one-cycle"]
 _LEAST_SPAN = 1e-3
 # Share of the steps in which a one-cycle schedule rises, and how far below its height it begins and ends.
 _RISE, _START, _END = 0.1, 1 / 25, 1e-3
-_NORMAL_90 = 1.6448536
 
 Loss = Callable[[Output, Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
@@ -195,7 +195,7 @@ class FusionModule(LightningModule):
         for row, track in enumerate(lesson.tracks):
             where = lesson.counted[row] > 0
             error = (image[row] - lesson.truth[row])[where]
-            inside = None if spread is None else error.abs() <= _NORMAL_90 * spread[row][where]
+            inside = None if spread is None else error.abs() <= NORMAL_90 * spread[row][where]
             for name in ("all", track):
                 self.measures[name].update(image[row][where], lesson.truth[row][where], similar[row][where], inside)
         if batch_idx == 0:

@@ -24,7 +24,7 @@ FeatureNetwork = Literal["vgg16", "efficientnet-lite0"]
 
 # Half the width of the 90 % interval: of a normal distribution of deviation 1, and of a Laplace distribution of
 # scale 1.
-_NORMAL_90, _LAPLACE_90 = 1.6448536, math.log(10)
+NORMAL_90, _LAPLACE_90 = 1.6448536, math.log(10)
 # Below this no uncertainty of a reflectance is believed: sensors store steps of about as much.
 _LEAST_UNCERTAINTY = 1e-4
 # Reflectance that is white in a picture: land is darker, and networks that know photographs expect them bright.
@@ -37,6 +37,18 @@ def _mean(error: Tensor, where: Tensor) -> Tensor:
     """Mean of what counts."""
     weight = where.to(error.dtype).expand_as(error)
     return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
+
+
+def _per_image(error: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of what counts in each image, and whether anything does; both of shape (batch,)."""
+    weight = where.to(error.dtype).expand_as(error)
+    total = weight.sum(dim=(1, 2, 3))
+    return (weight * error).sum(dim=(1, 2, 3)) / total.clamp(min=1e-6), total > 0
+
+
+def _over_images(values: Tensor, counts: Tensor) -> Tensor:
+    """Mean over the images of which something counts."""
+    return torch.where(counts, values, torch.zeros_like(values)).sum() / counts.sum().clamp(min=1)
 
 
 def mse(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
@@ -232,14 +244,11 @@ def log_error(predicted: Tensor, truth: Tensor, where: Tensor, floor: float = 2e
     >>> round(log_error(truth + 0.1, truth, torch.ones_like(truth), floor=0.0).item(), 4)  # ln(0.1)
     -2.3026
     """
-    weight = where.to(predicted.dtype).expand_as(predicted)
-    total = weight.sum(dim=(1, 2, 3))
-    counts = total > 0
     # What does not count may be anything, also not a number.
-    error = torch.where(weight > 0, predicted - truth, torch.zeros_like(predicted)).abs()
-    mae, mse = ((weight * part).sum(dim=(1, 2, 3)) / total.clamp(min=1e-6) for part in (error, error.square()))
+    error = torch.where(where > 0, predicted - truth, torch.zeros_like(predicted)).abs()
+    mae, mse = (_per_image(part, where)[0] for part in (error, error.square()))
     logs = 0.25 * (torch.log(mse + floor**2) + torch.log(mae.square() + floor**2))
-    return torch.where(counts, logs, torch.zeros_like(logs)).sum() / counts.sum().clamp(min=1)
+    return _over_images(logs, _per_image(error, where)[1])
 
 
 def interval(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor, level: float = 0.9) -> Tensor:
@@ -271,15 +280,10 @@ def interval(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tenso
     >>> round(interval(one, one * 0.8, one * 0.1 / 1.6448536, one).item(), 3)  # 0.9 * (0.2 - 0.1) / 0.2
     0.448
     """
-    weight = where.to(predicted.dtype).expand_as(predicted)
-    total = weight.sum(dim=(1, 2, 3))
-    counts = total > 0
-    error = torch.where(weight > 0, predicted - truth, torch.zeros_like(predicted)).detach().abs()
-    beyond = error - _NORMAL_90 * uncertainty
-    loss = weight * torch.maximum(level * beyond, (level - 1) * beyond)
-    size = (weight * error).sum(dim=(1, 2, 3)) / total.clamp(min=1e-6) + 1e-3
-    ratio = loss.sum(dim=(1, 2, 3)) / total.clamp(min=1e-6) / size
-    return torch.where(counts, ratio, torch.zeros_like(ratio)).sum() / counts.sum().clamp(min=1)
+    error = torch.where(where > 0, predicted - truth, torch.zeros_like(predicted)).detach().abs()
+    beyond = error - NORMAL_90 * uncertainty
+    loss, counts = _per_image(torch.maximum(level * beyond, (level - 1) * beyond), where)
+    return _over_images(loss / (_per_image(error, where)[0] + 1e-3), counts)
 
 
 def laplace_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor) -> Tensor:
@@ -306,7 +310,7 @@ def laplace_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Te
     >>> round(laplace_nll(one, one, one * half_width / 1.6448536, one).item(), 4)  # ln(2 * scale)
     -1.7503
     """
-    scale = uncertainty.clamp(min=_LEAST_UNCERTAINTY) * (_NORMAL_90 / _LAPLACE_90)
+    scale = uncertainty.clamp(min=_LEAST_UNCERTAINTY) * (NORMAL_90 / _LAPLACE_90)
     return _mean((predicted - truth).abs() / scale + torch.log(2 * scale), where)
 
 
