@@ -391,6 +391,30 @@ VALUES = [
         "negative scale", lambda: numbers(attrs={"scale_factor": -1e-4}), E.ScalingError, V, ("-0.0001",), "scale=1e-4"
     ),
     Row(
+        "nodata in words",
+        lambda: numbers(attrs={"scale_factor": 1e-4, "_FillValue": "none"}, nodata=None),
+        E.ScalingError,
+        V,
+        ("_FillValue is 'none'",),
+        "scale=1e-4, offset=0, nodata=0",
+    ),
+    Row(
+        "two values for nodata",
+        lambda: numbers("int16", attrs={"scale_factor": 1e-4, "_FillValue": 0, "missing_value": -1}, nodata=None),
+        E.ScalingError,
+        V,
+        ("_FillValue 0, missing_value -1",),
+        "nodata=0",
+    ),
+    Row(
+        "offset NaN in the attributes",
+        lambda: numbers(attrs={"scale_factor": 1e-4, "add_offset": np.nan}),
+        E.ScalingError,
+        V,
+        ("the offset is nan",),
+        "offset=-0.1",
+    ),
+    Row(
         "bands stored in two ways",
         lambda: both(lambda ds: as_bands("B02", "B04", "B08")[0].assign(B08=lambda d: d["B08"].assign_attrs(nodata=0))),
         E.ScalingError,

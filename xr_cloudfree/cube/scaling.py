@@ -123,15 +123,23 @@ def _checked(
     if scale is not None and not LEAST_SCALE <= scale <= 1 / LEAST_SCALE:
         raise ScalingError(f"the attribute scale_factor is {scale}", "a positive number, usually below 1", "scale=1e-4")
     if offset is not None and not abs(offset) < 1:
-        right = f"{offset * (scale if scale is not None and scale < 1 else 1e-4):g}"
+        finite = bool(np.isfinite(offset))
+        right = f"{offset * (scale if scale is not None and scale < 1 else 1e-4):g}" if finite else "-0.1"
         raise ScalingError(
-            f"the offset is {offset:g}, which looks like digital numbers",
+            f"the offset is {offset:g}" + ", which looks like digital numbers" * finite,
             "an offset in reflectance, which is added after scaling",
             f"offset={right}",
         )
     if nodata is None:
-        told = (_number(array.attrs, key) for key in ("_FillValue", "missing_value", "nodata"))
-        nodata = next((value for value in told if value is not None), None)
+        told = {key: _number(array.attrs, key) for key in ("_FillValue", "missing_value", "nodata")}
+        told = {key: value for key, value in told.items() if value is not None and not np.isnan(value)}
+        if len(set(told.values())) > 1:
+            raise ScalingError(
+                "the attributes tell of two values for nodata: " + ", ".join(f"{k} {v:g}" for k, v in told.items()),
+                "one value",
+                " or ".join(f"nodata={value:g}" for value in told.values()),
+            )
+        nodata = next(iter(told.values()), None)
     if nodata is not None and np.isnan(float(nodata)):
         nodata = None
     if nodata is not None and array.dtype.kind in "iu":
