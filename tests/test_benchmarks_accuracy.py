@@ -129,7 +129,8 @@ def series(tmp_path_factory):
     for seed, name in enumerate(("data/north.nc", "data/south.nc", "sample.nc")):
         (folder / name).parent.mkdir(exist_ok=True)
         synthetic.cube(shape=(14, 4, 40, 36 + 2 * seed), seed=seed + 1).to_netcdf(folder / name)
-    for i, label in enumerate(("north/seed-0", "north/seed-1", "south/seed-0", "belgium/seed-0")):
+    labels = ("north/seed-0", "north/seed-1", "south/seed-0", "belgium/seed-0", "terramind/south/seed-0")
+    for i, label in enumerate(labels):
         make_bundle(folder / "folds" / label / "bundle", i, min_bands=3, max_bands=12)
     return folder
 
@@ -162,6 +163,17 @@ class TestWhoseWeights:
         checkpoints.mkdir()
         (checkpoints / "last.ckpt").touch()
         assert "--ckpt_path=last" in folds.fit(tmp_path, "south/seed-2", places)
+
+    def test_networks_beside_it_never_see_the_ground_either(self, series, tmp_path):
+        places, _ = read_all(series / "data", None)
+        network = folds.BESIDE["same decoder without the encoder"]
+        command = folds.fit(tmp_path, "terramind-no-encoder/south/seed-0", places, network)
+        assert command[1:4] == ["train", "terramind", "fit"] and command[5] == "terramind-tiny-scratch"
+        # It starts from the network that was trained without this ground.
+        assert f"--model.base=local-dir:{tmp_path / 'south/seed-0/bundle'}" in command
+        assert {"--data.holdout=[south]", "--seed_everything=0", "--model.config.encoder=none"} <= set(command)
+        published = folds.fit(tmp_path, "paper-mse/south/seed-0", places, folds.BESIDE["unet-paper MSE"])
+        assert published[2] == "unet" and not any(part.startswith("--model.base") for part in published)
 
     def test_how_intervals_were_scaled(self, series):
         weights = folds.find(series / "folds", "north/seed-0")
@@ -205,6 +217,10 @@ def test_from_series_to_the_page(series, monkeypatch):
     unet = scores[(scores["method"] == "unet") & (scores["track"] == "partial")]["psnr"].mean()
     row = next(line for line in text.splitlines() if line.startswith("| **all** |"))
     assert f" {unet:.2f} |" in row
+    beside = scores[scores["method"] == "terramind (tiny, from scratch)"]
+    assert set(beside["ground"]) == {"south"} and set(beside["seed"]) == {0}
+    rows = [line for line in text.splitlines() if line.startswith("| terramind (tiny, from scratch) |")]
+    assert len(rows) == len(TRACKS) and all("| 1 |" in line for line in rows)
     assert "{" not in text.replace("{doc}", "") and "nan" not in text
     page.unlink()
     main([*asked[4:], "--page-only"])  # without the data

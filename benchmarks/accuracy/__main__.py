@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folds", type=Path, default=Path("runs/folds"), help="folder of trainings and scores")
     parser.add_argument("--frames", type=int, default=5, help="at most so many frames per place, track and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of masks and of training")
+    also = {network.folder: network for network in folds.BESIDE.values()}
+    parser.add_argument("--also", choices=also, nargs="+", default=[], help="train these too, with the first seed")
     parser.add_argument("--workers", type=int, default=2, help="processes that measure, one thread each")
     parser.add_argument("--no-train", action="store_true", help="judge the trainings that are there")
     parser.add_argument("--page-only", action="store_true", help="write the page from the scores of the last run")
@@ -38,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task = Task(options.data, options.sample, options.folds, options.frames, tuple(options.seeds))
         training = [place for place in read_all(task.data, task.sample)[0] if place.ground != SAMPLE]
         if not options.no_train:
-            folds.train(task.folds, training, task.seeds)
+            folds.train(task.folds, training, task.seeds, [also[name] for name in options.also])
         missing = folds.missing(task.folds, dict.fromkeys(place.ground for place in training), task.seeds)
         if missing:
             print(f"Not trained, and left out: {', '.join(missing)}", flush=True)

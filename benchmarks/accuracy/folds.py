@@ -18,11 +18,52 @@ from xr_cloudfree.models.learned import Learned
 RECIPE = "unet-plus"
 # The sample took no part in any training. The shipped weights are those of this fold, which trained on most.
 SHIPPED, LIKE_SHIPPED = "unet", "belgium"
-# Networks that are judged where they are there: trained on one sensor alone, and the published ones.
 ONE_SENSOR, SENSOR = "landsat-only", "landsat"
-PUBLISHED = {"unet-paper FEAT": "paper-feat", "unet-paper MSE": "paper-mse"}
 # What the model card of a fold says of its intervals.
 APART = "Intervals are scaled by what the other folds were off by, each at its own held-out places"
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A network beside the default one: it is trained where it is asked for, and judged where it is there.
+
+    Parameters
+    ----------
+    folder : str
+        Where its folds are, and what `--also` calls it.
+    recipe : str
+        How it is trained.
+    arguments : tuple of str
+        What differs from the recipe.
+    """
+
+    folder: str
+    recipe: str
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def pathway(self) -> str:
+        """The subcommand of `cloudfree train`."""
+        return self.recipe.split("-")[0]
+
+
+# The published networks take a fixed set of bands, and are judged on these.
+PUBLISHED = {
+    "unet-paper FEAT": Beside("paper-feat", "unet-paper-feat"),
+    "unet-paper MSE": Beside("paper-mse", "unet-paper-mse"),
+}
+# Each starts from the default network of its own fold.
+TERRAMIND = {
+    "terramind (tiny, from scratch)": Beside("terramind", "terramind-tiny-scratch"),
+    "same decoder without the encoder": Beside(
+        "terramind-no-encoder", "terramind-tiny-scratch", ("--model.config.encoder=none",)
+    ),
+    "frozen random encoder": Beside("terramind-frozen", "terramind-tiny-scratch", ("--model.frozen=true",)),
+    "terramind (tiny, pretrained)": Beside("terramind-tiny", "terramind-tiny"),
+    "terramind (base, pretrained)": Beside("terramind-base", "terramind-base"),
+    "terramind (large, pretrained)": Beside("terramind-large", "terramind-large"),
+}
+BESIDE = PUBLISHED | TERRAMIND
 
 
 @dataclass(frozen=True)
@@ -80,7 +121,7 @@ def missing(folds: Path, grounds: Iterable[str], seeds: Sequence[int]) -> list[s
     return [label for label in wanted if find(folds, label) is None]
 
 
-def train(folds: Path, places: Sequence[Place], seeds: Sequence[int]) -> None:
+def train(folds: Path, places: Sequence[Place], seeds: Sequence[int], also: Sequence[Beside] = ()) -> None:
     """Train what is missing, one after the other; what was interrupted goes on where it stood.
 
     Parameters
@@ -91,34 +132,49 @@ def train(folds: Path, places: Sequence[Place], seeds: Sequence[int]) -> None:
         All series but the sample.
     seeds : sequence of int
         Seeds of training.
+    also : sequence of Beside
+        Networks to train beside the default one, with the first seed.
     """
     grounds = list(dict.fromkeys(place.ground for place in places))
     for seed in seeds:
         for label in missing(folds, grounds, [seed]):
             if find(folds, label, "trained") is None:
-                command = fit(folds, label, places)
-                print(f"{label}: {shlex.join(command)}", flush=True)
-                subprocess.run(command, check=True)
+                _run(label, fit(folds, label, places))
         calibrate(folds, places, seed)
+    for network in also:
+        for ground in grounds:
+            label = f"{network.folder}/{ground}/seed-{seeds[0]}"
+            if find(folds, label) is None:
+                _run(label, fit(folds, label, places, network))
 
 
-def fit(folds: Path, label: str, places: Sequence[Place]) -> list[str]:
+def _run(label: str, command: list[str]) -> None:
+    print(f"{label}: {shlex.join(command)}", flush=True)
+    subprocess.run(command, check=True)
+
+
+def fit(folds: Path, label: str, places: Sequence[Place], network: Beside | None = None) -> list[str]:
     """The command that trains one fold, or goes on with it. Nothing of it looks at what it will be judged on."""
-    ground, _, seed = label.partition("/seed-")
+    *_, ground, name = label.split("/")
     run = folds / label
     checkpoints = run / "checkpoints"
     if checkpoints.is_dir() and not any(checkpoints.iterdir()):
         checkpoints.rmdir()  # it ended before there was anything to go on from
     held_out = ", ".join(place.name for place in places if place.ground == ground)
+    pathway, recipe, more = ("unet", RECIPE, ["--calibrate=false", f"--out={run / 'trained'}"])
+    if network is not None:
+        pathway, recipe = network.pathway, network.recipe
+        more = [*network.arguments, f"--out={run / 'bundle'}"]
+        if network in TERRAMIND.values():
+            more.append(f"--model.base={sources.LOCAL}{folds / ground / name / 'bundle'}")
     return [
         str(Path(sysconfig.get_path("scripts")) / "cloudfree"),
-        *("train", "unet", "fit", "--config", RECIPE),
+        *("train", pathway, "fit", "--config", recipe),
         *("--data", *(str(place.path) for place in places)),
         f"--data.holdout=[{held_out}]",
         f"--data.cache={folds / 'samples'}",
-        f"--seed_everything={seed}",
-        "--calibrate=false",
-        f"--out={run / 'trained'}",
+        f"--seed_everything={name.removeprefix('seed-')}",
+        *more,
         f"--trainer.default_root_dir={run}",
         "--trainer.callbacks+=OnExceptionCheckpoint",
         f"--trainer.callbacks.dirpath={checkpoints}",

@@ -154,7 +154,7 @@ class Bench:
     def _models(self, place: Place, seed: int) -> list[tuple[str, FillModel, folds.Weights | None]]:
         """All that is asked about a place with all of its bands, by name."""
         found: list[tuple[str, FillModel, folds.Weights | None]] = [(n, m, None) for n, m in self.models.items()]
-        for name in (UNET, ONE_SENSOR):
+        for name in (UNET, ONE_SENSOR, *folds.TERRAMIND):
             weights = self._weights(name, place.ground, seed)
             if weights is not None and _takes(weights.model, place):
                 found.append((name, weights.model, weights))
@@ -171,7 +171,7 @@ class Bench:
             label = f"{folds.ONE_SENSOR}/seed-{seed}"
             return None if ground == folds.SENSOR else folds.find(self.task.folds, label)
         ground = folds.LIKE_SHIPPED if ground == SAMPLE else ground
-        return folds.find(self.task.folds, f"{folds.PUBLISHED[name]}/{ground}/seed-{seed}")
+        return folds.find(self.task.folds, f"{folds.BESIDE[name].folder}/{ground}/seed-{seed}")
 
     @cache  # noqa: B019
     def _choice(self, roles: tuple[str | None, ...]) -> str:

@@ -112,6 +112,20 @@ a place has them. `linear` and `regress` are given the same bands; `unet` is giv
 judged on these.
 
 {published}
+## TerraMind
+
+`terramind` starts from the `unet` of its fold and corrects it with what an encoder of TerraMind's architecture sees.
+What ships was trained from a random start, because the weights of IBM and ESA could not be had where it was trained:
+nothing here speaks of them. *Same decoder without the encoder* and *frozen random encoder* tell what the encoder
+itself buys.
+
+{terramind}
+Where there is a network, this trains the pretrained encoder on the same folds, and puts its rows into the table:
+
+```
+python -m benchmarks.accuracy --data DIR --also terramind-base
+```
+
 ## What each part bought
 
 PSNR in dB, means over up to three frames of each series (23 per track, seed 0), with the networks of the folds and the
@@ -203,6 +217,7 @@ def page(scores: pd.DataFrame, told: dict[str, Any], ablation: Path) -> str:
         transfer=tables.transfer(scores),
         methods="\n".join(f"### {track}\n\n{tables.methods(figures.pick(scores, track))}" for track in TRACKS),
         published=tables.published(scores),
+        terramind=tables.terramind(scores),
         ablation=tables.ablation(ablation),
         coverage=tables.coverage(scores),
         coverage_by_place=tables.coverage_by_place(scores),

@@ -139,6 +139,12 @@ def weights(scores: pd.DataFrame) -> str:
     return table(["held out", "judged on", *(f"seed {seed} of the masks" for seed in seeds)], rows)
 
 
+def _judged(scores: pd.DataFrame, method: str) -> pd.DataFrame:
+    """Only the cases on which a method was judged."""
+    cases = by_case(scores, "psnr")[method].dropna().index
+    return scores[pd.MultiIndex.from_frame(scores[list(cases.names)]).isin(cases)]
+
+
 def transfer(scores: pd.DataFrame) -> str:
     """From one sensor to the other."""
     directions = [("Landsat → Sentinel-2", ONE_SENSOR, pick(scores[scores["ground"] != folds.SENSOR]))]
@@ -147,10 +153,7 @@ def transfer(scores: pd.DataFrame) -> str:
     for direction, method, chosen in directions:
         if method not in set(chosen["method"]):
             continue
-        # Only the cases on which the network was judged.
-        cases = by_case(chosen, "psnr")[method].dropna().index
-        keys = pd.MultiIndex.from_frame(chosen[list(cases.names)])
-        chosen = chosen[keys.isin(cases)]
+        chosen = _judged(chosen, method)
         for track in TRACKS:
             part = pick(chosen, track)
             psnr = [number(mean(part, name, "psnr"), ".2f") for name in (REFERENCE, FITTED, UNET, method)]
@@ -176,6 +179,25 @@ def published(scores: pd.DataFrame) -> str:
                 parts.append(f"*{track}*, {len(by_case(chosen, 'psnr'))} frames:\n")
                 parts.append(methods(chosen, (REFERENCE, FITTED, *folds.PUBLISHED, UNET)))
     return "\n".join(parts) or "The published networks were not measured.\n"
+
+
+def terramind(scores: pd.DataFrame) -> str:
+    """The networks of the TerraMind pathway beside `unet`, on the frames that each was judged on."""
+    rows = []
+    for name in folds.TERRAMIND:
+        if name not in set(scores["method"]):
+            continue
+        judged = _judged(pick(scores), name)
+        for track in TRACKS:
+            part = pick(judged, track)
+            psnr = [number(mean(part, method, "psnr"), ".2f") for method in (REFERENCE, FITTED, UNET, name)]
+            over = [gained(gain(part, other, name)) for other in (UNET, FITTED, REFERENCE)]
+            tail = [number(mean(part, name, metric), form) for metric, form in (("cover90%", ".1%"), ("crps", ".4f"))]
+            rows.append([name, track, str(len(gain(part, UNET, name))), *psnr, *over, *tail])
+    if not rows:
+        return "Not measured.\n"
+    head = ["network", "track", "frames", "linear", "regress", "unet", "it", "over unet (95 %)", "over regress (95 %)"]
+    return table([*head, "over linear (95 %)", "90 % holds", "CRPS"], rows)
 
 
 def ablation(path: Path) -> str:
