@@ -44,6 +44,21 @@ def scaled(uncertainty: Tensor, logarithm: Tensor) -> Tensor:
     return uncertainty * torch.exp(LOG_REACH * torch.tanh(logarithm / LOG_REACH))
 
 
+def calibrated(uncertainty: Tensor, fitted: Tensor, factors: tuple[float, float]) -> Tensor:
+    """Uncertainties as they hold on places that were not trained on.
+
+    Parameters
+    ----------
+    uncertainty : Tensor, shape (batch, band, y, x)
+        Reflectance, positive.
+    fitted : Tensor of bool, shape (batch, 1, y, x)
+        Where the target showed enough of itself to learn from.
+    factors : pair of float
+        What to multiply by there, and elsewhere.
+    """
+    return uncertainty * torch.where(fitted, *factors).to(uncertainty.dtype)
+
+
 def keep_clear(image: Tensor, target: Tensor, target_clear: Tensor) -> Tensor:
     """The image with the target's own clear pixels as they are.
 

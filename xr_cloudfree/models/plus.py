@@ -12,6 +12,7 @@ only what the fits and the gates take from it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -130,6 +131,33 @@ class Block(nn.Module):
         return (apart + told).flatten(0, 1)
 
 
+@dataclass(frozen=True, eq=False)
+class Reasoned:
+    """What `PlusNet` finds before the target's own clear pixels are put back; a larger network goes on from it.
+
+    Parameters
+    ----------
+    image, uncertainty : Tensor, shape (batch, band, y, x)
+        Reflectance.
+    scale : Tensor, shape (batch, band)
+        Reflectance; how large errors are. 1 for bands that only fill up.
+    hidden : Tensor, shape (batch, band, width, y, x)
+        The last features of each band.
+    abstract : Tensor, shape (batch, feature, y, x)
+        Abstract temporal features.
+    fitted, taught : Tensor of bool, shape (batch, 1, y, x)
+        Where the target's own pixels taught a regression; where these or a long series teach anything at all.
+    """
+
+    image: Tensor
+    uncertainty: Tensor
+    scale: Tensor
+    hidden: Tensor
+    abstract: Tensor
+    fitted: Tensor
+    taught: Tensor
+
+
 class PlusNet(nn.Module):
     """Weighs the classical candidates and corrects them; see the module.
 
@@ -178,6 +206,11 @@ class PlusNet(nn.Module):
 
     def forward(self, batch: Batch) -> Output:
         """The image of the target date, with its uncertainty."""
+        found = self.reason(batch)
+        return Output(head.keep_clear(found.image, batch.target, batch.target_clear), batch.known(), found.uncertainty)
+
+    def reason(self, batch: Batch) -> Reasoned:
+        """The image, the uncertainty, and what they were made from."""
         b, c = batch.band_valid.shape
         told, scale = batch.features, batch.features["scale"]
         scale = torch.where(batch.band_valid, scale, torch.ones_like(scale))
@@ -189,8 +222,7 @@ class PlusNet(nn.Module):
         )
         features = self._features(batch, best, differences, scale, abstract)
         valid = batch.band_valid[:, :, None, None, None].to(features.dtype)
-        made = self._unet(features.flatten(0, 1), valid)
-        made = made.reshape(b, c, *made.shape[1:])
+        made, hidden = (part.reshape(b, c, *part.shape[1:]) for part in self._unet(features.flatten(0, 1), valid))
         lead = torch.zeros(self.candidates, device=made.device, dtype=made.dtype)
         lead[0] = LEAD
         # Shares less what they are before anything is learned: the untrained answer is the first candidate, exactly.
@@ -200,10 +232,10 @@ class PlusNet(nn.Module):
         image = head.bounded(base, made[:, :, -2], scale[:, :, None, None])
         fitted = told["shared"][:, FITTED, None] > 0
         # Where neither the target nor a series teaches anything, nothing is corrected.
-        image = torch.where(fitted | (told["shared"][:, DATES, None] > FEW_DATES), image, best)
-        factor = torch.where(fitted, self.calibration[0], self.calibration[1]).to(made.dtype)
-        uncertainty = head.scaled(told["uncertainty"], made[:, :, -1]) * factor
-        return Output(head.keep_clear(image, batch.target, batch.target_clear), batch.known(), uncertainty)
+        taught = fitted | (told["shared"][:, DATES, None] > FEW_DATES)
+        image = torch.where(taught, image, best)
+        uncertainty = head.calibrated(head.scaled(told["uncertainty"], made[:, :, -1]), fitted, self.calibration)
+        return Reasoned(image, uncertainty, scale, hidden, abstract, fitted, taught)
 
     def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:
         """What the U-Net is given, (B, C, feature, H, W)."""
@@ -224,7 +256,8 @@ class PlusNet(nn.Module):
         shared = torch.cat([told["shared"], abstract], dim=1)[:, None].expand(b, c, -1, y, x)
         return torch.cat([*per_band, shared], dim=2)
 
-    def _unet(self, features: Tensor, valid: Tensor) -> Tensor:
+    def _unet(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """What is said of each pixel of each band, and the features that it is said from."""
         y, x = features.shape[-2:]
         step = 2 ** len(self.down)
         features = F.pad(features, (0, -x % step, 0, -y % step), mode="replicate")
@@ -237,5 +270,5 @@ class PlusNet(nn.Module):
             level = self.decoder[i - 1](levels[i - 1] + F.pixel_shuffle(self.up[i](level), 2), valid)
         level = torch.cat([first, F.pixel_shuffle(self.up[0](level), 2)], dim=1)
         level = F.silu(self.mix(F.silu(level)))
-        out: Tensor = self.out(level + F.silu(self.fine(level)))
-        return out[..., :y, :x]
+        level = level + F.silu(self.fine(level))
+        return self.out(level)[..., :y, :x], level[..., :y, :x]
