@@ -19,6 +19,8 @@ FLOORS = (
     ("tiling",),
     ("models", "io"),
     ("engine",),
+    ("plan",),
+    ("labels",),
     ("runner",),
     ("api",),
     ("accuracy.evaluate", "summary", "plot", "commands"),

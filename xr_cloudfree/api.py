@@ -3,87 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xr_cloudfree.cube.conventions import Cube, understand
-from xr_cloudfree.cube.dates import check_reach, cube_times, parse_targets, parse_window
-from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
-from xr_cloudfree.cube.scaling import PACKING, Scaling, resolve_scaling
+from xr_cloudfree.cube.masks import Snow
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
-from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED, FillJob
-from xr_cloudfree.errors import ModelNotFoundError, OptionTypeError, SizeError
+from xr_cloudfree.errors import ModelNotFoundError
+from xr_cloudfree.labels import as_given, label
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_layers
-from xr_cloudfree.tiling.grid import TileGrid, choose_block
-from xr_cloudfree.version import __version__
+from xr_cloudfree.options import COMMON_LAYERS
+from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
+
+__all__ = ["clear_mask", "fill", "list_models", "read"]
 
 T = TypeVar("T", xr.DataArray, xr.Dataset)
-
-# A graph of more tasks than this does not run well anywhere.
-MAX_BLOCKS = 500_000
-
-
-@dataclass(frozen=True, eq=False)
-class Understood:
-    """A cube with its mask and scaling: everything that metadata tells."""
-
-    cube: Cube
-    times: Any
-    quality: xr.DataArray
-    rule: MaskRule
-    scaling: Scaling
-
-
-def read(
-    obj: xr.DataArray | xr.Dataset,
-    *,
-    clear: xr.DataArray | str | None = None,
-    mask: xr.DataArray | str | None = None,
-    scheme: str | None = None,
-    threshold: float | None = None,
-    snow: Snow = "clear",
-    strict: bool = False,
-    dilate: int = 0,
-    bands: Sequence[str] | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    nodata: float | None = None,
-) -> Understood:
-    """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
-    cube = understand(obj, bands)
-    times = cube_times(cube.arrays[0])
-    standard = {name: role for role, name in cube.dims.items()}
-
-    def renamed(layer: Any) -> Any:
-        if not isinstance(layer, xr.DataArray):
-            return layer
-        return layer.rename({a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)})
-
-    layers = obj.data_vars if isinstance(obj, xr.Dataset) else {}
-    quality, rule = resolve_mask(
-        {str(name): renamed(layer) for name, layer in layers.items() if name not in cube.bands},
-        clear=renamed(clear),
-        mask=renamed(mask),
-        scheme=scheme,
-        threshold=threshold,
-        snow=snow,
-        strict=strict,
-        dilate=dilate,
-        template=cube.template,
-    )
-    scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
-    return Understood(cube, times, quality, rule, scaling)
 
 
 def fill(
@@ -185,9 +124,10 @@ def fill(
     >>> dict(image.sizes)
     {'band': 4, 'y': 64, 'x': 64}
     """
-    made = registry.create(model)
-    understood = read(
+    plan = plan_fill(
         obj,
+        date,
+        model=model,
         clear=clear,
         mask=mask,
         scheme=scheme,
@@ -196,47 +136,16 @@ def fill(
         strict=strict,
         dilate=dilate,
         bands=bands,
+        window=window,
         scale=scale,
         offset=offset,
         nodata=nodata,
-    )
-    for name, flag in (("screen", screen), ("check", check)):
-        if not isinstance(flag, bool):
-            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
-    cube, times, rule = understood.cube, understood.times, understood.rule
-    targets = parse_targets(date, times)
-    tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
-    chosen = made
-    if isinstance(made, Auto):
-        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, LAYERS, "auto")
-        chosen = made.choose(observed=max(targets.own) >= 0, layers=asked, bands=cube.bands, roles=cube.roles)
-    spec = chosen.spec
-    offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
-    wanted = parse_layers(layers, offered, made.spec.name)
-    spec.check_bands(cube.bands, cube.roles)
-    if isinstance(chosen, Learned):
-        chosen.check_installed()
-    told = parse_window(window)
-    days = told or parse_window(spec.window_days)
-    check_reach(times, targets, days, told is not None)
-    grid = _grid(cube, times.size, len(targets.own), spec, parse_block(block, spec.stride))
-    job = FillJob(
-        model=chosen,
-        grid=grid,
-        rule=rule,
-        scaling=understood.scaling,
-        times=times,
-        targets=targets,
-        window=days,
-        roles=cube.roles,
-        sensor=cube.sensor,
-        dtype=cube.dtype,
-        limits=_packed_limits(cube.arrays),
-        layers=wanted,
+        layers=layers,
         screen=screen,
         check=check,
+        block=block,
     )
-    return _label(obj, understood, job, _run(job, understood))
+    return as_given(plan, label(plan, _run(plan.job, plan.understood)))
 
 
 def clear_mask(
@@ -287,7 +196,7 @@ def clear_mask(
     )
     cube = understood.cube
     job = ClearJob(
-        _grid(cube, understood.times.size, 0, None, None),
+        make_grid(cube, understood.times.size, 0, None, None),
         understood.rule,
         understood.scaling,
         understood.times.size,
@@ -358,165 +267,3 @@ def _run(job: BlockJob, understood: Understood) -> dict[str, Any]:
 
 def _is_chunked(array: Any) -> bool:
     return hasattr(array, "__dask_graph__")
-
-
-def _grid(cube: Cube, n_times: int, n_targets: int, spec: ModelSpec | None, block: tuple[int, int] | None) -> TileGrid:
-    tile, stride, taper = (spec.tile, spec.stride, spec.taper) if spec else (None, None, False)
-    if block is None:
-        n_bands, itemsize = len(cube.bands), cube.dtype.itemsize
-        # The window as stored, its masks, and for each target the image as a float and as it is stored.
-        per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4)
-        chunks = cube.arrays[0].chunks
-        edges = None if chunks is None else (max(chunks[-2]), max(chunks[-1]))
-        block = choose_block(cube.shape, per_pixel, stride, edges, most_with_halo=spec.block if spec else 256)
-    grid = TileGrid(cube.shape, block, tile, stride, taper)
-    if grid.n_blocks > MAX_BLOCKS:
-        raise SizeError(
-            f"the cube has {cube.shape[0]} x {cube.shape[1]} pixels, {grid.n_blocks} blocks of {block[0]} x {block[1]}",
-            f"at most {MAX_BLOCKS} blocks in one graph",
-            "a part of it: cube.isel(y=slice(0, 10980), x=slice(0, 10980))",
-        )
-    return grid
-
-
-def _packing(array: xr.DataArray) -> np.iinfo[Any] | None:
-    """The integers in which the values of a decoded array will be packed when it is written, if they will be."""
-    encoding = array.encoding
-    packed = np.dtype(encoding["dtype"]) if encoding.get("dtype") is not None else array.dtype
-    if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor"):
-        return None
-    return np.iinfo(packed)
-
-
-def _packed_limits(arrays: Sequence[xr.DataArray]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The least and the largest value that each array's own packing can hold, where one has any.
-
-    Integers wrap in silence when a value beyond is written; so it is clipped before.
-    """
-    limits = []
-    for array in arrays:
-        packed = _packing(array)
-        if packed is None:
-            limits.append((-np.inf, np.inf))
-            continue
-        scale, offset = float(array.encoding["scale_factor"]), float(array.encoding.get("add_offset") or 0.0)
-        # One step inside at each end, where nodata lies by custom.
-        ends = (packed.min + 1) * scale + offset, (packed.max - 1) * scale + offset
-        limits.append((min(ends), max(ends)))
-    if not np.isfinite(limits).any():
-        return None
-    return tuple(low for low, _ in limits), tuple(high for _, high in limits)
-
-
-def _label(obj: Any, understood: Understood, job: FillJob, done: dict[str, Any]) -> Any:
-    """Give the outputs the cube's dimensions, coordinates, attributes and encoding."""
-    cube, targets = understood.cube, job.targets
-    source = cube.arrays[0]
-    lead = () if targets.scalar else ("time",)
-    coords = {name: c.variable for name, c in source.coords.items() if "time" not in c.dims}
-    time_attrs = source["time"].attrs
-    if targets.scalar:
-        coords["time"] = xr.Variable((), targets.times[0], time_attrs)
-    else:
-        coords["time"] = xr.Variable(("time",), targets.times, time_attrs)
-    if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
-        which = targets.own[0] if targets.scalar else list(targets.own)
-        for name, c in source.coords.items():
-            if c.dims == ("time",) and name != "time":
-                coords[name] = c.variable.isel(time=which)
-    for output in job.outputs[1:]:
-        coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
-    back = {role: name for role, name in cube.dims.items() if role != name}
-    told: dict[str, Any] = {
-        "cloudfree_model": job.model.spec.name,
-        "cloudfree_mask": understood.rule.label,
-        "cloudfree_version": __version__,
-    }
-    if job.model.spec.weights_sha256 is not None:
-        told["cloudfree_weights"] = job.model.spec.weights_sha256
-    if job.window is not None:
-        told["cloudfree_window_days"] = list(job.window)
-    mapping = source.encoding.get("grid_mapping")
-    if cube.kind == "bands" and any("band" in output.dims for output in job.outputs[1:]):
-        coords["band"] = xr.Variable(("band",), list(cube.bands))
-
-    def array(name: str, dims: tuple[str, ...], data: Any, attrs: dict[str, Any]) -> xr.DataArray:
-        keep = {k: v for k, v in coords.items() if set(v.dims) <= set(dims)}
-        out = xr.DataArray(data, dims=dims, coords=keep, name=name, attrs=attrs)
-        if mapping:
-            out.encoding["grid_mapping"] = mapping
-        return out.rename({a: b for a, b in back.items() if a in (*out.dims, *out.coords)})
-
-    made: dict[str, xr.DataArray] = {}
-    first, *rest = job.outputs
-    reflectance = done[first.name]
-    if cube.kind == "bands":
-        for i, (name, band) in enumerate(zip(cube.bands, cube.arrays, strict=True)):
-            data = reflectance[..., i, :, :].astype(band.dtype)
-            made[name] = array(
-                name, (*lead, "y", "x"), data, {**band.attrs, **_scale_attrs(band, understood.scaling), **told}
-            )
-            made[name].encoding.update(_kept(band, made[name].attrs))
-    else:
-        name = (cube.name if cube.kind == "variable" else None) or "reflectance"
-        if name in job.layers:  # a variable that happens to be called like a layer gives way to it
-            name = "reflectance"
-        made[name] = array(
-            name,
-            (*lead, *first.dims),
-            reflectance,
-            {**source.attrs, **_scale_attrs(source, understood.scaling), **told},
-        )
-        made[name].encoding.update(_kept(source, made[name].attrs))
-        if cube.kind == "array" and not rest:
-            return made[name].rename(cube.name)
-    for output in rest:
-        out = array(output.name, (*lead, *output.dims), done[output.name], _LAYER_ATTRS[output.name])
-        if "observation" in output.dims:
-            out = out.assign_coords(observation=("observation", job.times))
-        made[output.name] = out
-    return xr.Dataset(made, attrs={**(obj.attrs if isinstance(obj, xr.Dataset) else {}), **told})
-
-
-def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
-    """CF attributes of digital numbers whose scale the user told: without them a file of the output lacks it."""
-    if array.dtype.kind not in "ui" or "scale_factor" in array.attrs or scaling.scale is None:
-        return {}
-    attrs: dict[str, Any] = {"scale_factor": scaling.scale, "add_offset": scaling.offset}
-    if scaling.nodata is not None:
-        attrs["_FillValue"] = array.dtype.type(scaling.nodata)
-    return attrs
-
-
-def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
-    """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
-    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and k not in attrs}
-    packed = _packing(array)
-    if packed is not None and kept.get("_FillValue") is None:
-        # Estimates stay one step inside both ends of the packing, so an end is free.
-        unused = packed.min if packed.min < 0 else packed.max
-        kept["_FillValue"] = array.encoding.get("missing_value", packed.dtype.type(unused))
-    return kept
-
-
-_LAYER_ATTRS: dict[str, dict[str, Any]] = {
-    "filled": {
-        "long_name": "where the value comes from",
-        "flag_values": np.array([NOT_FILLED, OBSERVED, FILLED], np.uint8),
-        "flag_meanings": "not_filled observed filled",
-    },
-    "n_clear": {
-        "long_name": "number of clear observations in the window, the target's own included",
-        "units": "1",
-    },
-    # No units attribute of days: xarray would read the numbers back as time differences.
-    "days_to_clear": {"long_name": "signed days from the target date to the nearest clear observation"},
-    "source_time": {"long_name": "observation that weighs at least one half"},
-    "uncertainty": {
-        "long_name": "spread of the estimate in reflectance: 1.645 of it to each side is the 90 % interval",
-        "units": "1",
-    },
-    "gate": {"long_name": "weight of each observation", "units": "1"},
-    "suspect": {"long_name": "flagged clear on the target date, but looks like haze or thin cloud"},
-    "snow": {"long_name": "observed as snow on the target date"},
-}

@@ -1,0 +1,195 @@
+"""From numbers to labels: what a fill gave, as the cube has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xr_cloudfree.cube.scaling import PACKING, Scaling
+from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
+from xr_cloudfree.plan import FillPlan, packing_of
+from xr_cloudfree.version import __version__
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One variable of the output, and where in a job's outputs its values are.
+
+    Parameters
+    ----------
+    name : str
+        The variable.
+    output : str
+        The job's output.
+    band : int or None
+        Which band of it; None for all that there are.
+    dims : tuple of str
+        Dimensions, under our own names.
+    dtype : dtype
+        Type of its values.
+    attrs, encoding : dict
+        What is said of it, and how it is packed in a file.
+    """
+
+    name: str
+    output: str
+    band: int | None
+    dims: tuple[str, ...]
+    dtype: np.dtype[Any]
+    attrs: dict[str, Any]
+    encoding: dict[str, Any]
+
+    def take(self, done: Mapping[str, Any]) -> Any:
+        """Its values, from a job's outputs by name."""
+        data = done[self.output]
+        return data if self.band is None else data[..., self.band, :, :].astype(self.dtype)
+
+
+def parts(plan: FillPlan) -> tuple[Part, ...]:
+    """The variables of the output: the bands first, then the layers."""
+    cube, job = plan.understood.cube, plan.job
+    scaling, source = plan.understood.scaling, cube.arrays[0]
+    lead = () if job.targets.scalar else ("time",)
+    told = _told(plan)
+    mapping = source.encoding.get("grid_mapping")
+    common = {"grid_mapping": mapping} if mapping else {}
+    first, *rest = job.outputs
+
+    def part(name: str, band: int | None, dims: tuple[str, ...], array: xr.DataArray, dtype: np.dtype[Any]) -> Part:
+        attrs = {**array.attrs, **_scale_attrs(array, scaling), **told}
+        return Part(name, first.name, band, dims, dtype, attrs, {**common, **_kept(array, attrs)})
+
+    if cube.kind == "bands":
+        made = [
+            part(name, i, (*lead, "y", "x"), band, band.dtype)
+            for i, (name, band) in enumerate(zip(cube.bands, cube.arrays, strict=True))
+        ]
+    else:
+        name = (cube.name if cube.kind == "variable" else None) or "reflectance"
+        if name in job.layers:  # a variable that happens to be called like a layer gives way to it
+            name = "reflectance"
+        made = [part(name, None, (*lead, *first.dims), source, first.dtype)]
+    made += [Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, _LAYER_ATTRS[o.name], dict(common)) for o in rest]
+    return tuple(made)
+
+
+def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
+    """Give a job's outputs the cube's dimensions, coordinates, attributes and encoding.
+
+    Parameters
+    ----------
+    plan : FillPlan
+        The fill.
+    done : mapping
+        The outputs by name, in memory or lazy.
+
+    Returns
+    -------
+    Dataset
+        See `as_given` for the form in which the cube came.
+    """
+    cube, job = plan.understood.cube, plan.job
+    back = {role: name for role, name in cube.dims.items() if role != name}
+    coords = _coords(plan)
+    made: dict[str, xr.DataArray] = {}
+    for part in parts(plan):
+        keep = {k: v for k, v in coords.items() if set(v.dims) <= set(part.dims)}
+        out = xr.DataArray(part.take(done), dims=part.dims, coords=keep, name=part.name, attrs=part.attrs)
+        out.encoding.update(part.encoding)
+        out = out.rename({a: b for a, b in back.items() if a in (*out.dims, *out.coords)})
+        if "observation" in part.dims:
+            out = out.assign_coords(observation=("observation", job.times))
+        made[part.name] = out
+    return xr.Dataset(made, attrs={**plan.attrs, **_told(plan)})
+
+
+def as_given(plan: FillPlan, labelled: xr.Dataset) -> Any:
+    """A DataArray where a DataArray was given and no layer asked for, else the Dataset."""
+    if plan.understood.cube.kind == "array" and len(labelled.data_vars) == 1:
+        return labelled[next(iter(labelled.data_vars))].rename(plan.understood.cube.name)
+    return labelled
+
+
+def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
+    """The output's coordinates under our own names of dimensions."""
+    cube, job = plan.understood.cube, plan.job
+    targets, source = job.targets, cube.arrays[0]
+    coords = {name: c.variable for name, c in source.coords.items() if "time" not in c.dims}
+    time_attrs = source["time"].attrs
+    if targets.scalar:
+        coords["time"] = xr.Variable((), targets.times[0], time_attrs)
+    else:
+        coords["time"] = xr.Variable(("time",), targets.times, time_attrs)
+    if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
+        which = targets.own[0] if targets.scalar else list(targets.own)
+        for name, c in source.coords.items():
+            if c.dims == ("time",) and name != "time":
+                coords[name] = c.variable.isel(time=which)
+    for output in job.outputs[1:]:
+        coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
+    if cube.kind == "bands" and any("band" in output.dims for output in job.outputs[1:]):
+        coords["band"] = xr.Variable(("band",), list(cube.bands))
+    return coords
+
+
+def _told(plan: FillPlan) -> dict[str, Any]:
+    """What every output says of how it was made."""
+    job = plan.job
+    told: dict[str, Any] = {
+        "cloudfree_model": job.model.spec.name,
+        "cloudfree_mask": plan.understood.rule.label,
+        "cloudfree_version": __version__,
+    }
+    if job.model.spec.weights_sha256 is not None:
+        told["cloudfree_weights"] = job.model.spec.weights_sha256
+    if job.window is not None:
+        told["cloudfree_window_days"] = list(job.window)
+    return told
+
+
+def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
+    """CF attributes of digital numbers whose scale the user told: without them a file of the output lacks it."""
+    if array.dtype.kind not in "ui" or "scale_factor" in array.attrs or scaling.scale is None:
+        return {}
+    attrs: dict[str, Any] = {"scale_factor": scaling.scale, "add_offset": scaling.offset}
+    if scaling.nodata is not None:
+        attrs["_FillValue"] = array.dtype.type(scaling.nodata)
+    return attrs
+
+
+def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
+    """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
+    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and k not in attrs}
+    packed = packing_of(array)
+    if packed is not None and kept.get("_FillValue") is None:
+        # Estimates stay one step inside both ends of the packing, so an end is free.
+        unused = packed.min if packed.min < 0 else packed.max
+        kept["_FillValue"] = array.encoding.get("missing_value", packed.dtype.type(unused))
+    return kept
+
+
+_LAYER_ATTRS: dict[str, dict[str, Any]] = {
+    "filled": {
+        "long_name": "where the value comes from",
+        "flag_values": np.array([NOT_FILLED, OBSERVED, FILLED], np.uint8),
+        "flag_meanings": "not_filled observed filled",
+    },
+    "n_clear": {
+        "long_name": "number of clear observations in the window, the target's own included",
+        "units": "1",
+    },
+    # No units attribute of days: xarray would read the numbers back as time differences.
+    "days_to_clear": {"long_name": "signed days from the target date to the nearest clear observation"},
+    "source_time": {"long_name": "observation that weighs at least one half"},
+    "uncertainty": {
+        "long_name": "spread of the estimate in reflectance: 1.645 of it to each side is the 90 % interval",
+        "units": "1",
+    },
+    "gate": {"long_name": "weight of each observation", "units": "1"},
+    "suspect": {"long_name": "flagged clear on the target date, but looks like haze or thin cloud"},
+    "snow": {"long_name": "observed as snow on the target date"},
+}
