@@ -207,7 +207,7 @@ def test_the_encoder_starts_from_imagenet_where_that_can_be_reached(monkeypatch,
     network = PaperNet(3, SMALL)
     monkeypatch.setattr(timm, "create_model", reached)
     with caplog.at_level(logging.INFO):
-        assert network.start_from_imagenet()
+        assert network.start_from_pretrained()
     assert "starts from ImageNet" in caplog.text
     assert all((parameter == 0.25).all() for parameter in network.unet.encoder.parameters())
 
@@ -220,6 +220,6 @@ def test_the_encoder_stays_random_where_imagenet_cannot_be_reached(monkeypatch, 
     network = PaperNet(3, SMALL)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     monkeypatch.setattr(timm, "create_model", unreached)
-    assert not network.start_from_imagenet()
+    assert not network.start_from_pretrained()
     assert f"{SMALL} cannot be had, so it starts at random: {error}" in caplog.text
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,8 @@ class Samples(Dataset[Sample]):
     ----------
     sources : sequence of Source
         Places to draw from.
-    prepare : callable
-        Makes what the network is given.
+    network : type
+        Class of the network, which says how what it is given is prepared.
     seed : int
         Decides the order of a pool, and how its samples are turned and cropped.
     chance : int
@@ -100,7 +100,7 @@ class Samples(Dataset[Sample]):
     def __init__(
         self,
         sources: Sequence[Source],
-        prepare: Callable[..., Prepared],
+        network: type,
         *,
         seed: int,
         chance: int,
@@ -110,21 +110,24 @@ class Samples(Dataset[Sample]):
         pool: int = 0,
         crop: Crop | None = None,
     ) -> None:
-        self.sources, self.prepare = sources, prepare
+        self.sources, self.network = sources, network
         self.seed, self.chance, self.size, self.bands, self.mixture = seed, chance, size, bands, mixture
         self.pool, self.crop = pool, crop
 
     def __getitem__(self, number: int) -> Sample:
         """Sample by its number in the whole training."""
         if self.mixture is None:
-            return self._kept(number)
+            return self._described(self._kept(number))
         rng = np.random.default_rng([self.seed, number, _TURN])
         if self.pool:
             number = int(_order(self.seed, number // self.pool, self.pool)[number % self.pool])
         sample = self._kept(number).turned(int(rng.integers(8)))
         if self.crop is not None:
             sample = sample.cropped(self.crop.size, self.crop.bands, self.crop.dates, rng)
-        return sample
+        return self._described(sample)
+
+    def _described(self, sample: Sample) -> Sample:
+        return replace(sample, given=networks.described(self.network, sample.given, sample.roles))
 
     def _kept(self, number: int) -> Sample:
         i, turn = divmod(number, len(self.sources))
@@ -137,7 +140,7 @@ class Samples(Dataset[Sample]):
             drawn = examine([source.place], source.shapes, self.chance, i, **where)
         else:
             drawn = draw([source.place], source.shapes, self.chance, i, mixture=self.mixture, **where)
-        return Sample.of(drawn, self.prepare)
+        return Sample.of(drawn, _preparing(self.network))
 
 
 @lru_cache(maxsize=2)
@@ -283,7 +286,7 @@ class CubeData(LightningDataModule):
         self.workers = max(_cores() - 1, 0) if workers is None else workers
         self.mixture = mixture
         network = networks.find(architecture)
-        make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
+        make = _preparing(network)
         reading = reading or {}
         places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE), bands)
         self.bands = None if vary_bands else _common_bands(places)
@@ -308,7 +311,7 @@ class CubeData(LightningDataModule):
                 folder = Path(cache) / f"{place.name}-{name}-{key}" if cache else None
                 sources.append(Source(place, shapes, Store(folder) if keep else None))
             self.sets[name] = Samples(
-                sources, make, seed=seed, chance=chance, mixture=kind, pool=pool, crop=crop if kind else None, **how
+                sources, network, seed=seed, chance=chance, mixture=kind, pool=pool, crop=crop if kind else None, **how
             )
             for source in sources:
                 _check_place(source, kind, how)
@@ -339,6 +342,12 @@ class CubeData(LightningDataModule):
             if not all(place.in_memory for place in (*self.train, *self.held_out)):
                 how["multiprocessing_context"] = "forkserver"  # files that are open do not survive a fork
         return how
+
+
+def _preparing(network: type) -> Callable[..., Prepared]:
+    """The costly part of what a network is given; samples are kept with it, for all networks that share it."""
+    make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
+    return make
 
 
 def _cores() -> int:

@@ -22,7 +22,6 @@ from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import ModelError, OptionError
 from xr_cloudfree.models import bundle, networks
 from xr_cloudfree.models.batch import Batch, Output
-from xr_cloudfree.models.prepare import prepare
 from xr_cloudfree.models.spec import LAYERS, ModelSpec
 from xr_cloudfree_training.calibrate import factors, ratios
 from xr_cloudfree_training.pictures import Pictures
@@ -147,7 +146,7 @@ class FusionModule(LightningModule):
         except ModelError as error:
             raise type(error)(error.found, error.needed, "--model.architecture and --model.config") from error
         if pretrained:
-            start = getattr(self.network, "start_from_imagenet", None)
+            start = getattr(self.network, "start_from_pretrained", None)
             if start is None:
                 raise OptionError(
                     f"the network {architecture} has no encoder for ImageNet weights",
@@ -288,7 +287,7 @@ class FusionModule(LightningModule):
         clear = np.ones((4, 64, 64), bool)
         clear[1, 16:48] = False
         example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, roles=self.spec.bands or ())
-        given = Batch.of([getattr(self.network, "prepare", prepare)(example)]).to(self.device)
+        given = Batch.of([networks.prepared(self.network, example)]).to(self.device)
         output: Output = self.network.eval()(given)
         given_out = {name for name in ("uncertainty", "gate") if getattr(output, name) is not None}
         if "gate" in given_out or hasattr(self.network, "source"):

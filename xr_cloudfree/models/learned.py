@@ -23,7 +23,7 @@ from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError, SizeError, WeightsError
 from xr_cloudfree.models import bundle, hub, networks
 from xr_cloudfree.models.pixelwise import dominant
-from xr_cloudfree.models.prepare import Prepared, prepare
+from xr_cloudfree.models.prepare import Prepared
 from xr_cloudfree.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -125,13 +125,12 @@ class Learned:
         network, device = self._network()
         order = [self._order(obs) for obs in tiles]
         arranged = [_take_bands(obs, bands) for obs, bands in zip(tiles, order, strict=True)]
-        make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
         limit = {} if self.spec.max_dates is None else {"max_dates": self.spec.max_dates}
         if len(arranged) > 1:  # compiled code and NumPy let go of the interpreter, so threads are worth it
             with ThreadPoolExecutor(min(len(arranged), os.cpu_count() or 1)) as pool:
-                prepared = list(pool.map(lambda obs: make(obs, **limit), arranged))
+                prepared = list(pool.map(lambda obs: networks.prepared(network, obs, **limit), arranged))
         else:
-            prepared = [make(obs, **limit) for obs in arranged]
+            prepared = [networks.prepared(network, obs, **limit) for obs in arranged]
         # Tiles of one size make a batch; those without a clear date need no network.
         sizes: dict[tuple[int, int], list[int]] = {}
         answers: dict[int, Prediction] = {}

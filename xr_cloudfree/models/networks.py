@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import MissingDependencyError, ModelError
+from xr_cloudfree.models.prepare import Prepared, prepare
 from xr_cloudfree.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -14,6 +21,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = {
     "unet-paper": "xr_cloudfree.models.unet:PaperNet",
     "unet-plus": "xr_cloudfree.models.plus:PlusNet",
+    "terramind": "xr_cloudfree.models.terramind:TerraMindNet",
 }
 """Module and class per architecture. A network's ``forward`` takes a `Batch` and gives an `Output`."""
 
@@ -75,3 +83,39 @@ def build(spec: ModelSpec) -> nn.Module:
             f"the arguments of {network.__name__}",
             "mend `config` in spec.json",
         ) from error
+
+
+def prepared(network: Any, obs: Observations, **limit: int) -> Prepared:
+    """What a network is given of a tile, as the network wants it.
+
+    Parameters
+    ----------
+    network : Module or its class
+        With a static ``prepare(obs, max_dates)``, or `xr_cloudfree.models.prepare.prepare` serves it.
+    obs : Observations
+        A tile, in reflectance.
+    **limit
+        ``max_dates``, the dates to use at most.
+    """
+    make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
+    return described(network, make(obs, **limit), obs.roles or (None,) * obs.n_bands)
+
+
+def described(network: Any, tile: Prepared, roles: Sequence[str | None]) -> Prepared:
+    """A prepared tile with what a network wants to know of its bands.
+
+    It is told apart from the rest, because it costs nothing: what is costly can be kept for other networks too.
+
+    Parameters
+    ----------
+    network : Module or its class
+        With a static ``describe(roles)`` that gives arrays by name, bands on their first axis; or nothing is added.
+    tile : Prepared
+        What ``prepare`` made.
+    roles : sequence of (str or None)
+        Common names of the bands.
+    """
+    describe: Callable[..., dict[str, NDArray[np.float32]]] | None = getattr(network, "describe", None)
+    if describe is None:
+        return tile
+    return replace(tile, features=tile.features | describe(tuple(roles)))

@@ -68,7 +68,7 @@ class PaperNet(nn.Module):
     paper. While it is 0 nothing reaches the U-Net: the first step moves gamma alone (its gradient is the U-Net's
     output times the error) and the gate, and the U-Net learns from the second step on.
 
-    The encoder starts at random; `start_from_imagenet` is what the paper does.
+    The encoder starts at random; `start_from_pretrained` is what the paper does.
     """
 
     def __init__(self, bands: int, encoder: str = ENCODER, h_agg: int = 8, target_as_input: bool = True) -> None:
@@ -102,7 +102,7 @@ class PaperNet(nn.Module):
         refined: Tensor = composite.image + self.gamma * change
         return refined
 
-    def start_from_imagenet(self) -> bool:
+    def start_from_pretrained(self) -> bool:
         """Give the encoder timm's ImageNet weights, where they can be reached.
 
         Returns
