@@ -91,6 +91,10 @@ class OutputError(CloudfreeError, OSError):
     """The output cannot be written where it was asked for."""
 
 
+class RunError(CloudfreeError, RuntimeError):
+    """A run over regions stopped before its end. What is done stays, and the remedy says how to go on."""
+
+
 class MissingDependencyError(CloudfreeError, ImportError):
     """An optional package is not installed."""
 
