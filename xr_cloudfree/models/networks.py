@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import MissingDependencyError, ModelError
@@ -98,7 +94,7 @@ def prepared(network: Any, obs: Observations, **limit: int) -> Prepared:
         ``max_dates``, the dates to use at most.
     """
     make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
-    return described(network, make(obs, **limit), obs.roles or (None,) * obs.n_bands)
+    return described(network, make(obs, **limit), obs.roles)
 
 
 def described(network: Any, tile: Prepared, roles: Sequence[str | None]) -> Prepared:
@@ -109,13 +105,12 @@ def described(network: Any, tile: Prepared, roles: Sequence[str | None]) -> Prep
     Parameters
     ----------
     network : Module or its class
-        With a static ``describe(roles)`` that gives arrays by name, bands on their first axis; or nothing is added.
+        With a static ``describe(tile, roles)`` that adds features with the bands on their first axis; or nothing is
+        added.
     tile : Prepared
         What ``prepare`` made.
     roles : sequence of (str or None)
-        Common names of the bands.
+        Common names of the bands; empty where none is known.
     """
-    describe: Callable[..., dict[str, NDArray[np.float32]]] | None = getattr(network, "describe", None)
-    if describe is None:
-        return tile
-    return replace(tile, features=tile.features | describe(tuple(roles)))
+    describe: Callable[..., Prepared] = getattr(network, "describe", lambda tile, roles: tile)
+    return describe(tile, roles)
