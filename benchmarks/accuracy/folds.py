@@ -58,7 +58,9 @@ TERRAMIND = {
     "same decoder without the encoder": Beside(
         "terramind-no-encoder", "terramind-tiny-scratch", ("--model.config.encoder=none",)
     ),
-    "frozen random encoder": Beside("terramind-frozen", "terramind-tiny-scratch", ("--model.frozen=true",)),
+    "frozen random encoder": Beside(
+        "terramind-frozen", "terramind-tiny-scratch", ("--model.stages=[{share: 1.0, encoder: frozen, lr: 2.0e-3}]",)
+    ),
     "terramind (tiny, pretrained)": Beside("terramind-tiny", "terramind-tiny"),
     "terramind (base, pretrained)": Beside("terramind-base", "terramind-base"),
     "terramind (large, pretrained)": Beside("terramind-large", "terramind-large"),
