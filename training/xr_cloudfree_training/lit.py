@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
@@ -22,10 +23,13 @@ from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import ModelError, OptionError
 from xr_cloudfree.models import bundle, networks
 from xr_cloudfree.models.batch import Batch, Output
+from xr_cloudfree.models.sources import from_pretrained
 from xr_cloudfree.models.spec import LAYERS, ModelSpec
+from xr_cloudfree_training import stages as staging
 from xr_cloudfree_training.calibrate import factors, ratios
 from xr_cloudfree_training.pictures import Pictures
 from xr_cloudfree_training.samples import Lesson
+from xr_cloudfree_training.stages import Plan, Stage
 
 Counted = Literal["hidden", "measured"]
 Optimizer = Literal["adam", "adamw"]
@@ -70,12 +74,20 @@ class FusionModule(LightningModule):
     counted : {"hidden", "measured"}
         Which pixels of the target count: hidden ones whose truth is clear, or all that were measured, with the target's
         own clouds as a condition.
+    base : str, optional
+        For a network that goes on from another one: the model with whose weights that starts, as
+        `xr_cloudfree.from_pretrained` takes it, for instance ``"unet"``.
     pretrained : bool
-        Start the encoder from ImageNet weights where they can be reached.
+        Start the encoder from its published weights.
     optimizer : {"adam", "adamw"}
         Optimizer.
     lr : float
         Learning rate, at its highest.
+    stages : sequence of Stage, optional
+        What of the network learns when, and how fast, one after the other; each goes through the whole schedule. By
+        default all of it but the base learns, at the rate `lr`.
+    checkpointing : bool
+        Take less memory and more time: the blocks of the encoder are computed once more for their gradients.
     weight_decay : float
         Of the optimizer.
     schedule : {"constant", "late-linear", "one-cycle"}
@@ -104,9 +116,12 @@ class FusionModule(LightningModule):
         bands: Sequence[str] | None = None,
         loss: dict[str, float] | None = None,
         counted: Counted = "hidden",
+        base: str | None = None,
         pretrained: bool = False,
         optimizer: Optimizer = "adamw",
         lr: float = 1e-3,
+        stages: Sequence[Stage] | None = None,
+        checkpointing: bool = False,
         weight_decay: float = 1e-2,
         schedule: Schedule = "one-cycle",
         ema: float | None = 0.999,
@@ -114,14 +129,18 @@ class FusionModule(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["stages"])  # a checkpoint holds plain values
         self.weights = loss or {"charbonnier": 1.0}
         for name in self.weights:
             if name not in LOSSES:
                 raise OptionError(
                     f"there is no loss {name!r}", f"some of {', '.join(LOSSES)}", "--model.loss '{mse: 1.0}'"
                 )
+        self.plan = Plan(stages or [Stage(1.0, "full", lr, lr)])
         told = dict(config or {}) | ({} if bands is None else {"bands": len(bands)})
+        start = None if base is None else Start.of(base)
+        if start is not None:
+            told["base"] = start.spec.config
         self.spec = ModelSpec(
             name=architecture,
             summary=f"the network {architecture}",
@@ -145,17 +164,38 @@ class FusionModule(LightningModule):
             self.network = networks.build(self.spec)
         except ModelError as error:
             raise type(error)(error.found, error.needed, "--model.architecture and --model.config") from error
+        if start is not None:
+            start.give(self.network)
         if pretrained:
-            start = getattr(self.network, "start_from_pretrained", None)
-            if start is None:
+            fetch = getattr(self.network, "start_from_pretrained", None)
+            if fetch is None:
                 raise OptionError(
-                    f"the network {architecture} has no encoder for ImageNet weights",
+                    f"the network {architecture} has no encoder with published weights",
                     "a network that has one",
                     "--model.pretrained false",
                 )
-            start()
+            fetch()
+        if any(stage.encoder == "lora" for stage in self.plan.stages):
+            staging.adapt(self.network)
+        if checkpointing:
+            staging.spare_memory(self.network)
         self.measures: Any = nn.ModuleDict({track: _Measures() for track in ("all", *TRACKS)})
         self.shown: tuple[Lesson, Tensor] | None = None
+        self._stage: Stage | None = None
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Enter the stage that the step belongs to."""
+        self.enter(self._at(self.trainer.global_step)[0])
+
+    def enter(self, stage: Stage) -> None:
+        """Let learn what learns in a stage."""
+        if stage is not self._stage:
+            staging.enter(self.network, stage)
+            self._stage = stage
+
+    def _at(self, step: int) -> tuple[Stage, int, int]:
+        # The number of steps makes Lightning start the loaders, which has to wait until a checkpoint is read.
+        return self.plan.at(step, int(self.trainer.estimated_stepping_batches) if step else 10**9)
 
     def training_step(self, lesson: Lesson, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -211,13 +251,15 @@ class FusionModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer, with its learning rate set at each step."""
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.hparams["optimizer"]]
-        made = kind(self.network.parameters(), lr=self.hparams["lr"], weight_decay=self.hparams["weight_decay"])
+        # The schedule gives rates, not shares of them.
+        groups = [{"name": part, "params": members} for part, members in staging.parts(self.network).items()]
+        made = kind(groups, lr=1.0, weight_decay=self.hparams["weight_decay"])
 
-        def share(step: int) -> float:
-            # The number of steps makes Lightning start the loaders, which has to wait until a checkpoint is read.
-            return rate(self.hparams["schedule"], step, int(self.trainer.estimated_stepping_batches) if step else 1)
+        def lr(part: str, step: int) -> float:
+            stage, done, steps = self._at(step)
+            return stage.rates()[part] * rate(self.hparams["schedule"], done, steps)
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(made, share)
+        schedule = torch.optim.lr_scheduler.LambdaLR(made, [partial(lr, group["name"]) for group in groups])
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> list[Callback]:
@@ -276,7 +318,7 @@ class FusionModule(LightningModule):
         layers = self._layers()
         self.network.train(was_training)
         spec = replace(self.spec, name=name, layers=layers)
-        return bundle.write(folder, spec, self.network.state_dict(), card, overwrite=True)
+        return bundle.write(folder, spec, staging.plain(self.network), card, overwrite=True)
 
     @torch.no_grad()
     def _layers(self) -> tuple[str, ...]:
@@ -295,6 +337,39 @@ class FusionModule(LightningModule):
         return tuple(name for name in LAYERS if name in given_out)
 
 
+@dataclass(frozen=True)
+class Start:
+    """A trained network that another one goes on from.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        Its spec.
+    weights : dict of str to Tensor
+        Its weights.
+    """
+
+    spec: ModelSpec
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, model: str) -> Start:
+        """What a bundle holds, by its name."""
+        learned = from_pretrained(model)
+        like = networks.build(learned.spec).state_dict()
+        return cls(learned.spec, bundle.read_weights(learned.source.folder(), learned.spec, like))
+
+    def give(self, network: Any) -> None:
+        """Put the weights into the base of a network."""
+        if type(network.base) is not networks.find(self.spec.architecture):
+            raise ModelError(
+                f"the base {self.spec.name!r} is a {self.spec.architecture!r}",
+                f"a model whose network is {type(network.base).__name__}",
+                "--model.base unet",
+            )
+        network.base.load_state_dict(self.weights)
+
+
 class Averaging(WeightAveraging):
     """An exponential moving average of the weights, that follows faster while there are few steps behind it.
 
@@ -309,6 +384,11 @@ class Averaging(WeightAveraging):
             return average + (current - average) * (1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
         super().__init__(avg_fn=follow)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """What the weights go through between two stages, the average goes through too."""
+        module: Any = pl_module
+        self._average_model.module.enter(module._at(trainer.global_step)[0])
 
 
 class _Measures(nn.Module):

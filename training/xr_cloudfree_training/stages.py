@@ -1,0 +1,182 @@
+"""Fine-tuning of a network that was partly trained elsewhere: what of it learns, when, and how fast.
+
+A network of this kind has a `base`, the network that it goes on from, and an `encoder`; all else of it is new. Low-rank
+adapters are there from the first step to the last, shut while they are not trained, so that a checkpoint of any stage
+fits the network as it is made.
+
+References
+----------
+Hu et al. 2022, LoRA: low-rank adaptation of large language models, arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.utils.checkpoint import checkpoint
+
+from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError
+
+Learning = Literal["frozen", "lora", "full"]
+
+# Of the adapters: their rank, what they are scaled by in terms of it, and the layers that have one.
+RANK, ALPHA, ADAPTED = 8, 16, ("qkv", "attn.proj", "fc1", "fc2")
+_NAME = "default"  # which peft gives to the only adapter of a layer
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a training.
+
+    Parameters
+    ----------
+    share : float
+        Share of the training's steps.
+    encoder : {"frozen", "lora", "full"}
+        What of the encoder learns: nothing, low-rank adapters of its layers, or all of it.
+    lr : float
+        Learning rate of what is new, at its highest.
+    encoder_lr : float
+        Of the encoder, or of its adapters.
+    base_lr : float
+        Of the base; at 0 it stays as it is.
+    """
+
+    share: float
+    encoder: Learning
+    lr: float
+    encoder_lr: float = 0.0
+    base_lr: float = 0.0
+
+    def __post_init__(self) -> None:
+        least = min(self.lr, self.encoder_lr, self.base_lr)
+        if not 0 < self.share <= 1 or least < 0 or (self.encoder != "frozen" and self.encoder_lr == 0):
+            raise OptionError(
+                f"{self}",
+                "a share above 0 and up to 1, rates of 0 or more, and an encoder_lr where the encoder learns",
+                "--model.stages '[{share: 1.0, encoder: full, lr: 1e-3, encoder_lr: 1e-4}]'",
+            )
+
+    def rates(self) -> dict[str, float]:
+        """Learning rate per part of the network: see `parts`."""
+        return {
+            "new": self.lr,
+            "base": self.base_lr,
+            "encoder": self.encoder_lr if self.encoder == "full" else 0.0,
+            "adapters": self.encoder_lr if self.encoder == "lora" else 0.0,
+        }
+
+
+class Plan:
+    """Which stage a step belongs to.
+
+    Parameters
+    ----------
+    stages : sequence of Stage
+        In their order; the shares sum to 1.
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        if not stages or abs(sum(stage.share for stage in stages) - 1) > 1e-6:
+            raise OptionError(
+                f"the shares of the stages are {', '.join(f'{stage.share:g}' for stage in stages) or 'none'}",
+                "shares that sum to 1",
+                "--model.stages '[{share: 1.0, encoder: full, lr: 1e-3, encoder_lr: 1e-4}]'",
+            )
+        self.stages = tuple(stages)
+
+    def at(self, step: int, steps: int) -> tuple[Stage, int, int]:
+        """The stage of a step, the number of the step within it, and how many it has.
+
+        Examples
+        --------
+        >>> plan = Plan([Stage(0.25, "frozen", 1e-3), Stage(0.75, "full", 1e-4, 1e-5)])
+        >>> [plan.at(step, 8)[1:] for step in (0, 1, 2, 7, 8)]
+        [(0, 2), (1, 2), (0, 6), (5, 6), (6, 6)]
+        """
+        ends = [round(steps * share) for share in accumulate(stage.share for stage in self.stages)]
+        ends[-1] = steps
+        first = 0
+        for stage, end in zip(self.stages[:-1], ends[:-1], strict=True):
+            if step < end:
+                return stage, step - first, end - first
+            first = end
+        return self.stages[-1], step - first, max(steps - first, 1)
+
+
+def parts(network: Any) -> dict[str, list[Parameter]]:
+    """The network's parameters by what they belong to: ``"base"``, ``"encoder"``, ``"adapters"`` and ``"new"``."""
+    found: dict[str, list[Parameter]] = {}
+    base = getattr(network, "base", None) is not None
+    for name, parameter in network.named_parameters():
+        part = name.partition(".")[0] if base else "new"
+        if part == "encoder" and ".lora_" in name:
+            part = "adapters"
+        found.setdefault(part if part in ("base", "encoder", "adapters") else "new", []).append(parameter)
+    return found
+
+
+def adapt(network: Any) -> None:
+    """Give the layers of the encoder adapters; they change nothing until they are trained."""
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError as error:
+        raise MissingDependencyError(
+            "peft, which has the adapters, is not installed", "peft", "pip install 'xr-cloudfree[terramind]'"
+        ) from error
+    if getattr(network, "encoder", None) is None:
+        raise ModelError("there is no encoder to adapt", "stages without LoRA", "--model.stages null")
+    inject_adapter_in_model(
+        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(ADAPTED), lora_dropout=0.0), network.encoder
+    )
+
+
+def enter(network: Any, stage: Stage) -> None:
+    """Let learn what learns in a stage; adapters that no longer do become part of what they adapt.
+
+    Entering a stage again changes nothing.
+    """
+    rates = stage.rates()
+    for layer in _adapted(network):
+        layer.enable_adapters(stage.encoder != "full")
+        if stage.encoder == "full":
+            with torch.no_grad():
+                layer.base_layer.weight += layer.get_delta_weight(_NAME)
+                layer.lora_B[_NAME].weight.zero_()
+    for part, parameters in parts(network).items():
+        for parameter in parameters:
+            parameter.requires_grad_(rates[part] > 0)
+
+
+def plain(network: nn.Module) -> dict[str, Tensor]:
+    """The network's state as it is without adapters: what they learned is in the weights."""
+    state = {n.replace(".base_layer.", "."): t for n, t in network.state_dict().items() if ".lora_" not in n}
+    names = {module: name for name, module in network.named_modules()}
+    for layer in _adapted(network):
+        name = f"{names[layer]}.weight"
+        state[name] = state[name] + layer.get_delta_weight(_NAME).detach()
+    return state
+
+
+def spare_memory(network: Any) -> None:
+    """Keep of each block of the encoder what goes in only, and compute the rest again when gradients are wanted."""
+    encoder = getattr(network, "encoder", None)
+    if getattr(network, "base", None) is None or encoder is None:
+        raise OptionError(
+            "there are no blocks of an encoder to save memory on",
+            "a network that has them",
+            "--model.checkpointing false",
+        )
+    for block in encoder.encoder:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _adapted(network: nn.Module) -> Iterator[Any]:
+    return (layer for layer in network.modules() if hasattr(layer, "lora_A"))
