@@ -186,6 +186,10 @@ class Learned:
         """
         return hub.push(self.source.folder(), self.spec, repo, token=token, private=private)
 
+    def load(self) -> None:
+        """Load the network into this process, before it is needed."""
+        self._network()
+
     def _order(self, obs: Observations) -> NDArray[np.intp] | None:
         """Which of the tile's bands the network's are, in its order; None if it takes them as they come."""
         if self.spec.bands is None:
