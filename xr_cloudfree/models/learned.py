@@ -95,7 +95,7 @@ class Learned:
         WeightsError
             If this version of the package has no such network.
         MissingDependencyError
-            If torch is not installed.
+            If torch, or what the network needs besides, is not installed.
         """
         if self.spec.architecture not in networks.ARCHITECTURES:
             raise WeightsError(
@@ -106,6 +106,7 @@ class Learned:
             )
         if not installed():
             raise bundle.missing("torch")
+        networks.check_installed(self.spec.architecture)
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile.
@@ -131,6 +132,9 @@ class Learned:
                 prepared = list(pool.map(lambda obs: networks.prepared(network, obs, **limit), arranged))
         else:
             prepared = [networks.prepared(network, obs, **limit) for obs in arranged]
+        describe: Callable[..., Prepared] | None = getattr(network, "describe", None)
+        if describe is not None:
+            prepared = [describe(tile, obs.roles) for tile, obs in zip(prepared, arranged, strict=True)]
         # Tiles of one size make a batch; those without a clear date need no network.
         sizes: dict[tuple[int, int], list[int]] = {}
         answers: dict[int, Prediction] = {}

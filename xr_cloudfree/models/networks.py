@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.cube.observations import Observations
@@ -20,6 +21,8 @@ ARCHITECTURES = {
     "terramind": "xr_cloudfree.models.terramind:TerraMindNet",
 }
 """Module and class per architecture. A network's ``forward`` takes a `Batch` and gives an `Output`."""
+
+_NEEDS = {"terramind": "terratorch"}
 
 
 def find(architecture: str | None) -> type[nn.Module]:
@@ -53,6 +56,23 @@ def find(architecture: str | None) -> type[nn.Module]:
             "pip install 'xr-cloudfree[torch]'",
         ) from error
     return network
+
+
+def check_installed(architecture: str) -> None:
+    """Refuse a network that needs a package besides torch which is not installed; nothing is imported to find out.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not.
+    """
+    package = _NEEDS.get(architecture)
+    if package is not None and find_spec(package) is None:
+        raise MissingDependencyError(
+            f"the architecture {architecture!r} needs {package}, which is not installed",
+            "the packages of this network",
+            f"pip install 'xr-cloudfree[{architecture}]'",
+        )
 
 
 def build(spec: ModelSpec) -> nn.Module:

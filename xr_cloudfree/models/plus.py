@@ -182,7 +182,9 @@ class PlusNet(nn.Module):
         calibration: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
-        widths, self.calibration = tuple(widths), tuple(calibration)
+        widths = tuple(widths)
+        self.calibration = calibration[0], calibration[1]
+        self.hidden, self.abstract = widths[0], abstract
         self.candidates = len(CANDIDATES) + 1
         per_band = (self.candidates - 1) + len(HINTS) + 4
         self.gate = DateGate(gate_width, abstract)
