@@ -132,9 +132,6 @@ class Learned:
                 prepared = list(pool.map(lambda obs: networks.prepared(network, obs, **limit), arranged))
         else:
             prepared = [networks.prepared(network, obs, **limit) for obs in arranged]
-        describe: Callable[..., Prepared] | None = getattr(network, "describe", None)
-        if describe is not None:
-            prepared = [describe(tile, obs.roles) for tile, obs in zip(prepared, arranged, strict=True)]
         # Tiles of one size make a batch; those without a clear date need no network.
         sizes: dict[tuple[int, int], list[int]] = {}
         answers: dict[int, Prediction] = {}
