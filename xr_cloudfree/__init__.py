@@ -5,9 +5,10 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
-from xr_cloudfree.api import clear_mask, fill, list_models
+from xr_cloudfree.api import clear_mask, fill, list_models, to_zarr
 from xr_cloudfree.models.registry import create as create_model
 from xr_cloudfree.models.sources import from_pretrained
+from xr_cloudfree.runner.verify import repair, verify
 from xr_cloudfree.version import __version__
 
 __all__ = [
@@ -20,4 +21,7 @@ __all__ = [
     "fill",
     "from_pretrained",
     "list_models",
+    "repair",
+    "to_zarr",
+    "verify",
 ]

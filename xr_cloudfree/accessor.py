@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ class _Accessor:
     def fill(self, date: Any = None, **options: Any) -> Any:
         return api.fill(self._obj, date, **options)
 
+    def to_zarr(self, store: str | os.PathLike[str], date: Any = None, **options: Any) -> xr.Dataset:
+        return api.to_zarr(self._obj, store, date, **options)
+
     def clear_mask(self, **options: Any) -> xr.DataArray:
         return api.clear_mask(self._obj, **options)
 
@@ -47,6 +51,7 @@ class _Accessor:
         return CloudfreePlots(self._obj)
 
     _forward(fill, api.fill)
+    _forward(to_zarr, api.to_zarr)
     _forward(clear_mask, api.clear_mask)
     _forward(evaluate, evaluation.evaluate)
 

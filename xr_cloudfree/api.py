@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import xarray as xr
 
+from xr_cloudfree import io
 from xr_cloudfree.cube.masks import Snow
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
-from xr_cloudfree.errors import ModelNotFoundError
+from xr_cloudfree.errors import ModelNotFoundError, OptionTypeError
 from xr_cloudfree.labels import as_given, label
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import COMMON_LAYERS
 from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
+from xr_cloudfree.runner import runs
 
-__all__ = ["clear_mask", "fill", "list_models", "read"]
+__all__ = ["clear_mask", "fill", "list_models", "read", "to_zarr"]
 
 T = TypeVar("T", xr.DataArray, xr.Dataset)
 
@@ -146,6 +149,84 @@ def fill(
         block=block,
     )
     return as_given(plan, label(plan, _run(plan.job, plan.understood)))
+
+
+def to_zarr(
+    obj: xr.DataArray | xr.Dataset | str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    date: Any = None,
+    *,
+    model: str | FillModel = "auto",
+    resume: bool = True,
+    overwrite: bool = False,
+    shard: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Fill into a Zarr store, region by region: cubes of any size, in memory that does not grow with them.
+
+    What is written is what `fill` gives, byte for byte. Each region is read, filled and written as whole shards, and
+    then marked as done in a journal beside the store, the folder ``STORE.journal``. A run that was ended in any way
+    goes on with the same call. A cube that was only opened, lazily, is read from its files without a graph.
+
+    Parameters
+    ----------
+    obj : DataArray, Dataset or path
+        The cube, or where it lies: see `fill` and `xr_cloudfree.io.open_cube`.
+    store : path
+        Where to: a folder whose name ends with ``.zarr``, of Zarr format 3.
+    date : str, datetime or sequence of these, optional
+        The target dates, as in `fill`. Each part of the cube is read once for all of them.
+    model : str or FillModel
+        As in `fill`.
+    resume : bool
+        Go on where the same run was left.
+    overwrite : bool
+        Replace what is there.
+    shard : int or pair of int, optional
+        Pixels along y and x of a shard, one file for each date. By default chosen so that memory suffices and each
+        chunk of the input is read only once.
+    **options
+        The other options of `fill`.
+
+    Returns
+    -------
+    Dataset
+        The store, opened lazily.
+
+    Raises
+    ------
+    OutputError
+        If something else is at `store`, or it cannot be written.
+    ChangedError
+        If the store was begun with another cube, model or settings.
+    LockedError
+        If another process is filling the store.
+    CloudfreeError
+        What `fill` raises.
+
+    See Also
+    --------
+    verify : whether a store is still what was written.
+    repair : how it becomes so again.
+
+    Examples
+    --------
+    >>> import tempfile, xr_cloudfree
+    >>> from xr_cloudfree import synthetic
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> cube = synthetic.cube(shape=(12, 4, 64, 64), seed=1)
+    >>> filled = xr_cloudfree.to_zarr(cube, f"{folder.name}/july.zarr", "2023-07-01", model="linear")
+    >>> dict(filled.sizes)
+    {'band': 4, 'y': 64, 'x': 64}
+    """
+    for name, flag in (("resume", resume), ("overwrite", overwrite)):
+        if not isinstance(flag, bool):
+            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
+    run = runs.prepare(obj, store, date, model=model, shard=shard, **options)
+    with runs.started(run, resume=resume, overwrite=overwrite) as missing:
+        runs.run_here(run, missing)
+        runs.finish(run)
+    return io.open_store(run.path)
 
 
 def clear_mask(

@@ -95,6 +95,18 @@ class RunError(CloudfreeError, RuntimeError):
     """A run over regions stopped before its end. What is done stays, and the remedy says how to go on."""
 
 
+class StoreError(OutputError):
+    """A store of a run, or its journal, is damaged; or something that does not fit it would be written."""
+
+
+class ChangedError(OutputError):
+    """A store was begun with another cube, model or settings than those with which it should go on."""
+
+
+class LockedError(OutputError):
+    """Another process is filling this store."""
+
+
 class MissingDependencyError(CloudfreeError, ImportError):
     """An optional package is not installed."""
 

@@ -51,8 +51,8 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     where = Path(path)
     if not where.exists():
         raise OptionError(f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it")
-    if _is_store(where):
-        return _open_store(where)
+    if is_store(where):
+        return open_store(where)
     if where.suffix.lower() not in _NETCDF or not where.is_file():
         raise OptionError(
             f"{where} is neither a Zarr store nor a NetCDF file",
@@ -88,7 +88,7 @@ def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
     """
     where = Path(path)
     if where.suffix.lower() not in _TIFF:
-        return _open_store(where)
+        return open_store(where)
     import rioxarray
 
     opened: dict[str, Any] = {}
@@ -152,7 +152,7 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
         If something is there.
     """
     for path in paths:
-        if path.is_dir() and not _is_store(path):
+        if path.is_dir() and not is_store(path):
             raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
         if path.exists() and not overwrite:
             raise OutputError(f"{path} is there already", "a new path, or leave to replace it", "overwrite=True")
@@ -222,7 +222,8 @@ def write(
     return files
 
 
-def _open_store(path: Path) -> xr.Dataset:
+def open_store(path: Path) -> xr.Dataset:
+    """Open a Zarr store, lazily and with its CRS."""
     import zarr
 
     # xarray warns where it has to find out by itself.
@@ -231,7 +232,8 @@ def _open_store(path: Path) -> xr.Dataset:
     return opened
 
 
-def _is_store(path: Path) -> bool:
+def is_store(path: Path) -> bool:
+    """Whether a folder is a Zarr store."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
@@ -252,7 +254,8 @@ def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_zarr(image: xr.Dataset, path: Path) -> None:
+def for_zarr(image: xr.Dataset) -> xr.Dataset:
+    """The image as Zarr stores it: what belongs to the old file is left out of its encoding."""
     from zarr.codecs import BloscCodec
 
     image = image.copy()
@@ -268,10 +271,14 @@ def _write_zarr(image: xr.Dataset, path: Path) -> None:
         elif image[name].ndim > 1:
             kept["compressors"] = [compressor]
         image[name].encoding = kept
+    return image
+
+
+def _write_zarr(image: xr.Dataset, path: Path) -> None:
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr format 3; without it xarray warns at each opening.
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        image.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+        for_zarr(image).to_zarr(path, mode="w", zarr_format=3, consolidated=True)
 
 
 def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.DataArray]:

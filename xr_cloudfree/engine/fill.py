@@ -5,7 +5,8 @@ Both drivers call it: at once for arrays in memory (`eager.run_now`), as a task 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -134,6 +135,9 @@ class FillJob:
         return fill_block(self, box, bands, quality)
 
 
+Block = tuple[Box, Sequence[Array], Array]
+
+
 def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
     """The outputs of one block.
 
@@ -153,6 +157,78 @@ def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -
     tuple of ndarray
         One per ``job.outputs``.
     """
+    [(_, done)] = fill_blocks(job, [(box, bands, quality)])
+    return done
+
+
+def fill_blocks(job: FillJob, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
+    """The outputs of several blocks, in their order.
+
+    Blocks are taken one at a time, but the last tiles of one share a batch with the first of the next.
+
+    Parameters
+    ----------
+    job : FillJob
+        What to do.
+    blocks : iterable of (Box, bands, quality)
+        As `fill_block` takes them.
+
+    Yields
+    ------
+    (Box, tuple of ndarray)
+        A block and its outputs, one per ``job.outputs``.
+    """
+    n_targets = len(job.targets.own)
+    made: list[tuple[Array, ...]] = []
+    for share in _answered(job, _shares(job, blocks)):
+        made.append(_finish(job, share))
+        if len(made) == n_targets:
+            box = share.box
+            del share
+            yield box, made[0] if job.targets.scalar else tuple(np.stack(arrays) for arrays in zip(*made, strict=True))
+            made = []
+
+
+def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_Share]:
+    """Blocks, and of each its targets, one after the other."""
+    for box, bands, quality in blocks:
+        scene = _scene(job, box, bands, quality)
+        for which in range(len(job.targets.own)):
+            yield _share(job, box, scene, which)
+        del scene
+
+
+def _answered(job: FillJob, shares: Iterable[_Share]) -> Iterator[_Share]:
+    """The same, in the same order, with the model's answers; a full batch is predicted as soon as there is one."""
+    waiting: deque[_Share] = deque()
+    batch: list[tuple[_Share, Box]] = []
+    observed: list[Observations] = []
+    spec = job.model.spec
+
+    def predict() -> None:
+        predicted = _checked(spec.name, observed, job.model.predict(observed))
+        for (share, extent), answer in zip(batch, predicted, strict=True):
+            share.answers[extent] = answer
+        batch.clear()
+        observed.clear()  # or the next tiles would be made while these are still held
+
+    for share in shares:
+        waiting.append(share)
+        for extent in share.extents:
+            batch.append((share, extent))
+            observed.append(_observe(job, share, extent))
+            if len(batch) == spec.batch:
+                predict()
+        del share
+        while waiting and len(waiting[0].answers) == len(waiting[0].extents):
+            yield waiting.popleft()
+    if batch:
+        predict()
+    while waiting:
+        yield waiting.popleft()
+
+
+def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -> _Scene:
     window = job.grid.window(box)
     stored = stack(bands)
     seen = read_quality(quality, job.rule, job.grid, window)
@@ -160,13 +236,9 @@ def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -
     times = job.times[job.reads]
     if job.check:
         checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
+    # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
-    scene = _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window)
-    del seen  # what no layer needs is not kept while the models run
-    done = [_fill_target(job, box, scene, i) for i in range(len(job.targets.own))]
-    if job.targets.scalar:
-        return done[0]
-    return tuple(np.stack(arrays) for arrays in zip(*done, strict=True))
+    return _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,14 +254,27 @@ class _Scene:
     window: Box
 
 
-def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Array, ...]:
-    """The outputs of one block for one target date."""
+@dataclass(frozen=True, eq=False)
+class _Share:
+    """One block for one target date, and what the model has answered so far."""
+
+    box: Box
+    scene: _Scene
+    order: NDArray[np.intp]  # candidate dates among those that were read, by time
+    offsets: NDArray[np.float64]
+    own: int  # the target's own observation among the dates that were read, or -1
+    target: int  # the same among the candidates
+    clear: NDArray[np.bool_]  # of the candidates
+    haze: NDArray[np.bool_] | None
+    tiles: list[Tile]
+    extents: tuple[Box, ...]  # tiles moved inwards at the cube's border may coincide: each is asked for once
+    answers: dict[Box, Prediction] = field(default_factory=dict)
+
+
+def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _Share:
     order, offsets = candidates(scene.times, job.targets.instants[which], job.window)
-    # Index of the target's own observation among those that were read, and among the candidates.
     own = int(np.searchsorted(job.reads, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
     target = int(np.flatnonzero(order == own)[0]) if own >= 0 else -1
-    inner = box.within(scene.window)
-
     clear = scene.clear[as_slice(order)]
     haze: NDArray[np.bool_] | None = None
     if target >= 0 and (job.screen or "suspect" in job.layers):
@@ -197,7 +282,27 @@ def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Arr
     if haze is not None and job.screen:
         clear = clear.copy()
         clear[target] &= ~haze
-    answer = _predict(job, box, scene, order, offsets, target, clear)
+    tiles = job.grid.tiles(box)
+    extents = tuple(dict.fromkeys(tile.extent for tile in tiles))
+    return _Share(box, scene, order, offsets, own, target, clear, haze, tiles, extents)
+
+
+def _observe(job: FillJob, share: _Share, extent: Box) -> Observations:
+    """A tile as the model sees it."""
+    spec, scene = job.model.spec, share.scene
+    part = _cut(scene.values[as_slice(share.order)], extent, scene.window)
+    clear = _cut(share.clear, extent, scene.window)
+    scale = job.scaling.scale or 1.0
+    if spec.units == "reflectance":
+        part, scale = scaling.to_reflectance(part, job.scaling), 1.0
+    return Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.roles)
+
+
+def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:
+    """The outputs of one block for one target date, from the model's answers."""
+    box, scene, own, haze = share.box, share.scene, share.own, share.haze
+    inner = box.within(scene.window)
+    answer = stitch(job.grid, box, share.tiles, [share.answers[tile.extent] for tile in share.tiles])
 
     bands = answer.bands
     known = answer.known & np.isfinite(bands).all(axis=0)
@@ -213,7 +318,8 @@ def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Arr
     if own >= 0:
         observed = _restore(image, job, scene, own, inner, haze)
 
-    layers = _Layers(job, scene, order, offsets, clear[(slice(None), *inner)], answer, known, observed, own)
+    clear = share.clear[(slice(None), *inner)]
+    layers = _Layers(job, scene, share.order, share.offsets, clear, answer, known, observed, own)
     made: list[Array] = [image]
     for name in job.layers:
         if name == "suspect":
@@ -224,37 +330,6 @@ def _fill_target(job: FillJob, box: Box, scene: _Scene, which: int) -> tuple[Arr
         else:
             made.append(getattr(layers, name)())
     return tuple(made)
-
-
-def _predict(
-    job: FillJob,
-    box: Box,
-    scene: _Scene,
-    order: NDArray[np.intp],
-    offsets: NDArray[np.float64],
-    target: int,
-    clear: NDArray[np.bool_],
-) -> Prediction:
-    spec = job.model.spec
-    tiles = job.grid.tiles(box)
-    values = scene.values[as_slice(order)]
-    scale = 1.0 if spec.units == "reflectance" else (job.scaling.scale or 1.0)
-
-    def observe(tile: Tile) -> Observations:
-        part, part_clear = _cut(values, tile.extent, scene.window), _cut(clear, tile.extent, scene.window)
-        if spec.units == "reflectance":
-            part = scaling.to_reflectance(part, job.scaling)
-        origin = tile.extent.y0, tile.extent.x0
-        return Observations(part, part_clear, offsets, target, scale, origin, job.roles)
-
-    # Tiles moved inwards at the cube's border may coincide: each extent is asked for once.
-    extents = {tile.extent: tile for tile in tiles}
-    answers: dict[Box, Prediction] = {}
-    for group in _groups(list(extents), spec.batch):
-        observed = [observe(extents[extent]) for extent in group]
-        answers.update(zip(group, _checked(spec.name, observed, job.model.predict(observed)), strict=True))
-        del observed  # or the next tiles would be made while these are still held
-    return stitch(job.grid, box, tiles, [answers[tile.extent] for tile in tiles])
 
 
 def _checked(name: str, observed: list[Observations], predicted: object) -> list[Prediction]:
@@ -393,8 +468,3 @@ def _cut(array: NDArray[T], extent: Box, window: Box) -> NDArray[T]:
         return part
     margins = [(inside.y0 - extent.y0, extent.y1 - inside.y1), (inside.x0 - extent.x0, extent.x1 - inside.x1)]
     return np.pad(part, [(0, 0)] * (array.ndim - 2) + margins, mode="symmetric")
-
-
-def _groups(items: list[Box], size: int) -> Iterator[list[Box]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -109,11 +109,12 @@ class TileGrid:
         (ny, nx), (by, bx) = self.shape, self.block
         return -(-ny // by) * -(-nx // bx)
 
-    def blocks(self) -> Iterator[Box]:
-        """The blocks, row by row. They cover each pixel of the cube once."""
+    def blocks(self, part: Box | None = None) -> Iterator[Box]:
+        """The blocks, row by row: of the cube, each pixel of which they cover once, or of a part made of whole ones."""
         by, bx = self.block
-        for y in range(0, self.shape[0], by):
-            for x in range(0, self.shape[1], bx):
+        part = part or self.cube
+        for y in range(part.y0, part.y1, by):
+            for x in range(part.x0, part.x1, bx):
                 yield Box(y, y + by, x, x + bx).clip(self.cube)
 
     def tiles(self, block: Box) -> list[Tile]:

@@ -1,0 +1,65 @@
+"""The streaming driver: a region of several blocks, from its windows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from xr_cloudfree.engine.blocks import Array
+from xr_cloudfree.engine.fill import Block, FillJob, fill_block, fill_blocks
+from xr_cloudfree.tiling.grid import Box
+
+
+def run_region(
+    job: FillJob, region: Box, bands: Sequence[Array], quality: Array, *, threads: int = 1
+) -> dict[str, Array]:
+    """Run a fill on a region that is made of whole blocks.
+
+    Parameters
+    ----------
+    job : FillJob
+        What to do.
+    region : Box
+        The region.
+    bands : sequence of ndarray
+        The region's window, dates as in ``job.reads``: one array (time, band, y, x) or one (time, y, x) per band.
+    quality : ndarray, shape (time, y, x)
+        The quality layer in its own window.
+    threads : int
+        Blocks that run side by side, for models that take their tiles one by one. Those that like batches get the
+        tiles of all blocks in one stream, so that only the last batch may be less than full.
+
+    Returns
+    -------
+    dict of ndarray
+        The outputs by name.
+    """
+    window, quality_window = job.windows(region)
+    out = {
+        o.name: np.empty(job.lead + tuple(job.sizes[d] for d in o.dims[:-2]) + region.shape, o.dtype)
+        for o in job.outputs
+    }
+
+    def blocks() -> Iterator[Block]:
+        for box in job.grid.blocks(region):
+            inner, inner_quality = job.windows(box)
+            yield (
+                box,
+                [array[(..., *inner.within(window))] for array in bands],
+                quality[(..., *inner_quality.within(quality_window))],
+            )
+
+    def keep(box: Box, done: tuple[Array, ...]) -> None:
+        for o, array in zip(job.outputs, done, strict=True):
+            out[o.name][(..., *box.within(region))] = array
+
+    if threads > 1 and job.model.spec.batch == 1:
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda block: keep(block[0], fill_block(job, *block)), list(blocks())):
+                pass
+    else:
+        for box, done in fill_blocks(job, blocks()):
+            keep(box, done)
+    return out

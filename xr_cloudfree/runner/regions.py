@@ -1,0 +1,401 @@
+"""The unit of a run: a region, which is one shard of the output for each date."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xr_cloudfree.engine.blocks import Array
+from xr_cloudfree.engine.fill import FillJob
+from xr_cloudfree.engine.streaming import run_region
+from xr_cloudfree.errors import OptionError, SizeError, StoreError
+from xr_cloudfree.labels import Part, parts
+from xr_cloudfree.options import parse_block
+from xr_cloudfree.plan import FillPlan, plan_fill
+from xr_cloudfree.runner import sources
+from xr_cloudfree.runner.journal import Journal, write_json
+from xr_cloudfree.runner.store import (
+    MOST_CHUNK,
+    Layout,
+    Skeleton,
+    digest_of,
+    encode,
+    largest_part,
+    make_skeleton,
+    sha256,
+    write_file,
+)
+from xr_cloudfree.tiling.grid import Box, TileGrid
+from xr_cloudfree.version import __version__
+
+# Bytes that a region's window and outputs may take; more where it lets each chunk of the input be read only once.
+REGION_BYTES, MOST_BYTES = 192 * 2**20, 512 * 2**20
+# Rows and columns of a region at most: beyond, shards are unwieldy and a crash costs much.
+MOST_EDGE = 2048
+# More than the world's land at ten metres.
+MAX_REGIONS = 5_000_000
+
+
+@dataclass(frozen=True)
+class RegionReport:
+    """What is told of a region that is done.
+
+    Parameters
+    ----------
+    index : int
+        The region.
+    digest : str
+        SHA-256 over its shards.
+    bytes : int
+        Bytes that were written.
+    seconds : float
+        How long it took.
+    process : str
+        Where: host and process.
+    """
+
+    index: int
+    digest: str
+    bytes: int
+    seconds: float
+    process: str
+
+
+@dataclass(frozen=True, eq=False)
+class RunPlan:
+    """All that a process needs to fill any region. It pickles small where the cube lies in files.
+
+    Parameters
+    ----------
+    job : FillJob
+        What each block does.
+    bands : tuple of Variable
+        One array (time, band, y, x), or one (time, y, x) per band; lazy where the cube is.
+    quality : Variable
+        The quality layer, or the clear mask.
+    parts : tuple of Part
+        The variables of the output.
+    layout : Layout
+        Their shards.
+    metadata : mapping
+        Their ``zarr.json`` by name.
+    fingerprint : mapping
+        What the answer depends on, in words or as hashes.
+    """
+
+    job: FillJob
+    bands: tuple[xr.Variable, ...]
+    quality: xr.Variable
+    parts: tuple[Part, ...]
+    layout: Layout
+    metadata: Mapping[str, bytes]
+    fingerprint: Mapping[str, str]
+
+    @property
+    def n_regions(self) -> int:
+        """Number of regions."""
+        return self.layout.n_regions
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint as one short text: that of the run."""
+        return digest_of({key: sha256(value.encode()) for key, value in self.fingerprint.items()})[:16]
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a region takes while it is filled: its windows, its outputs, and one block at work."""
+        job, (rows, columns) = self.job, self.layout.shard
+        window, quality = (box.shape for box in job.windows(Box(0, rows, 0, columns)))
+        inner = job.windows(Box(0, job.grid.block[0], 0, job.grid.block[1]))[0].shape
+        per_pixel = job.reads.size * sum(_width(band) for band in self.bands)
+        told = (
+            window[0] * window[1] * per_pixel + quality[0] * quality[1] * job.reads.size * self.quality.dtype.itemsize
+        )
+        work = inner[0] * inner[1] * (per_pixel + job.reads.size * 4 + len(job.roles) * 12)
+        # As filled, as packed, and one shard as it is encoded.
+        return int(told + work + 2 * rows * columns * _output_bytes(job))
+
+    def box(self, index: int) -> Box:
+        """The pixels of a region."""
+        return self.layout.box(index)
+
+
+def plan_run(
+    obj: xr.DataArray | xr.Dataset,
+    date: Any = None,
+    *,
+    shard: int | tuple[int, int] | None = None,
+    block: int | tuple[int, int] | None = None,
+    clear: xr.DataArray | str | None = None,
+    mask: xr.DataArray | str | None = None,
+    **options: Any,
+) -> tuple[RunPlan, Skeleton]:
+    """Settle a run: the fill, its regions, and the store without its shards. Nothing is read but coordinates.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube.
+    date : str, datetime or sequence of these, optional
+        The target dates.
+    shard : int or pair of int, optional
+        Pixels along y and x of a shard. By default chosen so that a region fits into memory and reads each chunk of
+        the input once.
+    block : int or pair of int, optional
+        Pixels along y and x of a block; has to divide `shard`.
+    clear, mask : DataArray or str, optional
+        As in `fill`.
+    **options
+        The other options of `fill`.
+
+    Raises
+    ------
+    SizeError
+        If the cube has more regions than can be kept in mind.
+    """
+    plan = plan_fill(
+        sources.from_files(obj),
+        date,
+        block=block,
+        most_blocks=10**18,
+        clear=sources.from_files(clear),
+        mask=sources.from_files(mask),
+        **options,
+    )
+    job, cube = plan.job, plan.understood.cube
+    chosen = parse_block(shard, job.model.spec.stride)
+    grid, shard = _grids(plan, chosen, fixed=block is not None)
+    n_regions = Layout(cube.shape, shard, ()).n_regions
+    if n_regions > MAX_REGIONS:
+        raise SizeError(
+            f"the cube has {cube.shape[0]} x {cube.shape[1]} pixels, {n_regions} regions of {shard[0]} x {shard[1]}",
+            f"at most {MAX_REGIONS} regions in one run",
+            "a part of it: cube.isel(y=slice(0, 109800), x=slice(0, 109800))",
+        )
+    plan = replace(plan, job=replace(job, grid=grid))
+    skeleton = make_skeleton(plan, shard)
+    made = parts(plan)
+    bands = tuple(array.variable for array in cube.arrays)
+    quality = plan.understood.quality.variable
+    run = RunPlan(
+        job=plan.job,
+        bands=bands,
+        quality=quality,
+        parts=made,
+        layout=Layout(cube.shape, shard, tuple((part.name, _leading(part, plan.job)) for part in made)),
+        metadata={part.name: skeleton.files[f"{part.name}/zarr.json"] for part in made},
+        fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality)),
+    )
+    return run, skeleton
+
+
+def read_windows(plan: RunPlan, index: int) -> tuple[list[Array], Array]:
+    """What a region needs of the cube, in memory: its bands and its quality layer."""
+    window, quality = plan.job.windows(plan.box(index))
+    dates = plan.job.reads
+    return [sources.read(band, dates, window) for band in plan.bands], sources.read(plan.quality, dates, quality)
+
+
+def fill_region(
+    plan: RunPlan,
+    store: str | os.PathLike[str],
+    index: int,
+    *,
+    windows: tuple[Sequence[Array], Array] | None = None,
+    threads: int = 1,
+) -> RegionReport:
+    """Fill one region: read, fill, write its shards, and then the marker that says so. May be done again at any time.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The run.
+    store : path
+        Its store, which has been created.
+    index : int
+        The region.
+    windows : tuple, optional
+        What `read_windows` gave, where it has been read ahead.
+    threads : int
+        Blocks that may run side by side.
+    """
+    start = time.perf_counter()
+    root, box = Path(store), plan.box(index)
+    bands, quality = windows or read_windows(plan, index)
+    done = run_region(plan.job, box, bands, quality, threads=threads)
+    del bands, quality, windows
+
+    def write(shard: tuple[str, bytes]) -> tuple[str, str, int]:
+        key, data = shard
+        write_file(root / key, data)
+        return key, sha256(data), len(data)
+
+    with ThreadPoolExecutor(8) as pool:  # one is written to disk while the next is encoded
+        written = list(pool.map(write, _encoded(plan, box, done)))
+    files, size = {key: digest for key, digest, _ in written}, sum(length for *_, length in written)
+    report = RegionReport(
+        index=index,
+        digest=digest_of(files),
+        bytes=size,
+        seconds=round(time.perf_counter() - start, 3),
+        process=f"{socket.gethostname()}:{os.getpid()}",
+    )
+    told = {
+        "region": index,
+        "run": plan.identity,
+        "files": files,
+        "bytes": size,
+        "seconds": report.seconds,
+        "process": report.process,
+    }
+    write_json(Journal(root).marker(index), told)
+    return report
+
+
+def encode_region(plan: RunPlan, box: Box, done: Mapping[str, Array]) -> dict[str, bytes]:
+    """The shards of a region, encoded: bytes by key.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The run.
+    box : Box
+        The region.
+    done : mapping
+        The job's outputs on it, by name.
+
+    Raises
+    ------
+    StoreError
+        If `box` is not exactly one region, or the outputs do not fit it.
+    """
+    return dict(_encoded(plan, box, done))
+
+
+def _encoded(plan: RunPlan, box: Box, done: Mapping[str, Array]) -> Iterator[tuple[str, bytes]]:
+    index = plan.layout.index(box)
+    for part in plan.parts:
+        values = part.take(done)
+        if values.shape[-2:] != box.shape:
+            raise StoreError(
+                f"{part.name} has {values.shape[-2]} x {values.shape[-1]} pixels",
+                f"those of the region, {box.shape[0]} x {box.shape[1]}",
+                "run_region(job, RunPlan.box(index), ...)",
+            )
+        yield from encode(part, plan.metadata[part.name], plan.layout, index, values)
+
+
+def _leading(part: Part, job: FillJob) -> tuple[int, ...]:
+    """Shards of an array along its axes before rows and columns: one for each date."""
+    return tuple(len(job.targets.own) if axis == "time" else 1 for axis in part.dims[:-2])
+
+
+def _width(array: xr.Variable) -> int:
+    """Bytes of one pixel on one date."""
+    return int(array.dtype.itemsize * np.prod(array.shape[1:-2], dtype=int))
+
+
+def _output_bytes(job: FillJob) -> int:
+    """Bytes of one pixel of all outputs."""
+    lead = int(np.prod(job.lead, dtype=int))
+    return sum(lead * o.dtype.itemsize * int(np.prod([job.sizes[d] for d in o.dims[:-2]])) for o in job.outputs)
+
+
+def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[TileGrid, tuple[int, int]]:
+    """Blocks, and the shards that are made of them.
+
+    A shard is a whole number of blocks. Without a halo, it is also a whole number of the input's chunks if memory
+    allows, so that each of them is decoded once. With one, blocks are as large as shards, which share fewest tiles.
+    """
+    job, cube = plan.job, plan.understood.cube
+    stride, block = job.model.spec.stride, job.grid.block
+    if shard is None:
+        variables = [array.variable for array in cube.arrays]
+        per_pixel = job.reads.size * (sum(map(_width, variables)) + plan.understood.quality.dtype.itemsize)
+        per_pixel += _output_bytes(job)
+        usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
+        chunks = sources.chunk_edges(variables[0])
+        edges = []
+        for i, size in enumerate(cube.shape):
+            unit = block[i] if fixed else stride or 1
+            chunk = None if chunks is None or unit > 1 else chunks[i]
+            edges.append(_edge(size, unit, chunk, usual, most))
+        shard = edges[0], edges[1]
+    if not fixed:
+        block = shard if stride else (largest_part(shard[0], 256), largest_part(shard[1], 256))
+    elif any(edge % part for edge, part in zip(shard, block, strict=True)):
+        raise OptionError(
+            f"block is {block} and shard {shard}", "shards of whole blocks", f"shard={2 * block[0]}, block={block[0]}"
+        )
+    return replace(job.grid, block=block), shard
+
+
+def _edge(size: int, unit: int, chunk: int | None, usual: int, most: int) -> int:
+    """Rows or columns of a shard.
+
+    Examples
+    --------
+    >>> _edge(10980, 1, 1024, usual=700, most=1200)  # one chunk
+    1024
+    >>> _edge(10980, 1, 250, usual=700, most=1200)  # several
+    500
+    >>> _edge(10980, 1, 10980, usual=700, most=1200)  # a part of one
+    610
+    >>> _edge(10980, 192, None, usual=700, most=1200)
+    576
+    """
+    usual = min(usual, MOST_EDGE)
+    step = 64 if unit == 1 else unit
+    plain = max(usual // step, 1) * step
+    if chunk is None or chunk < 16:
+        edge = plain
+    elif chunk <= usual:
+        edge = usual // chunk * chunk
+    elif chunk <= most:
+        edge = chunk
+    else:
+        part = largest_part(chunk, usual)
+        edge = part if 2 * part > usual else plain
+    if largest_part(edge, MOST_CHUNK) < 32:
+        edge = plain  # of a prime number of pixels no chunks can be made
+    return min(edge, -(-size // step) * step)
+
+
+def _fingerprint(
+    plan: FillPlan, skeleton: Skeleton, shard: tuple[int, int], variables: Sequence[xr.Variable]
+) -> dict[str, str]:
+    """What the answer depends on, so that a difference can be told in words."""
+    job, understood = plan.job, plan.understood
+    spec, targets = job.model.spec, job.targets
+    model = (spec.to_json(), type(job.model).__qualname__, getattr(job.model, "precision", ""))
+    dates = [str(value) for value in np.datetime_as_string(targets.times, unit="s")]
+    times = np.datetime_as_string(job.times, unit="ns")
+    return {
+        "model": f"{spec.name} {_hash(model)}",
+        "dates": f"{dates[0]} to {dates[-1]}, {len(dates)} {_hash([*dates, str(targets.scalar)])}",
+        "window": "all dates" if job.window is None else f"{job.window[0]:g} and {job.window[1]:g} days",
+        "layers": ", ".join(job.layers) or "none",
+        "screen and check": f"{job.screen}, {job.check}",
+        "mask": f"{job.rule.label} {_hash(job.rule)}",
+        "scaling": f"{job.scaling} {_hash(job.limits)}",
+        "bands": ", ".join(understood.cube.bands),
+        "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",
+        "shards": f"{shard[0]} x {shard[1]}",
+        "times of the cube": _hash(list(times)),
+        "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
+        "values of the cube": _hash([sources.stamp(variable) for variable in variables]),
+        "version": __version__,
+    }
+
+
+def _hash(value: Any) -> str:
+    return sha256(repr(value).encode())[:12]

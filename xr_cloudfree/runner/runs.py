@@ -1,0 +1,308 @@
+"""A run from its beginning to its end: planned, begun or resumed, filled on this machine, finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree import io
+from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, StoreError
+from xr_cloudfree.runner.journal import Journal, read_json, write_json
+from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region, plan_run, read_windows
+from xr_cloudfree.runner.store import Layout, Skeleton, digest_of, partial_files, sha256, write_file
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run as its driver has it.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What processes need to fill regions.
+    skeleton : Skeleton
+        The store without its shards.
+    path : Path
+        The store.
+    call : mapping or None
+        The call as plain values, with the cube's path, by which any process can plan the same run; None if the cube
+        is no file, or an option no plain value.
+    """
+
+    plan: RunPlan
+    skeleton: Skeleton
+    path: Path
+    call: Mapping[str, Any] | None
+
+    @property
+    def journal(self) -> Journal:
+        """The journal beside the store."""
+        return Journal(self.path)
+
+
+def prepare(
+    obj: xr.DataArray | xr.Dataset | str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    date: Any = None,
+    **options: Any,
+) -> Run:
+    """Plan a run; nothing is written, and of the cube only coordinates are read.
+
+    Parameters
+    ----------
+    obj : DataArray, Dataset or path
+        The cube, or where it lies.
+    store : path
+        Where the output goes: a folder whose name ends with ``.zarr``.
+    date : str, datetime or sequence of these, optional
+        The target dates.
+    **options
+        Of `plan_run`.
+
+    Raises
+    ------
+    OutputError
+        If the output cannot be a store.
+    """
+    path = Path(store)
+    if path.suffix.lower() != ".zarr":
+        raise OutputError(f"the output is called {path.name}", "an ending .zarr", f"store='{path.name}.zarr'")
+    where = obj if isinstance(obj, str | os.PathLike) else None
+    cube = io.open_cube(where) if where is not None else obj
+    plan, skeleton = plan_run(cube, date, **options)  # type: ignore[arg-type]
+    if where is None:
+        where = _origin(obj, plan, date, options)
+    call = None if where is None else _plain({"cube": str(Path(where).absolute()), "date": _text(date), **options})
+    return Run(plan, skeleton, path, call)
+
+
+def reopen(store: str | os.PathLike[str]) -> Run:
+    """Plan a run again from the journal of its store.
+
+    Raises
+    ------
+    StoreError
+        If there is no journal, it is damaged, or the cube did not come from a file.
+    """
+    journal = Journal(store)
+    told = journal.begun()
+    if told is None:
+        raise StoreError(
+            f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
+        )
+    if told["call"] is None:
+        raise StoreError(
+            f"the cube of {journal.store} did not come from a file that can be opened again",
+            "the cube",
+            "the call by which the store was begun, once more: cube.cloudfree.to_zarr(store, ...)",
+        )
+    call = dict(told["call"])
+    cube, date = call.pop("cube"), call.pop("date")
+    return prepare(cube, journal.store, date, **call)
+
+
+@contextmanager
+def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterator[NDArray[np.intp]]:
+    """Begin a run or go on with it, as the only driver of its store.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    resume : bool
+        Go on where the same run was left.
+    overwrite : bool
+        Replace another store.
+
+    Yields
+    ------
+    ndarray of int
+        The regions that are still to be filled.
+
+    Raises
+    ------
+    LockedError
+        If another driver is at work on the store.
+    ChangedError
+        If the store was begun with another cube, model or settings.
+    OutputError
+        If something else is there, or nothing can be written.
+    """
+    path, journal = run.path, run.journal
+    if path.is_dir() and not io.is_store(path) and not journal.run.exists() and any(path.iterdir()):
+        raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
+    if path.is_file():
+        raise OutputError(f"{path} is a file", "a path of its own", "another path")
+    if not overwrite and not journal.run.exists() and path.exists():
+        raise OutputError(f"{path} is there already", "a new path, or leave to replace it", "overwrite=True")
+    with journal.lock():
+        begun = None if overwrite else journal.begun()
+        if begun is not None:
+            _check_same(run, begun, resume)
+            for folder in (path, journal.folder):
+                for left in partial_files(folder):
+                    left.unlink(missing_ok=True)
+        else:
+            _clear(run)
+            told = {
+                "run": run.plan.identity,
+                "fingerprint": dict(run.plan.fingerprint),
+                "layout": _layout_told(run.plan.layout),
+                "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
+                "consolidated": sha256(run.skeleton.consolidated),
+                "call": run.call,
+            }
+            write_json(journal.run, told)
+        _write_skeleton(run)
+        yield np.flatnonzero(~journal.done(run.plan.n_regions, run.plan.identity))
+
+
+def run_here(run: Run, regions: Iterable[int], *, done: Callable[[RegionReport], object] = lambda report: None) -> None:
+    """Fill regions on this machine, one after the other; the next one's input is read meanwhile.
+
+    Parameters
+    ----------
+    run : Run
+        The run, which has been started.
+    regions : iterable of int
+        Which regions.
+    done : callable
+        Is told of each region that is done.
+    """
+    threads = os.cpu_count() or 1
+    todo = iter(regions)
+    with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-read") as ahead:
+        index = next(todo, None)
+        coming = None if index is None else ahead.submit(read_windows, run.plan, int(index))
+        while index is not None and coming is not None:
+            windows = coming.result()
+            following = next(todo, None)
+            coming = None if following is None else ahead.submit(read_windows, run.plan, int(following))
+            report = fill_region(run.plan, run.path, int(index), windows=windows, threads=threads)
+            del windows
+            done(report)
+            index = following
+
+
+def finish(run: Run) -> str:
+    """Make the store known as a whole, once all regions are done.
+
+    Returns
+    -------
+    str
+        The store's digest.
+
+    Raises
+    ------
+    StoreError
+        If regions are missing.
+    """
+    missing = np.flatnonzero(~run.journal.done(run.plan.n_regions, run.plan.identity))
+    if missing.size:
+        raise StoreError(
+            f"{missing.size} of {run.plan.n_regions} regions of {run.path} are not done, such as {missing[0]}",
+            "all of them",
+            "the same call once more, which fills only these",
+        )
+    write_file(run.path / "zarr.json", run.skeleton.consolidated)
+    digest = run_digest(run.journal, run.plan.layout, run.skeleton)
+    told = read_json(run.journal.finished)
+    if told is None or told["digest"] != digest:
+        write_json(run.journal.finished, {"digest": digest, "run": run.plan.identity})
+    return digest
+
+
+def run_digest(journal: Journal, layout: Layout, skeleton: Skeleton) -> str:
+    """The digest that a store has by its journal: see `xr_cloudfree.runner.verify.store_digest`."""
+    files = {key: sha256(data) for key, data in skeleton.finished.items()}
+    for index in range(layout.n_regions):
+        told = read_json(journal.marker(index)) or {"files": {}}
+        files |= {f"{index:07d}": digest_of(told["files"])}
+    return digest_of(files)
+
+
+def _origin(obj: Any, plan: RunPlan, date: Any, options: Mapping[str, Any]) -> str | None:
+    """Where a cube was opened from, if opening it again gives the very same run."""
+    where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
+    if not isinstance(where, str) or not Path(where).exists() or _plain(options) is None:
+        return None
+    try:
+        again, _ = plan_run(io.open_cube(where), date, **options)
+    except CloudfreeError:
+        return None
+    return where if again.fingerprint == plan.fingerprint else None
+
+
+def _plain(call: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Options as JSON has them, None if one of them is more than that."""
+    try:
+        return dict(json.loads(json.dumps(dict(call))))
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(date: Any) -> Any:
+    """Dates as text."""
+    if date is None or isinstance(date, str):
+        return date
+    if np.ndim(date) == 0:
+        return str(np.datetime64(date)) if isinstance(date, np.datetime64) else str(getattr(date, "isoformat", str)())
+    return [_text(one) for one in (date.to_numpy() if isinstance(date, xr.DataArray) else date)]
+
+
+def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
+    if not resume:
+        raise OutputError(
+            f"{run.path} is there already", "a new path, or leave to replace it", "overwrite=True, or resume=True"
+        )
+    before, now = begun["fingerprint"], run.plan.fingerprint
+    differs = [key for key in now if before.get(key) != now[key]]
+    if differs:
+        told = "; ".join(f"{key}: {before.get(key)} then, {now[key]} now" for key in differs)
+        raise ChangedError(
+            f"{run.path} was begun with something else ({told})",
+            "the same cube, model and settings to go on",
+            "the call as it was, or overwrite=True to begin anew",
+        )
+
+
+def _clear(run: Run) -> None:
+    """Remove what was there; the journal's lock is held and stays."""
+    if run.path.exists():
+        shutil.rmtree(run.path)
+    for entry in run.journal.folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif entry.name != "lock":
+            entry.unlink()
+
+
+def _write_skeleton(run: Run) -> None:
+    """Write metadata and coordinates where they are missing or not as they should be."""
+    wanted = run.skeleton.finished if run.journal.finished.exists() else run.skeleton.files
+    for key, data in wanted.items():
+        path = run.path / key
+        if not path.is_file() or path.read_bytes() != data:
+            write_file(path, data)
+
+
+def _layout_told(layout: Layout) -> dict[str, Any]:
+    return {"shape": layout.shape, "shard": layout.shard, "arrays": [list(array) for array in layout.arrays]}
+
+
+def layout_of(begun: Mapping[str, Any]) -> Layout:
+    """The layout that a journal tells of."""
+    told = begun["layout"]
+    (ny, nx), (sy, sx) = told["shape"], told["shard"]
+    return Layout((ny, nx), (sy, sx), tuple((name, tuple(counts)) for name, counts in told["arrays"]))

@@ -1,0 +1,127 @@
+"""The arrays of a cube as a run reads them: window by window, without a graph of the whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.conventions import DIM_NAMES
+from xr_cloudfree.engine.blocks import Array, as_slice
+from xr_cloudfree.tiling.grid import Box
+
+
+def from_files(obj: Any) -> Any:
+    """The same cube, with the arrays that were only opened, in chunks, as files give them: without their graph.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        A cube or a layer. What was computed from files, or cut out of them after they were chunked, stays as it is.
+    """
+    if isinstance(obj, xr.DataArray):
+        opened = _opened(obj.variable)
+        return obj if opened is None else obj.copy(data=opened)
+    if not isinstance(obj, xr.Dataset):
+        return obj  # what it is instead is said where it is understood
+    found = {name: _opened(array.variable) for name, array in obj.data_vars.items()}
+    return obj.assign(
+        {
+            name: (obj[name].dims, data, obj[name].attrs, obj[name].encoding)
+            for name, data in found.items()
+            if data is not None
+        }
+    )
+
+
+def _opened(variable: xr.Variable) -> Any:
+    """What a chunked variable was opened from; None if more than opening was done to it."""
+    array: Any = variable._data
+    order = [role for dim in variable.dims for role, names in enumerate(DIM_NAMES.values()) if dim in names]
+    if order != sorted(order):
+        return None  # lazy arrays with their axes turned are read pixel by pixel
+    layers = getattr(getattr(array, "dask", None), "layers", None)
+    if layers is None or set(layers) != {array.name, f"original-{array.name}"}:
+        return None
+    adapter = next(iter(layers[f"original-{array.name}"].values()))
+    lazy: Any = getattr(adapter, "array", None)
+    # Anything else under that name is an array in memory, which dask cuts as well as we do.
+    return lazy if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
+
+
+def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Array:
+    """A window of an array in memory; each of the chunks that it touches is decoded once."""
+    part = variable[(as_slice(dates), Ellipsis, *box.slices)]
+    if part.chunks is not None:
+        # Not the scheduler of the process: this may run inside one of its tasks.
+        return np.asarray(part.data.compute(scheduler="threads"))
+    return np.asarray(part.values)
+
+
+def chunk_edges(variable: xr.Variable) -> tuple[int, int] | None:
+    """Rows and columns of an array's chunks, None if it has none."""
+    if variable.chunks is not None:
+        return max(variable.chunks[-2]), max(variable.chunks[-1])
+    # The encoding keeps the file's names of the dimensions, in their order.
+    edges = list(variable.encoding.get("preferred_chunks", {}).values())[-2:]
+    if len(edges) < 2 or not all(isinstance(edge, int) for edge in edges):
+        return None
+    return min(edges[0], variable.sizes["y"]), min(edges[1], variable.sizes["x"])
+
+
+def stamp(variable: xr.Variable) -> str:
+    """What tells whether an array is still the same one, without reading what lies in files.
+
+    For arrays in memory their values, for files their sizes and times of change, for arrays that dask computes the
+    name that it gives to the computation.
+    """
+    data: Any = variable._data
+    if hasattr(data, "__dask_graph__"):
+        return f"dask {data.name}"
+    if isinstance(data, np.ndarray):
+        values = np.ascontiguousarray(data)
+        return f"values {hashlib.sha256(values.view(np.uint8).data).hexdigest()[:16]}"
+    told = hashlib.sha256()
+    for part in _below(data):
+        if hasattr(part, "key"):
+            told.update(repr(part.key.tuple).encode())
+        for path in _files(part):
+            told.update(f"{path.name} {_changed(path)}\n".encode())
+    return f"files {told.hexdigest()[:16]}"
+
+
+def _below(data: Any) -> Iterator[Any]:
+    """A lazy array and those that it wraps, down to the file's own."""
+    while data is not None:
+        yield data
+        data = getattr(data, "array", None)
+
+
+def _files(array: Any) -> list[Path]:
+    """The files of a backend's array, where they lie on this machine's disks."""
+    stored = getattr(array, "_array", None)  # of Zarr
+    if stored is not None and hasattr(stored, "store_path"):
+        root = getattr(stored.store_path.store, "root", None)
+        return [] if root is None else [Path(root) / stored.store_path.path]
+    name = getattr(getattr(array, "datastore", None), "_filename", None)  # of NetCDF
+    return [Path(name)] if isinstance(name, str) and Path(name).exists() else []
+
+
+def _changed(path: Path) -> str:
+    """Sizes and times of change of a file, or of all in a folder."""
+    if path.is_file():
+        found = path.stat()
+        return f"{found.st_size} {found.st_mtime_ns}"
+    told = hashlib.sha256()
+    for where, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            found = os.stat(os.path.join(where, name))
+            told.update(f"{os.path.relpath(where, path)} {name} {found.st_size} {found.st_mtime_ns}\n".encode())
+    return told.hexdigest()

@@ -1,0 +1,292 @@
+"""The store of a run: Zarr format 3 with one shard of each array per region and date.
+
+Shards are encoded in memory and written as whole files. So they can be hashed without being read back, a file is
+either there or not, and two writers never share one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from xr_cloudfree import io
+from xr_cloudfree.errors import OutputError, StoreError
+from xr_cloudfree.labels import Part, label, parts
+from xr_cloudfree.plan import FillPlan
+from xr_cloudfree.tiling.grid import Box
+
+PARTIAL = ".partial"
+ROOT = "zarr.json"
+# Rows and columns of a chunk at most: what somebody who reads a few pixels has to decode.
+MOST_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which files hold the shards of a region.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the cube.
+    shard : tuple of int
+        Rows and columns of a shard; a region is one.
+    arrays : tuple of (str, tuple of int)
+        Names of the arrays, and the number of shards along each of their axes before rows and columns.
+
+    Examples
+    --------
+    >>> layout = Layout((300, 500), (256, 256), (("red", (2,)),))
+    >>> layout.n_regions, layout.box(3)
+    (4, Box(y0=256, y1=300, x0=256, x1=500))
+    >>> layout.keys(3)
+    ['red/c/0/1/1', 'red/c/1/1/1']
+    """
+
+    shape: tuple[int, int]
+    shard: tuple[int, int]
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Regions along rows and columns."""
+        (ny, nx), (sy, sx) = self.shape, self.shard
+        return -(-ny // sy), -(-nx // sx)
+
+    @property
+    def n_regions(self) -> int:
+        """Number of regions."""
+        rows, columns = self.grid
+        return rows * columns
+
+    def position(self, index: int) -> tuple[int, int]:
+        """Row and column of a region among the regions."""
+        if not 0 <= index < self.n_regions:
+            raise StoreError(
+                f"there is no region {index}", f"a number from 0 to {self.n_regions - 1}", "cloudfree status STORE"
+            )
+        row, column = divmod(index, self.grid[1])
+        return row, column
+
+    def box(self, index: int) -> Box:
+        """The pixels of a region."""
+        row, column = self.position(index)
+        (ny, nx), (sy, sx) = self.shape, self.shard
+        return Box(row * sy, min((row + 1) * sy, ny), column * sx, min((column + 1) * sx, nx))
+
+    def index(self, box: Box) -> int:
+        """The region that a box is.
+
+        Raises
+        ------
+        StoreError
+            If it is none: what is written has to be whole shards, or two writers could undo each other's work.
+        """
+        (sy, sx), columns = self.shard, self.grid[1]
+        index = (box.y0 // sy) * columns + box.x0 // sx
+        if not 0 <= index < self.n_regions or self.box(index) != box:
+            raise StoreError(
+                f"rows {box.y0} to {box.y1} and columns {box.x0} to {box.x1} are no whole shard",
+                f"a region: edges at multiples of {sy} rows and {sx} columns, or at the end of the cube",
+                "RunPlan.box(index)",
+            )
+        return index
+
+    def keys(self, index: int) -> list[str]:
+        """The files of a region's shards, in a fixed order."""
+        row, column = self.position(index)
+        return [
+            "/".join([name, "c", *map(str, leading), str(row), str(column)])
+            for name, counts in self.arrays
+            for leading in np.ndindex(*counts)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """All files of a store that are no shards, made in memory; the same plan gives the same bytes.
+
+    Parameters
+    ----------
+    files : mapping
+        Metadata and coordinates: bytes by key.
+    consolidated : bytes
+        What the group's metadata become when all regions are done.
+    """
+
+    files: Mapping[str, bytes]
+    consolidated: bytes
+
+    @property
+    def finished(self) -> dict[str, bytes]:
+        """The files as they are in a store that is done."""
+        return {**self.files, ROOT: self.consolidated}
+
+
+def make_skeleton(plan: FillPlan, shard: tuple[int, int]) -> Skeleton:
+    """Metadata and coordinates of the store that a fill is written to.
+
+    Parameters
+    ----------
+    plan : FillPlan
+        The fill.
+    shard : tuple of int
+        Rows and columns of a shard.
+    """
+    import dask.array as da
+    import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
+    from zarr.storage import MemoryStore
+
+    job = plan.job
+
+    def nothing(dims: Sequence[str], dtype: np.dtype[Any]) -> Any:
+        shape = job.lead + tuple(job.sizes[d] for d in dims[:-2]) + job.grid.shape
+        return da.zeros(shape, dtype=dtype, chunks=shape)
+
+    image = label(plan, {o.name: nothing(o.dims, o.dtype) for o in job.outputs})
+    # What is known of a date or a pixel may be lazy; the values are filled in later, shard by shard.
+    image = image.assign_coords({name: c.compute() for name, c in image.coords.items() if c.chunks is not None})
+    image = io.for_zarr(image)
+    chunk = tuple(largest_part(edge, MOST_CHUNK) for edge in shard)
+    for part in parts(plan):
+        axes = dict(zip(part.dims[:-2], image[part.name].shape[:-2], strict=True))
+        image[part.name].encoding = {
+            **stored_encoding(part),
+            "chunks": (*(1 for _ in axes), *chunk),
+            # One file for each date: as much is in memory at once.
+            "shards": (*(1 if axis == "time" else size for axis, size in axes.items()), *shard),
+            "compressors": (BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()),
+        }
+    store = MemoryStore()
+    with warnings.catch_warnings():
+        # Consolidated metadata are an extension of the format; without them xarray warns at each opening.
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        image.to_zarr(
+            store,
+            mode="w",
+            zarr_format=3,
+            consolidated=False,
+            compute=False,
+            safe_chunks=False,
+        )
+        files = _contents(store)
+        zarr.consolidate_metadata(store)
+    return Skeleton(files, _contents(store)[ROOT])
+
+
+def largest_part(edge: int, most: int) -> int:
+    """The largest number that divides an edge and is not too large.
+
+    Examples
+    --------
+    >>> largest_part(1024, 512), largest_part(960, 512), largest_part(250, 512)
+    (512, 480, 250)
+    """
+    return next(edge // n for n in range(1, edge + 1) if edge % n == 0 and edge // n <= most)
+
+
+def _contents(store: Any) -> dict[str, bytes]:
+    return {key: store._store_dict[key].to_bytes() for key in sorted(store._store_dict)}
+
+
+def stored_encoding(part: Part) -> dict[str, Any]:
+    """How a variable is packed in the store."""
+    if part.dtype.kind == "M":
+        # By default the unit would depend on the values.
+        return {**part.encoding, "units": "nanoseconds since 1970-01-01", "dtype": "int64"}
+    return part.encoding
+
+
+def encode(
+    part: Part, metadata: bytes, layout: Layout, index: int, values: NDArray[Any]
+) -> Iterator[tuple[str, bytes]]:
+    """The shards of one array in one region, encoded one after the other.
+
+    Parameters
+    ----------
+    part : Part
+        The variable.
+    metadata : bytes
+        The array's ``zarr.json``.
+    layout : Layout
+        Which shards there are.
+    index : int
+        The region.
+    values : ndarray
+        The variable's values in the region.
+
+    Yields
+    ------
+    (str, bytes)
+        Key and content.
+    """
+    import zarr
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.storage import MemoryStore
+
+    head = f"{part.name}/{ROOT}"
+    files: dict[str, Any] = {head: default_buffer_prototype().buffer.from_bytes(metadata)}
+    store = MemoryStore(files)
+    opened = zarr.open_array(store, path=part.name, mode="r+", zarr_format=3).async_array
+    # A chunk that is not there reads as zeros: only when all are written can one that was lost be told.
+    array = zarr.Array(zarr.AsyncArray(opened.metadata, opened.store_path, config={"write_empty_chunks": True}))
+    slices = layout.box(index).slices
+    dated = part.dims[0] == "time"
+    for which in np.ndindex(values.shape[:1] if dated else ()):
+        variable = xr.Variable(part.dims[dated:], values[which], part.attrs, stored_encoding(part))
+        packed = xr.conventions.encode_cf_variable(variable, name=part.name).values
+        array[(*which, Ellipsis, *slices)] = packed
+        for key in [key for key in files if key != head]:
+            yield key, files.pop(key).to_bytes()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also if the machine fails in between.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error}",
+            "a folder you may write to, with space left",
+            "free some space, or mend the permissions; the same call then goes on where it stopped",
+        ) from error
+
+
+def partial_files(folder: Path) -> Iterator[Path]:
+    """What writers that were killed have left behind."""
+    for where, _, names in os.walk(folder):
+        yield from (Path(where) / name for name in names if name.endswith(PARTIAL))
+
+
+def sha256(data: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_of(files: Mapping[str, str]) -> str:
+    """One digest for several files, from theirs by key."""
+    return sha256("".join(f"{key} {files[key]}\n" for key in sorted(files)).encode())
