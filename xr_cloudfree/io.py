@@ -229,7 +229,8 @@ def open_store(path: Path) -> xr.Dataset:
     # xarray warns where it has to find out by itself.
     consolidated = zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
     opened: xr.Dataset = xr.open_zarr(path, decode_coords="all", consolidated=consolidated)
-    return opened
+    # Without consolidated metadata the variables come in the order in which their files happen to be found.
+    return opened if consolidated else opened[sorted(map(str, opened.data_vars))]
 
 
 def is_store(path: Path) -> bool:
