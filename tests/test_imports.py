@@ -22,8 +22,9 @@ FLOORS = (
     ("plan",),
     ("labels",),
     ("runner",),
-    ("api",),
-    ("accuracy.evaluate", "summary", "plot", "commands"),
+    ("api", "batching"),
+    ("accuracy.evaluate", "summary", "plot", "commands", "cli_options"),
+    ("cli_runs",),
     ("accessor", "cli"),
     ("__init__", "__main__"),
 )

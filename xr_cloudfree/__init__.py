@@ -6,6 +6,7 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models, to_zarr
+from xr_cloudfree.batching import batch
 from xr_cloudfree.models.registry import create as create_model
 from xr_cloudfree.models.sources import from_pretrained
 from xr_cloudfree.runner.verify import repair, verify
@@ -15,6 +16,7 @@ __all__ = [
     "CloudfreeDataArray",
     "CloudfreeDataset",
     "__version__",
+    "batch",
     "clear_mask",
     "create_model",
     "evaluate",

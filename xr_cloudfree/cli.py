@@ -14,8 +14,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xr_cloudfree import cli_runs
+from xr_cloudfree.cli_options import (
+    RUN,
+    Bands,
+    Clear,
+    CubePath,
+    Debug,
+    Dilate,
+    Mask,
+    MaskScheme,
+    Nodata,
+    Offset,
+    Overwrite,
+    Quiet,
+    Scale,
+    Snow,
+    Strict,
+    Threshold,
+    layers_of,
+    names,
+    reading,
+    window_of,
+)
 from xr_cloudfree.commands import Commands, plain_errors
-from xr_cloudfree.errors import OptionError, OutputError
+from xr_cloudfree.errors import OutputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,57 +54,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-
-_CLEAR, _VALUES, _RUN = "Which pixels are clear", "What the values mean", "Running"
-CubePath = Annotated[Path, typer.Argument(metavar="CUBE", help="A .zarr store or a .nc file.", show_default=False)]
-Clear = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Boolean layer in which True means clear.", rich_help_panel=_CLEAR),
-]
-Mask = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Quality layer. By default cloud_mask, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask).",
-        rich_help_panel=_CLEAR,
-    ),
-]
-MaskScheme = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="How to read the mask where its flags and name do not tell: scl, qa_pixel, fmask, cfmask or probability.",
-        rich_help_panel=_CLEAR,
-    ),
-]
-Threshold = Annotated[
-    float | None,
-    typer.Option(help="For a probability: from this value on a pixel is not clear.", rich_help_panel=_CLEAR),
-]
-Snow = Annotated[bool, typer.Option("--snow/--no-snow", help="Snow counts as clear.", rich_help_panel=_CLEAR)]
-Strict = Annotated[
-    bool,
-    typer.Option("--strict", help="Leave out doubtful classes too (SCL 2 and 7).", rich_help_panel=_CLEAR),
-]
-Dilate = Annotated[int, typer.Option(min=0, help="Pixels by which cloud and shadow are grown.", rich_help_panel=_CLEAR)]
-Bands = Annotated[
-    str | None,
-    typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=_VALUES),
-]
-Scale = Annotated[
-    float | None,
-    typer.Option(help="Reflectance = stored × scale + offset, where the file does not tell.", rich_help_panel=_VALUES),
-]
-Offset = Annotated[
-    float | None, typer.Option(help="See --scale; -0.1 for Sentinel-2 since 2022.", rich_help_panel=_VALUES)
-]
-Nodata = Annotated[
-    float | None,
-    typer.Option(help='Stored value that means "missing"; NaN always does.', rich_help_panel=_VALUES),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.", rich_help_panel=_RUN)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.", rich_help_panel=_RUN)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")]
+app.add_typer(cli_runs.app)
 
 
 @app.command()
@@ -141,7 +114,7 @@ def fill(
     nodata: Nodata = None,
     block: Annotated[
         int | None,
-        typer.Option(help="Pixels along the edge of a block, the work of one task.", rich_help_panel=_RUN),
+        typer.Option(help="Pixels along the edge of a block, the work of one task.", rich_help_panel=RUN),
     ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -161,24 +134,24 @@ def fill(
     with plain_errors(debug):
         from xr_cloudfree import api, io
 
-        reading = _reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
+        read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
         if out.exists() and out.resolve() == cube.resolve():
             raise OutputError(f"{out} is the cube itself", "another path", f"--out {cube.stem}-filled.zarr")
         opened = io.open_cube(cube)
-        wanted = _list(bands)
+        wanted = names(bands)
         image = api.fill(
             opened,
             (date[0] if len(date) == 1 else date) if date else None,
             model=model,
             bands=wanted,
-            window=_window(window),
-            layers=_layers(layers),
+            window=window_of(window),
+            layers=layers_of(layers),
             screen=screen,
             block=block,
-            **reading,
+            **read,
         )
         pictures = _pictures(preview, image, overwrite)
-        scaling = api.read(opened, bands=wanted, **reading).scaling
+        scaling = api.read(opened, bands=wanted, **read).scaling
         start = clock.perf_counter()
         with _progress(quiet):
             files = io.write(image, out, scaling=scaling, overwrite=overwrite)
@@ -187,7 +160,7 @@ def fill(
         if not quiet:
             _report(written, files, seconds)
         for (time, single), picture in zip(written, pictures, strict=False):
-            _draw(opened, time, single, picture, wanted, reading)
+            _draw(opened, time, single, picture, wanted, read)
             if not quiet:
                 typer.echo(f"Drew {picture}")
 
@@ -241,20 +214,20 @@ def evaluate(
         from xr_cloudfree import io
         from xr_cloudfree.accuracy.evaluate import evaluate as score
 
-        reading = _reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
+        read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
         if csv is not None:
             io.check_free([csv], overwrite)
         opened: Any = io.open_cube(cube)
         with _working("Hiding clear pixels and filling them", quiet):
             table = score(
                 opened,
-                _list(models) or (),
-                tracks=_list(tracks) or (),  # type: ignore[arg-type]  # checked there, with what may be typed
+                names(models) or (),
+                tracks=names(tracks) or (),  # type: ignore[arg-type]  # checked there, with what may be typed
                 frames=frames or None,
                 size=size,
                 seed=seed,
-                bands=_list(bands),
-                **reading,
+                bands=names(bands),
+                **read,
             )
         typer.echo(_score_table(table))
         if csv is not None:
@@ -355,53 +328,6 @@ def _working(what: str, quiet: bool) -> Iterator[None]:
         yield
 
 
-def _reading(
-    clear: str | None,
-    mask: str | None,
-    scheme: str | None,
-    threshold: float | None,
-    snow: bool,
-    strict: bool,
-    dilate: int,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
-) -> dict[str, Any]:
-    return {
-        "clear": clear,
-        "mask": mask,
-        "scheme": scheme,
-        "threshold": threshold,
-        "snow": "clear" if snow else "not clear",
-        "strict": strict,
-        "dilate": dilate,
-        "scale": scale,
-        "offset": offset,
-        "nodata": nodata,
-    }
-
-
-def _list(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _window(text: str | None) -> float | tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        days = [float(part) for part in text.split(",")]
-    except ValueError:
-        days = []
-    if len(days) not in (1, 2):
-        raise OptionError(f"the window is {text!r}", "days, or days before and days after", "--window 60,30")
-    return days[0] if len(days) == 1 else (days[0], days[1])
-
-
-def _layers(text: str | None) -> str | list[str]:
-    """The layers asked for and 'filled', from which the report is made."""
-    return "all" if text == "all" else ["filled", *(_list(text) or [])]
-
-
 def _by_date(image: xr.Dataset, files: Sequence[Path]) -> list[tuple[Any, xr.Dataset]]:
     """What was written for each date: the date, and its image with 'filled', opened again."""
     from xr_cloudfree import io
@@ -476,7 +402,7 @@ def _draw(
     image: xr.Dataset,
     picture: Path,
     bands: Sequence[str] | None,
-    reading: dict[str, Any],
+    read: dict[str, Any],
 ) -> None:
     from xr_cloudfree.cube.conventions import understand
     from xr_cloudfree.plot import before_after
@@ -485,7 +411,7 @@ def _draw(
 
     understood = understand(cube, bands)
     shown = [understood.bands[i] for i in choose_bands(understood).index]
-    figure = before_after(cube, time, image=image, bands=shown, **reading)
+    figure = before_after(cube, time, image=image, bands=shown, **read)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=150)
     pyplot().close(figure)

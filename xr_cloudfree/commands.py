@@ -15,7 +15,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from xr_cloudfree.errors import CloudfreeError, MissingDependencyError
+from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, RunError
 
 GROUP = "xr_cloudfree.commands"
 
@@ -94,7 +94,7 @@ def as_typed(remedy: str) -> str:
 
 @contextmanager
 def plain_errors(debug: bool, typed: Callable[[str], str] = as_typed) -> Iterator[None]:
-    """Errors of this package as three lines and exit code 2; others as they are.
+    """Errors of this package as three lines and exit code 2, or 3 if a run may go on; others as they are.
 
     Parameters
     ----------
@@ -114,4 +114,4 @@ def plain_errors(debug: bool, typed: Callable[[str], str] = as_typed) -> Iterato
             ("try", typed(error.remedy)),
         ):
             typer.echo(f"{typer.style(f'{label:>6}', bold=True)}  {text}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(3 if isinstance(error, RunError) else 2) from None

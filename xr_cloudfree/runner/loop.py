@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, Queue, SimpleQueue
@@ -82,6 +82,23 @@ def _count(dask_scheduler: Any) -> tuple[int, int, dict[str, int]]:
     return threads, int(gpus), hosts
 
 
+def distributed() -> Any:
+    """The package of that name.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
+    try:
+        import distributed as package
+    except ImportError as error:
+        raise MissingDependencyError(
+            "distributed is not installed", "dask's distributed scheduler", 'pip install "xr-cloudfree[distributed]"'
+        ) from error
+    return package
+
+
 def check_client(client: Any) -> None:
     """Refuse what is no dask client, and one that cannot be waited for.
 
@@ -92,13 +109,7 @@ def check_client(client: Any) -> None:
     OptionError
         If it is asynchronous, or closed.
     """
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise MissingDependencyError(
-            "distributed is not installed", "dask's distributed scheduler", 'pip install "xr-cloudfree[distributed]"'
-        ) from error
-    if not isinstance(client, Client):
+    if not isinstance(client, distributed().Client):
         raise OptionTypeError(
             f"client is a {type(client).__name__}", "a dask.distributed.Client", "client=dask.distributed.Client()"
         )
@@ -201,33 +212,36 @@ class _Run:
         finally:
             self._cancel()
         if self.failed:
-            self._give_up()
+            raise failure(self.failed, self.n_done) from self.failed[min(self.failed)]
 
     def _submit(self) -> bool:
         """Put regions in flight, as many as there is room for; whether some wait."""
         self._look_around()
-        limit = self.slots * (1 if self.gpu else self.window)
-        while len(self.running) < limit:
-            index = self._next()
+        room = self.slots * (1 if self.gpu else self.window) - len(self.running)
+        batch: dict[str, int] = {}
+        while len(batch) < room:
+            index = self._next(alone=not (self.running or batch))
             if index is None:
-                return bool(self.again or self.alone)
+                break
             attempt = self.attempts.get(index, 0)
             # A name of its own for each try: a failed one may not have been forgotten yet.
-            key = f"cloudfree-{self.name}-{self.token}-{index}" + (f"-{attempt}" if attempt else "")
+            batch[f"cloudfree-{self.name}-{self.token}-{index}" + (f"-{attempt}" if attempt else "")] = index
+        if batch:
             resources = {GPU: 1} if self.gpu else None
-            future = self.client.submit(self.one, index, key=key, pure=False, resources=resources)
-            self.running[key] = (index, future)
-            future.add_done_callback(self.ended.put)
-        return True
+            futures = self.client.map(self.one, batch.values(), key=list(batch), pure=False, resources=resources)
+            for (key, index), future in zip(batch.items(), futures, strict=True):
+                self.running[key] = (index, future)
+                future.add_done_callback(self.ended.put)
+        return bool(self.again or self.alone) or len(batch) == room
 
-    def _next(self) -> int | None:
+    def _next(self, alone: bool) -> int | None:
         index = next(self.todo, None)
         if index is not None:
             return int(index)
         if self.again:
             return self.again.popleft()
         # Nobody else's work is lost if it takes its worker down once more.
-        return self.alone.popleft() if self.alone and not self.running else None
+        return self.alone.popleft() if self.alone and alone else None
 
     def _look_around(self) -> None:
         now = time.monotonic()
@@ -260,10 +274,10 @@ class _Run:
             self.n_done += 1
             self.moved = time.monotonic()
             self.done(answer)
-        for key, future in known.items():
+        for future in [known[key] for key in known if key in self.running]:
             if future.status in ("error", "cancelled", "lost"):
                 self._failed(future)
-            elif key in self.running:  # its worker died before the answer was fetched: it is on its way again
+            else:  # its worker died before the answer was fetched: it is on its way again
                 time.sleep(0.1)
                 future.add_done_callback(self.ended.put)
 
@@ -317,23 +331,30 @@ class _Run:
             return
         futures = [future for _, future in self.running.values()]
         # In a thread: the scheduler may be what has failed.
-        cancel = threading.Thread(target=_quietly, args=(self.client.cancel, futures), daemon=True)
+        cancel = threading.Thread(target=quietly, args=(self.client.cancel, futures), daemon=True)
         cancel.start()
         cancel.join(5.0)
 
-    def _give_up(self) -> None:
-        numbers = sorted(self.failed)
-        first = self.failed[numbers[0]]
-        listed = ", ".join(map(str, numbers[:_MOST_LISTED]))
-        more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
-        plural = "s" if len(numbers) > 1 else ""
-        why = first.found if isinstance(first, CloudfreeError) else f"{type(first).__name__}: {first}"
-        needed = first.needed if isinstance(first, CloudfreeError) else "regions that can be filled"
-        raise RunError(
-            f"region{plural} {listed}{more} failed, and {self.n_done} were done; region {numbers[0]}: {why}",
-            needed,
-            f"{first.remedy}; then {RESUME}" if isinstance(first, CloudfreeError) else RESUME,
-        ) from first
+
+def failure(failed: Mapping[int, BaseException], n_done: int) -> RunError:
+    """The error of a run in which some regions failed: which, and why the first of them did.
+
+    Examples
+    --------
+    >>> failure({3: ValueError("no such band"), 5: ValueError("no such band")}, n_done=10).found
+    'regions 3, 5 failed, and 10 were done; region 3: ValueError: no such band'
+    """
+    numbers = sorted(failed)
+    first = failed[numbers[0]]
+    listed = ", ".join(map(str, numbers[:_MOST_LISTED]))
+    more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
+    plural = "s" if len(numbers) > 1 else ""
+    why = first.found if isinstance(first, CloudfreeError) else f"{type(first).__name__}: {first}"
+    return RunError(
+        f"region{plural} {listed}{more} failed, and {n_done} were done; region {numbers[0]}: {why}",
+        first.needed if isinstance(first, CloudfreeError) else "regions that can be filled",
+        f"{first.remedy}; then {RESUME}" if isinstance(first, CloudfreeError) else RESUME,
+    )
 
 
 def _gather(client: Client, futures: list[Future], box: SimpleQueue[Any]) -> None:
@@ -343,7 +364,8 @@ def _gather(client: Client, futures: list[Future], box: SimpleQueue[Any]) -> Non
         box.put([])
 
 
-def _quietly(function: Callable[..., Any], *arguments: Any) -> None:
+def quietly(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function that may fail because there is nobody left who could be asked."""
     try:
         function(*arguments)
     except Exception:  # there is nobody left who could be asked

@@ -1,0 +1,169 @@
+"""A run on a dask cluster: what its workers need, and who looks after them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xr_cloudfree.errors import RunError
+from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.runner.loop import RESUME, census, check_client, quietly, run_regions
+from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
+from xr_cloudfree.runner.runs import Run, reopen
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+# Shared file systems may be slow to show what another machine has written.
+_VISIBLE_WITHIN = 30.0
+
+# What the plugin has brought to this process, by run.
+_plans: dict[str, RunPlan] = {}
+
+
+def run_on(
+    client: Client,
+    run: Run,
+    missing: Iterable[int],
+    *,
+    done: Callable[[RegionReport], None],
+    retries: int = 2,
+    stall: float = 900.0,
+    gpu: bool | None = None,
+) -> None:
+    """Fill regions of a run on a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of any cluster whose machines see the store under its path.
+    run : Run
+        A run that has been started.
+    missing : iterable of int
+        Regions to fill.
+    done : callable
+        Is told of each region that is done.
+    retries, stall : int, float
+        See `run_regions`.
+    gpu : bool, optional
+        True uses only workers that announce the resource GPU, False does not ask for it. None uses it for a learned
+        model where any worker announces it.
+
+    Raises
+    ------
+    RunError
+        If regions failed, the cluster is gone or stands still, or its machines do not share the store.
+    OptionError
+        If GPUs are asked for and there is none, or the client cannot be used.
+    """
+    check_client(client)
+    model = run.plan.job.model
+    found = census(client)
+    if gpu is None:
+        gpu = isinstance(model, Learned) and found.gpus > 0
+    token = uuid.uuid4().hex
+    plugin = _plugin(token, run.plan, found.hosts)
+    client.register_plugin(plugin, name=plugin.name)
+    seen = False
+
+    def tell(told: RegionReport) -> None:
+        nonlocal seen
+        if not seen:
+            _check_shared(run.journal.marker(told.index), told)
+            seen = True
+        done(told)
+
+    try:
+        run_regions(
+            client,
+            _Fill(token, str(run.path.resolve())),
+            map(int, missing),
+            name=model.spec.name,
+            done=tell,
+            retries=retries,
+            stall=stall,
+            gpu=gpu,
+        )
+    finally:
+        # The scheduler may be what has failed.
+        forget = threading.Thread(target=quietly, args=(client.unregister_worker_plugin, plugin.name), daemon=True)
+        forget.start()
+        forget.join(5.0)
+
+
+@dataclass(frozen=True)
+class _Fill:
+    """What each task is sent: some hundred bytes. The plan is in the process already, or is read from the journal."""
+
+    token: str
+    path: str
+
+    def __call__(self, index: int) -> RegionReport:
+        plan = _plans.get(self.token)
+        return fill_region(plan or _reopened(self.token, self.path), self.path, index)
+
+
+@lru_cache(maxsize=1)
+def _reopened(token: str, path: str) -> RunPlan:
+    return reopen(path).plan
+
+
+def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
+    """Brings the plan to every process that there is or will be, and has its model loaded before it is needed."""
+    from distributed import WorkerPlugin
+    from distributed.comm import get_address_host
+
+    class Bring(WorkerPlugin):  # type: ignore[misc,unused-ignore]
+        # It is pickled by value: whatever it shares with this module it has to reach through functions of it.
+        def __init__(self) -> None:
+            self.name = f"cloudfree-{token}"
+
+        def setup(self, worker: Any) -> None:
+            on_host = hosts.get(get_address_host(worker.address), worker.state.nthreads)
+            _receive(token, plan, bool(worker.nanny), on_host)
+
+        def teardown(self, worker: Any) -> None:
+            _forget(token)
+
+    return Bring()
+
+
+def _receive(token: str, plan: RunPlan, nanny: bool, threads: int) -> None:
+    _plans[token] = plan
+    if isinstance(plan.job.model, Learned):
+        # In a thread: importing torch takes seconds, in which the worker has to answer its scheduler.
+        threading.Thread(target=quietly, args=(_warm, plan.job.model, nanny, threads), daemon=True).start()
+
+
+def _forget(token: str) -> None:
+    _plans.pop(token, None)
+
+
+def _warm(model: Learned, nanny: bool, threads: int) -> None:
+    # A nanny gives its process one thread, whatever the machine has. Anybody else's number was meant.
+    if nanny and os.environ.get("OMP_NUM_THREADS") == "1":
+        import torch
+        from distributed.system import CPU_COUNT
+
+        torch.set_num_threads(max(1, CPU_COUNT // threads))
+    model.load()
+
+
+def _check_shared(marker: Path, told: RegionReport) -> None:
+    """Whether what a worker wrote is to be seen from here."""
+    until = time.monotonic() + _VISIBLE_WITHIN
+    while not marker.exists():
+        if time.monotonic() > until:
+            raise RunError(
+                f"region {told.index} was filled by {told.process}, and is not to be seen here",
+                "a folder for the store that all machines share, under the same path",
+                f"another store; then {RESUME}",
+            )
+        time.sleep(0.5)

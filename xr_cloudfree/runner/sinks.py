@@ -1,0 +1,310 @@
+"""What a finished store may become besides: cloud-optimized GeoTIFFs, STAC items, a version in an Icechunk repository.
+
+All of it is made from the store, so it may be made later and anew, and costs no fill.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xr_cloudfree import io
+from xr_cloudfree.cube.conventions import DIM_NAMES
+from xr_cloudfree.errors import MissingDependencyError, OutputError
+from xr_cloudfree.runner.verify import store_digest
+
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_ZARR = "application/vnd.zarr; version=3"
+_PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+
+
+def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, overwrite: bool, times: Any) -> None:
+    """Refuse before a run what would fail after it.
+
+    Parameters
+    ----------
+    store : Path
+        Of the run.
+    cog, stac : bool
+        Whether they are wanted.
+    icechunk : Path or None
+        The repository, if one is wanted.
+    overwrite : bool
+        Whether files may be replaced.
+    times : ndarray of datetime64
+        The dates of the output.
+
+    Raises
+    ------
+    MissingDependencyError
+        If a package is missing.
+    OutputError
+        If a file is there already.
+    """
+    for wanted, package, extra in ((stac, "pystac", "stac"), (icechunk is not None, "icechunk", "icechunk")):
+        if wanted and find_spec(package) is None:
+            raise MissingDependencyError(
+                f"{package} is not installed", f"it, for --{extra}", f'pip install "xr-cloudfree[{extra}]"'
+            )
+    if cog:
+        io.check_free(_paths(store, ".tif", times), overwrite)
+    if stac:
+        io.check_free(_paths(store, ".json", times), overwrite)
+
+
+def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
+    """A cloud-optimized GeoTIFF for each date beside a finished store, and one for each of its layers.
+
+    They are written window by window and then put into their order by GDAL, so memory does not grow with the image.
+
+    Parameters
+    ----------
+    store : Path
+        A finished store; ``out.zarr`` gives ``out_2021-07-08.tif`` and ``out_2021-07-08.filled.tif``.
+    overwrite : bool
+        Whether files may be replaced.
+
+    Returns
+    -------
+    list of Path
+        What was written, sorted by date.
+
+    Raises
+    ------
+    OutputError
+        If a file is there, or the image has no CRS.
+    """
+    import rasterio.shutil
+
+    image = _open(store)
+    paths = _paths(store, ".tif", _times(image))
+    io.check_free(paths, overwrite)
+    written = []
+    for path, single in zip(paths, _singles(image), strict=True):
+        with tempfile.TemporaryDirectory(prefix=f".{store.stem}-", dir=store.parent) as folder:
+            for part in io.write(single, Path(folder) / path.name):
+                made = part.with_suffix(".cog")
+                layer = part.name != path.name
+                rasterio.shutil.copy(
+                    part,
+                    made,
+                    driver="COG",
+                    compress="DEFLATE",
+                    predictor="YES",
+                    blocksize=512,
+                    overview_resampling="NEAREST" if layer else "AVERAGE",
+                    bigtiff="IF_SAFER",
+                )
+                os.replace(made, path.with_name(part.name))
+                written.append(path.with_name(part.name))
+    return written
+
+
+def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
+    """A STAC item for each date beside a finished store.
+
+    Its assets are the store, and the GeoTIFFs of this date that lie beside it.
+
+    Parameters
+    ----------
+    store : Path
+        A finished store; ``out.zarr`` gives ``out_2021-07-08.json``.
+    overwrite : bool
+        Whether files may be replaced.
+
+    Returns
+    -------
+    list of Path
+        The items, sorted by date.
+
+    Raises
+    ------
+    OutputError
+        If a file is there, or the image has no CRS.
+    """
+    image = _open(store)
+    paths = _paths(store, ".json", _times(image))
+    rasters = _paths(store, ".tif", _times(image))
+    io.check_free(paths, overwrite)
+    for path, raster, single in zip(paths, rasters, _singles(image), strict=True):
+        item = _item(single, path.stem)
+        _add_assets(item, single, store, raster)
+        part = path.with_suffix(".partial")
+        item.save_object(include_self_link=False, dest_href=str(part))
+        os.replace(part, path)
+    return paths
+
+
+def write_icechunk(store: Path, repository: Path) -> str:
+    """A finished store as a new version in an Icechunk repository, byte for byte.
+
+    Parameters
+    ----------
+    store : Path
+        A finished store.
+    repository : Path
+        A folder; the repository is made if it is not there. What it holds stays in its history.
+
+    Returns
+    -------
+    str
+        The new snapshot, or the one that holds just this already.
+
+    Raises
+    ------
+    OutputError
+        If the folder holds something else.
+    """
+    import icechunk
+
+    if repository.exists() and any(repository.iterdir()) and not icechunk.Repository.exists(_local(repository)):
+        raise OutputError(f"{repository} is no Icechunk repository", "one, or an empty folder", "another path")
+    message = f"{store.name}: {store_digest(store)}"
+    opened = icechunk.Repository.open_or_create(_local(repository))
+    head = next(iter(opened.ancestry(branch="main")))
+    if head.message == message:
+        return str(head.id)
+    session = opened.writable_session("main")
+    _copy(store, session.store)
+    return str(session.commit(message, metadata={key: str(value) for key, value in _told(_open(store)).items()}))
+
+
+def _local(repository: Path) -> Any:
+    import icechunk
+
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    return icechunk.local_filesystem_storage(str(repository))
+
+
+def _copy(store: Path, target: Any) -> None:
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    async def copy() -> None:
+        await target.clear()
+        buffer = default_buffer_prototype().buffer
+        # Metadata first: a chunk can only be put into an array that is there.
+        files = sorted(
+            (path for path in store.rglob("*") if path.is_file() and not path.name.endswith(".partial")),
+            key=lambda path: (path.name != "zarr.json", len(path.parts), path),
+        )
+        for path in files:
+            await target.set(path.relative_to(store).as_posix(), buffer.from_bytes(path.read_bytes()))
+
+    sync(copy())
+
+
+def _open(store: Path) -> xr.Dataset:
+    # As stored: decoding and encoding again would cost time and could cost a digit.
+    opened: xr.Dataset = xr.open_zarr(store, decode_coords="all", mask_and_scale=False, consolidated=True)
+    return opened
+
+
+def _time(image: xr.Dataset) -> str:
+    return next(name for name in DIM_NAMES["time"] if name in image.coords)
+
+
+def _times(image: xr.Dataset) -> Any:
+    return image[_time(image)].to_numpy()
+
+
+def _singles(image: xr.Dataset) -> Iterator[xr.Dataset]:
+    """The image of each date."""
+    time = _time(image)
+    if time not in image.dims:
+        yield image
+        return
+    for i in range(image.sizes[time]):
+        yield image.isel({time: i})
+
+
+def _paths(store: Path, suffix: str, times: Any) -> list[Path]:
+    return io.dated_paths(store.with_suffix(suffix), times)
+
+
+def _told(image: xr.Dataset) -> dict[str, Any]:
+    return {key.replace("_", ":", 1): value for key, value in image.attrs.items() if key.startswith("cloudfree_")}
+
+
+def _item(single: xr.Dataset, name: str) -> Any:
+    """The item without its assets: when, where, and how it was made."""
+    import pystac
+    from rasterio.warp import transform_geom
+
+    crs = single.rio.crs
+    if crs is None:
+        raise OutputError(
+            "the cube does not say where on Earth it lies (no CRS)",
+            "a CRS, for a STAC item",
+            "cube.rio.write_crs('EPSG:32629') in Python before it is filled",
+        )
+    west, south, east, north = single.rio.bounds(recalc=True)
+    geometry = transform_geom(crs, "EPSG:4326", _ring(west, south, east, north), precision=7)
+    corners = np.array(geometry["coordinates"][0])
+    lower, upper = corners.min(axis=0), corners.max(axis=0)
+    transform = single.rio.transform(recalc=True)
+    code = crs.to_epsg()
+    properties = {
+        "proj:code": f"EPSG:{code}" if code else None,
+        "proj:bbox": [west, south, east, north],
+        "proj:shape": [single.rio.height, single.rio.width],
+        "proj:transform": list(transform)[:6],
+        **{key: _plain(value) for key, value in _told(single).items()},
+    }
+    if not code:
+        properties["proj:wkt2"] = crs.to_wkt()
+    when = single[_time(single)].to_numpy().astype("datetime64[us]").item()
+    return pystac.Item(
+        id=name,
+        geometry={"type": "Polygon", "coordinates": geometry["coordinates"]},
+        bbox=[*map(float, lower), *map(float, upper)],
+        datetime=when,
+        properties=properties,
+        stac_extensions=[_PROJECTION],
+    )
+
+
+def _ring(west: float, south: float, east: float, north: float, parts: int = 8) -> dict[str, Any]:
+    """The outline with points along its edges, which are bent in another projection."""
+    along = np.linspace(0, 1, parts + 1)[:-1]
+    x, y = west + (east - west) * along, south + (north - south) * along
+    points = [(v, south) for v in x] + [(east, v) for v in y]
+    points += [(v, north) for v in (west + east - x)] + [(west, v) for v in (south + north - y)]
+    return {"type": "Polygon", "coordinates": [[(float(a), float(b)) for a, b in [*points, points[0]]]]}
+
+
+def _add_assets(item: Any, single: xr.Dataset, store: Path, raster: Path) -> None:
+    import pystac
+
+    bands = _bands(single)
+    item.add_asset("zarr", pystac.Asset(f"./{store.name}", media_type=_ZARR, roles=["data"]))
+    if raster.exists():
+        fields = {"bands": [{"name": name} for name in bands]}
+        item.add_asset("image", pystac.Asset(f"./{raster.name}", media_type=_COG, roles=["data"], extra_fields=fields))
+    for name in map(str, single.data_vars):
+        layer = io.layer_path(raster, name)
+        if name not in bands and layer.exists():
+            title = single[name].attrs.get("long_name")
+            item.add_asset(name, pystac.Asset(f"./{layer.name}", title=title, media_type=_COG, roles=["metadata"]))
+
+
+def _bands(single: xr.Dataset) -> Sequence[str]:
+    """Names of the bands, be they variables or labels of an axis."""
+    images = [str(name) for name, array in single.data_vars.items() if "cloudfree_model" in array.attrs]
+    if len(images) == 1 and single[images[0]].ndim == 3:
+        array = single[images[0]]
+        axis = array.dims[0]
+        return [str(label) for label in array[axis].to_numpy()] if axis in array.coords else images
+    return images
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

@@ -1,0 +1,97 @@
+"""How far a run is, read from its journal by somebody who has no part in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from xr_cloudfree.errors import StoreError
+from xr_cloudfree.runner.journal import Journal
+from xr_cloudfree.runner.runs import layout_of
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is.
+
+    Parameters
+    ----------
+    store : Path
+        Its store.
+    total, done : int
+        Regions, and how many of them are done.
+    finished : bool
+        Whether the store is known as a whole.
+    driver : str or None
+        Who is at work on it, as far as the journal tells.
+    begun : tuple of (str, str)
+        What it was begun with.
+    """
+
+    store: Path
+    total: int
+    done: int
+    finished: bool
+    driver: str | None
+    begun: tuple[tuple[str, str], ...]
+
+    def text(self) -> str:
+        """The status in lines, with what to do next."""
+        if self.finished:
+            following = f"cloudfree verify {self.store}"
+        elif self.driver:
+            following = "wait for it"
+        else:
+            following = f"cloudfree resume {self.store}"
+        share = self.done / self.total
+        lines = [
+            ("store", str(self.store)),
+            *self.begun,
+            ("regions", f"{self.done} of {self.total} done ({share:.0%})" + (", finished" if self.finished else "")),
+            ("at work", self.driver or "nobody"),
+            ("next", following),
+        ]
+        return "\n".join(f"{label:<9} {told}" for label, told in lines)
+
+
+def status(store: str | os.PathLike[str]) -> Status:
+    """How far the run of a store is.
+
+    Parameters
+    ----------
+    store : path
+        A store that `batch` or ``to_zarr`` has begun.
+
+    Raises
+    ------
+    StoreError
+        If there is no journal, or it is damaged.
+    """
+    journal = Journal(store)
+    begun = journal.begun()
+    if begun is None:
+        raise StoreError(
+            f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
+        )
+    total = layout_of(begun).n_regions
+    done = int(journal.done(total, begun["run"]).sum())
+    told = [(key, begun["fingerprint"][key]) for key in ("model", "dates", "shape", "layers")]
+    if begun["call"] is not None:
+        told.insert(0, ("cube", begun["call"]["cube"]))
+    finished = done == total and journal.finished.exists()
+    return Status(journal.store, total, done, finished, _driver(journal.folder / "lock"), tuple(told))
+
+
+def _driver(lock: Path) -> str | None:
+    """Who has left a note in the lock; on this machine one that has died is told from one that works."""
+    try:
+        told: dict[str, Any] = json.loads(lock.read_text())
+        if told["host"] == socket.gethostname():
+            os.kill(told["pid"], 0)
+    except (OSError, ValueError, KeyError):
+        return None
+    return f"process {told['pid']} on {told['host']} since {told['since']}"
