@@ -29,6 +29,7 @@ image = xr_cloudfree.fill(cube, date="2021-07-08", model="local-dir:PATH")
 
 ## Training
 
+- Start: {start}
 - Losses: {losses}; {counted} pixels count
 - Steps: {step:,} of {batch} samples each
 - Validation: {judged}
@@ -69,6 +70,7 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | No
         bands=module.spec.bands_text,
         train=", ".join(place.name for place in data.train),
         held_out=", ".join(place.name for place in data.held_out),
+        start="; ".join([*module.began, f"{'all else' if module.began else 'all'} at random"]),
         losses=", ".join(f"{weight:g} × {loss}" for loss, weight in module.weights.items()),
         counted=module.hparams["counted"],
         step=step,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xr_cloudfree.commands import plain_errors
 from xr_cloudfree.errors import MissingDependencyError, OptionError
+from xr_cloudfree.models import terramind_weights
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = "unet-plus"
@@ -28,10 +31,13 @@ def _main() -> None:
     pass
 
 
-@app.command(
-    add_help_option=False,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-)
+_LIGHTNING: dict[str, Any] = {
+    "add_help_option": False,
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+}
+
+
+@app.command(**_LIGHTNING)
 def unet(context: typer.Context) -> None:
     """Train the U-Net pathway: see unet --help, and unet fit --help for all options.
 
@@ -41,9 +47,28 @@ def unet(context: typer.Context) -> None:
     cloudfree train unet fit --config my_recipe.yaml --data cubes/ --out my_model
     cloudfree train unet fit --config unet-plus --data my_cube.zarr --ckpt_path last[/cyan]
     """
-    arguments = list(context.args)
-    debug = "--debug" in arguments
-    with plain_errors(debug, _as_typed):
+    _train("unet", DEFAULT, context.args)
+
+
+@app.command(**_LIGHTNING)
+def terramind(context: typer.Context) -> None:
+    """Train the TerraMind pathway: see terramind --help, and terramind fit --help for all options.
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree train terramind fit --config terramind-base --data cubes/
+    cloudfree train terramind fit --config terramind-tiny-scratch --data my_cube.zarr[/cyan]
+    """
+    _train("terramind", "terramind-tiny-scratch", context.args)
+
+
+def _train(pathway: str, default: str, given: Sequence[str]) -> None:
+    """What both pathways do: they differ in their recipes alone."""
+    with plain_errors("--debug" in given, _as_typed):
+        arguments = translate([argument for argument in given if argument != "--debug"], default)
+        # What takes a network comes first, so that nobody waits for what cannot be.
+        if (size := _wanted(arguments)) is not None:
+            terramind_weights.fetch(size)
         try:
             from xr_cloudfree_training.run import run
         except ModuleNotFoundError as error:
@@ -52,7 +77,7 @@ def unet(context: typer.Context) -> None:
                 "the packages for training",
                 "pip install 'xr-cloudfree[train]'",
             ) from error
-        run(translate([argument for argument in arguments if argument != "--debug"]))
+        run(arguments, pathway)
 
 
 @app.command()
@@ -91,7 +116,7 @@ def find_recipe(name: str) -> Path:
     return RECIPES / f"{name}.yaml"
 
 
-def translate(arguments: list[str]) -> list[str]:
+def translate(arguments: list[str], default: str = DEFAULT) -> list[str]:
     """The options of this command, as Lightning's command line has them: recipes by name, and cubes for ``--data``.
 
     Examples
@@ -116,7 +141,7 @@ def translate(arguments: list[str]) -> list[str]:
         while not equals and left and not left[0].startswith("-") and (option == "--data" or not given):
             given.append(left.pop(0))
         if not given:
-            what, example = ("cube", "my_cube.zarr") if option == "--data" else ("recipe", DEFAULT)
+            what, example = ("cube", "my_cube.zarr") if option == "--data" else ("recipe", default)
             raise OptionError(f"nothing follows {option}", f"a {what}", f"{option} {example}")
         if option == "--data":
             cubes += given
@@ -127,10 +152,37 @@ def translate(arguments: list[str]) -> list[str]:
         return ["--help"]
     if not out[0].startswith("-"):
         if not recipe and not {"--help", "-h"} & set(out):
-            out.insert(1, f"--config={find_recipe(DEFAULT)}")
+            out.insert(1, f"--config={find_recipe(default)}")
         if cubes:
             out.append(f"--data.cubes={json.dumps(cubes)}")
     return out
+
+
+def _wanted(arguments: Sequence[str]) -> str | None:
+    """The size of the published TerraMind that a training starts from, if it does.
+
+    Examples
+    --------
+    >>> _wanted(["fit", f"--config={find_recipe('terramind-base')}"])
+    'base'
+    >>> _wanted(["fit", f"--config={find_recipe('terramind-base')}", "--model.pretrained", "false"])
+    """
+    import yaml
+
+    if arguments[0] != "fit" or {"--help", "-h"} & set(arguments):
+        return None
+    model: dict[str, Any] = {}
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for option, value in itertools.pairwise(words):
+        if option == "--config":
+            model |= (yaml.safe_load(Path(value).read_text()) or {}).get("model") or {}
+        elif option in ("--model.architecture", "--model.pretrained", "--model.config"):
+            model[option.removeprefix("--model.")] = yaml.safe_load(value)
+        elif option == "--model.config.size":
+            model["config"] = (model.get("config") or {}) | {"size": value}
+    if model.get("architecture") != "terramind" or not model.get("pretrained"):
+        return None
+    return str((model.get("config") or {}).get("size", "tiny"))
 
 
 def _as_typed(remedy: str) -> str:

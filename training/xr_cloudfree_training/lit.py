@@ -164,8 +164,12 @@ class FusionModule(LightningModule):
             self.network = networks.build(self.spec)
         except ModelError as error:
             raise type(error)(error.found, error.needed, "--model.architecture and --model.config") from error
+        self.began: list[str] = []
         if start is not None:
             start.give(self.network)
+            self.began.append(
+                f"its base, `{start.spec.name}` (weights {str(start.spec.weights_sha256)[:12]}), as it was"
+            )
         if pretrained:
             fetch = getattr(self.network, "start_from_pretrained", None)
             if fetch is None:
@@ -174,7 +178,8 @@ class FusionModule(LightningModule):
                     "a network that has one",
                     "--model.pretrained false",
                 )
-            fetch()
+            if published := fetch():
+                self.began.append(f"its encoder, {published}")
         if any(stage.encoder == "lora" for stage in self.plan.stages):
             staging.adapt(self.network)
         if checkpointing:

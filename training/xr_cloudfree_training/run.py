@@ -56,7 +56,7 @@ class TrainingCLI(LightningCLI):
             raise OptionError(
                 re.sub(r"\s+", " ", str(error)).strip().rstrip("."),
                 "options and a recipe with the keys that there are",
-                "cloudfree train unet fit --help, or cloudfree train recipes unet-plus",
+                f"{sys.argv[0]} fit --help, or cloudfree train recipes NAME",
             ) from error
 
     def _parse_ckpt_path(self) -> None:
@@ -65,7 +65,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers in the folder of the run, and bf16 on a GPU unless something else is wanted."""
         told = self._get(self.config_init, "trainer")
-        folder = Path(told.default_root_dir or "runs/unet")
+        folder = Path(told.default_root_dir or "runs/mine")
         kept = folder / "checkpoints"
         named = self._get(self.config_init, "ckpt_path")
         checkpoint = kept / "last.ckpt" if named == "last" else named and Path(named)
@@ -115,13 +115,15 @@ class TrainingCLI(LightningCLI):
         )
 
 
-def run(arguments: list[str]) -> None:
+def run(arguments: list[str], pathway: str = "unet") -> None:
     """Train.
 
     Parameters
     ----------
     arguments : list of str
         As Lightning's command line takes them: ``fit``, ``--config=recipe.yaml`` and so on.
+    pathway : str
+        What the command is called.
 
     Raises
     ------
@@ -136,7 +138,7 @@ def run(arguments: list[str]) -> None:
         # A training that goes on writes where it has written before; and a machine with few cores has few workers.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", ".*does not have many workers")
-        sys.argv[0] = "cloudfree train unet"  # what the help calls this
+        sys.argv[0] = f"cloudfree train {pathway}"  # what the help calls this
         TrainingCLI(
             FusionModule,
             CubeData,
@@ -145,11 +147,11 @@ def run(arguments: list[str]) -> None:
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             trainer_defaults={"use_distributed_sampler": False},
-            parser_kwargs={"exit_on_error": False, "description": "Train the U-Net pathway, or validate a checkpoint."},
+            parser_kwargs={"exit_on_error": False, "description": "Train a network, or validate a checkpoint."},
         )
 
 
 def _recipe_name(paths: Any) -> str:
     """A model's name: that of the last recipe, as far as names may go."""
-    path = str(paths[-1]) if paths else "unet"
-    return re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._")[:64] or "unet"
+    path = str(paths[-1]) if paths else "mine"
+    return re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._")[:64] or "mine"

@@ -102,23 +102,23 @@ class PaperNet(nn.Module):
         refined: Tensor = composite.image + self.gamma * change
         return refined
 
-    def start_from_pretrained(self) -> bool:
+    def start_from_pretrained(self) -> str:
         """Give the encoder timm's ImageNet weights, where they can be reached.
 
         Returns
         -------
-        bool
-            True if it has them now; False if it stays as it was. The log says which, and why.
+        str
+            What it starts from now; empty if it stayed as it was. The log says which, and why.
         """
         name = self.unet.encoder_name
         try:
             found = _encoder(name, self.unet.inputs, pretrained=True)
         except (OSError, RuntimeError) as error:  # not reached; or there are none for this encoder
             _log.warning("ImageNet weights of %s cannot be had, so it starts at random: %s", name, error)
-            return False
+            return ""
         self.unet.encoder.load_state_dict(found.state_dict())
         _log.info("%s starts from ImageNet weights", name)
-        return True
+        return f"ImageNet weights of {name}"
 
 
 class UNet(nn.Module):
