@@ -155,7 +155,7 @@ def carry_out(
         before = n_regions - len(missing)
         with Progress(n_regions, before, None if progress else Silent()) as shown:
             if client is None:
-                run_here(run, missing, done=lambda told: shown.add(told.bytes))
+                run_here(run, missing, report=lambda told: shown.add(told.bytes))
             else:
                 from xr_cloudfree.runner.cluster import run_on
 
@@ -163,7 +163,7 @@ def carry_out(
                     client,
                     run,
                     missing,
-                    done=lambda told: shown.add(told.bytes),
+                    report=lambda told: shown.add(told.bytes),
                     retries=retries,
                     stall=stall,
                     gpu=gpu,

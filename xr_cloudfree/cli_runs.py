@@ -339,7 +339,8 @@ def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
     if cluster is None:
         yield None
         return
-    from xr_cloudfree.runner.loop import RESUME, distributed
+    from xr_cloudfree.runner.failures import RESUME
+    from xr_cloudfree.runner.loop import distributed
 
     dask = distributed()
     name, _, number = cluster.partition(":")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError
 from xr_cloudfree.models.learned import Learned
-from xr_cloudfree.runner.loop import RESUME, census, check_client, quietly, run_regions
+from xr_cloudfree.runner.failures import RESUME
+from xr_cloudfree.runner.loop import census, check_client, quietly, run_regions
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
 from xr_cloudfree.runner.runs import Run, reopen
 
@@ -33,7 +34,7 @@ def run_on(
     run: Run,
     missing: Iterable[int],
     *,
-    done: Callable[[RegionReport], None],
+    report: Callable[[RegionReport], object] = lambda report: None,
     retries: int = 2,
     stall: float = 900.0,
     gpu: bool | None = None,
@@ -48,7 +49,7 @@ def run_on(
         A run that has been started.
     missing : iterable of int
         Regions to fill.
-    done : callable
+    report : callable
         Is told of each region that is done.
     retries, stall : int, float
         See `run_regions`.
@@ -78,7 +79,7 @@ def run_on(
         if not seen:
             _check_shared(run.journal.marker(told.index), told)
             seen = True
-        done(told)
+        report(told)
 
     try:
         run_regions(

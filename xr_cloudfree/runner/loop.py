@@ -11,13 +11,14 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OptionTypeError, RunError
+from xr_cloudfree.runner.failures import HOPELESS, RESUME, regions_failed
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -27,13 +28,9 @@ Future = Any  # generic in some versions of distributed, and not in others
 log = logging.getLogger(__name__)
 
 GPU = "GPU"  # the resource that workers announce: dask worker --resources GPU=1
-RESUME = "the same call again, or cloudfree resume STORE: what is done stays"
 
 _COUNT_EVERY = 2.0
 _GATHER_WITHIN = 60.0
-# If so many regions failed and none succeeded, the others would fail as well.
-_HOPELESS = 20
-_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -207,12 +204,13 @@ class _Run:
             while self._submit() or self.running:
                 self._collect()
                 self._watch()
-                if len(self.failed) >= _HOPELESS and not self.n_done:
+                if len(self.failed) >= HOPELESS and not self.n_done:
                     break
         finally:
             self._cancel()
         if self.failed:
-            raise failure(self.failed, self.n_done) from self.failed[min(self.failed)]
+            first, error = self.failed[min(self.failed)], regions_failed(self.failed, self.n_done)
+            raise error from None if error is first else first
 
     def _submit(self) -> bool:
         """Put regions in flight, as many as there is room for; whether some wait."""
@@ -334,27 +332,6 @@ class _Run:
         cancel = threading.Thread(target=quietly, args=(self.client.cancel, futures), daemon=True)
         cancel.start()
         cancel.join(5.0)
-
-
-def failure(failed: Mapping[int, BaseException], n_done: int) -> RunError:
-    """The error of a run in which some regions failed: which, and why the first of them did.
-
-    Examples
-    --------
-    >>> failure({3: ValueError("no such band"), 5: ValueError("no such band")}, n_done=10).found
-    'regions 3, 5 failed, and 10 were done; region 3: ValueError: no such band'
-    """
-    numbers = sorted(failed)
-    first = failed[numbers[0]]
-    listed = ", ".join(map(str, numbers[:_MOST_LISTED]))
-    more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
-    plural = "s" if len(numbers) > 1 else ""
-    why = first.found if isinstance(first, CloudfreeError) else f"{type(first).__name__}: {first}"
-    return RunError(
-        f"region{plural} {listed}{more} failed, and {n_done} were done; region {numbers[0]}: {why}",
-        first.needed if isinstance(first, CloudfreeError) else "regions that can be filled",
-        f"{first.remedy}; then {RESUME}" if isinstance(first, CloudfreeError) else RESUME,
-    )
 
 
 def _gather(client: Client, futures: list[Future], box: SimpleQueue[Any]) -> None:
