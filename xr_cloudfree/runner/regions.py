@@ -22,7 +22,7 @@ from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.options import parse_block
 from xr_cloudfree.plan import FillPlan, plan_fill
 from xr_cloudfree.runner import sources
-from xr_cloudfree.runner.journal import Journal, write_json
+from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.store import (
     MOST_CHUNK,
     Layout,
@@ -233,6 +233,7 @@ def fill_region(
     bands, quality = windows or read_windows(plan, index)
     done = run_region(plan.job, box, bands, quality, threads=threads)
     del bands, quality, windows
+    _check_current(plan, Journal(root))
 
     def write(shard: tuple[str, bytes]) -> tuple[str, str, int]:
         key, data = shard
@@ -259,6 +260,17 @@ def fill_region(
     }
     write_json(Journal(root).marker(index), told)
     return report
+
+
+def _check_current(plan: RunPlan, journal: Journal) -> None:
+    """Refuse to write into a store that has been begun anew meanwhile."""
+    begun = read_json(journal.run)
+    if begun is None or begun["run"] != plan.identity:
+        raise StoreError(
+            f"{journal.store} is {'no store of a run' if begun is None else 'that of another run by now'}",
+            "the run that is to be filled",
+            "the call that begins it: to_zarr, or batch",
+        )
 
 
 def encode_region(plan: RunPlan, box: Box, done: Mapping[str, Array]) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import io
 from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, StoreError
+from xr_cloudfree.runner.failures import HOPELESS, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region, plan_run, read_windows
 from xr_cloudfree.runner.store import Layout, Skeleton, digest_of, partial_files, sha256, write_file
@@ -168,7 +169,9 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
         yield np.flatnonzero(~journal.done(run.plan.n_regions, run.plan.identity))
 
 
-def run_here(run: Run, regions: Iterable[int], *, done: Callable[[RegionReport], object] = lambda report: None) -> None:
+def run_here(
+    run: Run, regions: Iterable[int], *, report: Callable[[RegionReport], object] = lambda report: None
+) -> None:
     """Fill regions on this machine, one after the other; the next one's input is read meanwhile.
 
     Parameters
@@ -177,22 +180,46 @@ def run_here(run: Run, regions: Iterable[int], *, done: Callable[[RegionReport],
         The run, which has been started.
     regions : iterable of int
         Which regions.
-    done : callable
+    report : callable
         Is told of each region that is done.
+
+    Raises
+    ------
+    OutputError
+        At once, if the store cannot be written.
+    RunError
+        At the end, if some regions failed; the others are done. If all failed of the same, what that is.
     """
     threads = os.cpu_count() or 1
-    todo = iter(regions)
+    failed: dict[int, Exception] = {}
+    n_done = 0
     with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-read") as ahead:
-        index = next(todo, None)
-        coming = None if index is None else ahead.submit(read_windows, run.plan, int(index))
-        while index is not None and coming is not None:
-            windows = coming.result()
-            following = next(todo, None)
-            coming = None if following is None else ahead.submit(read_windows, run.plan, int(following))
-            report = fill_region(run.plan, run.path, int(index), windows=windows, threads=threads)
-            del windows
-            done(report)
-            index = following
+
+        def coming() -> Iterator[tuple[int, Future[Any]]]:
+            for index in regions:
+                yield int(index), ahead.submit(read_windows, run.plan, int(index))
+
+        reading = coming()
+        here = next(reading, None)
+        while here is not None and (n_done or len(failed) < HOPELESS):
+            index, future = here
+            try:
+                windows = future.result()
+                here = next(reading, None)
+                told = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
+            except OutputError:
+                raise
+            except Exception as error:  # whatever a file or a model may raise: the other regions are done all the same
+                failed[index] = error
+                here = next(reading, None) if here is not None and here[0] == index else here
+            else:
+                n_done += 1
+                report(told)
+            windows = None  # or two regions would be held while the next one is waited for
+    if failed:
+        first = failed[min(failed)]
+        error = regions_failed(failed, n_done)
+        raise error from None if error is first else first
 
 
 def finish(run: Run) -> str:
@@ -278,14 +305,17 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
 
 
 def _clear(run: Run) -> None:
-    """Remove what was there; the journal's lock is held and stays."""
-    if run.path.exists():
-        shutil.rmtree(run.path)
-    for entry in run.journal.folder.iterdir():
+    """Remove what was there, what vouches for it first; the journal's lock is held and stays."""
+    journal = run.journal
+    for file in (journal.run, journal.finished):
+        file.unlink(missing_ok=True)
+    for entry in journal.folder.iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
         elif entry.name != "lock":
             entry.unlink()
+    if run.path.exists():
+        shutil.rmtree(run.path)
 
 
 def _write_skeleton(run: Run) -> None:

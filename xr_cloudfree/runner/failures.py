@@ -1,0 +1,42 @@
+"""How it is told that regions could not be filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xr_cloudfree.errors import CloudfreeError, RunError
+
+RESUME = "the same call again, or cloudfree resume STORE: what is done stays"
+# If so many regions failed and none succeeded, the others would fail as well.
+HOPELESS = 20
+_MOST_LISTED = 20
+
+
+def regions_failed(failed: Mapping[int, BaseException], n_done: int) -> CloudfreeError:
+    """One error for all regions that failed; to be raised from the first of theirs.
+
+    Parameters
+    ----------
+    failed : mapping
+        What each of them raised.
+    n_done : int
+        How many succeeded.
+
+    Returns
+    -------
+    CloudfreeError
+        The regions' own, if all failed of the same: then the cube or an option is wrong. Else a `RunError`.
+    """
+    numbers = sorted(failed)
+    first = failed[numbers[0]]
+    if isinstance(first, CloudfreeError) and not n_done and {type(error) for error in failed.values()} == {type(first)}:
+        return first
+    listed = ", ".join(map(str, numbers[:_MOST_LISTED]))
+    more = f" and {len(numbers) - _MOST_LISTED} more" if len(numbers) > _MOST_LISTED else ""
+    plural = "s" if len(numbers) > 1 else ""
+    why = first.found if isinstance(first, CloudfreeError) else f"{type(first).__name__}: {first}"
+    return RunError(
+        f"region{plural} {listed}{more} failed, and {n_done} were done; region {numbers[0]}: {why}",
+        first.needed if isinstance(first, CloudfreeError) else "regions that can be filled",
+        f"{first.remedy}; then {RESUME}" if isinstance(first, CloudfreeError) else RESUME,
+    )
