@@ -131,11 +131,8 @@ def adapt(network: Any) -> None:
         raise MissingDependencyError(
             "peft, which has the adapters, is not installed", "peft", "pip install 'xr-cloudfree[terramind]'"
         ) from error
-    if getattr(network, "encoder", None) is None:
-        raise ModelError("there is no encoder to adapt", "stages without LoRA", "--model.stages null")
-    inject_adapter_in_model(
-        LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(ADAPTED), lora_dropout=0.0), network.encoder
-    )
+    encoder = _encoder(network, "adapters", "--model.stages null")
+    inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(ADAPTED)), encoder)
 
 
 def enter(network: Any, stage: Stage) -> None:
@@ -167,15 +164,16 @@ def plain(network: nn.Module) -> dict[str, Tensor]:
 
 def spare_memory(network: Any) -> None:
     """Keep of each block of the encoder what goes in only, and compute the rest again when gradients are wanted."""
-    encoder = getattr(network, "encoder", None)
-    if getattr(network, "base", None) is None or encoder is None:
-        raise OptionError(
-            "there are no blocks of an encoder to save memory on",
-            "a network that has them",
-            "--model.checkpointing false",
-        )
+    encoder = _encoder(network, "blocks that are computed again", "--model.checkpointing false")
     for block in encoder.encoder:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def _encoder(network: Any, what: str, remedy: str) -> Any:
+    encoder = getattr(network, "encoder", None)
+    if getattr(network, "base", None) is None or encoder is None:
+        raise ModelError(f"the network has no encoder that could have {what}", "a network on top of a base", remedy)
+    return encoder
 
 
 def _adapted(network: nn.Module) -> Iterator[Any]:
