@@ -344,5 +344,5 @@ class TestPushing:
 
 def test_what_a_thread_raises_is_raised_here(monkeypatch):
     with pytest.raises(ZeroDivisionError):
-        hub._in_time(lambda: 1 // 0)
-    assert hub._in_time(lambda: None) is None
+        hub.in_time(lambda: 1 // 0)
+    assert hub.in_time(lambda: None) is None

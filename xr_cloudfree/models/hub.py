@@ -55,13 +55,13 @@ def fetch(repo: str, revision: str) -> Path:
     MissingDependencyError
         If ``huggingface_hub`` is not installed.
     """
-    hub = _hub()
+    hub = library()
     cached = _cached(hub, repo, revision)
     if cached is not None and cached.name == revision:
         return cached
     try:
         url = hub.hf_hub_url(repo, bundle.SPEC, revision=revision)
-        commit = _in_time(lambda: hub.get_hf_file_metadata(url, timeout=PATIENCE).commit_hash)
+        commit = in_time(lambda: hub.get_hf_file_metadata(url, timeout=PATIENCE).commit_hash)
         if commit is None:
             raise OSError("the answer names no commit, as a hub's does")
     except Exception as error:  # those of the hub and of what it fetches with have no base of their own
@@ -70,7 +70,7 @@ def fetch(repo: str, revision: str) -> Path:
             raise _unreachable(hub, repo, revision, error) from error
         if not hub.constants.HF_HUB_OFFLINE:  # who asks for offline knows
             warnings.warn(
-                f"{_host(hub)} cannot be reached ({_text(error)}): {repo} is used as it lies in the cache, "
+                f"{host(hub)} cannot be reached ({text(error)}): {repo} is used as it lies in the cache, "
                 f"revision {cached.name}",
                 CloudfreeWarning,
                 stacklevel=2,
@@ -125,7 +125,7 @@ def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private
         If ``huggingface_hub`` is not installed.
     """
     contents = bundle.contents(folder, spec)
-    hub = _hub()
+    hub = library()
     operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=data) for name, data in contents.items()]
     try:
         api = hub.HfApi(token=token)
@@ -135,14 +135,21 @@ def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private
         )
     except Exception as error:  # as in fetch
         raise HubError(
-            f"{_host(hub)} did not take {spec.name!r} as {repo!r}: {_text(error)}",
+            f"{host(hub)} did not take {spec.name!r} as {repo!r}: {text(error)}",
             "a name 'organisation/name' that you may write to, and a token that allows it",
             "hf auth login, or model.push_to_hub(repo, token='hf_…'); model.save_pretrained(folder) keeps it here",
         ) from error
     return f"hf-hub:{repo}@{made.oid}"
 
 
-def _hub() -> Any:
+def library() -> Any:
+    """The package ``huggingface_hub``.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it is not installed.
+    """
     try:
         import huggingface_hub.constants
         import huggingface_hub.errors
@@ -153,7 +160,7 @@ def _hub() -> Any:
     return huggingface_hub
 
 
-def _in_time(ask: Callable[[], T]) -> T:
+def in_time(ask: Callable[[], T]) -> T:
     """What a call gives, if it does so in time; a thread that is stuck (in the name service, say) is left behind."""
     answer: list[T] = []
     failure: list[BaseException] = []
@@ -185,7 +192,7 @@ def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub.errors.RevisionNotFoundError):
         raise ModelNotFoundError(
-            f"{repo!r} on {_host(hub)} has no revision {revision!r}",
+            f"{repo!r} on {host(hub)} has no revision {revision!r}",
             "a branch, a tag or a commit of it",
             f"model='hf-hub:{repo}' for the newest",
         ) from error
@@ -193,7 +200,7 @@ def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
         raise _no_bundle(hub, repo, bundle.SPEC) from error
     if isinstance(error, hub.errors.RepositoryNotFoundError) or status in (401, 403, 404):
         raise ModelNotFoundError(
-            f"{_host(hub)} has no model {repo!r}, or none that you may see",
+            f"{host(hub)} has no model {repo!r}, or none that you may see",
             "the name of a model on the hub, 'organisation/name'",
             "hf auth login if it is private; or model='local-dir:PATH' with a copy of its folder",
         ) from error
@@ -201,7 +208,7 @@ def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
 
 def _no_bundle(hub: Any, repo: str, name: str) -> WeightsError:
     return WeightsError(
-        f"{repo!r} on {_host(hub)} has no {name}",
+        f"{repo!r} on {host(hub)} has no {name}",
         f"a model of this package, with {bundle.SPEC} and {bundle.WEIGHTS}",
         "model.push_to_hub(repo) of a model that from_pretrained gave; xr_cloudfree.list_models() for those at hand",
     )
@@ -210,17 +217,18 @@ def _no_bundle(hub: Any, repo: str, name: str) -> WeightsError:
 def _unreachable(hub: Any, repo: str, revision: str, error: Exception) -> HubError:
     return HubError(
         f"the model {repo!r} (revision {revision}) is not in the cache {hub.constants.HF_HUB_CACHE}, and "
-        f"{_host(hub)} cannot be reached: {_text(error)}",
+        f"{host(hub)} cannot be reached: {text(error)}",
         "a network, or a copy of the model",
         f"hf download {repo} --local-dir PATH where there is a network, then model='local-dir:PATH'; or model='auto', "
         "which needs none",
     )
 
 
-def _host(hub: Any) -> str:
+def host(hub: Any) -> str:
+    """The name of the hub, for people."""
     return str(urlsplit(hub.constants.ENDPOINT).netloc)
 
 
-def _text(error: Exception) -> str:
+def text(error: Exception) -> str:
     """The first line of an error, or its type: some of a network's have no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xr_cloudfree.errors import ModelNotFoundError, OptionError, OptionTypeError
-from xr_cloudfree.models import bundle, hub
+from xr_cloudfree.models import bundle, hub, terramind_weights
 from xr_cloudfree.models.learned import Learned, Precision, Source
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -119,6 +119,11 @@ def unet(device: str | None = None, precision: Precision = "fp32") -> Learned:
     return from_pretrained("unet", device, precision)
 
 
+def terramind(device: str | None = None, precision: Precision = "fp32") -> Learned:
+    """TerraMind's smallest architecture with the weights that come with the package. See `from_pretrained`."""
+    return from_pretrained("terramind", device, precision)
+
+
 def _source(text: str) -> Source:
     if text.startswith(LOCAL):
         path = text.removeprefix(LOCAL)
@@ -134,6 +139,7 @@ def _source(text: str) -> Source:
                 f"'{HUB}organisation/name', or '{HUB}organisation/name@revision'",
                 f"model='{HUB}organisation/name'; '{LOCAL}PATH' is a folder",
             )
+        terramind_weights.refuse_alone(match[1])
         return Hub(match[1], match[2] or "main")
     if text not in shipped():
         raise ModelNotFoundError(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xr_cloudfree.errors import ModelError
-from xr_cloudfree.models import head, slots, terramind_encoder
+from xr_cloudfree.models import head, slots, terramind_encoder, terramind_weights
 from xr_cloudfree.models.batch import Batch, Output
 from xr_cloudfree.models.context import SHARED, linear_source, prepare_context
 from xr_cloudfree.models.plus import PlusNet, Reasoned, squash
@@ -103,7 +103,7 @@ class TerraMindNet(nn.Module):
         if encoder not in ("terramind", "none"):
             raise ModelError(f"encoder is {encoder!r}", "'terramind' or 'none'", "encoder: terramind")
         self.calibration = calibration[0], calibration[1]
-        self.levels, self.s1 = found.levels, s1 and encoder != "none"
+        self.size, self.levels, self.s1 = size, found.levels, s1 and encoder != "none"
         self.base = PlusNet(**{str(name): value for name, value in base})
         self.stem = Stem(len(slots.SLOTS) + 2 + len(SHARED) + self.base.hidden + self.base.abstract)
         self.encoder = None
@@ -116,6 +116,22 @@ class TerraMindNet(nn.Module):
         known = {"mean": slots.MEAN, "std": slots.STD, "s1_mean": slots.S1_MEAN, "s1_std": slots.S1_STD}
         for name, values in known.items():
             self.register_buffer(name, torch.from_numpy(values)[:, None, None], persistent=False)
+
+    def start_from_pretrained(self) -> None:
+        """Give the encoder TerraMind's own weights, which are fetched if they are not here.
+
+        Raises
+        ------
+        HubError
+            If they cannot be fetched.
+        WeightsError
+            If they are not what they should be.
+        ModelError
+            If there is no encoder.
+        """
+        if self.encoder is None:
+            raise ModelError("the network has no encoder", "one, to give weights to", "encoder: terramind")
+        terramind_weights.load(self.encoder, terramind_weights.fetch(self.size))
 
     def forward(self, batch: Batch) -> Output:
         """The image of the target date, with its uncertainty."""
