@@ -146,6 +146,8 @@ def _told(plan: FillPlan) -> dict[str, Any]:
     }
     if job.model.spec.weights_sha256 is not None:
         told["cloudfree_weights"] = job.model.spec.weights_sha256
+    if job.model.spec.note is not None:
+        told["cloudfree_note"] = job.model.spec.note
     if job.window is not None:
         told["cloudfree_window_days"] = list(job.window)
     return told

@@ -96,7 +96,7 @@ def verify(folder: Path, spec: ModelSpec) -> bytes:
 
 
 def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a bundle, on the CPU.
+    """The weights of a bundle, on the CPU. What was kept in 16 bits is widened to the network's numbers.
 
     Parameters
     ----------
@@ -105,7 +105,8 @@ def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> d
     spec : ModelSpec
         Its spec, as it was read before.
     like : mapping of str to Tensor
-        The state of the network that they are for: names, shapes and types have to be the same.
+        The state of the network that they are for: names, shapes and types have to be the same, but for the width of
+        floating-point numbers that were kept in 16 bits.
 
     Raises
     ------
@@ -134,7 +135,7 @@ def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> d
     _compare(path, spec, weights, like)
     for name, tensor in weights.items():
         _check_finite(str(path), name, tensor)
-    return weights
+    return {name: tensor.to(like[name].dtype) for name, tensor in weights.items()}
 
 
 def contents(folder: Path, spec: ModelSpec) -> dict[str, bytes]:
@@ -153,7 +154,13 @@ def contents(folder: Path, spec: ModelSpec) -> dict[str, bytes]:
 
 
 def write(
-    folder: Path, spec: ModelSpec, state: Mapping[str, Tensor], card: str, *, overwrite: bool = False
+    folder: Path,
+    spec: ModelSpec,
+    state: Mapping[str, Tensor],
+    card: str,
+    *,
+    overwrite: bool = False,
+    half: bool = False,
 ) -> ModelSpec:
     """Write a bundle. What was there stays as it was until the new one is complete.
 
@@ -169,6 +176,8 @@ def write(
         The model card, Markdown.
     overwrite : bool
         Whether another model's bundle may be replaced. One of the same name always is.
+    half : bool
+        Keep floating-point numbers in 16 bits: half the size, and weights that are exact to a 2000th.
 
     Returns
     -------
@@ -188,10 +197,13 @@ def write(
         from safetensors.torch import save
     except ImportError as error:
         raise missing("safetensors") from error
-    for name, tensor in state.items():
-        _check_finite(f"the state of {spec.name!r}", name, tensor)
     # Tensors that share memory are refused by the format; each gets its own.
-    data = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}, {"format": "pt"})
+    kept = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
+    if half:
+        kept = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
+    for name, tensor in kept.items():
+        _check_finite(f"the state of {spec.name!r}", name, tensor)
+    data = save(kept, {"format": "pt"})
     written = replace(spec, weights_sha256=hashlib.sha256(data).hexdigest())
     files = {WEIGHTS: data, CARD: card.encode(), SPEC: written.to_json().encode()}  # in the order of `contents`
     write_files(folder, files, spec.name, overwrite=overwrite)
@@ -316,7 +328,8 @@ def _compare(path: Path, spec: ModelSpec, weights: Mapping[str, Tensor], like: M
             )
     for name, expected in like.items():
         found = weights[name]
-        if found.shape != expected.shape or found.dtype != expected.dtype:
+        widened = str(found.dtype) == "torch.float16" and expected.is_floating_point()
+        if found.shape != expected.shape or (found.dtype != expected.dtype and not widened):
             _refuse(
                 f"{path}: {name!r} has shape {tuple(found.shape)} and type {found.dtype}",
                 f"shape {tuple(expected.shape)} and type {expected.dtype}, those of {network}",

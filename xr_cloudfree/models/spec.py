@@ -68,6 +68,8 @@ class ModelSpec:
         SHA-256 of the file of weights, in hexadecimal digits.
     license : str or None
         Licence of the weights, as SPDX names it.
+    note : str or None
+        What whoever sees an image of this model should know of its weights; every output carries it.
     schema : int
         Version of the JSON form.
 
@@ -103,6 +105,7 @@ class ModelSpec:
     max_dates: int | None = None
     weights_sha256: str | None = None
     license: str | None = None
+    note: str | None = None
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
@@ -324,5 +327,6 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
         '"e3b0…"',
     ),
     "license": (_or_none(_is_text), "the name of a licence, or null", '"Apache-2.0"'),
+    "note": (_or_none(_is_text), "a line of text, or null", '"trained on forests only"'),
     "schema": (_is_whole(1, SCHEMA), f"a whole number up to {SCHEMA}", str(SCHEMA)),
 }
