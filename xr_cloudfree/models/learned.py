@@ -140,7 +140,11 @@ class Learned:
                 sizes.setdefault(arranged[i].shape, []).append(i)
             else:
                 answers[i] = self._unseen(arranged[i], tile, network)
-        for which in sizes.values():
+        shares: list[list[int]] = list(sizes.values())
+        if device.type == "cpu":
+            # A batch is no faster there, and in one the last digits depend on who else is in it.
+            shares = [[i] for which in shares for i in which]
+        for which in shares:
             done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
             answers.update(zip(which, done, strict=True))
         return [_give_bands(answers[i], bands) for i, bands in enumerate(order)]

@@ -206,7 +206,7 @@ def run_here(
             try:
                 windows = future.result()
                 here = next(reading, None)
-                told = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
+                done = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
             except OutputError:
                 raise
             except Exception as error:  # whatever a file or a model may raise: the other regions are done all the same
@@ -214,12 +214,12 @@ def run_here(
                 here = next(reading, None) if here is not None and here[0] == index else here
             else:
                 n_done += 1
-                report(told)
+                report(done)
             windows = None  # or two regions would be held while the next one is waited for
     if failed:
         first = failed[min(failed)]
-        error = regions_failed(failed, n_done)
-        raise error from None if error is first else first
+        summary = regions_failed(failed, n_done)
+        raise summary from (None if summary is first else first)
 
 
 def finish(run: Run) -> str:
