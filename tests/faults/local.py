@@ -1,0 +1,26 @@
+"""A cluster on this machine whose workers are going to die."""
+
+import os
+from contextlib import contextmanager
+
+import dask
+import pytest
+
+distributed = pytest.importorskip("distributed")
+
+
+@contextmanager
+def cluster(workers=2, **options):
+    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50} | options
+    # A local cluster gives up workers that take longer than this to come back, which they do on a busy machine.
+    patient = {"distributed.deploy.lost-worker-timeout": "300 s"}
+    with (
+        dask.config.set(patient),
+        distributed.LocalCluster(n_workers=workers, **options) as local,
+        distributed.Client(local) as client,
+    ):
+        yield client
+
+
+def pids(client):
+    return list(client.run(os.getpid).values())
