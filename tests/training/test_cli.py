@@ -57,12 +57,12 @@ def test_help_and_recipes() -> None:
     fit = run("unet", "fit", "--help")
     assert all(option in fit for option in ("--out", "--data.holdout", "--model.loss", "--trainer.max_epochs"))
     listed = run("recipes")
-    assert [line.split()[0] for line in listed.splitlines()] == RECIPE_NAMES
+    assert [line.split()[0] for line in listed.splitlines()] == [*RECIPE_NAMES, "terratorch/terramind-tiny"]
     assert {"unet-paper-feat", "unet-paper-mse", "unet-plus"} <= set(RECIPE_NAMES)
     assert run("recipes", "unet-plus") == (RECIPES / "unet-plus.yaml").read_text()
 
 
-@pytest.mark.parametrize("recipe", RECIPE_NAMES)
+@pytest.mark.parametrize("recipe", [name for name in RECIPE_NAMES if name.startswith("unet")])
 def test_each_recipe_runs(recipe: str, cube: str) -> None:
     small = SMALL + (PAPER if "paper" in recipe else [])
     output = run("unet", "fit", "--config", recipe, "--data", cube, *small, "--trainer.fast_dev_run", "true")

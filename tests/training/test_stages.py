@@ -1,4 +1,4 @@
-"""Fine-tuning in stages: who learns when and how fast, adapters that leave no trace, and going on in the middle of it."""
+"""Fine-tuning in stages: what learns when and how fast, adapters that leave no trace, and going on in a stage."""
 
 from __future__ import annotations
 
@@ -179,7 +179,6 @@ def test_adapters_leave_nothing_but_what_they_learned(tmp_path: Path, cube: xr.D
     fresh.load_state_dict(weights)
     with torch.no_grad():
         torch.testing.assert_close(fresh.eval()(lesson.given).reflectance, before, rtol=1e-5, atol=1e-6)
-    assert all(torch.equal(a, b) for a, b in zip(weights.values(), load_file(tmp_path / bundle.WEIGHTS).values()))
 
 
 def test_less_memory_for_the_same_gradients(cube: xr.Dataset) -> None:
@@ -207,7 +206,7 @@ def test_a_network_starts_from_the_bundle_of_another(tmp_path: Path, cube: xr.Da
     assert dict(written.config)["base"] == (("start", 0.5),)
     assert from_pretrained(f"local-dir:{tmp_path / 'mine'}")._network()[0].base.offset.item() == 0.125
     assert "level" in made.began[0]
-    with pytest.raises(ModelError, match="needs|is a 'unet-plus'|Level"):
+    with pytest.raises(ModelError, match="is a 'unet-plus'"):
         module(base="unet")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from xr_cloudfree.version import __version__
 from xr_cloudfree_training.data import CubeData
 from xr_cloudfree_training.lit import FusionModule
@@ -77,3 +80,38 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | No
         batch=data.batch_size,
         judged=judged,
     )
+
+
+def save_with_card(
+    module: FusionModule, trainer: Any, folder: Path, name: str, calibrate: bool = True
+) -> tuple[float | None, tuple[float, float] | None]:
+    """Save what a training ended with, with its card.
+
+    The schedule leads there. A choice among checkpoints by their validation would make that look better than it is.
+
+    Parameters
+    ----------
+    module : FusionModule
+        What was trained.
+    trainer : Trainer
+        That trained it, on a `CubeData`.
+    folder : Path
+        Where to.
+    name : str
+        Name of the model.
+    calibrate : bool
+        Scale uncertainties first, so that they hold on what was validated on.
+
+    Returns
+    -------
+    psnr : float or None
+        In validation, dB; None if there was none.
+    factors : tuple of float or None
+        What uncertainties were scaled by, if they were.
+    """
+    data: CubeData = trainer.datamodule
+    validated = trainer.callback_metrics.get("val/psnr")
+    psnr = None if validated is None else float(validated)
+    factors = module.calibrate(data.val_dataloader()) if calibrate else None
+    module.save_bundle(folder, name, model_card(name, module, data, psnr, trainer.global_step))
+    return psnr, factors

@@ -89,9 +89,16 @@ def recipes(
         if name is not None:
             typer.echo(find_recipe(name).read_text(), nl=False)
             return
-        width = max(len(path.stem) for path in RECIPES.glob("*.yaml")) + 2
-        for path in sorted(RECIPES.glob("*.yaml")):
-            typer.echo(f"{path.stem:<{width}}{path.read_text().splitlines()[0].removeprefix('# ')}")
+        found = _recipes()
+        width = max(map(len, found)) + 2
+        for each, path in found.items():
+            typer.echo(f"{each:<{width}}{path.read_text().splitlines()[0].removeprefix('# ')}")
+
+
+def _recipes() -> dict[str, Path]:
+    """The recipes by their names; those of another program have its name in front."""
+    paths = sorted(RECIPES.rglob("*.yaml"), key=lambda path: (path.parent, path))
+    return {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in paths}
 
 
 def find_recipe(name: str) -> Path:
@@ -107,13 +114,13 @@ def find_recipe(name: str) -> Path:
         if not path.is_file():
             raise OptionError(f"there is no recipe at {name}", "the path of a recipe, or a name", "--config unet-plus")
         return path
-    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    names = _recipes()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1) or [DEFAULT]
         raise OptionError(
             f"no recipe is called {name!r}", f"one of {', '.join(names)}, or a path.yaml", f"--config {near[0]}"
         )
-    return RECIPES / f"{name}.yaml"
+    return names[name]
 
 
 def translate(arguments: list[str], default: str = DEFAULT) -> list[str]:

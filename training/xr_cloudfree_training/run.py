@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree_training.card import model_card
+from xr_cloudfree_training.card import save_with_card
 from xr_cloudfree_training.data import CubeData
 from xr_cloudfree_training.lit import FusionModule
 
@@ -90,27 +90,19 @@ class TrainingCLI(LightningCLI):
         return super().instantiate_trainer(**made, **kwargs)
 
     def after_fit(self) -> None:
-        """Save what training ended with as a bundle.
-
-        The schedule leads there. A choice among checkpoints by their validation would make that look better than it is.
-        """
+        """Save what training ended with as a bundle."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             typer.echo("A run for trial only: nothing is saved.")
             return
-        validated = self.trainer.callback_metrics.get("val/psnr")
-        psnr = None if validated is None else float(validated)
-        factors = None
-        if self._get(self.config, "calibrate"):
-            factors = self.model.calibrate(self.datamodule.val_dataloader())
         name = _recipe_name(self._get(self.config, "config"))
         folder = Path(self._get(self.config, "out") or Path(self.trainer.default_root_dir) / "bundle")
-        step = self.trainer.global_step
-        self.model.save_bundle(folder, name, model_card(name, self.model, self.datamodule, psnr, step))
+        calibrate = self._get(self.config, "calibrate")
+        psnr, factors = save_with_card(self.model, self.trainer, folder, name, calibrate)
         held_out = ", ".join(place.name for place in self.datamodule.held_out)
         judged = "not validated: there was no whole epoch" if psnr is None else f"{psnr:.2f} dB on {held_out}"
         widened = "" if factors is None else f"; uncertainties scaled by {factors[0]:g} and {factors[1]:g}"
         typer.echo(
-            f"Saved the weights (step {step}, {judged}{widened}) into {folder}\n"
+            f"Saved the weights (step {self.trainer.global_step}, {judged}{widened}) into {folder}\n"
             f"Fill with them:  cloudfree fill CUBE --date DATE --out OUT.tif --model local-dir:{folder}"
         )
 

@@ -1,0 +1,38 @@
+"""Our training as terratorch takes it: ``terratorch fit --config …`` with this class as its model.
+
+terratorch wants a task of torchgeo's. This one is our training module under that name; its data are
+`xr_cloudfree_training.data.CubeData`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torchgeo.trainers import BaseTask
+
+from xr_cloudfree_training.card import save_with_card
+from xr_cloudfree_training.lit import FusionModule
+
+
+class FillTask(FusionModule, BaseTask):
+    """`FusionModule` for terratorch; when the training ends, its bundle lies in the folder of the run.
+
+    It takes the same arguments.
+    """
+
+    ignore = ("stages",)
+
+    def configure_models(self) -> None:
+        """Nothing: the network is made with the object."""
+
+    @property
+    def model(self) -> Any:
+        """The network, under the name by which torchgeo knows it."""
+        return self.network
+
+    def on_fit_end(self) -> None:
+        """Calibrate and save what training ended with."""
+        trainer: Any = self.trainer
+        if not trainer.fast_dev_run:
+            save_with_card(self, trainer, Path(trainer.default_root_dir) / "bundle", self.spec.architecture or "mine")
