@@ -64,6 +64,7 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.learned
 	$(PY) -m benchmarks.training
+	$(PY) -m benchmarks.terramind
 
 accuracy: $(VENV)/.test  ## train what is missing in FOLDS, measure on DATA=folder, write docs/accuracy.md
 	$(PY) -m benchmarks.accuracy $(if $(DATA),--data "$(DATA)") --sample "$(SAMPLE)" --folds "$(FOLDS)" --seeds $(SEEDS) $(ARGS)
@@ -96,7 +97,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[viz,netcdf,distributed,train]' --group lint --group test --group notebooks
+	$(PIP) --editable '.[viz,netcdf,distributed,train,terramind]' --group lint --group test --group notebooks
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.made
@@ -104,7 +105,7 @@ $(VENV)/.docs: pyproject.toml | $(VENV)/.made
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.bench: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[train]' --group bench
+	$(PIP) --editable '.[train,terramind]' --group bench
 	@touch $@
 
 $(VENV)/.install: pyproject.toml | $(VENV)/.made
