@@ -140,11 +140,7 @@ class Learned:
                 sizes.setdefault(arranged[i].shape, []).append(i)
             else:
                 answers[i] = self._unseen(arranged[i], tile, network)
-        shares: list[list[int]] = list(sizes.values())
-        if device.type == "cpu":
-            # A batch is no faster there, and in one the last digits depend on who else is in it.
-            shares = [[i] for which in shares for i in which]
-        for which in shares:
+        for which in _shares(list(sizes.values()), device):
             done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
             answers.update(zip(which, done, strict=True))
         return [_give_bands(answers[i], bands) for i, bands in enumerate(order)]
@@ -336,6 +332,14 @@ def _load(folder: Path, spec: ModelSpec) -> nn.Module:
         ) from error
     network.load_state_dict(bundle.read_weights(folder, spec, network.state_dict()))
     return network.eval().requires_grad_(False)
+
+
+def _shares(alike: list[list[int]], device: torch.device) -> list[list[int]]:
+    """What goes through the network together: all tiles of one size on a GPU, each by itself on a CPU.
+
+    There a batch is no faster, and in one the last digits depend on who else is in it.
+    """
+    return alike if device.type != "cpu" else [[i] for which in alike for i in which]
 
 
 def _take_bands(obs: Observations, order: NDArray[np.intp] | None) -> Observations:

@@ -95,6 +95,8 @@ def reopen(store: str | os.PathLike[str]) -> Run:
     ------
     StoreError
         If there is no journal, it is damaged, or the cube did not come from a file.
+    ChangedError
+        If the cube or the model is no longer the same.
     """
     journal = Journal(store)
     told = journal.begun()
@@ -110,7 +112,9 @@ def reopen(store: str | os.PathLike[str]) -> Run:
         )
     call = dict(told["call"])
     cube, date = call.pop("cube"), call.pop("date")
-    return prepare(cube, journal.store, date, **call)
+    run = prepare(cube, journal.store, date, **call)
+    _check_same(run, told, resume=True)
+    return run
 
 
 @contextmanager
