@@ -174,6 +174,8 @@ class TestWhoseWeights:
         assert {"--data.holdout=[south]", "--seed_everything=0", "--model.config.encoder=none"} <= set(command)
         published = folds.fit(tmp_path, "paper-mse/south/seed-0", places, folds.BESIDE["unet-paper MSE"])
         assert published[2] == "unet" and not any(part.startswith("--model.base") for part in published)
+        # What has intervals waits for the other folds, which scale them.
+        assert "--calibrate=false" in command and "--calibrate=false" not in published
 
     def test_how_intervals_were_scaled(self, series):
         weights = folds.find(series / "folds", "north/seed-0")

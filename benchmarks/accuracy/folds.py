@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sysconfig
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -142,12 +142,14 @@ def train(folds: Path, places: Sequence[Place], seeds: Sequence[int], also: Sequ
         for label in missing(folds, grounds, [seed]):
             if find(folds, label, "trained") is None:
                 _run(label, fit(folds, label, places))
-        calibrate(folds, places, seed)
+        calibrate(folds, places, {ground: f"{ground}/seed-{seed}" for ground in grounds})
     for network in also:
-        for ground in grounds:
-            label = f"{network.folder}/{ground}/seed-{seeds[0]}"
-            if find(folds, label) is None:
+        labels = {ground: f"{network.folder}/{ground}/seed-{seeds[0]}" for ground in grounds}
+        for label in labels.values():
+            if find(folds, label) is None and find(folds, label, "trained") is None:
                 _run(label, fit(folds, label, places, network))
+        if network in TERRAMIND.values():
+            calibrate(folds, places, labels)
 
 
 def _run(label: str, command: list[str]) -> None:
@@ -163,12 +165,15 @@ def fit(folds: Path, label: str, places: Sequence[Place], network: Beside | None
     if checkpoints.is_dir() and not any(checkpoints.iterdir()):
         checkpoints.rmdir()  # it ended before there was anything to go on from
     held_out = ", ".join(place.name for place in places if place.ground == ground)
-    pathway, recipe, more = ("unet", RECIPE, ["--calibrate=false", f"--out={run / 'trained'}"])
+    pathway, recipe = ("unet", RECIPE) if network is None else (network.pathway, network.recipe)
+    if network in PUBLISHED.values():  # they say nothing of how far off they are
+        more = [f"--out={run / 'bundle'}"]
+    else:
+        more = ["--calibrate=false", f"--out={run / 'trained'}"]
     if network is not None:
-        pathway, recipe = network.pathway, network.recipe
-        more = [*network.arguments, f"--out={run / 'bundle'}"]
-        if network in TERRAMIND.values():
-            more.append(f"--model.base={sources.LOCAL}{folds / ground / name / 'bundle'}")
+        more += network.arguments
+    if network in TERRAMIND.values():
+        more.append(f"--model.base={sources.LOCAL}{folds / ground / name / 'bundle'}")
     return [
         str(Path(sysconfig.get_path("scripts")) / "cloudfree"),
         *("train", pathway, "fit", "--config", recipe),
@@ -185,16 +190,18 @@ def fit(folds: Path, label: str, places: Sequence[Place], network: Beside | None
     ]
 
 
-def calibrate(folds: Path, places: Sequence[Place], seed: int) -> None:
-    """Make bundles of what was trained: intervals are scaled by how far off the *other* folds are at their places."""
+def calibrate(folds: Path, places: Sequence[Place], labels: Mapping[str, str]) -> None:
+    """Make bundles of what was trained: intervals are scaled by how far off the *other* folds are at their places.
+
+    `labels` has the training of each ground that is held out.
+    """
     from xr_cloudfree_training.calibrate import calibrated, factors
 
-    grounds = dict.fromkeys(place.ground for place in places)
-    labels = {ground: f"{ground}/seed-{seed}" for ground in grounds}
     waiting = [g for g, label in labels.items() if find(folds, label) is None and find(folds, label, "trained")]
     if not waiting:
         return
-    found = {ground: _ratios(folds, places, ground, label) for ground, label in labels.items()}
+    there = {g: label for g, label in labels.items() if find(folds, label) or find(folds, label, "trained")}
+    found = {ground: _ratios(folds, places, ground, label) for ground, label in there.items()}
     for ground in waiting:
         run = folds / labels[ground]
         pair = factors([ratios for other, ratios in found.items() if other != ground])
