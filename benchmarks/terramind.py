@@ -1,0 +1,161 @@
+"""What the TerraMind pathway takes, filling and training, by the size of its encoder; with random weights.
+
+    python -m benchmarks.terramind [fill|train|all] [SIZE …]
+
+*Encoder*, *network* and *prepared* are of one tile of 256 x 256 pixels, 12 dates and 4 bands, on two cores; *fill* is a
+lazy fill from Zarr to Zarr, per tile that the network is asked for, and *model alone* the model on the very same tiles.
+Training is on one batch that is there, in crops of 224 x 224 pixels, without and with checkpointing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from benchmarks.learned import BANDS, CORES, DATES, Clock, Recorder, cut
+
+EDGE, TILE, CROP, BATCH = 512, 256, 224, 2
+SIZES = ("tiny", "base")
+PRECISIONS = ("fp32", "bf16")
+
+
+def make_bundle(folder: str, size: str) -> None:
+    """A bundle of this size: the default network's weights, and others at random."""
+    import yaml
+
+    from xr_cloudfree_training.cli import find_recipe
+    from xr_cloudfree_training.lit import FusionModule
+
+    told = yaml.safe_load(find_recipe(f"terramind-{size}").read_text())["model"]
+    module = FusionModule("terramind", told["config"], base="unet", spec=told["spec"])
+    module.save_bundle(Path(folder), f"terramind-{size}", "# Random weights\n")
+
+
+def best(run: Callable[[], Any], repeats: int = 3) -> float:
+    """Milliseconds of the wall clock, the best of some repeats after one that warms up."""
+    run()
+    found = []
+    for _ in range(repeats):
+        with Clock() as clock:
+            run()
+        found.append(clock.wall * 1e3)
+    return min(found)
+
+
+def fill_one(size: str, precision: str) -> None:
+    """One row of the first table, in a process of its own."""
+    import torch
+    import xarray as xr
+
+    from xr_cloudfree import fill, from_pretrained, synthetic
+    from xr_cloudfree.models import networks
+    from xr_cloudfree.models.batch import Batch
+
+    torch.set_num_threads(CORES)
+    with tempfile.TemporaryDirectory() as folder:
+        make_bundle(f"{folder}/model", size)
+        model = from_pretrained(f"local-dir:{folder}/model", "cpu", precision)
+        store = f"{folder}/cube.zarr"
+        made = synthetic.cube(shape=(DATES, BANDS, EDGE, EDGE), chunks={"time": 1, "y": EDGE, "x": EDGE})
+        made.to_zarr(store, consolidated=False)
+        ds = xr.open_zarr(store, mask_and_scale=False, consolidated=False)
+        date = ds["time"].to_numpy()[DATES // 2]
+        tile = cut(ds.load(), date)
+        network, _ = model._network()
+        obs = tile((0, 0, TILE, TILE))
+        prepared = best(lambda: networks.prepared(network, obs), 1)
+        batch, image = Batch.of([networks.prepared(network, obs)]), torch.randn(1, 12, TILE, TILE)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            encoder, whole = best(lambda: network.tokens(image)), best(lambda: network(batch))
+        ds = xr.open_zarr(store, mask_and_scale=False, consolidated=False)
+        recorder = Recorder(model.spec)
+        fill(ds, date, model=recorder).compute(scheduler="synchronous")
+        asked = recorder.asked
+        with Clock() as filled:
+            fill(ds, date, model=model).to_zarr(f"{folder}/out.zarr", consolidated=False)
+        with Clock() as alone:
+            for first in range(0, len(asked), model.spec.batch):
+                model.predict([tile(where) for where in asked[first : first + model.spec.batch]])
+    each, ratio = filled.wall * 1e3 / len(asked), filled.cpu / alone.cpu
+    figures = (encoder, whole, prepared, each, filled.cpu, alone.cpu, ratio)
+    print(f"{size:7}{precision:6}" + "".join(f"{value:10.0f}" for value in figures[:4]), end="")
+    print("".join(f"{value:10.1f}" for value in figures[4:6]) + f"{ratio:9.2f}", flush=True)
+
+
+def train_one(size: str, checkpointing: str) -> None:
+    """One row of the second table, in a process of its own."""
+    import torch
+
+    from xr_cloudfree import synthetic
+    from xr_cloudfree_training.data import Crop, CubeData
+    from xr_cloudfree_training.lit import FusionModule
+    from xr_cloudfree_training.stages import enter
+
+    torch.set_num_threads(CORES)
+    how: dict[str, Any] = {"size": CROP, "crop": Crop(CROP, BANDS, 10), "batch_size": BATCH, "samples": BATCH}
+    cube = synthetic.cube(shape=(DATES, BANDS, 256, 384), seed=1, cloud_share=0.3)
+    data = CubeData([cube], architecture="terramind", validation=1, workers=0, **how)
+    lesson = next(iter(data.train_dataloader()))
+    module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing == "yes", lr=1e-4)
+    enter(module.network, module.plan.stages[0])
+    optimizer = torch.optim.AdamW(module.network.parameters(), lr=1e-4)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        output = module.network(lesson.given)
+        optimizer.zero_grad()
+        module._losses(output, lesson, lesson.counted)["charbonnier"].backward()
+        optimizer.step()
+        taken.append(time.perf_counter() - start)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    count = sum(p.numel() for p in module.network.parameters()) / 1e6
+    print(f"{size:7}{checkpointing:>14}{count:14.1f}{BATCH / min(taken):13.2f}{more:15.0f}", flush=True)
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description="Speed and memory of the TerraMind pathway.")
+    parser.add_argument("what", nargs="?", default="all", choices=["fill", "train", "all", "fill-one", "train-one"])
+    parser.add_argument("sizes", nargs="*", default=list(SIZES))
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    if options.what == "fill-one":
+        return fill_one(*options.sizes)
+    if options.what == "train-one":
+        return train_one(*options.sizes)
+    if find_spec("terratorch") is None:
+        print("\nTerraMind: not measured, pip install 'xr-cloudfree[terramind,train]'")
+        return None
+    tables = {
+        "fill": (
+            f"{'':13}{'encoder':>10}{'network':>10}{'prepared':>10}{'fill':>10}{'fill':>10}{'alone':>10}\n"
+            f"{'size':7}{'':6}" + f"{'ms/tile':>10}" * 4 + f"{'CPU s':>10}" * 2 + f"{'ratio':>9}  goal <= 1.05",
+            PRECISIONS,
+        ),
+        "train": (
+            f"{'size':7}{'checkpointing':>14}{'M parameters':>14}{'samples/s':>13}{'more MiB':>15}",
+            ("no", "yes"),
+        ),
+    }
+    for what, (title, kinds) in tables.items():
+        if options.what not in (what, "all"):
+            continue
+        print(f"\nTerraMind, {what}, CPU, {CORES} threads\n{title}", flush=True)
+        for size in options.sizes:
+            for kind in kinds:
+                subprocess.run([sys.executable, "-m", "benchmarks.terramind", f"{what}-one", size, kind], check=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()
