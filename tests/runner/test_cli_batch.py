@@ -68,6 +68,21 @@ def test_a_cluster_on_this_machine(folder) -> None:
     xr.testing.assert_equal(xr.open_zarr("out.zarr", decode_coords="all").compute(), expected())
 
 
+@pytest.mark.slow
+def test_the_readme_runs_as_it_is_written(folder) -> None:
+    pytest.importorskip("distributed")
+    root = Path(__file__).resolve().parents[2]
+    section = (root / "README.md").read_text().partition("## On a cluster\n")[2].partition("\n## ")[0]
+    (folder / "data").symlink_to(root / "data")
+    commands = re.search(r"```bash\n(.*?)```", section, re.DOTALL)
+    assert commands is not None
+    for line in commands[1].splitlines():
+        program, *arguments = line.partition("#")[0].split()
+        assert program == "cloudfree"
+        output = run(*arguments)
+    assert "are as they were written" in output
+
+
 def test_three_commands_for_an_array_of_jobs(folder) -> None:
     assert "12 regions, 12 to be filled: --index 0 to 11" in run(*BATCH, "--prepare")
     assert "cloudfree resume out.zarr" in run("status", "out.zarr")
@@ -171,6 +186,7 @@ def test_cogs_have_overviews_and_whole_numbers_stay(folder) -> None:
 
 def test_items_are_valid_stac(folder) -> None:
     pystac = pytest.importorskip("pystac")
+    validation = pytest.importorskip("pystac.validation")
     pytest.importorskip("jsonschema")
     run(*BATCH, "--cog", "--stac")
     for day in DATES:
@@ -178,7 +194,7 @@ def test_items_are_valid_stac(folder) -> None:
         # The schemas of the core come with pystac; those of extensions would have to be fetched.
         assert len(item.stac_extensions) == 1
         fields, item.stac_extensions = item.properties, []
-        assert pystac.validation.validate_dict(item.to_dict(), extensions=[])
+        assert validation.validate_dict(item.to_dict(), extensions=[])
         assert fields["proj:code"] == "EPSG:32629" and fields["proj:shape"] == [120, 96]
         assert fields["proj:transform"] == [10, 0, 499_995, 0, -10, 4_400_005]
         assert fields["cloudfree:model"] == "linear" and str(item.datetime.date()) == day
