@@ -217,6 +217,8 @@ class FusionModule(LightningModule):
         size = len(lesson.truth)
         self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
+        groups = self.trainer.optimizers[0].param_groups
+        self.log_dict({f"lr/{group['name']}": group["lr"] for group in groups}, batch_size=size)
         return total
 
     def _losses(self, output: Output, lesson: Lesson, where: Tensor) -> dict[str, Tensor]:
