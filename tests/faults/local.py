@@ -10,7 +10,8 @@ distributed = pytest.importorskip("distributed")
 
 
 @contextmanager
-def cluster(workers=2, **options):
+def cluster(workers=2, again=False, **options):
+    """`again` brings back workers that ended while they started, as cluster managers do."""
     options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50} | options
     # A local cluster gives up workers that take longer than this to come back, which they do on a busy machine.
     patient = {"distributed.deploy.lost-worker-timeout": "300 s"}
@@ -19,6 +20,8 @@ def cluster(workers=2, **options):
         distributed.LocalCluster(n_workers=workers, **options) as local,
         distributed.Client(local) as client,
     ):
+        if workers and again:
+            local.adapt(minimum=workers, maximum=workers)
         yield client
 
 

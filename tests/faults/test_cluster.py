@@ -96,7 +96,7 @@ def test_kill_the_driver_then_resume_on_the_same_cluster(cube, clean, tmp_path):
 @pytest.mark.parametrize("mode", ["sys.exit", "graceful", "segfault"])
 def test_workers_that_die_at_random(cube, clean, tmp_path, mode):
     store = tmp_path / "out.zarr"
-    with dask.config.set({"distributed.scheduler.allowed-failures": 30}), cluster() as client:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 30}), cluster(again=True) as client:
         before = set(pids(client))
         client.register_plugin(KillWorker("2 s", mode=mode))
         batch(cube, store, client)

@@ -13,7 +13,8 @@ import pytest
 import xarray as xr
 
 from tests.faults import runs
-from tests.faults.runs import Child, N, contents, fill, markers
+from tests.faults.runs import Child, N, contents, markers
+from tests.faults.runs import fill_file as fill
 from xr_cloudfree import errors
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare

@@ -73,7 +73,7 @@ def test_kill_a_worker_from_outside(tmp_path, share):
 @pytest.mark.parametrize("mode", ["sys.exit", "graceful", "segfault"])
 def test_workers_that_die_at_random(tmp_path, mode):
     work = Noted(str(tmp_path), 0.1)
-    with dask.config.set({"distributed.scheduler.allowed-failures": 20}), cluster() as client:
+    with dask.config.set({"distributed.scheduler.allowed-failures": 20}), cluster(again=True) as client:
         before = set(pids(client))
         client.register_plugin(KillWorker("3 s", mode=mode))
         assert run(client, work, 80) == list(range(80))

@@ -1,0 +1,185 @@
+"""Write, kill, resume, damage, verify, repair, in any order: what `verify` says is what was done to the store."""
+
+import os
+import shutil
+import tempfile
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import xr_cloudfree
+from xr_cloudfree import errors, io, synthetic
+from xr_cloudfree.runner.journal import Journal
+from xr_cloudfree.runner.verify import repair, verify
+
+HOW = {"date": "2023-05-05", "model": "linear", "shard": 16, "layers": ["filled"]}
+N = 6
+
+
+class Killed(BaseException):
+    """In place of SIGKILL, which the tests in tests/faults send: nothing that catches errors catches it."""
+
+
+class Folder:
+    """A cube, and the bytes that a run which nothing disturbed makes of it."""
+
+    def __init__(self):
+        self.kept = tempfile.TemporaryDirectory()
+        self.path = Path(self.kept.name)
+        self.cube, clean = self.path / "cube.zarr", self.path / "clean.zarr"
+        ds = synthetic.cube(shape=(4, 1, 32, 48))
+        ds["reflectance"].encoding["grid_mapping"] = "spatial_ref"
+        io.for_zarr(ds).to_zarr(self.cube, zarr_format=3, consolidated=False)
+        fill(self.cube, clean)
+        self.clean = contents(clean)
+
+
+def fill(cube, store, **options):
+    xr_cloudfree.to_zarr(cube, store, **HOW | options)
+
+
+def contents(store):
+    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
+
+
+@cache
+def folder():
+    return Folder()
+
+
+def region(key):
+    """The region that a file of the store belongs to; none for metadata and coordinates."""
+    name, _, rest = key.partition("/c/")
+    if name not in ("reflectance", "filled"):
+        return None
+    row, column = map(int, rest.split("/")[-2:]) if rest else (0, None)
+    return None if column is None else row * 3 + column
+
+
+def spoil(path, way, chance):
+    data = bytearray(path.read_bytes())
+    if way == "delete":
+        path.unlink()
+    elif data:
+        if way == "flip":
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        else:
+            del data[chance.randrange(len(data)) :]
+        path.write_bytes(data)
+
+
+class Store(RuleBasedStateMachine):
+    """One store. What is wrong with it is told by comparing its bytes with those of the clean run."""
+
+    @initialize()
+    def begin(self):
+        self.path = folder().path / f"{time.monotonic_ns():x}.zarr"
+        self.journal = Journal(self.path)
+        self.spoiled = {}
+
+    def teardown(self):
+        if not hasattr(self, "path"):
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self.journal.folder, ignore_errors=True)
+
+    @property
+    def begun(self):
+        return self.journal.run.exists()
+
+    def bad_markers(self):
+        return {
+            i for i, data in self.spoiled.items() if (m := self.journal.marker(i)).exists() and m.read_bytes() == data
+        }
+
+    def marked(self):
+        return {i for i in range(N) if self.journal.marker(i).exists()}
+
+    def damaged(self):
+        """Files of regions with a good marker that are not as in the clean run."""
+        there, good = contents(self.path), self.marked() - self.bad_markers()
+        return {key for key, data in folder().clean.items() if region(key) in good and there.get(key) != data}
+
+    @rule(n=st.integers(1, 30), before=st.booleans())
+    def fill_and_be_killed(self, n, before):
+        """The n-th file is not put in place, or is the last that was."""
+        real, met = os.replace, []
+
+        def deadly(*arguments):
+            met.append(1)
+            if len(met) == n and before:
+                raise Killed
+            real(*arguments)
+            if len(met) == n:
+                raise Killed
+
+        os.replace = deadly
+        try:
+            fill(folder().cube, self.path)
+        except Killed:
+            pass
+        finally:
+            os.replace = real
+
+    @rule()
+    def fill_to_the_end(self):
+        """Does what is not marked, and trusts what is."""
+        before = self.damaged() if self.begun else set()
+        fill(folder().cube, self.path)
+        assert self.marked() == set(range(N)) and not self.bad_markers()
+        assert self.damaged() == before and verify(self.path).ok == (not before)
+
+    @precondition(lambda self: self.begun and self.marked())
+    @rule(chance=st.randoms(use_true_random=False), way=st.sampled_from(["flip", "cut", "delete"]))
+    def damage(self, chance, way):
+        there = [key for key in sorted(contents(self.path)) if region(key) in self.marked()]
+        if there:
+            spoil(self.path / chance.choice(there), way, chance)
+
+    @precondition(lambda self: self.begun and self.marked())
+    @rule(chance=st.randoms(use_true_random=False), way=st.sampled_from(["flip", "cut"]))
+    def spoil_a_marker(self, chance, way):
+        index = chance.choice(sorted(self.marked()))
+        spoil(self.journal.marker(index), way, chance)
+        self.spoiled[index] = self.journal.marker(index).read_bytes()
+
+    @precondition(lambda self: self.begun)
+    @rule(anew=st.booleans())
+    def mend(self, anew):
+        """Repair, or fill anew."""
+        if anew:
+            fill(folder().cube, self.path, overwrite=True)
+        else:
+            repair(self.path)
+        assert verify(self.path).ok and contents(self.path) == folder().clean
+
+    @precondition(lambda self: self.begun)
+    @rule()
+    def another_call_is_refused(self):
+        before = contents(self.path)
+        with pytest.raises(errors.ChangedError):
+            fill(folder().cube, self.path, dilate=1)
+        assert contents(self.path) == before
+
+    @invariant()
+    def verify_tells_what_is_wrong(self):
+        if not hasattr(self, "path") or not self.begun:
+            return
+        found = verify(self.path)
+        told = {problem.key for problem in found.problems}
+        assert {key for key in told if region(key) is not None} == self.damaged()
+        assert {p.region for p in found.problems if p.what == "damaged"} == self.bad_markers()
+        assert set(found.unfinished) == set(range(N)) - self.marked()
+        if found.ok:
+            assert contents(self.path) == folder().clean
+
+
+TestStore = pytest.mark.slow(Store.TestCase)
+TestStore.settings = settings(
+    max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
+)
