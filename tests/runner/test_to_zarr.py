@@ -1,0 +1,410 @@
+"""A fill into a store: the same answer as in memory, however it is cut, ordered or interrupted."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import xr_cloudfree
+from tests.cubes import as_dataset, make_cube
+from tests.property.models import model_of
+from tests.property.test_one_answer import chunkings
+from xr_cloudfree import errors, io, synthetic
+from xr_cloudfree.runner import regions, runs, sources
+from xr_cloudfree.runner.store import Layout
+from xr_cloudfree.runner.verify import store_digest
+from xr_cloudfree.tiling.grid import Box
+
+DATE = "2021-06-03"
+
+
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    """Waiting for the disk is what most of these tests would do."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def save(cube, path):
+    io.for_zarr(cube).to_zarr(path, zarr_format=3, consolidated=False)
+
+
+def scl(clear):
+    return xr.where(clear, np.uint8(4), np.uint8(9)).astype("uint8")
+
+
+def given_as(how):
+    """A cube in one of the forms that `fill` takes, and the options that go with it."""
+    if how == "float array":
+        da, clear = make_cube()
+        return da, {"clear": clear}
+    da, clear = make_cube(dtype="uint16")
+    if how == "integer array":
+        return da, {"clear": clear, "nodata": 0}
+    if how == "bands":
+        return as_dataset(da, clear), {"nodata": 0}
+    return da.to_dataset().assign(SCL=scl(clear)).rename(y="lat", x="lon"), {"nodata": 0}
+
+
+def in_memory(obj, folder, date, **how):
+    """What `fill` gives, as a store has it: written in one piece and opened."""
+    image = xr_cloudfree.fill(obj, date, **how)
+    image = image if isinstance(image, xr.Dataset) else image.to_dataset()
+    io.write(image.compute(), folder / "memory.zarr", overwrite=True)
+    return io.open_store(folder / "memory.zarr").compute()
+
+
+@pytest.mark.parametrize("how", ["float array", "integer array", "bands", "variable"])
+@pytest.mark.parametrize("date", [DATE, [DATE, "2021-06-15"]], ids=["one date", "two dates"])
+def test_a_store_is_what_fill_gives(tmp_path, how, date):
+    obj, options = given_as(how)
+    options |= {"model": "linear", "layers": "all"}
+    expected = in_memory(obj, tmp_path, date, **options)
+    found = xr_cloudfree.to_zarr(obj, tmp_path / "out.zarr", date, shard=40, **options)
+    xr.testing.assert_identical(found.compute(), expected)
+    assert {name: found[name].dtype for name in found.variables} == {
+        name: expected[name].dtype for name in expected.variables
+    }
+    assert found[next(iter(found.data_vars))].rio.crs.to_epsg() == 32629
+    assert xr_cloudfree.verify(tmp_path / "out.zarr").ok
+
+
+def test_packed_floats_are_packed_again(tmp_path, portugal):
+    cube = portugal.isel(y=slice(48), x=slice(48))
+    expected = in_memory(cube, tmp_path, "2021-07-23", model="median", layers="filled")
+    found = cube.cloudfree.to_zarr(tmp_path / "out.zarr", "2021-07-23", model="median", layers="filled", shard=32)
+    xr.testing.assert_identical(found.compute(), expected)
+    assert found.reflectance.encoding["dtype"] == "int16"
+
+
+@pytest.mark.parametrize("model", ["median", "tilewide", "blended", "learned", "learned, blended"])
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_one_digest(tmp_path_factory, model, data):
+    """Any chunks of the cube, any shards (and so blocks), any order of regions, interrupted anywhere: one answer."""
+    folder = tmp_path_factory.mktemp("one")
+    da, clear = make_cube(dtype="uint16")
+    chosen = model_of(model)
+    stride = xr_cloudfree.create_model(chosen).spec.stride or 16
+    options = {"model": chosen, "layers": "all", "nodata": 0, "clear": clear, "shard": 2 * stride}
+    whole = runs.prepare(da, folder / "whole.zarr", DATE, **options)
+    with runs.started(whole) as missing:
+        runs.run_here(whole, missing)
+        digest = runs.finish(whole)
+    assert store_digest(whole.path) == digest
+    expected = in_memory(da, folder, DATE, **{k: v for k, v in options.items() if k != "shard"})
+    xr.testing.assert_identical(io.open_store(whole.path).compute(), expected)
+
+    # Another shape of shards gives the same values,
+    edges = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)), label="shard")
+    other = xr_cloudfree.to_zarr(
+        da, folder / "other.zarr", DATE, **options | {"shard": (edges[0] * stride, edges[1] * stride)}
+    )
+    xr.testing.assert_identical(other.compute(), expected)
+
+    # and other chunks and another order, stopped at some point, the same bytes.
+    chunks = data.draw(chunkings(), label="chunks")
+    run = runs.prepare(da.chunk(chunks), folder / "cut.zarr", DATE, **options)
+    order = data.draw(st.permutations(range(run.plan.n_regions)), label="order")
+    stop = data.draw(st.integers(0, len(order)), label="stop")
+    with runs.started(run) as missing:
+        assert list(missing) == list(range(run.plan.n_regions))
+        runs.run_here(run, order[:stop])
+    with runs.started(run) as missing:
+        assert sorted(missing) == sorted(order[stop:])
+        runs.run_here(run, order[stop:])
+        assert runs.finish(run) == digest
+    assert contents(run.path) == contents(whole.path)
+
+
+def contents(store):
+    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
+
+
+def test_a_store_holds_neither_times_nor_places(tmp_path):
+    obj, options = given_as("bands")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        xr_cloudfree.to_zarr(obj, tmp_path / name / "out.zarr", DATE, model="linear", **options)
+    assert contents(tmp_path / "a" / "out.zarr") == contents(tmp_path / "b" / "out.zarr")
+
+
+@pytest.mark.parametrize("when", ["before the shard", "before the marker", "after the marker"])
+def test_killed_and_resumed(tmp_path, when):
+    cube = synthetic.cube(shape=(6, 3, 96, 96), seed=3)
+    save(cube, tmp_path / "cube.zarr")
+    options = {"model": "linear", "shard": 32, "layers": "all"}
+    date = str(cube.time.values[2])[:10]
+    whole = xr_cloudfree.to_zarr(tmp_path / "cube.zarr", tmp_path / "whole.zarr", date, **options)
+    which = {"before the shard": "0/1/", "before the marker": "0000004", "after the marker": "0000005"}[when]
+    code = f"""
+        import os, signal, xr_cloudfree
+        replace = os.replace
+        def dies(source, target):
+            if {which!r} in str(target):
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+        os.replace = dies
+        xr_cloudfree.to_zarr({str(tmp_path / "cube.zarr")!r}, {str(tmp_path / "out.zarr")!r}, {date!r}, **{options!r})
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    report = xr_cloudfree.verify(tmp_path / "out.zarr")
+    assert not report.ok and not report.problems and report.unfinished
+    again = xr_cloudfree.to_zarr(tmp_path / "cube.zarr", tmp_path / "out.zarr", date, **options)
+    xr.testing.assert_identical(again.compute(), whole.compute())
+    assert contents(tmp_path / "out.zarr") == contents(tmp_path / "whole.zarr")
+    assert not list((tmp_path / "out.zarr.journal").rglob("*.partial"))
+
+
+class TestWhatIsThere:
+    def fill(self, store, date=DATE, seed=0, **more):
+        da, clear = make_cube(seed)
+        return xr_cloudfree.to_zarr(da, store, date, clear=clear, **{"model": "linear", "shard": 40} | more)
+
+    def test_a_finished_run_is_only_opened(self, tmp_path, monkeypatch):
+        first = self.fill(tmp_path / "out.zarr")
+        monkeypatch.setattr(runs, "fill_region", None)
+        xr.testing.assert_identical(self.fill(tmp_path / "out.zarr").compute(), first.compute())
+
+    @pytest.mark.parametrize(
+        ("other", "told"),
+        [
+            ({"model": "median"}, "model"),
+            ({"date": "2021-06-15"}, "dates"),
+            ({"seed": 1}, "values of the cube"),
+            ({"layers": "filled"}, "layers: none then, filled now"),
+            ({"window": 40}, "window"),
+            ({"dilate": 1}, "mask"),
+            ({"shard": 64}, "shards: 40 x 40 then, 64 x 64 now"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else None,
+    )
+    def test_another_run_is_refused_and_told_apart(self, tmp_path, other, told):
+        self.fill(tmp_path / "out.zarr")
+        before = contents(tmp_path / "out.zarr")
+        with pytest.raises(errors.ChangedError, match=told) as caught:
+            self.fill(tmp_path / "out.zarr", **other)
+        assert "overwrite=True" in str(caught.value)
+        assert contents(tmp_path / "out.zarr") == before
+        self.fill(tmp_path / "out.zarr", **other, overwrite=True)
+        assert xr_cloudfree.verify(tmp_path / "out.zarr").ok
+
+    def test_resume_can_be_declined(self, tmp_path):
+        self.fill(tmp_path / "out.zarr")
+        with pytest.raises(errors.OutputError, match="overwrite=True"):
+            self.fill(tmp_path / "out.zarr", resume=False)
+
+    def test_other_things_are_left_alone(self, tmp_path):
+        (tmp_path / "folder.zarr").mkdir()
+        (tmp_path / "folder.zarr" / "thesis.txt").write_text("mine")
+        (tmp_path / "file.zarr").write_text("mine")
+        xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "store.zarr", zarr_format=3, consolidated=False)
+        for name in ("folder", "file", "store"):
+            with pytest.raises(errors.OutputError):
+                self.fill(tmp_path / f"{name}.zarr")
+        with pytest.raises(errors.OutputError):
+            self.fill(tmp_path / "folder.zarr", overwrite=True)
+        assert (tmp_path / "folder.zarr" / "thesis.txt").read_text() == "mine"
+        with pytest.raises(errors.OutputError, match="ending"):
+            self.fill(tmp_path / "out.tif")
+
+    def test_a_second_driver_is_refused(self, tmp_path):
+        da, clear = make_cube()
+        run = runs.prepare(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=40)
+        with runs.started(run), pytest.raises(errors.LockedError, match=f"process {os.getpid()} on"):
+            self.fill(tmp_path / "out.zarr")
+        self.fill(tmp_path / "out.zarr")
+
+    def test_a_store_begun_anew_gets_no_shards_of_the_old_run(self, tmp_path):
+        da, clear = make_cube()
+        old = runs.prepare(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=40)
+        with runs.started(old):
+            pass
+        self.fill(tmp_path / "out.zarr", model="median", overwrite=True)
+        with pytest.raises(errors.StoreError, match="another run"):
+            regions.fill_region(old.plan, old.path, 0)
+        assert xr_cloudfree.verify(old.path).ok
+
+
+class TestRegions:
+    def test_only_whole_shards_are_written(self):
+        layout = Layout((300, 500), (128, 128), (("red", ()),))
+        assert [layout.index(layout.box(i)) for i in range(layout.n_regions)] == list(range(12))
+        rng = np.random.default_rng(0)
+        for _ in range(50):
+            y0, x0 = rng.integers(0, 299), rng.integers(0, 499)
+            box = Box(int(y0), int(rng.integers(y0 + 1, 301)), int(x0), int(rng.integers(x0 + 1, 501)))
+            if box in [layout.box(i) for i in range(layout.n_regions)]:
+                continue
+            with pytest.raises(errors.StoreError, match="no whole shard"):
+                layout.index(box)
+
+    def test_all_chunks_are_written_with_a_checksum(self, tmp_path):
+        da, clear = make_cube(dtype="uint16")
+        nothing = xr.zeros_like(clear)
+        xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", DATE, clear=nothing, nodata=0, model="linear", shard=64)
+        metadata = json.loads((tmp_path / "out.zarr/reflectance/zarr.json").read_text())
+        [sharding] = metadata["codecs"]
+        assert [codec["name"] for codec in sharding["configuration"]["codecs"]] == ["bytes", "blosc", "crc32c"]
+        assert (io.open_store(tmp_path / "out.zarr").reflectance.isnull()).all()
+        assert (tmp_path / "out.zarr/reflectance/c/0/0/0").stat().st_size > 3 * 16
+
+    def test_a_flipped_bit_does_not_read(self, tmp_path):
+        da, clear = make_cube()
+        xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=64)
+        shard = tmp_path / "out.zarr/reflectance/c/0/0/0"
+        data = bytearray(shard.read_bytes())
+        data[100] ^= 1
+        shard.write_bytes(data)
+        with pytest.raises(ValueError, match="checksum"):
+            io.open_store(tmp_path / "out.zarr").load()
+
+    def test_regions_that_fail_do_not_stop_the_others(self, tmp_path, monkeypatch):
+        da, clear = make_cube()
+        run = runs.prepare(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=24)
+        right = regions.read_windows
+
+        def read(plan, index):
+            if index in (2, 5):
+                raise OSError("truncated")
+            return right(plan, index)
+
+        monkeypatch.setattr(runs, "read_windows", read)
+        with runs.started(run) as missing, pytest.raises(errors.RunError, match=r"regions 2, 5 failed, and 7 were"):
+            runs.run_here(run, missing)
+        monkeypatch.undo()
+        with runs.started(run) as missing:
+            assert list(missing) == [2, 5]
+            with pytest.raises(errors.StoreError, match="2 of 9 regions"):
+                runs.finish(run)
+
+    def test_a_wrong_cube_is_the_error_that_fill_raises(self, tmp_path):
+        da, clear = make_cube()
+        with pytest.raises(errors.ScalingError):
+            xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=40)
+
+    def test_a_plan_of_an_opened_cube_is_small_and_has_no_graph(self, tmp_path):
+        da, clear = make_cube()
+        ds = da.to_dataset().assign(SCL=scl(clear))
+        save(ds, tmp_path / "cube.zarr")
+        opened = io.open_cube(tmp_path / "cube.zarr")
+        plan, _ = regions.plan_run(opened, DATE, model="linear", bands=["red", "nir"])
+        assert plan.bands[0].chunks is None and plan.quality.chunks is None
+        assert len(pickle.dumps(plan)) < 20_000
+        changed = opened.assign(reflectance=opened.reflectance * 1)
+        assert sources.from_files(changed).reflectance.chunks is not None
+        run = runs.prepare(opened, tmp_path / "out.zarr", DATE, model="linear")
+        assert run.call is not None and run.call["cube"] == str(tmp_path / "cube.zarr")
+        assert runs.prepare(changed, tmp_path / "out.zarr", DATE, model="linear").call is None
+        assert runs.prepare(opened.isel(x=slice(9)), tmp_path / "out.zarr", DATE, model="linear").call is None
+
+    def test_a_region_of_many_chunks_reads_each_once(self, tmp_path, monkeypatch):
+        da, clear = make_cube(shape=(128, 128))
+        ds = da.chunk(time=1, band=1, y=64, x=64).to_dataset().assign(SCL=scl(clear))
+        save(ds, tmp_path / "cube.zarr")
+        plan, _ = regions.plan_run(io.open_cube(tmp_path / "cube.zarr"), DATE, model="linear", shard=64)
+        from zarr.storage import LocalStore
+
+        read, get = [], LocalStore.get
+
+        async def counted(self, key, *args, **kwargs):
+            read.append(key)
+            return await get(self, key, *args, **kwargs)
+
+        monkeypatch.setattr(LocalStore, "get", counted)
+        for index in range(plan.n_regions):
+            regions.read_windows(plan, index)
+        chunks = [key for key in read if "reflectance/c/" in key]
+        assert len(chunks) == len(set(chunks)) == 7 * 3 * 4
+
+    def test_a_cube_without_end_is_refused_before_anything_is_allocated(self, tmp_path):
+        import dask.array as da
+
+        shape = (3, 10**9, 10**9)
+        times = np.datetime64("2021-06-01", "ns") + np.arange(3) * np.timedelta64(5, "D")
+        cube = xr.Dataset(
+            {name: (("time", "y", "x"), da.zeros(shape, dtype="uint16", chunks=(3, 10**8, 10**8))) for name in ["B02"]},
+            coords={"time": times},
+        )
+        cube["SCL"] = cube.B02.astype("uint8")
+        with pytest.raises(errors.SizeError, match="regions"):
+            xr_cloudfree.to_zarr(cube, tmp_path / "out.zarr", "2021-06-06", model="linear", scale=1e-4, nodata=0)
+        assert not list(tmp_path.iterdir())
+
+
+class TestVerifyAndRepair:
+    @pytest.fixture
+    def store(self, tmp_path):
+        cube = synthetic.cube(shape=(6, 3, 96, 96), seed=3)
+        save(cube, tmp_path / "cube.zarr")
+        date = str(cube.time.values[2])[:10]
+        xr_cloudfree.to_zarr(
+            io.open_cube(tmp_path / "cube.zarr"), tmp_path / "out.zarr", date, model="linear", shard=32, layers="filled"
+        )
+        return tmp_path / "out.zarr"
+
+    @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
+    def test_every_file_is_looked_at_and_mended(self, store, harm):
+        before, digest = contents(store), store_digest(store)
+        rng = np.random.default_rng(1)
+        for key in sorted(before):
+            path = store / key
+            data = bytearray(before[key])
+            if harm == "flip":
+                data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            if harm == "delete":
+                path.unlink()
+            else:
+                path.write_bytes(data if harm == "flip" else data[: rng.integers(len(data))])
+            report = xr_cloudfree.verify(store)
+            [problem] = report.problems
+            assert problem.key == key and problem.what == ("missing" if harm == "delete" else "changed")
+            assert not report.ok and report.digest != digest
+            path.write_bytes(before[key])
+        for key in list(before)[::3]:
+            (store / key).write_bytes(b"")
+        assert not xr_cloudfree.repair(store).ok
+        assert xr_cloudfree.verify(store).ok and contents(store) == before and store_digest(store) == digest
+
+    @pytest.mark.parametrize("harm", ["flip", "truncate", "delete"])
+    def test_markers_are_looked_at_too(self, store, harm):
+        rng = np.random.default_rng(2)
+        before = contents(store)
+        markers = sorted((store.parent / "out.zarr.journal" / "done").rglob("*.json"))
+        assert len(markers) == 9
+        for path in markers:
+            data = bytearray(path.read_bytes())
+            if harm == "flip":
+                data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            path.unlink()
+            if harm != "delete":
+                path.write_bytes(data if harm == "flip" else data[: rng.integers(len(data))])
+        report = xr_cloudfree.verify(store)
+        assert report.regions == tuple(range(9))
+        xr_cloudfree.repair(store)
+        assert xr_cloudfree.verify(store).ok and contents(store) == before
+
+    def test_without_its_cube_a_store_is_mended_by_the_same_call(self, tmp_path):
+        da, clear = make_cube()
+        options = {"clear": clear, "model": "linear", "shard": 40}
+        xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", DATE, **options)
+        before = contents(tmp_path / "out.zarr")
+        (tmp_path / "out.zarr/reflectance/c/0/1/0").unlink()
+        with pytest.raises(errors.StoreError, match=r"cube\.cloudfree\.to_zarr"):
+            xr_cloudfree.repair(tmp_path / "out.zarr")
+        xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", DATE, **options)
+        assert contents(tmp_path / "out.zarr") == before and xr_cloudfree.verify(tmp_path / "out.zarr").ok
+
+    def test_a_store_of_another_kind_is_a_typed_error(self, tmp_path):
+        xr.Dataset({"a": ("x", [1])}).to_zarr(tmp_path / "store.zarr", zarr_format=3, consolidated=False)
+        for function in (xr_cloudfree.verify, xr_cloudfree.repair):
+            with pytest.raises(errors.StoreError, match="no journal"):
+                function(tmp_path / "store.zarr")
