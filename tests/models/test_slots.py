@@ -87,7 +87,9 @@ def test_the_statistics_are_terraminds():
 
 
 def test_a_tile_is_described_by_its_roles():
-    tile = prepare(Observations(np.full((2, 2, 1, 1), 0.1, np.float32), np.ones((2, 1, 1), bool), np.array([-1.0, 2.0])))
+    tile = prepare(
+        Observations(np.full((2, 2, 1, 1), 0.1, np.float32), np.ones((2, 1, 1), bool), np.array([-1.0, 2.0]))
+    )
     told = slots.describe(tile, ("nir", None))
     np.testing.assert_array_equal(told.features["places"], slots.places(["nir", None]))
     np.testing.assert_array_equal(slots.describe(tile, ()).features["shares"], np.full((2, 12), 0.5))

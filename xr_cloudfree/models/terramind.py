@@ -117,8 +117,13 @@ class TerraMindNet(nn.Module):
         for name, values in known.items():
             self.register_buffer(name, torch.from_numpy(values)[:, None, None], persistent=False)
 
-    def start_from_pretrained(self) -> None:
+    def start_from_pretrained(self) -> str:
         """Give the encoder TerraMind's own weights, which are fetched if they are not here.
+
+        Returns
+        -------
+        str
+            What they are, for a card.
 
         Raises
         ------
@@ -132,6 +137,7 @@ class TerraMindNet(nn.Module):
         if self.encoder is None:
             raise ModelError("the network has no encoder", "one, to give weights to", "encoder: terramind")
         terramind_weights.load(self.encoder, terramind_weights.fetch(self.size))
+        return str(terramind_weights.RELEASES[self.size])
 
     def forward(self, batch: Batch) -> Output:
         """The image of the target date, with its uncertainty."""

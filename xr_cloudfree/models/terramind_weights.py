@@ -60,6 +60,9 @@ class Release:
     sha256: str
     size: int
 
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.revision}, {self.file}, SHA-256 {self.sha256}"
+
 
 def _release(size: str, revision: str, sha256: str, length: int) -> Release:
     return Release(f"ibm-esa-geospatial/TerraMind-1.0-{size}", f"TerraMind_v1_{size}.pt", revision, sha256, length)
@@ -291,9 +294,8 @@ def _keep(path: Path, kept: Path, release: Release) -> Path:
     }
     if _FIRST not in chosen or len(chosen) < 3:
         raise _unfit(path, f"has no {_FIRST!r}, but {', '.join(map(repr, sorted(map(str, given))[:3]))}")
-    source = f"{release.repo}@{release.revision}, {release.file}, SHA-256 {release.sha256}"
-    data = save(chosen, {"source": source})
-    record = {"source": source, "sha256": hashlib.sha256(data).hexdigest()}
+    data = save(chosen, {"source": str(release)})
+    record = {"source": str(release), "sha256": hashlib.sha256(data).hexdigest()}
     # The record comes last: with it the file is valid.
     for target, content in ((kept, data), (kept.with_suffix(".json"), json.dumps(record).encode())):
         draft = target.with_suffix(f".{os.getpid()}.tmp")
