@@ -339,6 +339,8 @@ def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
     if cluster is None:
         yield None
         return
+    from dask.system import CPU_COUNT
+
     from xr_cloudfree.runner.failures import RESUME
     from xr_cloudfree.runner.loop import distributed
 
@@ -347,7 +349,7 @@ def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
     if name == "local":
         if number and not (number.isdecimal() and int(number)):
             raise OptionError(f"the cluster is {cluster!r}", "local, or local:N with N processes", "--cluster local:4")
-        workers = int(number) if number else dask.system.CPU_COUNT
+        workers = int(number) if number else CPU_COUNT
         # Any free port for the dashboard: the usual one may be another cluster's.
         with (
             dask.LocalCluster(workers, threads_per_worker=1, dashboard_address=":0") as local,

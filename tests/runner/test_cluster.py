@@ -193,12 +193,13 @@ def test_a_network_is_loaded_once_and_its_answer_is_the_same(cube, client, tmp_p
     xr_cloudfree.to_zarr(cube, tmp_path / "here.zarr", DATES[1], **options)
     batching.batch(cube, tmp_path / "there.zarr", DATES[1], client=client, progress=False, **options)
 
+    from dask.system import CPU_COUNT
+
     def threads() -> int:
         import torch
 
         return torch.get_num_threads()
 
-    cores = distributed.system.CPU_COUNT
-    assert set(client.run(threads).values()) == {max(1, cores // 2)}
+    assert set(client.run(threads).values()) == {max(1, CPU_COUNT // 2)}
     here, there = (xr_cloudfree.io.open_store(tmp_path / name).compute() for name in ("here.zarr", "there.zarr"))
     np.testing.assert_allclose(here["B04"], there["B04"], atol=1e-5)

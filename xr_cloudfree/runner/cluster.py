@@ -119,7 +119,7 @@ def _reopened(token: str, path: str) -> RunPlan:
 def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
     """Brings the plan to every process that there is or will be, and has its model loaded before it is needed."""
     from distributed import WorkerPlugin
-    from distributed.comm import get_address_host
+    from distributed.comm.addressing import get_address_host
 
     class Bring(WorkerPlugin):  # type: ignore[misc,unused-ignore]
         # It is pickled by value: whatever it shares with this module it has to reach through functions of it.
@@ -151,7 +151,7 @@ def _warm(model: Learned, nanny: bool, threads: int) -> None:
     # A nanny gives its process one thread, whatever the machine has. Anybody else's number was meant.
     if nanny and os.environ.get("OMP_NUM_THREADS") == "1":
         import torch
-        from distributed.system import CPU_COUNT
+        from dask.system import CPU_COUNT
 
         torch.set_num_threads(max(1, CPU_COUNT // threads))
     model.load()
