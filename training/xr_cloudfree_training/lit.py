@@ -259,7 +259,9 @@ class FusionModule(LightningModule):
         """The optimizer, with its learning rate set at each step."""
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.hparams["optimizer"]]
         # The schedule gives rates, not shares of them.
-        groups = [{"name": part, "params": members} for part, members in staging.parts(self.network).items()]
+        groups: list[dict[str, Any]] = [
+            {"name": part, "params": members} for part, members in staging.parts(self.network).items()
+        ]
         made = kind(groups, lr=1.0, weight_decay=self.hparams["weight_decay"])
 
         def lr(part: str, step: int) -> float:
@@ -395,7 +397,8 @@ class Averaging(WeightAveraging):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """What the weights go through between two stages, the average goes through too."""
         module: Any = pl_module
-        self._average_model.module.enter(module._at(trainer.global_step)[0])
+        average: Any = self._average_model
+        average.module.enter(module._at(trainer.global_step)[0])
 
 
 class _Measures(nn.Module):
