@@ -61,6 +61,7 @@ docs: $(VENV)/.docs  ## make the documentation in docs/_build/html
 bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.end_to_end
+	$(PY) -m benchmarks.batch
 	$(PY) -m benchmarks.memory
 	$(PY) -m benchmarks.learned
 	$(PY) -m benchmarks.training

@@ -29,28 +29,29 @@ def make(path: str, edge: int) -> None:
     """Write the cube: noise over a smooth season, clouds of 32 pixels over 55 % of it."""
     import numpy as np
     import xarray as xr
+    import zarr
 
     rng = np.random.default_rng(0)
     times = np.datetime64("2023-04-01", "ns") + np.arange(DATES) * np.timedelta64(10, "D")
     chunks = {"reflectance": {"chunks": (1, 1, SCENE, SCENE)}, "cloud_mask": {"chunks": (1, SCENE, SCENE)}}
-    told = {
-        "reflectance": {"scale_factor": 1e-4, "_FillValue": 0},
-        "cloud_mask": {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "clear cloud"},
-    }
     for i, when in enumerate(times):
         values = rng.integers(300, 4000, (1, BANDS, edge, edge), dtype=np.uint16)
         clouds = np.repeat(np.repeat(rng.random((1, edge // 32, edge // 32)) > 0.45, 32, 1), 32, 2)
         ds = xr.Dataset(
             {
-                "reflectance": (("time", "band", "y", "x"), values, told["reflectance"]),
-                "cloud_mask": (("time", "y", "x"), clouds.astype(np.uint8), told["cloud_mask"]),
+                "reflectance": (("time", "band", "y", "x"), values),
+                "cloud_mask": (("time", "y", "x"), clouds.astype(np.uint8)),
             },
             coords={"time": [when], "band": np.array([f"B{n:02d}" for n in range(2, 2 + BANDS)], object)},
         )
         if i == 0:
             ds.to_zarr(path, mode="w", encoding=chunks, consolidated=False)
         else:
-            ds.drop_attrs().to_zarr(path, append_dim="time", consolidated=False)
+            ds.to_zarr(path, append_dim="time", consolidated=False)
+    # What is appended would be packed by these, so they come last.
+    group = zarr.open_group(path)
+    group["reflectance"].attrs.update({"scale_factor": 1e-4, "nodata": 0})
+    group["cloud_mask"].attrs.update({"flag_values": [0, 1], "flag_meanings": "clear cloud"})
 
 
 def opened(path: str) -> Any:

@@ -115,13 +115,13 @@ class Child:
         self.process.start()
         theirs.close()
 
-    def wait(self, seconds=120):
+    def wait(self, seconds=600):
         """The exit code: -9 after SIGKILL."""
         self.process.join(seconds)
         assert self.process.exitcode is not None, "the process hangs"
         return self.process.exitcode
 
-    def error(self, seconds=120):
+    def error(self, seconds=600):
         """What was raised, None if nothing was."""
         assert self.pipe.poll(seconds), "the process hangs"
         told = self.pipe.recv()
@@ -141,7 +141,7 @@ def markers(store):
     return sorted(Journal(store).folder.glob("done/*/*.json"))
 
 
-def wait_for_markers(store, n, child, seconds=120):
+def wait_for_markers(store, n, child, seconds=600):
     end = time.monotonic() + seconds
     while len(markers(store)) < n:
         assert time.monotonic() < end and child.process.is_alive(), f"{len(markers(store))} markers"

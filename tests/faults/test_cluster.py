@@ -111,14 +111,13 @@ def make_large(path):
     edge, part, dates = 4096, 512, 24
     times = np.datetime64("2023-04-01", "ns") + np.arange(dates) * np.timedelta64(10, "D")
     grid = {"y": 4_400_000 - 10.0 * np.arange(edge), "x": 500_000 + 10.0 * np.arange(edge), "spatial_ref": 0}
-    flags = {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "clear cloud"}
     for i, when in enumerate(times):
         values = np.tile(rng.integers(300, 4000, (part, part), dtype=np.uint16), (edge // part,) * 2)
         cloud = np.tile(rng.random((part // 32,) * 2) < 0.55, (edge // part,) * 2).repeat(32, 0).repeat(32, 1)
         ds = xr.Dataset(
             {
-                "red": (("time", "y", "x"), values[None], {"scale_factor": 1e-4, "_FillValue": 0}),
-                "cloud_mask": (("time", "y", "x"), cloud[None].astype(np.uint8), flags),
+                "red": (("time", "y", "x"), values[None]),
+                "cloud_mask": (("time", "y", "x"), cloud[None].astype(np.uint8)),
             },
             coords={"time": [when], **grid},
         ).rio.write_crs("EPSG:32629")
