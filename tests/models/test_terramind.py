@@ -318,6 +318,16 @@ class TestBundle:
         TerraMindNet(encoder="none")  # which needs none
 
 
+@pytest.mark.skipif("terramind" not in sources.shipped(), reason="this version comes without these weights")
+def test_what_ships_says_what_it_is_not():
+    model = xr_cloudfree.from_pretrained("terramind")  # which checks the hash
+    assert "random start" in model.spec.summary and "not the weights that IBM and ESA" in model.spec.note
+    card = (model.source.folder() / bundle.CARD).read_text()
+    assert "random start" in card and model.spec.architecture == "terramind"
+    row = xr_cloudfree.list_models().loc["terramind"]
+    assert row["kind"] == "learned" and row["bands"] == "3 to 12" and "random start" in row["summary"]
+
+
 class TestImport:
     def test_it_is_light_and_leaves_no_empty_packages_behind(self):
         code = """if True:
