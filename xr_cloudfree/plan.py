@@ -73,6 +73,10 @@ def read(
     nodata: float | None = None,
 ) -> Understood:
     """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
+    if isinstance(obj, xr.Dataset):
+        # Opened without decode_coords="all" the CRS is a variable beside the bands; the output needs it as well.
+        told = {str(array.attrs.get("grid_mapping")) for array in obj.data_vars.values()}
+        obj = obj.set_coords(sorted(told & {str(name) for name in obj.data_vars}))
     cube = understand(obj, bands)
     times = cube_times(cube.arrays[0])
     standard = {name: role for role, name in cube.dims.items()}
