@@ -1,6 +1,7 @@
 """A cluster on this machine whose workers are going to die."""
 
 import os
+import time
 from contextlib import contextmanager
 
 import dask
@@ -26,4 +27,7 @@ def cluster(workers=2, again=False, **options):
 
 
 def pids(client):
-    return list(client.run(os.getpid).values())
+    """Processes of the workers that answer; some may be about to come back."""
+    while not (found := client.run(os.getpid, on_error="ignore")):
+        time.sleep(0.1)
+    return list(found.values())

@@ -30,7 +30,7 @@ pytestmark = [
     # Workers that are killed leave connections behind.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-HOW = runs.HOW | {"model": Slow()}
+HOW = runs.HOW | {"model": Slow(0.2)}
 
 
 def batch(cube, store, client, **options):
