@@ -3,6 +3,7 @@
 import atexit
 import tempfile
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,18 @@ class Blended(TileWide):
 
 MODELS = {"identity": Identity(), "coordinate": Coordinate(), "tilewide": TileWide(), "blended": Blended()}
 # Networks with a tile-wide term, with cores that are kept and with tapered tiles.
-LEARNED = {"learned": {}, "learned, blended": {"tile": 32, "stride": 16, "taper": True}}
+LEARNED = {
+    "learned": {},
+    "learned, blended": {"tile": 32, "stride": 16, "taper": True},
+    "terramind": {
+        "name": "terramind",
+        "architecture": "terramind",
+        "config": (("base", (("widths", (4, 6)), ("gate_width", 4))),),
+        "tile": 48,
+        "stride": 32,
+        "layers": ("source_time", "uncertainty"),
+    },
+}
 
 
 @cache
@@ -72,6 +84,8 @@ def model_of(name):
         return MODELS.get(name, name)
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
+    if name == "terramind" and find_spec("terratorch") is None:
+        pytest.skip("needs terratorch")
     from tests.networks import make_model
 
     folder = tempfile.TemporaryDirectory()
