@@ -108,9 +108,9 @@ class Progress:
     """
 
     def __init__(self, total: int, done: int = 0, display: Display | None = None) -> None:
-        self._display = display or _suitable(total)
-        self._start = time.monotonic()
         self.counts = Counts(total, done)
+        self._display = display or _suitable(self.counts)
+        self._start = time.monotonic()
 
     def add(self, size: int) -> None:
         """One more region is done, of so many bytes."""
@@ -161,7 +161,7 @@ class Lines:
 class RichBar:
     """A bar on a terminal."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, counts: Counts) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -176,7 +176,7 @@ class RichBar:
             progress.TextColumn("{task.fields[size]}"),
         )
         self._bar = progress.Progress(*columns, console=Console(stderr=True))
-        self._task = self._bar.add_task("", total=total, **_fields(Counts(total, 0)))
+        self._task = self._bar.add_task("", total=counts.total, completed=counts.done, **_fields(counts))
         self._bar.start()
 
     def show(self, counts: Counts) -> None:
@@ -192,17 +192,17 @@ class RichBar:
 class TqdmBar:
     """A bar in Jupyter, as a widget where there are widgets."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, counts: Counts) -> None:
         if find_spec("ipywidgets") is not None:
             from tqdm.notebook import tqdm
         else:
             from tqdm import tqdm
-        self._bar: Any = tqdm(total=total, desc="regions", unit="region", file=sys.stderr)
+        self._bar: Any = tqdm(
+            total=counts.total, initial=counts.done, desc="regions", unit="region", file=sys.stderr, mininterval=1.0
+        )
 
     def show(self, counts: Counts) -> None:
         """Move the bar."""
-        if self._bar.initial == self._bar.n == 0 and not counts.fresh:
-            self._bar.initial = counts.done  # its rate is that of this run only
         self._bar.set_postfix_str(str(_fields(counts)["size"]), refresh=False)
         self._bar.update(counts.done - self._bar.n)
 
@@ -232,9 +232,9 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _suitable(total: int) -> Display:
+def _suitable(counts: Counts) -> Display:
     if "ipykernel" in sys.modules and find_spec("tqdm") is not None:
-        return TqdmBar(total)
+        return TqdmBar(counts)
     if sys.stderr.isatty():
-        return RichBar(total)
+        return RichBar(counts)
     return Lines()
