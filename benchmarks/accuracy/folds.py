@@ -227,5 +227,6 @@ def _ratios(folds: Path, places: Sequence[Place], ground: str, label: str) -> An
     how = yaml.safe_load(find_recipe(RECIPE).read_text())["data"]
     how |= {"mixture": Mixture(**how["mixture"]), "crop": Crop(**how["crop"]), "cache": str(folds / "samples")}
     held_out = [place.name for place in places if place.ground == ground]
+    how["architecture"] = spec.architecture
     data = CubeData([place.path for place in places], holdout=held_out, workers=0, **how)
     return ratios(network, data.val_dataloader())
