@@ -62,7 +62,8 @@ def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, ov
 def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
     """A cloud-optimized GeoTIFF for each date beside a finished store, and one for each of its layers.
 
-    They are written window by window and then put into their order by GDAL, so memory does not grow with the image.
+    They are written window by window and then put into their order by GDAL: no image is in memory as a whole. What
+    GDAL keeps of one while it works is up to GDAL_CACHEMAX, by default a twentieth of the machine's memory.
 
     Parameters
     ----------
