@@ -3,11 +3,27 @@
 import os
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import dask
 import pytest
 
 distributed = pytest.importorskip("distributed")
+from distributed.chaos import KillWorker  # noqa: E402
+
+
+class KillSome(KillWorker):
+    """Kills the first few workers only: a machine on which they take longer to start than to die would never end."""
+
+    def __init__(self, folder, delay, mode, most=4):
+        super().__init__(delay, mode)
+        self.folder, self.most = Path(folder), most
+
+    async def setup(self, worker):
+        self.folder.mkdir(exist_ok=True)
+        if len(list(self.folder.iterdir())) < self.most:
+            (self.folder / str(os.getpid())).touch()
+            await super().setup(worker)
 
 
 @contextmanager

@@ -207,7 +207,12 @@ KEYS = [
     Row("renamed", rename(CONV, "module." + CONV), (WEIGHTS, f"lacks 1 of the tensors: '{CONV}'"), True),
     Row("reshaped", put(CONV, lambda t: t.flatten()), (f"'{CONV}' has shape (36,)", "(4, 1, 3, 3)"), True),
     Row("turned", put("texture.2.weight", lambda t: t.permute(1, 0, 2, 3).contiguous()), ("(4, 1, 1, 1)",), True),
-    Row("half precision", put(CONV, lambda t: t.half()), (f"'{CONV}'", "torch.float16", "torch.float32"), True),
+    Row(
+        "another half precision",
+        put(CONV, lambda t: t.bfloat16()),
+        (f"'{CONV}'", "torch.bfloat16", "torch.float32"),
+        True,
+    ),
     Row("double precision", put(CONV, lambda t: t.double()), ("torch.float64", "torch.float32"), True),
     Row("whole numbers", put(CONV, lambda t: t.int()), ("torch.int32", "torch.float32"), True),
     Row("NaN", put(CONV, bad(np.nan)), (WEIGHTS, f"'{CONV}' holds NaN or infinity"), True),

@@ -10,6 +10,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import rioxarray  # noqa: F401  for `.rio`
 import xarray as xr
 
 import xr_cloudfree
@@ -20,9 +21,7 @@ from xr_cloudfree import errors
 from xr_cloudfree.runner.verify import verify
 
 distributed = pytest.importorskip("distributed")
-from distributed.chaos import KillWorker  # noqa: E402
-
-from tests.faults.local import cluster, pids  # noqa: E402
+from tests.faults.local import KillSome, cluster, pids  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -98,8 +97,8 @@ def test_workers_that_die_at_random(cube, clean, tmp_path, mode):
     store = tmp_path / "out.zarr"
     with dask.config.set({"distributed.scheduler.allowed-failures": 30}), cluster(again=True) as client:
         before = set(pids(client))
-        client.register_plugin(KillWorker("2 s", mode=mode))
-        batch(cube, store, client)
+        client.register_plugin(KillSome(tmp_path / "killed", "3 s", mode))
+        batch(cube, store, client, model=Slow(1.0))
         written_by = {json.loads(path.read_text())["process"].rpartition(":")[2] for path in markers(store)}
     assert {int(pid) for pid in written_by} - before  # others than the first workers
     check_whole(store, clean)
@@ -111,13 +110,14 @@ def make_large(path):
     edge, part, dates = 4096, 512, 24
     times = np.datetime64("2023-04-01", "ns") + np.arange(dates) * np.timedelta64(10, "D")
     grid = {"y": 4_400_000 - 10.0 * np.arange(edge), "x": 500_000 + 10.0 * np.arange(edge), "spatial_ref": 0}
+    states = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}
     for i, when in enumerate(times):
         values = np.tile(rng.integers(300, 4000, (part, part), dtype=np.uint16), (edge // part,) * 2)
         cloud = np.tile(rng.random((part // 32,) * 2) < 0.55, (edge // part,) * 2).repeat(32, 0).repeat(32, 1)
         ds = xr.Dataset(
             {
                 "red": (("time", "y", "x"), values[None]),
-                "cloud_mask": (("time", "y", "x"), cloud[None].astype(np.uint8)),
+                "cloud_mask": (("time", "y", "x"), cloud[None].astype(np.uint8), states),
             },
             coords={"time": [when], **grid},
         ).rio.write_crs("EPSG:32629")
@@ -131,6 +131,7 @@ def make_large(path):
 
 
 LARGE = {"date": "2023-08-05", "model": "median", "shard": 512, "window": 1000}
+LARGE |= {"scale": 1e-4, "offset": 0, "nodata": 0}
 
 
 def drive_large(cube, store, address):

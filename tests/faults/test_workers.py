@@ -14,9 +14,8 @@ from tests.faults.work import Failing, Greedy, Killing, Noted
 from xr_cloudfree import errors
 
 distributed = pytest.importorskip("distributed")
-from distributed.chaos import KillWorker  # noqa: E402
 
-from tests.faults.local import cluster, pids  # noqa: E402
+from tests.faults.local import KillSome, cluster, pids  # noqa: E402
 from xr_cloudfree.runner.loop import run_regions  # noqa: E402
 
 pytestmark = [
@@ -75,7 +74,7 @@ def test_workers_that_die_at_random(tmp_path, mode):
     work = Noted(str(tmp_path), 0.1)
     with dask.config.set({"distributed.scheduler.allowed-failures": 20}), cluster(again=True) as client:
         before = set(pids(client))
-        client.register_plugin(KillWorker("3 s", mode=mode))
+        client.register_plugin(KillSome(tmp_path / "killed", "3 s", mode))
         assert run(client, work, 80) == list(range(80))
         assert work.times("done", "*") >= 80
         assert before != set(pids(client))
@@ -165,7 +164,7 @@ def test_kill_the_scheduler(tmp_path):
             start = time.monotonic()
             with pytest.raises(errors.RunError, match="scheduler") as info:
                 run(client, Noted(str(tmp_path), 0.1), 1000, stall=20)
-            assert time.monotonic() - start < 60
+            assert time.monotonic() - start < 180
             assert "resume" in info.value.remedy
             client.close(timeout=2)
     finally:
