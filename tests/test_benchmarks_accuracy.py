@@ -224,6 +224,13 @@ def test_from_series_to_the_page(series, monkeypatch):
     rows = [line for line in text.splitlines() if line.startswith("| terramind (tiny, from scratch) |")]
     assert len(rows) == len(TRACKS) and all("| 1 |" in line for line in rows)
     assert "{" not in text.replace("{doc}", "") and "nan" not in text
+    # What is measured anew takes the place of what was there; all else stays.
+    main([*asked[: asked.index("--seeds")], "--seeds", "0", *asked[asked.index("--workers") :], "--only", "terramind"])
+    again, told = load(kept)
+    columns = [column for column in scores if column != "seconds"]
+    pd.testing.assert_frame_equal(again[columns], scores[columns])
+    assert told["later"][0].endswith("--seeds 0 --only terramind") and told["later"][0] in page.read_text()
+    text = page.read_text()
     page.unlink()
     main([*asked[4:], "--page-only"])  # without the data
     assert page.read_text() == text

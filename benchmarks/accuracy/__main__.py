@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.accuracy import folds, tables
 from benchmarks.accuracy.figures import goals
-from benchmarks.accuracy.measure import Task, load, measure, write
+from benchmarks.accuracy.measure import Task, load, measure, merge, write
 from benchmarks.accuracy.page import page
 from benchmarks.accuracy.places import SAMPLE, read_all
 from xr_cloudfree.accuracy.simulate import TRACKS
@@ -28,6 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of masks and of training")
     also = {network.folder: network for network in folds.BESIDE.values()}
     parser.add_argument("--also", choices=also, nargs="+", default=[], help="train these too, with the first seed")
+    parser.add_argument(
+        "--only",
+        choices=also,
+        nargs="+",
+        default=[],
+        help="measure these alone, on the frames of --seeds, and put them to the scores of the last run",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that measure, one thread each")
     parser.add_argument("--no-train", action="store_true", help="judge the trainings that are there")
     parser.add_argument("--page-only", action="store_true", help="write the page from the scores of the last run")
@@ -37,7 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not options.page_only:
         if options.data is None or not options.data.is_dir():
             parser.error(f"--data: {options.data or 'not given'}; a folder of series is needed: --data my_cubes/")
-        task = Task(options.data, options.sample, options.folds, options.frames, tuple(options.seeds))
+        only = tuple(name for name, network in folds.BESIDE.items() if network.folder in options.only)
+        task = Task(options.data, options.sample, options.folds, options.frames, tuple(options.seeds), only)
+        if only and not kept.is_file():
+            parser.error(f"--only: there is no {kept} to put them to; measure all first, without this option")
         training = [place for place in read_all(task.data, task.sample)[0] if place.ground != SAMPLE]
         if not options.no_train:
             folds.train(task.folds, training, task.seeds, [also[name] for name in options.also])
@@ -53,6 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "cores": os.cpu_count() or 1,
             "missing": missing,
         }
+        if only:
+            before, first = load(kept)
+            scores = merge(before, scores)
+            later = f"{told['command']} --only {' '.join(options.only)}"
+            told = first | {"later": [*first.get("later", []), later]}
         write(scores, kept, told)
     elif not kept.is_file():
         parser.error(f"--page-only: there is no {kept}; measure first, without this option")

@@ -55,6 +55,8 @@ class Task:
         At most so many frames per place, track and seed.
     seeds : tuple of int
         Choices of frames and masks, each of which goes with a seed of training.
+    only : tuple of str
+        Of the networks beside the default one, those to measure, and nothing else; all by default.
     """
 
     data: Path
@@ -62,6 +64,7 @@ class Task:
     folds: Path
     frames: int = 5
     seeds: tuple[int, ...] = (0, 1, 2)
+    only: tuple[str, ...] = ()
 
 
 def answer(model: FillModel, case: Case, roles: tuple[str | None, ...]) -> Prediction:
@@ -158,7 +161,10 @@ class Bench:
             weights = self._weights(name, place.ground, seed)
             if weights is not None and _takes(weights.model, place):
                 found.append((name, weights.model, weights))
-        return found
+        only = self.task.only
+        # The default network is judged anew on the bands that the published ones take.
+        wanted = {*only, UNET} if folds.PUBLISHED.keys() & only else set(only)
+        return [one for one in found if one[0] in wanted] if only else found
 
     @cache  # noqa: B019  there is one of these per process
     def _weights(self, name: str, ground: str, seed: int) -> folds.Weights | None:
@@ -185,6 +191,8 @@ class Bench:
         """The published networks on the bands that they take, and others on the same."""
         beside: set[tuple[str, ...]] = set()
         for name in folds.PUBLISHED:
+            if self.task.only and name not in self.task.only:
+                continue
             weights = self._weights(name, place.ground, seed)
             bands = () if weights is None else weights.model.spec.bands or ()
             if weights is None or not bands or not set(bands) <= set(place.roles):
@@ -216,7 +224,17 @@ def measure(task: Task, workers: int) -> pd.DataFrame:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, context, _start, (task,)) as pool:
             tables = list(_told(jobs, pool.map(_rows, jobs)))
-    scores = pd.DataFrame([row for table in tables for row in table])
+    return _sorted(pd.DataFrame([row for table in tables for row in table]))
+
+
+def merge(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Scores with what was measured anew in the place of what was there."""
+    keys = [*CASE, "bands", "method"]
+    stays = ~pd.MultiIndex.from_frame(kept[keys]).isin(pd.MultiIndex.from_frame(new[keys]))
+    return _sorted(pd.concat([kept[stays], new], ignore_index=True))
+
+
+def _sorted(scores: pd.DataFrame) -> pd.DataFrame:
     order = {track: i for i, track in enumerate(TRACKS)}
     return scores.sort_values(
         CASE, kind="stable", key=lambda column: column.map(order) if column.name == "track" else column

@@ -29,7 +29,7 @@ class KillSome(KillWorker):
 @contextmanager
 def cluster(workers=2, again=False, **options):
     """`again` brings back workers that ended while they started, as cluster managers do."""
-    options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50} | options
+    options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50} | options
     # A local cluster gives up workers that take longer than this to come back, which they do on a busy machine.
     patient = {"distributed.deploy.lost-worker-timeout": "300 s"}
     with (
