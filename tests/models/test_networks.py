@@ -33,7 +33,7 @@ def test_names_alone_import_nothing():
 
 @pytest.mark.parametrize("architecture", [None, "unet-minus"])
 def test_an_unknown_architecture(architecture):
-    with pytest.raises(ModelError, match=r"one of unet-paper, unet-plus"):
+    with pytest.raises(ModelError, match=r"one of terramind, unet-paper, unet-plus"):
         build(spec(architecture))
 
 

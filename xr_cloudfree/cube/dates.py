@@ -320,6 +320,6 @@ def _own(value: np.datetime64, tolerance: np.timedelta64, times: Times) -> int:
         warnings.warn(
             f"{_text(value)} was not observed, but {_text(times[near[0]])} was: its clear pixels come back only for "
             f'date="{day}" or date="{_text(times[near[0]])}"',
-            stacklevel=4,
+            stacklevel=6,
         )
     return -1

@@ -108,5 +108,5 @@ def _say_torch_is_missing() -> None:
         "the attribute cloudfree_model of the output names it. pip install 'xr-cloudfree[torch]' brings torch; "
         "model='regress' or model='linear' keeps to classical models without this warning",
         CloudfreeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
