@@ -218,6 +218,7 @@ def to_zarr(
     >>> filled = xr_cloudfree.to_zarr(cube, f"{folder.name}/july.zarr", "2023-07-01", model="linear")
     >>> dict(filled.sizes)
     {'band': 4, 'y': 64, 'x': 64}
+    >>> folder.cleanup()
     """
     for name, flag in (("resume", resume), ("overwrite", overwrite)):
         if not isinstance(flag, bool):

@@ -206,7 +206,7 @@ def test_a_network_starts_from_the_bundle_of_another(tmp_path: Path, cube: xr.Da
     assert dict(written.config)["base"] == (("start", 0.5),)
     assert from_pretrained(f"local-dir:{tmp_path / 'mine'}")._network()[0].base.offset.item() == 0.125
     assert "level" in made.began[0]
-    with pytest.raises(ModelError, match="is a 'unet-plus'"):
+    with pytest.raises(ModelError, match="does not take its config"):
         module(base="unet")
 
 

@@ -94,6 +94,7 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
     >>> filled = cube.cloudfree.to_zarr(f"{folder.name}/july.zarr", "2023-07-01", model="linear")
     >>> xr_cloudfree.verify(f"{folder.name}/july.zarr").ok
     True
+    >>> folder.cleanup()
     """
     journal = Journal(store)
     begun = _begun(journal)
