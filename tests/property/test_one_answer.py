@@ -98,7 +98,8 @@ def test_scheduler_changes_nothing(scheduler):
 @pytest.mark.parametrize("workers", [1, 4])
 def test_threads_share_one_network_and_change_nothing(model, workers):
     da, clear = make_cube()
-    how = dict(model=model_of(model), layers="all", block=16)
+    made = model_of(model)
+    how = dict(model=made, layers="all", block=made.spec.stride)
     eager = xr_cloudfree.fill(da, None, clear=clear, **how)
     lazy = xr_cloudfree.fill(da.chunk(time=2, y=20, x=20), None, clear=clear, **how)
     same(eager, lazy.compute(scheduler="threads", num_workers=workers), model)
