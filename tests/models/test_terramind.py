@@ -361,7 +361,9 @@ class TestImport:
         assert "terratorch.models.backbones.terramind.model" not in sys.modules or "terratorch" in sys.modules
 
     @pytest.mark.slow
-    @pytest.mark.xfail(reason="the layers of our tiny encoder are gated, those of terratorch's terramind_v1_tiny are not")
+    @pytest.mark.xfail(
+        reason="the layers of our tiny encoder are gated, those of terratorch's terramind_v1_tiny are not"
+    )
     def test_it_is_what_terratorch_builds_bit_for_bit(self, tmp_path):
         """And the whole of terratorch can still be imported afterwards."""
         code = """if True:
