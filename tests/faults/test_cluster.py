@@ -42,13 +42,6 @@ def drive(cube, store, address):
 
 
 @pytest.fixture(scope="module")
-def cube(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cube") / "cube.zarr"
-    runs.make_cube(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def clean(cube, tmp_path_factory):
     """The bytes that one machine writes, without a cluster."""
     store = tmp_path_factory.mktemp("clean") / "out.zarr"

@@ -27,13 +27,6 @@ DONE = f"{os.sep}done{os.sep}"
 
 
 @pytest.fixture(scope="module")
-def cube(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cube") / "cube.zarr"
-    runs.make_cube(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def clean(cube, tmp_path_factory):
     """The bytes of a run that nothing disturbed."""
     store = tmp_path_factory.mktemp("clean") / "out.zarr"

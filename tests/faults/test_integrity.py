@@ -28,13 +28,6 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cube(tmp_path_factory):
-    path = tmp_path_factory.mktemp("cube") / "cube.zarr"
-    runs.make_cube(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def store(cube, tmp_path_factory):
     """A finished store, which each test leaves as it was."""
     path = tmp_path_factory.mktemp("store") / "out.zarr"
