@@ -49,6 +49,7 @@ def fill(
     screen: bool = False,
     check: bool = True,
     block: int | tuple[int, int] | None = None,
+    s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
 ) -> Any:
     """Make the clear image of any date from a cloudy time series.
 
@@ -102,6 +103,12 @@ def fill(
         corrected to less than zero.
     block : int or pair of int, optional
         Pixels along y and x of a block, the work of one task. By default about 96 MiB of input.
+    s1 : DataArray, Dataset, str, path or sequence of str, optional
+        Sentinel-1 in decibels on the cube's pixels, on any dates, for a model that takes it: a DataArray (time, band,
+        y, x) with the bands vv and vh, a Dataset with such variables (time, y, x), or their names in `obj`; or a
+        Zarr store or a NetCDF file. Of each pixel the observation nearest to the target date is shown to the model,
+        at most 12 days away, of two equally near the earlier; where there is none, the model does without. The
+        attribute ``cloudfree_s1`` names the dates.
 
     Returns
     -------
@@ -113,8 +120,10 @@ def fill(
     ------
     DimensionError, BandError, TimeError, GridError, MaskError, ScalingError, OptionError
         If the cube or an option cannot be used: when called, as far as metadata tell.
+    OptionError
+        If `s1` is given to a model that does not look at Sentinel-1, or is the name of nothing.
     ScalingError
-        If values do not look like reflectance: when values are computed.
+        If values do not look like reflectance, or those of `s1` like decibels: when values are computed.
     ModelNotFoundError, WeightsError, HubError, MissingDependencyError
         If there is no such model, or it cannot be used.
 
@@ -147,8 +156,9 @@ def fill(
         screen=screen,
         check=check,
         block=block,
+        s1=s1,
     )
-    return as_given(plan, label(plan, _run(plan.job, plan.understood)))
+    return as_given(plan, label(plan, _run(plan.job, plan.understood, plan.s1_arrays)))
 
 
 def to_zarr(
@@ -333,18 +343,19 @@ def list_models() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _run(job: BlockJob, understood: Understood) -> dict[str, Any]:
+def _run(job: BlockJob, understood: Understood, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
     """Run a job at once on arrays in memory, as a lazy graph on chunked ones."""
-    sources = [*(array.data for array in understood.cube.arrays), understood.quality.data]
+    n = len(understood.cube.arrays)
+    sources = [array.data for array in (*understood.cube.arrays, understood.quality, *s1)]
     if not any(_is_chunked(source) for source in sources):
-        return dict(run_now(job, sources[:-1], sources[-1]))
+        return dict(run_now(job, sources[:n], sources[n], sources[n + 1 :]))
     # dask is imported at the branch that needs it.
     import dask.array as da
 
     from xr_cloudfree.engine.lazy import run_later
 
     chunked = [source if _is_chunked(source) else da.from_array(source) for source in sources]
-    return dict(run_later(job, chunked[:-1], chunked[-1]))
+    return dict(run_later(job, chunked[:n], chunked[n], chunked[n + 1 :]))
 
 
 def _is_chunked(array: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
 from xr_cloudfree.plan import FillPlan, packing_of
@@ -148,6 +149,9 @@ def _told(plan: FillPlan) -> dict[str, Any]:
         told["cloudfree_weights"] = job.model.spec.weights_sha256
     if job.model.spec.note is not None:
         told["cloudfree_note"] = job.model.spec.note
+    if plan.s1 is not None:
+        days = np.unique(plan.s1.times[job.s1_reads].astype("datetime64[D]"))
+        told["cloudfree_s1"] = ", ".join(map(str, days)) or f"none within {MAX_DAYS:g} days"
     if job.window is not None:
         told["cloudfree_window_days"] = list(job.window)
     return told

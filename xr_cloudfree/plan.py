@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,12 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.cube.conventions import Cube, understand
-from xr_cloudfree.cube.dates import check_reach, cube_times, parse_targets, parse_window
+from xr_cloudfree import io
+from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
+from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
+from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.errors import OptionTypeError, SizeError
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.learned import Learned
@@ -50,11 +54,19 @@ class FillPlan:
         What each block does.
     attrs : mapping
         Attributes of the Dataset that was given, none for a DataArray.
+    s1 : Radar or None
+        Sentinel-1, if it is given.
     """
 
     understood: Understood
     job: FillJob
     attrs: Mapping[Any, Any]
+    s1: Radar | None = None
+
+    @property
+    def s1_arrays(self) -> tuple[xr.DataArray, ...]:
+        """What of Sentinel-1 has to be read: nothing where none of its dates is near a target."""
+        return self.s1.arrays if self.s1 is not None and self.job.s1_reads.size else ()
 
 
 def read(
@@ -74,9 +86,7 @@ def read(
 ) -> Understood:
     """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
     if isinstance(obj, xr.Dataset):
-        # Opened without decode_coords="all" the CRS is a variable beside the bands; the output needs it as well.
-        told = {str(array.attrs.get("grid_mapping")) for array in obj.data_vars.values()}
-        obj = obj.set_coords(sorted(told & {str(name) for name in obj.data_vars}))
+        obj = crs_as_coordinate(obj)
     cube = understand(obj, bands)
     times = cube_times(cube.arrays[0])
     standard = {name: role for role, name in cube.dims.items()}
@@ -102,6 +112,37 @@ def read(
     return Understood(cube, times, quality, rule, scaling)
 
 
+def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
+    """Sentinel-1 as an xarray object, and the cube without it.
+
+    Parameters
+    ----------
+    s1 : DataArray, Dataset, str, path, sequence of str or None
+        As `fill` takes it; a text is first looked for among the names of the cube's variables.
+    obj : DataArray or Dataset
+        The cube.
+
+    Raises
+    ------
+    OptionError
+        If there is neither a variable nor a file of this name.
+    """
+    if not isinstance(s1, str | os.PathLike | list | tuple):
+        return s1, obj
+    variables = [str(name) for name in obj.data_vars] if isinstance(obj, xr.Dataset) else []
+    names = [part.strip() for part in s1.split(",")] if isinstance(s1, str) else s1
+    if not isinstance(names, os.PathLike) and names and all(name in variables for name in names):
+        # A second variable with bands would leave open which of them is the cube.
+        return obj[list(names)], obj.drop_vars(list(names))
+    if isinstance(s1, list | tuple) or not os.path.exists(s1):
+        raise OptionError(
+            f"s1 is {s1!r}, and there is neither a file nor a variable of the cube that is called so",
+            f"one or two of its variables ({', '.join(variables) or 'it has none'}), or a .zarr store or a .nc file",
+            "s1='s1.zarr', or s1=xr.Dataset({'vv': vv, 'vh': vh})",
+        )
+    return io.open_cube(s1), obj
+
+
 def plan_fill(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
@@ -113,6 +154,7 @@ def plan_fill(
     check: bool = True,
     block: int | tuple[int, int] | None = None,
     bands: Sequence[str] | None = None,
+    s1: Any = None,
     most_blocks: int = MAX_BLOCKS,
     **reading: Any,
 ) -> FillPlan:
@@ -121,7 +163,8 @@ def plan_fill(
     ``most_blocks`` is the number of blocks above which the cube is refused; ``reading`` goes to `read`.
     """
     made = registry.create(model)
-    understood = read(obj, bands=bands, **reading)
+    s1, cut = open_s1(s1, obj)
+    understood = read(cut, bands=bands, **reading)
     for name, flag in (("screen", screen), ("check", check)):
         if not isinstance(flag, bool):
             raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
@@ -141,7 +184,19 @@ def plan_fill(
     told = parse_window(window)
     days = told or parse_window(spec.window_days)
     check_reach(times, targets, days, told is not None)
-    grid = make_grid(cube, times.size, len(targets.own), spec, parse_block(block, spec.stride), most_blocks)
+    radar = None
+    if s1 is not None:
+        _check_takes_s1(spec, made.spec.name)
+        radar = understand_radar(s1, cube.template)
+    grid = make_grid(
+        cube,
+        times.size,
+        len(targets.own),
+        spec,
+        parse_block(block, spec.stride),
+        most_blocks,
+        0 if radar is None else _s1_bytes(radar, targets),
+    )
     job = FillJob(
         model=chosen,
         grid=grid,
@@ -157,8 +212,31 @@ def plan_fill(
         layers=wanted,
         screen=screen,
         check=check,
+        s1_times=None if radar is None else radar.times,
     )
-    return FillPlan(understood, job, obj.attrs if isinstance(obj, xr.Dataset) else {})
+    if radar is not None and not job.s1_reads.size:
+        warnings.warn(
+            f"no date of s1 is within {MAX_DAYS:g} days of a target date: the answer is as without it",
+            CloudfreeWarning,
+            stacklevel=3,
+        )
+    return FillPlan(understood, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
+
+
+def _check_takes_s1(spec: ModelSpec, name: str) -> None:
+    if not spec.takes_s1:
+        raise OptionError(
+            f"the model {name!r} does not look at Sentinel-1, and s1 is given",
+            "a model of the TerraMind pathway that was trained with it (s1: true in its config)",
+            "cloudfree train terramind fit --config terramind-tiny-scratch --model.config.s1 true --data.s1 NAME "
+            "--data CUBES, and then model='local-dir:runs/terramind-tiny-scratch/bundle'; or leave s1 out",
+        )
+
+
+def _s1_bytes(radar: Radar, targets: Targets) -> int:
+    """Bytes of Sentinel-1 that a block holds for a pixel: what is read, and an image for each target."""
+    n_dates = within_reach(radar.times, targets.instants).size
+    return int(n_dates * 2 * radar.arrays[0].dtype.itemsize + len(targets.own) * 8)
 
 
 def make_grid(
@@ -168,6 +246,7 @@ def make_grid(
     spec: ModelSpec | None,
     block: tuple[int, int] | None,
     most_blocks: int = MAX_BLOCKS,
+    more_bytes: int = 0,
 ) -> TileGrid:
     """Blocks and tiles of a cube.
 
@@ -183,6 +262,8 @@ def make_grid(
         Rows and columns of a block; None chooses them.
     most_blocks : int
         A cube of more blocks is refused.
+    more_bytes : int
+        What is held of a pixel besides the cube.
 
     Raises
     ------
@@ -193,7 +274,7 @@ def make_grid(
     if block is None:
         n_bands, itemsize = len(cube.bands), cube.dtype.itemsize
         # The window as stored, its masks, and for each target the image as a float and as it is stored.
-        per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4)
+        per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4) + more_bytes
         chunks = cube.arrays[0].chunks
         edges = None if chunks is None else (max(chunks[-2]), max(chunks[-1]))
         block = choose_block(cube.shape, per_pixel, stride, edges, most_with_halo=spec.block if spec else 256)

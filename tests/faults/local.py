@@ -30,8 +30,9 @@ class KillSome(KillWorker):
 def cluster(workers=2, again=False, **options):
     """`again` brings back workers that ended while they started, as cluster managers do."""
     options = {"threads_per_worker": 1, "dashboard_address": ":0", "silence_logs": 50} | options
-    # A local cluster gives up workers that take longer than this to come back, which they do on a busy machine.
-    patient = {"distributed.deploy.lost-worker-timeout": "300 s"}
+    # A local cluster gives up workers that take longer than this to come back. On a busy machine they do, and are
+    # missed where nobody starts others in their stead.
+    patient = {"distributed.deploy.lost-worker-timeout": "3 s" if again else "300 s"}
     with (
         dask.config.set(patient),
         distributed.LocalCluster(n_workers=workers, **options) as local,

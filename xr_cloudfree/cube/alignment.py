@@ -42,8 +42,38 @@ def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.Da
         another.
     """
     layer = _dates(_dimensions(layer, name), name, template)
-    _check_crs(layer, name, template)
+    # GDAL warps no booleans, and what it finds beyond the layer is not clear.
+    warped = ".astype('uint8').rio.reproject_match(cube) == 1" if layer.dtype == bool else ".rio.reproject_match(cube)"
+    _check_crs(layer, name, template, name + warped)
     return layer, _factor(layer, name, template)
+
+
+def check_same(layer: xr.DataArray, name: str, template: xr.DataArray, *, reproject: str, interpolate: str) -> None:
+    """Refuse a layer whose rows and columns are not just those of a cube.
+
+    Parameters
+    ----------
+    layer : DataArray, shape (time, y, x)
+        The layer.
+    name : str
+        What to call it in messages.
+    template : DataArray, shape (time, y, x)
+        The cube's grid.
+    reproject, interpolate : str
+        What to type if it has another CRS, and if it has other pixels.
+
+    Raises
+    ------
+    GridError
+        If its CRS or its pixels are others.
+    """
+    _check_crs(layer, name, template, reproject)
+    if {_axis_factor(layer, template, dim) for dim in ("y", "x")} - {0, 1}:
+        raise GridError(
+            f"{name} lies on another grid: {_grid(layer)}; the cube: {_grid(template)}",
+            "the pixels of the cube",
+            interpolate,
+        )
 
 
 def _dimensions(layer: xr.DataArray, name: str) -> xr.DataArray:
@@ -88,16 +118,13 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
     )
 
 
-def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray) -> None:
+def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remedy: str) -> None:
     ours, theirs = crs_of(template), crs_of(layer)
     if ours is not None and theirs is not None and ours != theirs:
         raise GridError(
             f"{name} has the CRS {theirs.to_string()[:80]}, the cube {ours.to_string()[:80]}",
             "one CRS",
-            # GDAL warps no booleans, and what it finds beyond the layer is not clear.
-            f"{name}.astype('uint8').rio.reproject_match(cube) == 1"
-            if layer.dtype == bool
-            else f"{name}.rio.reproject_match(cube)",
+            remedy,
         )
 
 

@@ -171,6 +171,12 @@ def crs_of(array: xr.DataArray) -> Any:
         ) from error
 
 
+def crs_as_coordinate(ds: xr.Dataset) -> xr.Dataset:
+    """The same with its CRS as a coordinate: opened without ``decode_coords="all"`` it is a variable beside others."""
+    told = {str(array.attrs.get("grid_mapping")) for array in ds.data_vars.values()}
+    return ds.set_coords(sorted(told & {str(name) for name in ds.data_vars}))
+
+
 def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
     """Tell a cube's dimensions, bands and sensor from its names.
 

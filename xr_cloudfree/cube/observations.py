@@ -31,6 +31,9 @@ class Observations:
         Row and column of the tile's first pixel in the cube; may be negative where the tile reaches beyond it.
     roles : tuple of (str or None)
         STAC common name per band (``"blue"``, ``"nir"`` …), or None where it is not known.
+    s1 : ndarray of float32, shape (2, y, x), optional
+        Sentinel-1 near the target date: VV and VH in decibels, NaN where there is none. Only models that say that
+        they take it are given it.
     """
 
     bands: NDArray[np.generic]
@@ -40,6 +43,7 @@ class Observations:
     scale: float = 1.0
     origin: tuple[int, int] = (0, 0)
     roles: tuple[str | None, ...] = ()
+    s1: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         t, _, y, x = self.bands.shape
@@ -57,6 +61,8 @@ class Observations:
             )
         if not -1 <= self.target < t:
             raise ModelError(f"target is {self.target}", f"an index below {t}, or -1", "Observations(..., target=-1)")
+        if self.s1 is not None and self.s1.shape != (2, y, x):
+            raise ModelError(f"s1 has shape {self.s1.shape}", f"VV and VH, {(2, y, x)}", "Observations(..., s1=None)")
 
     @property
     def n_dates(self) -> int:

@@ -42,6 +42,11 @@ class BlockJob(Protocol):
         ...
 
     @property
+    def s1_reads(self) -> NDArray[np.intp]:
+        """The same of Sentinel-1, where it is given."""
+        ...
+
+    @property
     def outputs(self) -> tuple[Output, ...]:
         """What a block gives, in order."""
         ...
@@ -57,10 +62,10 @@ class BlockJob(Protocol):
         ...
 
     def windows(self, box: Box) -> tuple[Box, Box]:
-        """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
+        """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
         ...
 
-    def run(self, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
+    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The outputs of one block from its windows, one per ``outputs``."""
         ...
 

@@ -9,7 +9,7 @@ import numpy as np
 from xr_cloudfree.engine.blocks import Array, BlockJob, as_slice
 
 
-def run_now(job: BlockJob, bands: Sequence[Array], quality: Array) -> dict[str, Array]:
+def run_now(job: BlockJob, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> dict[str, Array]:
     """Run a job on arrays that lie in memory.
 
     Parameters
@@ -20,6 +20,8 @@ def run_now(job: BlockJob, bands: Sequence[Array], quality: Array) -> dict[str, 
         One array (time, band, y, x), or one (time, y, x) per band, of the whole cube.
     quality : ndarray, shape (time, y, x)
         The quality layer, or the clear mask, of the whole cube.
+    s1 : sequence of ndarray
+        Sentinel-1 of the whole cube, in one of the forms of `bands`; empty for none.
 
     Returns
     -------
@@ -30,13 +32,14 @@ def run_now(job: BlockJob, bands: Sequence[Array], quality: Array) -> dict[str, 
         o.name: np.empty(job.lead + tuple(job.sizes[d] for d in o.dims[:-2]) + job.grid.shape, o.dtype)
         for o in job.outputs
     }
-    dates = as_slice(job.reads)
+    dates, s1_dates = as_slice(job.reads), as_slice(job.s1_reads)
     for box in job.grid.blocks():
         window, quality_window = job.windows(box)
         done = job.run(
             box,
             [array[(dates, ..., *window.slices)] for array in bands],
             quality[(dates, *quality_window.slices)],
+            [array[(s1_dates, ..., *window.slices)] for array in s1],
         )
         for o, array in zip(job.outputs, done, strict=True):
             out[o.name][(..., *box.slices)] = array

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.dates import Targets, Times, candidates
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Output, as_slice, stack
 from xr_cloudfree.engine.clear import quality_window, read_quality, valid_everywhere
@@ -67,7 +68,9 @@ class FillJob:
     screen : bool
         Whether suspect pixels of the target are filled.
     check : bool
-        Whether values that do not look like reflectance are refused.
+        Whether values that do not look like reflectance, or like decibels, are refused.
+    s1_times : ndarray of datetime64[ns], optional
+        Time stamps of Sentinel-1, in its order, for a model that takes it; None if none is given.
     """
 
     model: FillModel
@@ -84,12 +87,17 @@ class FillJob:
     layers: tuple[str, ...] = ()
     screen: bool = False
     check: bool = True
+    s1_times: Times | None = None
     reads: NDArray[np.intp] = field(init=False)
+    s1_reads: NDArray[np.intp] = field(init=False)
 
     def __post_init__(self) -> None:
         # Only dates that some target can use are read at all.
         used = [candidates(self.times, instant, self.window)[0] for instant in self.targets.instants]
         object.__setattr__(self, "reads", np.unique(np.concatenate(used)))
+        none = np.empty(0, np.intp)
+        reach = none if self.s1_times is None else within_reach(self.s1_times, self.targets.instants)
+        object.__setattr__(self, "s1_reads", reach)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -126,19 +134,21 @@ class FillJob:
         return {"band": len(self.roles), "observation": self.times.size}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
-        """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
+        """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
         window = self.grid.window(box)
         return window, quality_window(window, self.rule, self.grid)
 
-    def run(self, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
+    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The outputs of one block."""
-        return fill_block(self, box, bands, quality)
+        return fill_block(self, box, bands, quality, s1)
 
 
-Block = tuple[Box, Sequence[Array], Array]
+Block = tuple[Box, Sequence[Array], Array, Sequence[Array]]
 
 
-def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -> tuple[Array, ...]:
+def fill_block(
+    job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()
+) -> tuple[Array, ...]:
     """The outputs of one block.
 
     Parameters
@@ -151,13 +161,16 @@ def fill_block(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -
         The block's window, dates as in ``job.reads``: one array (time, band, y, x) or one (time, y, x) per band.
     quality : ndarray, shape (time, y, x)
         The quality layer in its own window.
+    s1 : sequence of ndarray
+        Sentinel-1 in the block's window, dates as in ``job.s1_reads``: one array (time, 2, y, x), or VV and VH
+        (time, y, x); empty for none.
 
     Returns
     -------
     tuple of ndarray
         One per ``job.outputs``.
     """
-    [(_, done)] = fill_blocks(job, [(box, bands, quality)])
+    [(_, done)] = fill_blocks(job, [(box, bands, quality, s1)])
     return done
 
 
@@ -170,7 +183,7 @@ def fill_blocks(job: FillJob, blocks: Iterable[Block]) -> Iterator[tuple[Box, tu
     ----------
     job : FillJob
         What to do.
-    blocks : iterable of (Box, bands, quality)
+    blocks : iterable of (Box, bands, quality, s1)
         As `fill_block` takes them.
 
     Yields
@@ -191,8 +204,8 @@ def fill_blocks(job: FillJob, blocks: Iterable[Block]) -> Iterator[tuple[Box, tu
 
 def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_Share]:
     """Blocks, and of each its targets, one after the other."""
-    for box, bands, quality in blocks:
-        scene = _scene(job, box, bands, quality)
+    for box, bands, quality, s1 in blocks:
+        scene = _scene(job, box, bands, quality, s1)
         for which in range(len(job.targets.own)):
             yield _share(job, box, scene, which)
         del scene
@@ -228,7 +241,7 @@ def _answered(job: FillJob, shares: Iterable[_Share]) -> Iterator[_Share]:
         yield waiting.popleft()
 
 
-def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -> _Scene:
+def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array]) -> _Scene:
     window = job.grid.window(box)
     stored = stack(bands)
     seen = read_quality(quality, job.rule, job.grid, window)
@@ -238,7 +251,10 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array) -> _S
         checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
-    return _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window)
+    radar: NDArray[Any] | None = stack(s1) if s1 else None
+    if radar is not None and job.check:
+        check_decibels(radar)
+    return _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window, radar)
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +268,7 @@ class _Scene:
     clear: NDArray[np.bool_]  # seen as clear, and valid in every band
     times: Times
     window: Box
+    s1: NDArray[Any] | None  # VV and VH of all dates that are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,6 +283,7 @@ class _Share:
     target: int  # the same among the candidates
     clear: NDArray[np.bool_]  # of the candidates
     haze: NDArray[np.bool_] | None
+    s1: NDArray[np.float32] | None  # its image for the target
     tiles: list[Tile]
     extents: tuple[Box, ...]  # tiles moved inwards at the cube's border may coincide: each is asked for once
     answers: dict[Box, Prediction] = field(default_factory=dict)
@@ -284,7 +302,10 @@ def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _Share:
         clear[target] &= ~haze
     tiles = job.grid.tiles(box)
     extents = tuple(dict.fromkeys(tile.extent for tile in tiles))
-    return _Share(box, scene, order, offsets, own, target, clear, haze, tiles, extents)
+    s1 = None
+    if scene.s1 is not None and job.s1_times is not None:
+        s1 = image_of(scene.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
+    return _Share(box, scene, order, offsets, own, target, clear, haze, s1, tiles, extents)
 
 
 def _observe(job: FillJob, share: _Share, extent: Box) -> Observations:
@@ -295,7 +316,8 @@ def _observe(job: FillJob, share: _Share, extent: Box) -> Observations:
     scale = job.scaling.scale or 1.0
     if spec.units == "reflectance":
         part, scale = scaling.to_reflectance(part, job.scaling), 1.0
-    return Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.roles)
+    s1 = None if share.s1 is None else _cut(share.s1, extent, scene.window)
+    return Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.roles, s1)
 
 
 def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:

@@ -74,19 +74,23 @@ def _plan(array: da.Array, dates: NDArray[np.intp], window: Box) -> tuple[_Assem
 
 @dataclass(frozen=True, eq=False)
 class _BlockTask:
-    """What one task runs: its sources' chunks come as lists, the quality layer's last."""
+    """What one task runs: its sources' chunks come as lists, those of the bands, the quality layer, and Sentinel-1."""
 
     job: BlockJob
     box: Box
+    n_bands: int
     assemblies: tuple[_Assembly, ...]
 
     def __call__(self, *chunks: Sequence[Array]) -> Any:
         windows = [assemble(part) for assemble, part in zip(self.assemblies, chunks, strict=True)]
-        done = self.job.run(self.box, windows[:-1], windows[-1])
+        n = self.n_bands
+        done = self.job.run(self.box, windows[:n], windows[n], windows[n + 1 :])
         return done if len(done) > 1 else done[0]
 
 
-def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> dict[str, da.Array]:
+def run_later(
+    job: BlockJob, bands: Sequence[da.Array], quality: da.Array, s1: Sequence[da.Array] = ()
+) -> dict[str, da.Array]:
     """Build the graph that runs a job on a chunked cube; nothing is computed.
 
     Parameters
@@ -97,6 +101,8 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
         One array (time, band, y, x), or one (time, y, x) per band.
     quality : dask.array.Array, shape (time, y, x)
         The quality layer, or the clear mask.
+    s1 : sequence of dask.array.Array
+        Sentinel-1, in one of the forms of `bands`; empty for none.
 
     Returns
     -------
@@ -106,7 +112,7 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
-    sources = [*bands, quality]
+    sources = [*bands, quality, *s1]
     token = tokenize(job, *(source.name for source in sources))
     name = f"{job.name}-{token}"
     outputs, lead = job.outputs, job.lead
@@ -119,8 +125,9 @@ def run_later(job: BlockJob, bands: Sequence[da.Array], quality: da.Array) -> di
         window, quality_window = job.windows(box)
         plans = [_plan(array, job.reads, window) for array in bands]
         plans.append(_plan(quality, job.reads, quality_window))
+        plans += [_plan(array, job.s1_reads, window) for array in s1]
         zeros = (0,) * (len(lead) + len(outputs[0].dims) - 2) if single else ()
-        task = _BlockTask(job, box, tuple(assembly for assembly, _ in plans))
+        task = _BlockTask(job, box, len(bands), tuple(assembly for assembly, _ in plans))
         tasks[(name, *zeros, *position)] = (task, *(keys for _, keys in plans))
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=sources)  # type: ignore[arg-type]
     if single:

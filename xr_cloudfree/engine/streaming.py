@@ -13,7 +13,7 @@ from xr_cloudfree.tiling.grid import Box
 
 
 def run_region(
-    job: FillJob, region: Box, bands: Sequence[Array], quality: Array, *, threads: int = 1
+    job: FillJob, region: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, threads: int = 1
 ) -> dict[str, Array]:
     """Run a fill on a region that is made of whole blocks.
 
@@ -27,6 +27,8 @@ def run_region(
         The region's window, dates as in ``job.reads``: one array (time, band, y, x) or one (time, y, x) per band.
     quality : ndarray, shape (time, y, x)
         The quality layer in its own window.
+    s1 : sequence of ndarray
+        Sentinel-1 in the region's window, dates as in ``job.s1_reads``; empty for none.
     threads : int
         Blocks that run side by side, for models that take their tiles one by one. Those that like batches get the
         tiles of all blocks in one stream, so that only the last batch may be less than full.
@@ -49,6 +51,7 @@ def run_region(
                 box,
                 [array[(..., *inner.within(window))] for array in bands],
                 quality[(..., *inner_quality.within(quality_window))],
+                [array[(..., *inner.within(window))] for array in s1],
             )
 
     def keep(box: Box, done: tuple[Array, ...]) -> None:

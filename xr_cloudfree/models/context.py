@@ -63,7 +63,7 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         With these features: ``candidates`` (band, candidate, y, x) in reflectance, as `CANDIDATES` names them;
         ``hints`` (band, hint, y, x) in reflectance, as in `HINTS`; ``uncertainty`` (band, y, x) of the first
         candidate, in reflectance; ``scale`` (band,), the size of errors in this tile; ``shared`` (map, y, x), as in
-        `SHARED`, about 0 to 1.
+        `SHARED`, about 0 to 1. Beside them those that `prepare` made.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         "scale": scale.astype(np.float32),
         "shared": image(_shared(tile, series, found, judged, shares)),
     }
-    return replace(tile, features=features)
+    return replace(tile, features=tile.features | features)
 
 
 def linear_source(obs: Observations) -> NDArray[np.int16] | None:

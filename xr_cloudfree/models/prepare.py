@@ -13,6 +13,12 @@ from xr_cloudfree.errors import ModelError
 MAX_DATES = 60
 """Dates that a network is given at most; the nearest ones."""
 
+S1, S1_SEEN = "s1", "s1 seen"
+"""Features of Sentinel-1 near the target date: VV and VH in decibels, 0 where there is none; and 1 where there is."""
+
+SHARED_BY_BANDS = ("shared", S1, S1_SEEN)
+"""Features that have no axis of bands."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -35,7 +41,7 @@ class Prepared:
     band_valid : ndarray of bool, shape (band,)
         False for bands that only fill up.
     features : dict of str to ndarray of float32
-        Further maps by name, with the bands on their first axis, but for the one called ``"shared"``.
+        Further maps by name, with the bands on their first axis, but for those in `SHARED_BY_BANDS`.
     """
 
     bands: NDArray[np.float32]
@@ -61,6 +67,11 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         A tile, in reflectance.
     max_dates : int
         Dates to keep at most.
+
+    Returns
+    -------
+    Prepared
+        With the features ``"s1"`` and ``"s1 seen"`` where the tile has Sentinel-1, else with none.
 
     Raises
     ------
@@ -104,4 +115,10 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         target,
         target_clear[np.newaxis].astype(np.float32),
         np.ones(obs.n_bands, bool),
+        {} if obs.s1 is None else _radar(obs.s1),
     )
+
+
+def _radar(s1: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    seen = np.isfinite(s1).all(axis=0, keepdims=True)
+    return {S1: np.where(seen, s1, np.float32(0)), S1_SEEN: seen.astype(np.float32)}

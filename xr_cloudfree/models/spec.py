@@ -215,6 +215,11 @@ class ModelSpec:
             )
 
     @property
+    def takes_s1(self) -> bool:
+        """Whether it looks at Sentinel-1: its network was made with ``s1=True``."""
+        return dict(self.config).get("s1") is True
+
+    @property
     def bands_text(self) -> str:
         """The bands that it takes, for people: their names, their number, or any."""
         if self.bands is not None:

@@ -72,7 +72,7 @@ class TerraMindNet(nn.Module):
     Raises
     ------
     ModelError
-        If there is no such size.
+        If there is no such size, or Sentinel-1 is to be looked at without an encoder.
     MissingDependencyError
         If terratorch is not installed.
 
@@ -102,8 +102,10 @@ class TerraMindNet(nn.Module):
         found = terramind_encoder.find_size(size)
         if encoder not in ("terramind", "none"):
             raise ModelError(f"encoder is {encoder!r}", "'terramind' or 'none'", "encoder: terramind")
+        if s1 and encoder == "none":
+            raise ModelError("s1 is true and encoder is 'none'", "an encoder, which looks at Sentinel-1", "s1: false")
         self.calibration = calibration[0], calibration[1]
-        self.size, self.levels, self.s1 = size, found.levels, s1 and encoder != "none"
+        self.size, self.levels, self.s1 = size, found.levels, s1
         self.base = PlusNet(**{str(name): value for name, value in base})
         self.stem = Stem(len(slots.SLOTS) + 2 + len(SHARED) + self.base.hidden + self.base.abstract)
         self.encoder = None

@@ -44,19 +44,22 @@ class Size:
         Blocks, and heads of attention in each.
     levels : tuple of int
         Blocks whose output a decoder is given.
+    gated : bool
+        Whether blocks have gated SiLU layers without biases, or plain GELU layers with them.
     """
 
     width: int
     depth: int
     heads: int
     levels: tuple[int, ...]
+    gated: bool
 
 
 SIZES = {
-    "tiny": Size(192, 12, 3, (2, 5, 8, 11)),
-    "small": Size(384, 12, 6, (2, 5, 8, 11)),
-    "base": Size(768, 12, 12, (2, 5, 8, 11)),
-    "large": Size(1024, 24, 16, (5, 11, 17, 23)),
+    "tiny": Size(192, 12, 3, (2, 5, 8, 11), gated=False),
+    "small": Size(384, 12, 6, (2, 5, 8, 11), gated=False),
+    "base": Size(768, 12, 12, (2, 5, 8, 11), gated=True),
+    "large": Size(1024, 24, 16, (5, 11, 17, 23), gated=True),
 }
 
 
@@ -97,11 +100,11 @@ def build(size: str, modalities: Sequence[str] = (S2,)) -> nn.Module:
         dim=found.width,
         encoder_depth=found.depth,
         num_heads=found.heads,
-        qkv_bias=False,
-        proj_bias=False,
-        mlp_bias=False,
-        act_layer=nn.SiLU,
-        gated_mlp=True,
+        qkv_bias=not found.gated,
+        proj_bias=not found.gated,
+        mlp_bias=not found.gated,
+        act_layer=nn.SiLU if found.gated else nn.GELU,
+        gated_mlp=found.gated,
         norm_layer=partial(utils.LayerNorm, eps=1e-6, bias=False),
     )
     return encoder
