@@ -129,18 +129,31 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
     """
     if not isinstance(s1, str | os.PathLike | list | tuple):
         return s1, obj
-    variables = [str(name) for name in obj.data_vars] if isinstance(obj, xr.Dataset) else []
-    names = [part.strip() for part in s1.split(",")] if isinstance(s1, str) else s1
-    if not isinstance(names, os.PathLike) and names and all(name in variables for name in names):
+    if names := s1_variables(s1, obj):
         # A second variable with bands would leave open which of them is the cube.
-        return obj[list(names)], obj.drop_vars(list(names))
+        return obj[names], obj.drop_vars(names)
     if isinstance(s1, list | tuple) or not os.path.exists(s1):
+        there = ", ".join(map(str, obj.data_vars)) if isinstance(obj, xr.Dataset) else ""
         raise OptionError(
             f"s1 is {s1!r}, and there is neither a file nor a variable of the cube that is called so",
-            f"one or two of its variables ({', '.join(variables) or 'it has none'}), or a .zarr store or a .nc file",
+            f"one or two of its variables ({there or 'it has none'}), or a .zarr store or a .nc file",
             "s1='s1.zarr', or s1=xr.Dataset({'vv': vv, 'vh': vh})",
         )
     return io.open_cube(s1), obj
+
+
+def s1_variables(s1: Any, obj: Any) -> list[str]:
+    """The cube's variables that `s1` names, one or, with a comma, several; none if it is anything else.
+
+    Examples
+    --------
+    >>> s1_variables("vv, vh", xr.Dataset({"vv": 1, "vh": 2})), s1_variables("s1.zarr", xr.Dataset())
+    (['vv', 'vh'], [])
+    """
+    if not isinstance(obj, xr.Dataset) or not isinstance(s1, str | list | tuple):
+        return []
+    names = [part.strip() for part in s1.split(",")] if isinstance(s1, str) else list(s1)
+    return names if all(isinstance(name, str) and name in obj.data_vars for name in names) else []
 
 
 def plan_fill(

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.engine.blocks import Array
+from xr_cloudfree.engine.blocks import Array, Window
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.options import parse_block
-from xr_cloudfree.plan import FillPlan, plan_fill
+from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
 from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.store import (
@@ -90,6 +90,8 @@ class RunPlan:
         Their ``zarr.json`` by name.
     fingerprint : mapping
         What the answer depends on, in words or as hashes.
+    s1 : tuple of Variable
+        Sentinel-1, in one of the forms of `bands`; empty for none.
     """
 
     job: FillJob
@@ -99,6 +101,7 @@ class RunPlan:
     layout: Layout
     metadata: Mapping[str, bytes]
     fingerprint: Mapping[str, str]
+    s1: tuple[xr.Variable, ...] = ()
 
     @property
     def n_regions(self) -> int:
@@ -116,11 +119,12 @@ class RunPlan:
         job, (rows, columns) = self.job, self.layout.shard
         window, quality = (box.shape for box in job.windows(Box(0, rows, 0, columns)))
         inner = job.windows(Box(0, job.grid.block[0], 0, job.grid.block[1]))[0].shape
-        per_pixel = job.reads.size * sum(_width(band) for band in self.bands)
+        per_pixel = job.reads.size * sum(map(_width, self.bands)) + job.s1_reads.size * sum(map(_width, self.s1))
         told = (
             window[0] * window[1] * per_pixel + quality[0] * quality[1] * job.reads.size * self.quality.dtype.itemsize
         )
-        work = inner[0] * inner[1] * (per_pixel + job.reads.size * 4 + len(job.roles) * 12)
+        decoded = sum(_width(array, stored=False) for array in self.bands)
+        work = inner[0] * inner[1] * (job.reads.size * (decoded + 4) + len(job.roles) * 12)
         # As filled, as packed, and one shard as it is encoded.
         return int(told + work + 2 * rows * columns * _output_bytes(job))
 
@@ -137,6 +141,7 @@ def plan_run(
     block: int | tuple[int, int] | None = None,
     clear: xr.DataArray | str | None = None,
     mask: xr.DataArray | str | None = None,
+    s1: Any = None,
     **options: Any,
 ) -> tuple[RunPlan, Skeleton]:
     """Settle a run: the fill, its regions, and the store without its shards. Nothing is read but coordinates.
@@ -154,6 +159,8 @@ def plan_run(
         Pixels along y and x of a block; has to divide `shard`.
     clear, mask : DataArray or str, optional
         As in `fill`.
+    s1 : DataArray, Dataset, str, path or sequence of str, optional
+        As in `fill`.
     **options
         The other options of `fill`.
 
@@ -162,6 +169,7 @@ def plan_run(
     SizeError
         If the cube has more regions than can be kept in mind.
     """
+    s1, obj = open_s1(s1, obj)
     plan = plan_fill(
         sources.from_files(obj),
         date,
@@ -169,6 +177,7 @@ def plan_run(
         most_blocks=10**18,
         clear=sources.from_files(clear),
         mask=sources.from_files(mask),
+        s1=sources.from_files(s1),
         **options,
     )
     job, cube = plan.job, plan.understood.cube
@@ -186,6 +195,7 @@ def plan_run(
     made = parts(plan)
     bands = tuple(array.variable for array in cube.arrays)
     quality = plan.understood.quality.variable
+    radar = tuple(array.variable for array in plan.s1_arrays)
     run = RunPlan(
         job=plan.job,
         bands=bands,
@@ -193,16 +203,21 @@ def plan_run(
         parts=made,
         layout=Layout(cube.shape, shard, tuple((part.name, _leading(part, plan.job)) for part in made)),
         metadata={part.name: skeleton.files[f"{part.name}/zarr.json"] for part in made},
-        fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality)),
+        fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality), radar),
+        s1=radar,
     )
     return run, skeleton
 
 
-def read_windows(plan: RunPlan, index: int) -> tuple[list[Array], Array]:
-    """What a region needs of the cube, in memory: its bands and its quality layer."""
+def read_windows(plan: RunPlan, index: int) -> tuple[list[Window], Window, list[Window]]:
+    """What a region needs, in memory: its bands, its quality layer, and Sentinel-1."""
     window, quality = plan.job.windows(plan.box(index))
     dates = plan.job.reads
-    return [sources.read(band, dates, window) for band in plan.bands], sources.read(plan.quality, dates, quality)
+    return (
+        [sources.read(band, dates, window) for band in plan.bands],
+        sources.read(plan.quality, dates, quality),
+        [sources.read(band, plan.job.s1_reads, window) for band in plan.s1],
+    )
 
 
 def fill_region(
@@ -210,7 +225,7 @@ def fill_region(
     store: str | os.PathLike[str],
     index: int,
     *,
-    windows: tuple[Sequence[Array], Array] | None = None,
+    windows: tuple[Sequence[Window], Window, Sequence[Window]] | None = None,
     threads: int = 1,
 ) -> RegionReport:
     """Fill one region: read, fill, write its shards, and then the marker that says so. May be done again at any time.
@@ -230,9 +245,9 @@ def fill_region(
     """
     start = time.perf_counter()
     root, box = Path(store), plan.box(index)
-    bands, quality = windows or read_windows(plan, index)
-    done = run_region(plan.job, box, bands, quality, threads=threads)
-    del bands, quality, windows
+    bands, quality, s1 = windows or read_windows(plan, index)
+    done = run_region(plan.job, box, bands, quality, s1, threads=threads)
+    del bands, quality, s1, windows
     _check_current(plan, Journal(root))
 
     def write(shard: tuple[str, bytes]) -> tuple[str, str, int]:
@@ -311,9 +326,10 @@ def _leading(part: Part, job: FillJob) -> tuple[int, ...]:
     return tuple(len(job.targets.own) if axis == "time" else 1 for axis in part.dims[:-2])
 
 
-def _width(array: xr.Variable) -> int:
-    """Bytes of one pixel on one date."""
-    return int(array.dtype.itemsize * np.prod(array.shape[1:-2], dtype=int))
+def _width(array: xr.Variable, stored: bool = True) -> int:
+    """Bytes of one pixel on one date, as it lies in a region's window or as a block takes it."""
+    each = sources.stored_bytes(array) if stored else array.dtype.itemsize
+    return int(each * np.prod(array.shape[1:-2], dtype=int))
 
 
 def _output_bytes(job: FillJob) -> int:
@@ -333,7 +349,7 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
     if shard is None:
         variables = [array.variable for array in cube.arrays]
         per_pixel = job.reads.size * (sum(map(_width, variables)) + plan.understood.quality.dtype.itemsize)
-        per_pixel += _output_bytes(job)
+        per_pixel += job.s1_reads.size * sum(_width(array.variable) for array in plan.s1_arrays) + _output_bytes(job)
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
         chunks = sources.chunk_edges(variables[0])
         edges = []
@@ -383,7 +399,11 @@ def _edge(size: int, unit: int, chunk: int | None, usual: int, most: int) -> int
 
 
 def _fingerprint(
-    plan: FillPlan, skeleton: Skeleton, shard: tuple[int, int], variables: Sequence[xr.Variable]
+    plan: FillPlan,
+    skeleton: Skeleton,
+    shard: tuple[int, int],
+    variables: Sequence[xr.Variable],
+    radar: Sequence[xr.Variable],
 ) -> dict[str, str]:
     """What the answer depends on, so that a difference can be told in words."""
     job, understood = plan.job, plan.understood
@@ -405,6 +425,7 @@ def _fingerprint(
         "times of the cube": _hash(list(times)),
         "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
         "values of the cube": _hash([sources.stamp(variable) for variable in variables]),
+        "Sentinel-1": _hash([list(plan.s1.times), *map(sources.stamp, radar)]) if plan.s1 is not None else "none",
         "version": __version__,
     }
 

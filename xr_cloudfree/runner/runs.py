@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import io
 from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, StoreError
+from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner.failures import HOPELESS, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region, plan_run, read_windows
@@ -37,8 +38,8 @@ class Run:
     path : Path
         The store.
     call : mapping or None
-        The call as plain values, with the cube's path, by which any process can plan the same run; None if the cube
-        is no file, or an option no plain value.
+        The call as plain values, with the paths of the cube and of Sentinel-1, by which any process can plan the same
+        run; None if one of them is no file, or an option no plain value.
     """
 
     plan: RunPlan
@@ -80,12 +81,9 @@ def prepare(
     if path.suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {path.name}", "an ending .zarr", f"store='{path.name}.zarr'")
     where = obj if isinstance(obj, str | os.PathLike) else None
-    cube = io.open_cube(where) if where is not None else obj
-    plan, skeleton = plan_run(cube, date, **options)  # type: ignore[arg-type]
-    if where is None:
-        where = _origin(obj, plan, date, options)
-    call = None if where is None else _plain({"cube": str(Path(where).absolute()), "date": _text(date), **options})
-    return Run(plan, skeleton, path, call)
+    cube: Any = io.open_cube(where) if where is not None else obj
+    plan, skeleton = plan_run(cube, date, **options)
+    return Run(plan, skeleton, path, _call(plan, cube, where, date, options))
 
 
 def reopen(store: str | os.PathLike[str]) -> Run:
@@ -106,8 +104,8 @@ def reopen(store: str | os.PathLike[str]) -> Run:
         )
     if told["call"] is None:
         raise StoreError(
-            f"the cube of {journal.store} did not come from a file that can be opened again",
-            "the cube",
+            f"the cube of {journal.store}, or a layer given with it, did not come from a file that can be opened again",
+            "the cube, and what was given with it",
             "the call by which the store was begun, once more: cube.cloudfree.to_zarr(store, ...)",
         )
     call = dict(told["call"])
@@ -263,16 +261,32 @@ def run_digest(journal: Journal, layout: Layout, skeleton: Skeleton) -> str:
     return digest_of(files)
 
 
-def _origin(obj: Any, plan: RunPlan, date: Any, options: Mapping[str, Any]) -> str | None:
-    """Where a cube was opened from, if opening it again gives the very same run."""
-    where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
-    if not isinstance(where, str) or not Path(where).exists() or _plain(options) is None:
-        return None
+def _call(
+    plan: RunPlan, cube: Any, where: str | os.PathLike[str] | None, date: Any, options: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The call as plain values, None if by these the very same run cannot be planned again."""
+    s1, named = options.get("s1"), where is not None
+    if isinstance(s1, xr.Dataset):
+        s1, named = _origin(s1) or s1, False
+    elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
+        s1 = str(Path(s1).absolute())
+    where = _origin(cube) if where is None else where
+    told = dict(options) if s1 is None else {**options, "s1": s1}
+    call = None if where is None else _plain({"cube": str(Path(where).absolute()), "date": _text(date), **told})
+    if call is None or named:
+        return call
     try:
-        again, _ = plan_run(io.open_cube(where), date, **options)
+        # What somebody opened may have been changed since.
+        again, _ = plan_run(io.open_cube(call["cube"]), date, **told)
     except CloudfreeError:
         return None
-    return where if again.fingerprint == plan.fingerprint else None
+    return call if again.fingerprint == plan.fingerprint else None
+
+
+def _origin(obj: Any) -> str | None:
+    """Where a Dataset was opened from."""
+    where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
+    return where if isinstance(where, str) and Path(where).exists() else None
 
 
 def _plain(call: Mapping[str, Any]) -> dict[str, Any] | None:
