@@ -1,5 +1,6 @@
 """Batch fills on a cluster whose workers and drivers die: the bytes are those of a run that nothing disturbed."""
 
+import json
 import os
 import signal
 import threading
@@ -20,7 +21,7 @@ from xr_cloudfree import errors
 from xr_cloudfree.runner.verify import verify
 
 distributed = pytest.importorskip("distributed")
-from tests.faults.local import cluster, pids  # noqa: E402
+from tests.faults.local import KillSome, cluster, pids  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -81,6 +82,18 @@ def test_kill_the_driver_then_resume_on_the_same_cluster(cube, clean, tmp_path):
         assert driver.kill() == -signal.SIGKILL
         assert 0.4 * N <= len(markers(store)) < N
         batch(cube, store, client)
+    check_whole(store, clean)
+
+
+@pytest.mark.parametrize("mode", ["sys.exit", "graceful", "segfault"])
+def test_workers_that_die_at_random(cube, clean, tmp_path, mode):
+    store = tmp_path / "out.zarr"
+    with dask.config.set({"distributed.scheduler.allowed-failures": 30}), cluster(again=True) as client:
+        before = set(pids(client))
+        client.register_plugin(KillSome(tmp_path / "killed", "2 s", mode))
+        batch(cube, store, client, model=Slow(0.5))
+        written_by = {json.loads(path.read_text())["process"].rpartition(":")[2] for path in markers(store)}
+    assert {int(pid) for pid in written_by} - before  # others than the first workers
     check_whole(store, clean)
 
 

@@ -80,6 +80,23 @@ def test_workers_that_die_at_random(tmp_path, mode):
         assert before != set(pids(client))
 
 
+def test_answers_that_die_with_their_workers_are_no_failures(tmp_path):
+    work, answers = Noted(str(tmp_path)), []
+
+    def strike(answer):
+        if not answers:
+            time.sleep(2)  # the other regions in flight are done meanwhile, and nobody has fetched their answers
+            for victim in pids(client):
+                os.kill(victim, signal.SIGKILL)
+            time.sleep(1)  # and the scheduler has noticed
+        answers.append(answer)
+
+    with cluster() as client:
+        run_regions(client, work, range(40), name="test", done=strike, retries=0)
+    assert sorted(answers) == list(range(40))
+    assert work.times("begun", "*") > 40
+
+
 def test_errors_that_pass_and_errors_that_stay(tmp_path):
     passing = Failing(str(tmp_path), victims=(1, 2), times_each=2)
     staying = Failing(

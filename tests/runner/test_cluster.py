@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from xr_cloudfree.runner import cluster, runs
 from xr_cloudfree.runner.verify import store_digest
 
 distributed = pytest.importorskip("distributed")
+from distributed.protocol.pickle import dumps  # noqa: E402
 
 DATES = ["2021-05-15", "2021-05-21"]
 OPTIONS = {"model": "linear", "layers": "all", "shard": 32}
@@ -76,7 +79,11 @@ def test_a_cube_in_memory_is_brought_to_the_workers(cube, client, tmp_path) -> N
     batch(xr_cloudfree.io.open_cube(cube).load(), tmp_path / "out.zarr", client)
     image = xr_cloudfree.io.open_cube(cube).cloudfree.fill(DATES, model="linear", layers="all")
     xr.testing.assert_equal(xr_cloudfree.io.open_store(tmp_path / "out.zarr").compute(), image.compute())
-    assert client.run(lambda: len(cluster._plans)) == dict.fromkeys(client.nthreads(), 0)
+
+    def ours(dask_worker) -> bool:
+        return any(name.startswith("cloudfree") for name in dask_worker.plugins)
+
+    assert not any(client.run(ours).values())
 
 
 def test_a_process_without_the_plugin_reads_the_plan_from_the_journal(cube, digest, tmp_path) -> None:
@@ -87,6 +94,14 @@ def test_a_process_without_the_plugin_reads_the_plan_from_the_journal(cube, dige
     assert store_digest(run.path) == digest
     assert max(len(pickle.dumps(report)) for report in reports) < 1000
     assert len(pickle.dumps(cluster._Fill("0" * 32, "/" * 200))) < 1000
+
+
+def test_the_plugin_loads_nothing_of_the_package_before_its_thread_does(cube, tmp_path) -> None:
+    run = runs.prepare(cube, tmp_path / "out.zarr", DATES, **OPTIONS)
+    packed = dumps(cluster._plugin("0", run.plan, {}))
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); print([m for m in sys.modules if 'cloudfree' in m])"
+    done = subprocess.run([sys.executable, "-c", code], input=packed, capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"
 
 
 def test_tasks_have_names_and_few_are_in_flight(cube, client, tmp_path) -> None:

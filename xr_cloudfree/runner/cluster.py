@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 # Shared file systems may be slow to show what another machine has written.
 _VISIBLE_WITHIN = 30.0
-
-# What the plugin has brought to this process, by run.
-_plans: dict[str, RunPlan] = {}
 
 
 def run_on(
@@ -101,14 +99,32 @@ def run_on(
 
 @dataclass(frozen=True)
 class _Fill:
-    """What each task is sent: some hundred bytes. The plan is in the process already, or is read from the journal."""
+    """What each task is sent: some hundred bytes. The plugin has the plan, or it is read from the journal."""
 
     token: str
     path: str
 
     def __call__(self, index: int) -> RegionReport:
-        plan = _plans.get(self.token)
+        plan = _brought(self.token)
         return fill_region(plan or _reopened(self.token, self.path), self.path, index)
+
+
+def _brought(token: str) -> RunPlan | None:
+    """The plan as the plugin of this worker has it, once it has; None where there is no plugin."""
+    from distributed import get_worker
+
+    try:
+        plugin: Any = get_worker().plugins.get(_plugin_name(token))
+    except ValueError:  # this is no worker
+        return None
+    if plugin is None:
+        return None
+    plan: RunPlan = plugin.plan.result()
+    return plan
+
+
+def _plugin_name(token: str) -> str:
+    return f"cloudfree-{token}"
 
 
 @lru_cache(maxsize=1)
@@ -120,31 +136,39 @@ def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
     """Brings the plan to every process that there is or will be, and has its model loaded before it is needed."""
     from distributed import WorkerPlugin
     from distributed.comm.addressing import get_address_host
+    from distributed.protocol.pickle import dumps
+
+    name, packed = _plugin_name(token), dumps(plan)
 
     class Bring(WorkerPlugin):  # type: ignore[misc,unused-ignore]
-        # It is pickled by value: whatever it shares with this module it has to reach through functions of it.
+        # It is pickled by value and loads this package in a thread of its own. That takes seconds, and minutes where
+        # many processes start from one file system; a worker that does not answer meanwhile counts as one that did
+        # not start, and those who look after it may give it up for good.
         def __init__(self) -> None:
-            self.name = f"cloudfree-{token}"
+            self.name, self.packed = name, packed
 
         def setup(self, worker: Any) -> None:
             on_host = hosts.get(get_address_host(worker.address), worker.state.nthreads)
-            _receive(token, plan, bool(worker.nanny), on_host)
+            pool = ThreadPoolExecutor(1, thread_name_prefix="cloudfree-plan")
+            self.plan = pool.submit(self.unpack, bool(worker.nanny), on_host)
+            pool.shutdown(wait=False)
 
-        def teardown(self, worker: Any) -> None:
-            _forget(token)
+        def unpack(self, nanny: bool, threads: int) -> RunPlan:
+            from xr_cloudfree.runner import cluster
+
+            packed, self.packed = self.packed, b""
+            return cluster._unpacked(packed, nanny, threads)
 
     return Bring()
 
 
-def _receive(token: str, plan: RunPlan, nanny: bool, threads: int) -> None:
-    _plans[token] = plan
+def _unpacked(packed: bytes, nanny: bool, threads: int) -> RunPlan:
+    from distributed.protocol.pickle import loads
+
+    plan: RunPlan = loads(packed)
     if isinstance(plan.job.model, Learned):
-        # In a thread: importing torch takes seconds, in which the worker has to answer its scheduler.
-        threading.Thread(target=quietly, args=(_warm, plan.job.model, nanny, threads), daemon=True).start()
-
-
-def _forget(token: str) -> None:
-    _plans.pop(token, None)
+        quietly(_warm, plan.job.model, nanny, threads)  # what is wrong with it is said by the first region
+    return plan
 
 
 def _warm(model: Learned, nanny: bool, threads: int) -> None:

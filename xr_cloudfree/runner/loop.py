@@ -272,12 +272,16 @@ class _Run:
             self.n_done += 1
             self.moved = time.monotonic()
             self.done(answer)
-        for future in [known[key] for key in known if key in self.running]:
-            if future.status in ("error", "cancelled", "lost"):
+        left = [known[key] for key in known if key in self.running]
+        for future in left:
+            if future.status in ("error", "cancelled"):
                 self._failed(future)
-            else:  # its worker died before the answer was fetched: it is on its way again
-                time.sleep(0.1)
-                future.add_done_callback(self.ended.put)
+        # A worker died before the answer was fetched, which is no failure of the region: it is on its way again.
+        waiting = [future for future in left if future.key in self.running]
+        if waiting:
+            time.sleep(0.1)
+        for future in waiting:
+            future.add_done_callback(self.ended.put)
 
     def _answers(self, futures: list[Future]) -> list[tuple[int, Any]]:
         """Answers of tasks that have ended, fetched together."""
@@ -286,11 +290,13 @@ class _Run:
         box: SimpleQueue[Any] = SimpleQueue()
         # In a thread: if a worker dies now, this waits for another one to do its work, and the watch has to go on.
         threading.Thread(target=_gather, args=(self.client, futures, box), daemon=True).start()
-        try:
-            answers = box.get(timeout=min(_GATHER_WITHIN, self.stall))
-        except Empty:
-            return []
-        return [answer for answer in answers if answer is not None]
+        until = time.monotonic() + min(_GATHER_WITHIN, self.stall)
+        while time.monotonic() < until:
+            with suppress(Empty):
+                return [answer for answer in box.get(timeout=0.2) if answer is not None]
+            if any(future.status != "finished" for future in futures):
+                return []  # nor are the other answers to wait for the one that was lost
+        return []
 
     def _forget(self, key: Any) -> int:
         index, future = self.running.pop(key)
