@@ -132,7 +132,7 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
     if values.size and values.dtype.itemsize > 2 and 0 <= values.min() <= values.max() < 1 << 16:
         values = values.astype(np.uint16)
     if values.dtype in (np.uint8, np.uint16):  # looking values up is faster than comparing each
-        ranks = states(np.arange(np.iinfo(values.dtype).max + 1), scheme)[values]
+        ranks = _looked_up(states(np.arange(np.iinfo(values.dtype).max + 1), scheme), values)
     else:
         ranks = states(values.astype(np.int64), scheme)
     if nan is not None:
@@ -152,6 +152,14 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
     if not rule.strict:
         clear |= ranks == RANK["doubtful"]
     return Decoded(clear, snow, ranks == RANK["missing"])
+
+
+def _looked_up(table: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]:
+    """``table[values]``; bytes are translated, which takes a third of the time of numpy's indexing."""
+    if values.dtype != np.uint8:
+        return np.asarray(table[values])
+    found = bytearray(values.tobytes()).translate(table.tobytes())  # of a bytearray, so that it can be written to
+    return np.frombuffer(found, np.uint8).reshape(values.shape)
 
 
 def _named(flag: Flag) -> str:
