@@ -17,7 +17,7 @@ import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
 from tests.property.models import model_of
 from tests.property.test_one_answer import chunkings
-from xr_cloudfree import errors, io, synthetic
+from xr_cloudfree import batching, errors, io, synthetic
 from xr_cloudfree.runner import regions, runs, sources
 from xr_cloudfree.runner.store import Layout
 from xr_cloudfree.runner.verify import store_digest
@@ -325,6 +325,21 @@ class TestRegions:
         chunks = [key for key in read if "reflectance/c/" in key]
         assert len(chunks) == len(set(chunks)) == 7 * 3 * 4
 
+    def test_what_xarray_decodes_is_held_as_stored_and_answers_the_same(self, tmp_path):
+        da, clear = make_cube(shape=(128, 128), dtype="uint16")
+        save(da.to_dataset().assign(SCL=scl(clear)), tmp_path / "cube.zarr")
+        opened = io.open_cube(tmp_path / "cube.zarr")
+        plan, _ = regions.plan_run(opened, DATE, model="linear")
+        window = regions.read_windows(plan, 0)[0][0]
+        assert opened.reflectance.dtype.kind == "f" and isinstance(window, sources.Stored)
+        assert window.values.dtype == np.uint16 and len(window.decode) == 2
+        loaded = opened.load()
+        np.testing.assert_array_equal(window[...], loaded.reflectance.to_numpy())
+        options = {"model": "linear", "layers": "all"}
+        expected = in_memory(loaded, tmp_path, DATE, **options)
+        found = xr_cloudfree.to_zarr(tmp_path / "cube.zarr", tmp_path / "out.zarr", DATE, shard=64, **options)
+        xr.testing.assert_identical(found.compute(), expected)
+
     def test_a_cube_without_end_is_refused_before_anything_is_allocated(self, tmp_path):
         import dask.array as da
 
@@ -391,6 +406,37 @@ class TestVerifyAndRepair:
         assert report.regions == tuple(range(9))
         xr_cloudfree.repair(store)
         assert xr_cloudfree.verify(store).ok and contents(store) == before
+
+    @pytest.mark.parametrize("kind", ["zarr", "consolidated zarr", "nc"])
+    @pytest.mark.parametrize("crs", ["all", True])
+    @pytest.mark.parametrize("decoded", [True, False])
+    def test_a_cube_is_opened_again_as_it_was(self, tmp_path, kind, crs, decoded):
+        cube, how = synthetic.cube(shape=(6, 3, 96, 96), seed=3), {"decode_coords": crs, "mask_and_scale": decoded}
+        if kind == "nc":
+            file = tmp_path / "cube.nc"
+            packed = io.for_zarr(cube)["reflectance"].encoding
+            cube.to_netcdf(file, encoding={"reflectance": {"chunksizes": (1, 3, 64, 64), **packed}})
+        else:
+            file = tmp_path / "cube.zarr"
+            io.for_zarr(cube).to_zarr(file, zarr_format=3, consolidated=kind != "zarr")
+            how |= {"consolidated": kind != "zarr"}
+        opened = xr.open_dataset(file, engine="netcdf4" if kind == "nc" else "zarr", chunks={}, **how)
+        assert (opened.reflectance.dtype.kind == "f") == decoded
+        date, options = str(cube.time.values[2])[:10], {"model": "linear", "shard": 32, "layers": "filled"}
+        xr_cloudfree.to_zarr(opened, tmp_path / "whole.zarr", date, **options)
+        before = contents(tmp_path / "whole.zarr")
+
+        store = tmp_path / "out.zarr"
+        run = runs.prepare(opened, store, date, **options)
+        with runs.started(run) as missing:
+            runs.run_here(run, missing[:4])
+        opened.close()
+        batching.resume(store, progress=False)
+        assert contents(store) == before
+        for key in sorted(before)[::4]:
+            (store / key).unlink()
+        xr_cloudfree.repair(store)
+        assert contents(store) == before and xr_cloudfree.verify(store).ok
 
     def test_without_its_cube_a_store_is_mended_by_the_same_call(self, tmp_path):
         da, clear = make_cube()

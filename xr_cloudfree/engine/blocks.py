@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,14 @@ from numpy.typing import NDArray
 from xr_cloudfree.tiling.grid import Box, TileGrid
 
 Array = NDArray[np.generic]
+
+
+class Window(Protocol):
+    """What blocks are cut from: an array, or what gives arrays."""
+
+    def __getitem__(self, part: Any, /) -> Array:
+        """A part in memory."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from xr_cloudfree.engine.blocks import Array
+from xr_cloudfree.engine.blocks import Array, Window
 from xr_cloudfree.engine.fill import Block, FillJob, fill_block, fill_blocks
 from xr_cloudfree.tiling.grid import Box
 
 
 def run_region(
-    job: FillJob, region: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, threads: int = 1
+    job: FillJob, region: Box, bands: Sequence[Window], quality: Window, s1: Sequence[Window] = (), *, threads: int = 1
 ) -> dict[str, Array]:
     """Run a fill on a region that is made of whole blocks.
 
@@ -49,7 +49,8 @@ def run_region(
             inner, inner_quality = job.windows(box)
             yield (
                 box,
-                [array[(..., *inner.within(window))] for array in bands],
+                # In one piece: all that follows goes through it several times.
+                [np.ascontiguousarray(array[(..., *inner.within(window))]) for array in bands],
                 quality[(..., *inner_quality.within(quality_window))],
                 [array[(..., *inner.within(window))] for array in s1],
             )

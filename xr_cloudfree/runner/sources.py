@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from xarray.coding.common import _ElementwiseFunctionArray
 
 from xr_cloudfree.cube.conventions import DIM_NAMES
-from xr_cloudfree.engine.blocks import Array, as_slice
+from xr_cloudfree.engine.blocks import Array, Window, as_slice
 from xr_cloudfree.tiling.grid import Box
 
 
@@ -55,13 +57,55 @@ def _opened(variable: xr.Variable) -> Any:
     return lazy if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
 
 
-def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Array:
-    """A window of an array in memory; each of the chunks that it touches is decoded once."""
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A window in memory as its file has it, mostly of whole numbers; what is cut out of it is decoded.
+
+    Decoded as a whole, it would take four times the memory: xarray decodes to float64.
+
+    Parameters
+    ----------
+    values : ndarray
+        As stored.
+    decode : tuple of callable
+        What xarray does to them when they are opened, in this order.
+    """
+
+    values: Array
+    decode: tuple[Callable[[Array], Array], ...]
+
+    def __getitem__(self, part: Any) -> Array:
+        values = self.values[part]
+        for step in self.decode:
+            values = step(values)
+        return np.asarray(values)
+
+
+def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Window:
+    """A window of an array in memory; each of the chunks that it touches is decompressed once."""
     part = variable[(as_slice(dates), Ellipsis, *box.slices)]
     if part.chunks is not None:
         # Not the scheduler of the process: this may run inside one of its tasks.
         return np.asarray(part.data.compute(scheduler="threads"))
-    return np.asarray(part.values)
+    stored, decode = _stored(part)
+    return Stored(np.asarray(stored.get_duck_array()), decode) if decode else np.asarray(part.values)
+
+
+def stored_bytes(variable: xr.Variable) -> int:
+    """Bytes of a value of an array, as `read` holds it."""
+    stored, decode = _stored(variable)
+    return int(stored.dtype.itemsize if decode else variable.dtype.itemsize)
+
+
+def _stored(variable: xr.Variable) -> tuple[Any, tuple[Callable[[Array], Array], ...]]:
+    """What a lazy array decodes, and how; no steps where it decodes nothing."""
+    steps: list[Callable[[Array], Array]] = []
+    stored: Any = variable._data
+    for layer in _below(variable._data):
+        if isinstance(layer, _ElementwiseFunctionArray):
+            steps.append(layer.func)
+            stored = layer.array
+    return stored, tuple(reversed(steps))
 
 
 def chunk_edges(variable: xr.Variable) -> tuple[int, int] | None:
