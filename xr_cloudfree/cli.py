@@ -17,6 +17,7 @@ import typer
 from xr_cloudfree import cli_runs
 from xr_cloudfree.cli_options import (
     RUN,
+    S1,
     Bands,
     Clear,
     CubePath,
@@ -88,6 +89,7 @@ def fill(
     screen: Annotated[
         bool, typer.Option("--screen", help="Fill pixels too that are flagged clear but look like haze.")
     ] = False,
+    s1: S1 = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -132,7 +134,7 @@ def fill(
     cloudfree fill s2.nc --mask SCL --scale 1e-4 --offset -0.1 -o filled.zarr[/cyan]
     """
     with plain_errors(debug):
-        from xr_cloudfree import api, io
+        from xr_cloudfree import api, io, plan
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
         if out.exists() and out.resolve() == cube.resolve():
@@ -148,8 +150,10 @@ def fill(
             layers=layers_of(layers),
             screen=screen,
             block=block,
+            s1=s1,
             **read,
         )
+        opened = plan.open_s1(s1, opened)[1]
         pictures = _pictures(preview, image, overwrite)
         scaling = api.read(opened, bands=wanted, **read).scaling
         start = clock.perf_counter()
@@ -181,6 +185,7 @@ def evaluate(
     frames: Annotated[int, typer.Option(min=0, help="Clear dates to use at most; 0 uses all.")] = 10,
     size: Annotated[int, typer.Option(min=16, help="Edge of the part in the cube's middle that is used.")] = 256,
     seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
+    s1: S1 = None,
     csv: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the table as CSV too.", rich_help_panel="Output"),
@@ -226,6 +231,7 @@ def evaluate(
                 frames=frames or None,
                 size=size,
                 seed=seed,
+                s1=s1,
                 bands=names(bands),
                 **read,
             )

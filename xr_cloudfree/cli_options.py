@@ -45,6 +45,15 @@ Bands = Annotated[
     str | None,
     typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=VALUES),
 ]
+S1 = Annotated[
+    str | None,
+    typer.Option(
+        "--s1",
+        metavar="PATH|NAMES",
+        help="Sentinel-1 in decibels, for a model that looks at it: a .zarr store or a .nc file with vv and vh, or the "
+        "names of two layers of the cube.",
+    ),
+]
 Scale = Annotated[
     float | None,
     typer.Option(help="Reflectance = stored × scale + offset, where the file does not tell.", rich_help_panel=VALUES),

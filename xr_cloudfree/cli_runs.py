@@ -13,6 +13,7 @@ import typer
 
 from xr_cloudfree.cli_options import (
     RUN,
+    S1,
     Bands,
     Clear,
     CubePath,
@@ -104,6 +105,7 @@ def batch(
     screen: Annotated[
         bool, typer.Option("--screen", help="Fill pixels too that are flagged clear but look like haze.")
     ] = False,
+    s1: S1 = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -174,6 +176,7 @@ def batch(
             screen=screen,
             shard=shard,
             block=block,
+            s1=s1,
             **reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata),
         )
         if prepare:

@@ -199,7 +199,7 @@ def plan_fill(
     check_reach(times, targets, days, told is not None)
     radar = None
     if s1 is not None:
-        _check_takes_s1(spec, made.spec.name)
+        spec.check_s1()
         radar = understand_radar(s1, cube.template)
     grid = make_grid(
         cube,
@@ -234,16 +234,6 @@ def plan_fill(
             stacklevel=3,
         )
     return FillPlan(understood, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
-
-
-def _check_takes_s1(spec: ModelSpec, name: str) -> None:
-    if not spec.takes_s1:
-        raise OptionError(
-            f"the model {name!r} does not look at Sentinel-1, and s1 is given",
-            "a model of the TerraMind pathway that was trained with it (s1: true in its config)",
-            "cloudfree train terramind fit --config terramind-tiny-scratch --model.config.s1 true --data.s1 NAME "
-            "--data CUBES, and then model='local-dir:runs/terramind-tiny-scratch/bundle'; or leave s1 out",
-        )
 
 
 def _s1_bytes(radar: Radar, targets: Targets) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import time as clock
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,14 @@ from xr_cloudfree.accuracy.simulate import (
 )
 from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.dates import Times
+from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import OptionError, OptionTypeError, TimeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import parse_count, parse_list
+from xr_cloudfree.plan import open_s1
 
 READING = tuple(name for name in inspect.signature(api.read).parameters if name != "obj")
 # A band that does not vary has no structure to compare; the noise of a sensor is about this much.
@@ -47,6 +51,7 @@ def evaluate(
     size: int = 256,
     seed: int = 0,
     detail: bool = False,
+    s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
     """Score models on clear pixels of this cube, hidden under its own clouds.
@@ -75,6 +80,8 @@ def evaluate(
         The same seed hides the same pixels.
     detail : bool
         A row per frame instead of a mean over frames.
+    s1 : DataArray, Dataset, str, path or sequence of str, optional
+        Sentinel-1, as for `fill`. Models that look at it are given it, the others are scored beside them without.
     **reading
         How to read the cube: `clear`, `mask`, `scheme`, `threshold`, `snow`, `strict`, `dilate`, `bands`, `scale`,
         `offset`, `nodata` as for `fill`.
@@ -91,7 +98,7 @@ def evaluate(
     TimeError
         If no frame is clear enough to serve as truth.
     OptionError
-        If there is no such track, or no cloud to hide pixels under.
+        If there is no such track, no cloud to hide pixels under, or `s1` is given and no model takes it.
 
     Examples
     --------
@@ -112,7 +119,10 @@ def evaluate(
         if name not in READING:
             raise OptionTypeError(f"there is no option {name!r}", f"some of {READING}", "models=['linear', 'regress']")
     made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
-    values, seen, times, suspect, bands = _window(obj, size, reading)
+    if s1 is not None and not any(model.spec.takes_s1 for model in made):
+        made[0].spec.check_s1()
+    window = _window(obj, size, reading, s1)
+    values, seen, times, suspect = window.values, window.seen, window.times, window.suspect
     found = target_frames(seen, suspect)
     if not found.size:
         best = seen.mean(axis=(1, 2)).max()
@@ -130,9 +140,8 @@ def evaluate(
     rows = []
     for track in tracks:
         for case in make_cases(values, seen, times, track, suspect=suspect, limit=frames, seed=seed):
-            day = times[case.frame]
-            for model in made:
-                rows.append({"track": track, "model": model.spec.name, "date": day, **_score(case, model, day, bands)})
+            told = {"track": track, "date": times[case.frame]}
+            rows += [{**told, "model": model.spec.name, **_score(case, model, window)} for model in made]
     table = pd.DataFrame(rows)
     if detail:
         return table.set_index(["track", "model", "date"])
@@ -142,12 +151,22 @@ def evaluate(
     return out.reindex(columns=list(COLUMNS))
 
 
-def _window(
-    obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], Times, NDArray[np.bool_], tuple[str, ...]]:
-    """Reflectance, clear mask, dates, dates not to be believed and the bands' names, of the cube's middle by time."""
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The middle of a cube in memory, by time; Sentinel-1 in its own order."""
+
+    values: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    times: Times
+    suspect: NDArray[np.bool_]
+    bands: tuple[str, ...]
+    s1: xr.DataArray | None
+
+
+def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], s1: Any) -> _Window:
     from dask.base import compute
 
+    s1, obj = open_s1(s1, obj)
     understood = api.read(obj, **reading)
     cube = understood.cube
     order = np.argsort(understood.times, kind="stable")
@@ -165,19 +184,29 @@ def _window(
     suspect = np.zeros(order.size, bool)
     if doubtful is not None and doubtful.dims == ("time",):
         suspect = doubtful.to_numpy().astype(bool)
-    return values[order], seen[order], understood.times[order], suspect[order], cube.bands
+    radar = None
+    if s1 is not None:
+        told = understand_radar(s1, cube.template)
+        decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in told.arrays))])
+        coords = {"time": told.times, "band": list(POLARISATIONS)}
+        radar = xr.DataArray(decibels, dims=("time", "band", "y", "x"), coords=coords)
+    return _Window(values[order], seen[order], understood.times[order], suspect[order], cube.bands, radar)
 
 
-def _score(case: Case, model: FillModel, day: np.datetime64, bands: tuple[str, ...]) -> dict[str, float]:
+def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
+    day, bands = window.times[case.frame], window.bands
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
     cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
     clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
     spread = "uncertainty" in model.spec.layers
     how: dict[str, Any] = {"model": model, "scale": 1.0, "layers": ["filled", *["uncertainty"] * spread]}
+    radar = window.s1 if model.spec.takes_s1 else None
     corner = {"y": slice(8), "x": slice(8)}
-    api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), **how)  # compiles what is not yet
+    part = None if radar is None else radar.isel(corner)
+    # Compiles what is not yet.
+    api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), s1=part, **how)
     start = clock.perf_counter()
-    done = api.fill(cube, times[case.target], clear=clear, **how)
+    done = api.fill(cube, times[case.target], clear=clear, s1=radar, **how)
     seconds = clock.perf_counter() - start
     image = done["reflectance"].to_numpy()
     where = case.scored & np.isfinite(image).all(axis=0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn
 
-from xr_cloudfree.errors import BandError, ModelError
+from xr_cloudfree.errors import BandError, ModelError, OptionError
 
 Units = Literal["storage", "reflectance"]
 
@@ -212,6 +212,22 @@ class ModelSpec:
                 f"model {self.name!r} takes {self.bands_text} bands, cube has {len(called)}: {called}",
                 f"at least {self.min_bands} bands" if few else f"at most {most} bands",
                 other if few else f"bands={list(bands[:most])!r}, or {other}",
+            )
+
+    def check_s1(self) -> None:
+        """Refuse Sentinel-1 for a model that would not look at it.
+
+        Raises
+        ------
+        OptionError
+            If the model does not take it.
+        """
+        if not self.takes_s1:
+            raise OptionError(
+                f"the model {self.name!r} does not look at Sentinel-1, and s1 is given",
+                "a model of the TerraMind pathway that was trained with it (s1: true in its config)",
+                "cloudfree train terramind fit --config terramind-tiny-scratch --model.config.s1 true --data.s1 NAME "
+                "--data CUBES, and then model='local-dir:runs/terramind-tiny-scratch/bundle'; or leave s1 out",
             )
 
     @property
