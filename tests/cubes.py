@@ -39,6 +39,21 @@ def make_cube(seed=0, dtype="float32", shape=(53, 61)):
     return da, mask
 
 
+def make_s1(da, seed=0, gaps=0.4):
+    """Sentinel-1 on a cube's pixels, in decibels, with gaps: two of its dates are equally near to 2021-06-03."""
+    rng = np.random.default_rng(seed)
+    days = ["2021-05-10", "2021-05-24T06:30", "2021-05-30", "2021-06-07", "2021-06-20", "2021-07-30"]
+    values = rng.normal(-14, 3, (len(days), 2, da.sizes["y"], da.sizes["x"])).astype("float32")
+    values[:, 1] -= 7
+    values[rng.random(values.shape) < gaps] = np.nan
+    return xr.DataArray(
+        values,
+        dims=("time", "band", "y", "x"),
+        coords={"time": np.array(days, "M8[ns]"), "band": ["VV", "VH"], "y": da.y, "x": da.x, "spatial_ref": 0},
+        name="s1",
+    ).rio.write_crs("EPSG:32629")
+
+
 def as_dataset(da, clear):
     """The cube as odc-stac loads one: bands as variables, SCL beside them, digital numbers."""
     ds = da.to_dataset("band").rename(blue="B02", red="B04", nir="B08")

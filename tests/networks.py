@@ -63,7 +63,25 @@ class Own(nn.Module):
         return Output(self.one * batch.bands.amax(dim=1), batch.known())
 
 
-for name, network in {"x-tiny": Tiny, "x-per-band": PerBand, "x-own": Own}.items():
+class Radar(nn.Module):
+    """The mean of the clear dates, and where Sentinel-1 was seen a thousandth of VV - VH less the tile's mean of it."""
+
+    def __init__(self, s1: bool = False) -> None:
+        super().__init__()
+        self.share = nn.Parameter(torch.tensor(0.001))
+        self.s1 = s1
+
+    def forward(self, batch: Batch) -> Output:
+        weight = batch.clear * batch.date_valid[:, :, None, None, None]
+        image = (weight * batch.bands).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
+        if self.s1 and "s1" in batch.features and batch.features["s1 seen"].any():
+            radar, seen = batch.features["s1"], batch.features["s1 seen"]
+            ratio = (radar[:, :1] - radar[:, 1:]) * seen
+            image = image + self.share * (ratio - ratio.mean(dim=(2, 3), keepdim=True))
+        return Output(image, batch.known())
+
+
+for name, network in {"x-tiny": Tiny, "x-per-band": PerBand, "x-own": Own, "x-radar": Radar}.items():
     networks.ARCHITECTURES[name] = f"{__name__}:{network.__name__}"
 
 TINY = ModelSpec(
@@ -79,6 +97,9 @@ TINY = ModelSpec(
     max_dates=60,
     license="CC0-1.0",
 )
+
+
+RADAR = {"name": "radar", "architecture": "x-radar", "config": (("s1", True),), "layers": ()}
 
 
 def state_of(spec, seed=0):

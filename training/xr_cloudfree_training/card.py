@@ -26,7 +26,7 @@ image = xr_cloudfree.fill(cube, date="2021-07-08", model="local-dir:PATH")
 
 ## Data
 
-- Bands: {bands}
+- Bands: {bands}{s1}
 - Trained on: {train}
 - Validated on: {held_out}, which it was not trained on
 
@@ -71,6 +71,7 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | No
         parameters=sum(p.numel() for p in module.network.parameters()),
         version=__version__,
         bands=module.spec.bands_text,
+        s1=f"\n- Sentinel-1 beside them: {', '.join(p.name for p in data.train if p.s1)}" if data.has_s1 else "",
         train=", ".join(place.name for place in data.train),
         held_out=", ".join(place.name for place in data.held_out),
         start="; ".join([*module.began, f"{'all else' if module.began else 'all'} at random"]),

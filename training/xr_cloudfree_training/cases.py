@@ -99,11 +99,14 @@ class Drawn:
         Common names of the case's bands.
     place : str
         Name of the place.
+    s1 : ndarray of float32, shape (2, y, x), optional
+        VV and VH in decibels near the target's date, NaN where there is none; None for a place without Sentinel-1.
     """
 
     case: Case
     roles: tuple[str | None, ...]
     place: str
+    s1: NDArray[np.float32] | None = None
 
 
 def draw(
@@ -156,7 +159,7 @@ def draw(
         shown = _miss(values[target], hidden, rng) if kind == "haze" else None
         track: Track = "haze" if kind == "haze" else "full" if hidden.all() else "partial"
         case = simulate.hide(values, clear[given], place.time[given], target, track, hidden, keep[given], shown)
-        return Drawn(case, tuple(place.roles[band] for band in chosen), place.name)
+        return Drawn(case, tuple(place.roles[band] for band in chosen), place.name, place.radar(part, frame))
     raise _no_frame(places)
 
 
@@ -189,7 +192,7 @@ def examine(
         values = place.reflectance(part, np.flatnonzero(near), chosen)
         case = simulate.make_case(values, clear[near], place.time[near], int(near[:frame].sum()), track, hidden, rng)
         if case.scored.any():
-            return Drawn(case, tuple(place.roles[band] for band in chosen), place.name)
+            return Drawn(case, tuple(place.roles[band] for band in chosen), place.name, place.radar(part, frame))
     raise _no_frame(places)
 
 

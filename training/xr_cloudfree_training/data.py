@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xr_cloudfree.accuracy.simulate import fractal_shapes, real_masks
-from xr_cloudfree.errors import BandError, CloudfreeError
+from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
 from xr_cloudfree.models import networks
 from xr_cloudfree.models.prepare import Prepared, prepare
 from xr_cloudfree.options import parse_count
@@ -208,6 +208,9 @@ class CubeData(LightningDataModule):
         and these; where they are few, shapes drawn by chance are added.
     reading : dict
         How the cubes are read: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
+    s1 : str, optional
+        Name of the variable that holds Sentinel-1 in decibels, or of two with a comma between, as `xr_cloudfree.fill`
+        takes them: for a network made with ``s1: true``. Samples of cubes that lack them have none.
     architecture : str
         Network that the samples are prepared for.
     bands : sequence of str, optional
@@ -262,6 +265,7 @@ class CubeData(LightningDataModule):
         holdout: Sequence[str] | None = None,
         masks: Sequence[str] = (),
         reading: Mapping[str, Any] | None = None,
+        s1: str | None = None,
         architecture: str = "unet-plus",
         bands: Sequence[str] | None = None,
         vary_bands: bool = True,
@@ -288,10 +292,17 @@ class CubeData(LightningDataModule):
         network = networks.find(architecture)
         make = _preparing(network)
         reading = reading or {}
-        places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE), bands)
+        places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
         self.bands = None if vary_bands else _common_bands(places)
         self.places = tuple(place.name for place in places)
         self.train, self.held_out = split(places, holdout, seed)
+        self.has_s1 = any(place.s1 for place in self.train)
+        if s1 is not None and not self.has_s1:
+            raise OptionError(
+                f"of all that has the variables {s1!r}, everything is held out",
+                "Sentinel-1 in some of the places that are trained on",
+                f"--data.holdout [{self.train[0].name}], or no --data.s1",
+            )
         further = [shape for mask in (find_cubes(masks) if masks else ()) for shape in cloud_shapes(mask, reading)]
         how: dict[str, Any] = {"size": size, "bands": self.bands}
         self.sets: dict[str, Samples] = {}
@@ -305,8 +316,11 @@ class CubeData(LightningDataModule):
                 if kind is not None:
                     shapes = [*shapes, *further]
                 shapes += fractal_shapes(max(_FEW_SHAPES - len(shapes), 0), chance)
-                told = (place.name, place.bands, place.suspect.tolist())
+                told: tuple[Any, ...] = (place.name, place.bands, place.suspect.tolist())
                 arrays = [*place.arrays, place.seen, *shapes]
+                if place.s1 is not None:
+                    # Without it nothing is added, so that what was kept serves on.
+                    told, arrays = (*told, "s1", place.s1.times.tolist()), [*arrays, *place.s1.arrays]
                 key = fingerprint(arrays, make, told, how, kind, chance) if keep else ""
                 folder = Path(cache) / f"{place.name}-{name}-{key}" if cache else None
                 sources.append(Source(place, shapes, Store(folder) if keep else None))

@@ -188,6 +188,17 @@ class FusionModule(LightningModule):
         self.shown: tuple[Lesson, Tensor] | None = None
         self._stage: Stage | None = None
 
+    def on_fit_start(self) -> None:
+        """Refuse data with Sentinel-1 for a network that does not look at it, and the other way round."""
+        told = getattr(getattr(self.trainer, "datamodule", None), "has_s1", None)
+        if told is not None and told != self.spec.takes_s1:
+            has, takes = ("have", "does not look at it") if told else ("have no", "looks at it")
+            raise OptionError(
+                f"the data {has} Sentinel-1, and the network {takes}",
+                "both or neither",
+                "--data.s1 vv,vh with --model.config.s1 true, or neither of them",
+            )
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Enter the stage that the step belongs to."""
         self.enter(self._at(self.trainer.global_step)[0])

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from xr_cloudfree import api, io
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.cube.checks import check_reflectance
+from xr_cloudfree.cube.radar import Radar, check_decibels, image_of, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError, OptionTypeError
 from xr_cloudfree.options import parse_list
+from xr_cloudfree.plan import open_s1, s1_variables
 
 READING = tuple(name for name in inspect.signature(api.read).parameters if name != "obj")
 # Rows and columns in the middle of a cube in which its values are looked at before training starts.
@@ -55,6 +57,8 @@ class Place:
         What the stored values mean.
     extent : tuple or None
         CRS, and least and greatest x and y, where the cube tells.
+    s1 : Radar or None
+        Sentinel-1, where there is any.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Place:
     roles: tuple[str | None, ...]
     scaling: Scaling
     extent: tuple[Any, float, float, float, float] | None
+    s1: Radar | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -100,6 +105,21 @@ class Place:
         values[~valid(stored, self.scaling)] = np.nan
         return values
 
+    def radar(self, part: tuple[slice, slice], date: int) -> NDArray[np.float32] | None:
+        """What Sentinel-1 shows of one of the dates in some rows and columns.
+
+        Returns
+        -------
+        ndarray of float32, shape (2, y, x), or None
+            VV and VH in decibels, NaN where there is none; None for a place that has no Sentinel-1.
+        """
+        if self.s1 is None:
+            return None
+        near = within_reach(self.s1.times, self.time[[date]])
+        where = {"time": near, "y": part[0], "x": part[1]}
+        values: NDArray[Any] = stack([_now(array.isel(where)) for array in self.s1.arrays])
+        return image_of(values, self.s1.times[near], self.time[date])
+
     def of_bands(self, bands: Sequence[str]) -> Place:
         """The place with some of its bands, in this order."""
         chosen = [self.bands.index(band) for band in bands]
@@ -112,9 +132,9 @@ class Place:
     def cut(self, part: tuple[slice, slice], name: str) -> Place:
         """A part of the place as one of its own."""
         where = {"y": part[0], "x": part[1]}
-        return replace(
-            self, name=name, arrays=tuple(a.isel(where) for a in self.arrays), seen=self.seen.isel(where), extent=None
-        )
+        s1 = self.s1 and replace(self.s1, arrays=tuple(a.isel(where) for a in self.s1.arrays))
+        arrays = tuple(a.isel(where) for a in self.arrays)
+        return replace(self, name=name, arrays=arrays, seen=self.seen.isel(where), extent=None, s1=s1)
 
     def overlaps(self, other: Place) -> bool:
         """Whether both show some ground in common, as far as the cubes tell."""
@@ -163,7 +183,7 @@ def find_cubes(cubes: Sequence[Any]) -> list[Any]:
     return found
 
 
-def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float) -> list[Place]:
+def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, s1: str | None = None) -> list[Place]:
     """Read cubes, and refuse those that cannot be used.
 
     Parameters
@@ -174,11 +194,13 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float)
         How to read them: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
     memory : float
         Bytes that may be held in memory; cubes beyond that are read crop by crop.
+    s1 : str, optional
+        Name of the variable that holds Sentinel-1, or of two with a comma between, where a cube has them.
 
     Raises
     ------
     CloudfreeError
-        If a cube cannot be used; the message names it.
+        If a cube cannot be used (the message names it), or none of them has these variables.
     """
     for name in reading:
         if name not in READING:
@@ -188,12 +210,18 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float)
         named = isinstance(cube, str | os.PathLike)
         name = Path(cube).stem if named else f"cube{number}"
         try:
-            place = _read(io.open_cube(cube) if named else cube, name, reading, memory)
+            place = _read(io.open_cube(cube) if named else cube, name, reading, memory, s1)
         except CloudfreeError as error:
             raise type(error)(f"{cube if named else name}: {error.found}", error.needed, error.remedy) from error
         if place.in_memory:
-            memory -= sum(array.nbytes for array in place.arrays)
+            memory -= _size(place)
         places.append(place)
+    if s1 is not None and not any(place.s1 for place in places):
+        raise OptionError(
+            f"no cube has the variables {s1!r}",
+            "one or two variables with VV and VH in decibels, in some of the cubes at least",
+            "--data.s1 vv,vh",
+        )
     for name in {p.name for p in places}:
         same = [i for i, p in enumerate(places) if p.name == name]
         for i in same if len(same) > 1 else ():
@@ -201,17 +229,26 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float)
     return [_with_known_suspects(place, places) for place in places]
 
 
-def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float) -> Place:
+def _size(place: Place) -> int:
+    return sum(array.nbytes for array in (*place.arrays, *(place.s1.arrays if place.s1 else ())))
+
+
+def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: str | None) -> Place:
     from dask.base import compute
 
+    found, obj = open_s1(s1, obj) if s1_variables(s1, obj) else (None, obj)
     understood = api.read(obj, **reading)
     cube = understood.cube
     seen = api.clear_mask(obj, **reading).rename({own: role for role, own in cube.dims.items() if role != "band"})
     arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.arrays)
     seen = seen.drop_vars(list(seen.coords))
-    if sum(array.nbytes for array in arrays) <= memory:
-        seen, *loaded = compute(seen, *arrays)
-        arrays = tuple(loaded)
+    radar = None if found is None else understand_radar(found, cube.template)
+    decibels = () if radar is None else tuple(array.drop_vars(list(array.coords)) for array in radar.arrays)
+    if sum(array.nbytes for array in (*arrays, *decibels)) <= memory:
+        seen, *loaded = compute(seen, *arrays, *decibels)
+        arrays, decibels = tuple(loaded[: len(arrays)]), tuple(loaded[len(arrays) :])
+    if radar is not None:
+        radar = replace(radar, arrays=decibels)
     middle = {
         dim: slice(max((n - _LOOK) // 2, 0), max((n - _LOOK) // 2, 0) + _LOOK)
         for dim, n in zip(("y", "x"), cube.shape, strict=True)
@@ -220,6 +257,9 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float) -> Pla
     check_reflectance(
         look, np.asarray(_now(seen.isel(middle))), understood.scaling, understood.times, cube.sensor, cube.roles
     )
+    if decibels:
+        shown: NDArray[Any] = stack([_now(array.isel(middle)) for array in decibels])
+        check_decibels(shown)
     order = np.argsort(understood.times, kind="stable")
     if (np.diff(order) != 1).any():
         seen, arrays = seen.isel(time=order), tuple(array.isel(time=order) for array in arrays)
@@ -238,6 +278,7 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float) -> Pla
         cube.roles,
         understood.scaling,
         _extent(cube.template),
+        radar,
     )
 
 

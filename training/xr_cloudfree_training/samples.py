@@ -27,7 +27,7 @@ from torch import Tensor
 import xr_cloudfree
 from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.prepare import Prepared
+from xr_cloudfree.models.prepare import S1, S1_SEEN, SHARED_BY_BANDS, Prepared
 from xr_cloudfree.models.timegate import CONDITION
 from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
 
@@ -70,7 +70,8 @@ class Sample:
     def of(cls, drawn: Drawn, prepare: Callable[[Observations], Prepared]) -> Sample:
         """The sample of a case."""
         case = drawn.case
-        given = prepare(Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles))
+        seen = Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles, s1=drawn.s1)
+        given = prepare(seen)
         measured = np.asarray(np.isfinite(case.truth).all(axis=0))
         truth = np.where(measured, case.truth, np.float32(0))
         hidden, clear, there = (m[np.newaxis].astype(np.float32) for m in (case.scored, case.truth_clear, measured))
@@ -138,7 +139,7 @@ class Sample:
             given.target[chosen],
             given.target_clear,
             given.band_valid[chosen],
-            {n: m if n == "shared" else m[chosen] for n, m in given.features.items()},
+            {n: m if n in SHARED_BY_BANDS else m[chosen] for n, m in given.features.items()},
         )
         return replace(part, given=given, truth=part.truth[chosen], roles=tuple(self.roles[i] for i in chosen))
 
@@ -181,7 +182,7 @@ class Lesson:
         """The batch of some samples, filled up to the same size."""
         shape = (max(s.shape[0] for s in samples), max(s.shape[1] for s in samples))
         same = [s.filled_up(shape) for s in samples]
-        given = Batch.of([s.given for s in same])
+        given = Batch.of([s.given for s in _with_radar(same)])
         truth = torch.zeros_like(given.target)
         for row, s in zip(truth, same, strict=True):
             row[: len(s.truth)] = torch.from_numpy(s.truth)
@@ -204,6 +205,14 @@ class Lesson:
     def counted(self) -> Tensor:
         """1 where a hidden value has a known truth: Tensor of shape (batch, band, y, x)."""
         return self.hidden * self.given.band_valid[:, :, None, None]
+
+
+def _with_radar(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The same, and if some have Sentinel-1, the others with none to be seen: a batch has it for all."""
+    if not any(S1 in s.given.features for s in samples):
+        return samples
+    none = {name: np.zeros((n, *samples[0].shape), np.float32) for name, n in ((S1, 2), (S1_SEEN, 1))}
+    return [replace(s, given=replace(s.given, features=none | s.given.features)) for s in samples]
 
 
 class Store:

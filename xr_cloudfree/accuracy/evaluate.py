@@ -27,7 +27,7 @@ from xr_cloudfree.accuracy.simulate import (
 )
 from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.dates import Times
-from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar
+from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import OptionError, OptionTypeError, TimeError
@@ -201,6 +201,8 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
     spread = "uncertainty" in model.spec.layers
     how: dict[str, Any] = {"model": model, "scale": 1.0, "layers": ["filled", *["uncertainty"] * spread]}
     radar = window.s1 if model.spec.takes_s1 else None
+    if radar is not None and not within_reach(radar["time"].to_numpy(), [day]).size:
+        radar = None
     corner = {"y": slice(8), "x": slice(8)}
     part = None if radar is None else radar.isel(corner)
     # Compiles what is not yet.

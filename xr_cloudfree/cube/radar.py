@@ -190,8 +190,8 @@ def check_decibels(values: NDArray[np.floating]) -> None:
         )
 
 
-def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, list[str]]:
-    """What holds VV and VH, and how it calls them."""
+def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, list[str] | None]:
+    """What holds VV and VH, and how it calls them; None if it holds just these two in this order."""
     if isinstance(s1, xr.DataArray):
         dim = next((name for name in DIM_NAMES["band"] if name in s1.dims), None)
         if dim is None:
@@ -202,7 +202,8 @@ def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, l
             )
         s1 = s1.rename("s1" if s1.name is None else s1.name)
         labels = [str(label) for label in s1[dim].to_numpy()] if dim in s1.coords else []
-        return s1, _both(labels, f"s1=s1.assign_coords({dim}=['vv', 'vh']), with the bands' own order")
+        named = _both(labels, f"s1=s1.assign_coords({dim}=['vv', 'vh']), with the bands' own order")
+        return s1, None if named == labels else named
     whole = {
         str(name): array
         for name, array in s1.data_vars.items()

@@ -120,5 +120,5 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
 
 
 def _radar(s1: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-    seen = np.isfinite(s1).all(axis=0)[np.newaxis]
+    seen = np.asarray(np.isfinite(s1).all(axis=0))[np.newaxis]
     return {S1: np.where(seen, s1, np.float32(0)), S1_SEEN: seen.astype(np.float32)}
