@@ -6,9 +6,10 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, Store
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner.failures import HOPELESS, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
-from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region, plan_run, read_windows
+from xr_cloudfree.runner.origins import Origin, open_as, origin
+from xr_cloudfree.runner.regions import MOST_BYTES, RegionReport, RunPlan, fill_region, plan_run, read_windows
 from xr_cloudfree.runner.store import Layout, Skeleton, digest_of, partial_files, sha256, write_file
 
 
@@ -109,8 +111,8 @@ def reopen(store: str | os.PathLike[str]) -> Run:
             "the call by which the store was begun, once more: cube.cloudfree.to_zarr(store, ...)",
         )
     call = dict(told["call"])
-    cube, date = call.pop("cube"), call.pop("date")
-    run = prepare(cube, journal.store, date, **call)
+    cube, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
+    run = prepare(open_as(cube, opened) if opened else cube, journal.store, date, **call)
     _check_same(run, told, resume=True)
     return run
 
@@ -174,7 +176,7 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
 def run_here(
     run: Run, regions: Iterable[int], *, report: Callable[[RegionReport], object] = lambda report: None
 ) -> None:
-    """Fill regions on this machine, one after the other; the next one's input is read meanwhile.
+    """Fill regions on this machine, one after the other; the next one's input is read meanwhile if memory allows.
 
     Parameters
     ----------
@@ -193,20 +195,22 @@ def run_here(
         At the end, if some regions failed; the others are done. If all failed of the same, what that is.
     """
     threads = os.cpu_count() or 1
+    two_fit = 2 * run.plan.window_bytes <= MOST_BYTES
     failed: dict[int, Exception] = {}
     n_done = 0
     with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-read") as ahead:
 
-        def coming() -> Iterator[tuple[int, Future[Any]]]:
+        def coming() -> Iterator[tuple[int, Callable[[], Any]]]:
             for index in regions:
-                yield int(index), ahead.submit(read_windows, run.plan, int(index))
+                read = partial(read_windows, run.plan, int(index))
+                yield int(index), ahead.submit(read).result if two_fit else read
 
         reading = coming()
         here = next(reading, None)
         while here is not None and (n_done or len(failed) < HOPELESS):
-            index, future = here
+            index, get = here
             try:
-                windows = future.result()
+                windows = get()
                 here = next(reading, None)
                 done = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
             except OutputError:
@@ -267,26 +271,24 @@ def _call(
     """The call as plain values, None if by these the very same run cannot be planned again."""
     s1, named = options.get("s1"), where is not None
     if isinstance(s1, xr.Dataset):
-        s1, named = _origin(s1) or s1, False
+        opened = origin(s1)
+        # From a path it is opened in the usual way.
+        s1, named = s1 if opened is None or opened.opened else opened.path, False
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
         s1 = str(Path(s1).absolute())
-    where = _origin(cube) if where is None else where
+    found = origin(cube) if where is None else Origin(os.fspath(where))
+    if found is None:
+        return None
     told = dict(options) if s1 is None else {**options, "s1": s1}
-    call = None if where is None else _plain({"cube": str(Path(where).absolute()), "date": _text(date), **told})
+    call = _plain({"cube": str(Path(found.path).absolute()), "opened": dict(found.opened), "date": _text(date), **told})
     if call is None or named:
         return call
     try:
         # What somebody opened may have been changed since.
-        again, _ = plan_run(io.open_cube(call["cube"]), date, **told)
+        again, _ = plan_run(found.open(), date, **told)
     except CloudfreeError:
         return None
     return call if again.fingerprint == plan.fingerprint else None
-
-
-def _origin(obj: Any) -> str | None:
-    """Where a Dataset was opened from."""
-    where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
-    return where if isinstance(where, str) and Path(where).exists() else None
 
 
 def _plain(call: Mapping[str, Any]) -> dict[str, Any] | None:

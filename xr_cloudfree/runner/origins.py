@@ -1,0 +1,108 @@
+"""Where a cube was opened from, and how, so that other processes can open it again in the same way."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from xr_cloudfree import io
+from xr_cloudfree.errors import CloudfreeError
+
+# What people tell xarray otherwise than `io.open_cube` does: numbers as they are stored, the CRS as a variable.
+_WAYS: tuple[dict[str, bool], ...] = (
+    {},
+    {"mask_and_scale": False},
+    {"decode_coords": True},
+    {"mask_and_scale": False, "decode_coords": True},
+)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a Dataset was opened from.
+
+    Parameters
+    ----------
+    path : str
+        The store or file.
+    opened : mapping
+        What xarray was told otherwise than `io.open_cube` tells it.
+    """
+
+    path: str
+    opened: Mapping[str, bool] = field(default_factory=dict)
+
+    def open(self) -> xr.Dataset:
+        """Open it again, lazily.
+
+        Raises
+        ------
+        OptionError
+            If it is not there any more, or neither a Zarr store nor a NetCDF file.
+        """
+        return open_as(self.path, self.opened)
+
+
+def open_as(path: str | os.PathLike[str], opened: Mapping[str, bool]) -> xr.Dataset:
+    """Open a cube as `io.open_cube` does, but for what xarray is told besides.
+
+    Parameters
+    ----------
+    path : str or path
+        A ``.zarr`` store, or a ``.nc`` file.
+    opened : mapping
+        ``mask_and_scale`` and ``decode_coords`` as xarray takes them, where they are others. Only of stores.
+
+    Raises
+    ------
+    OptionError
+        If there is nothing at `path`, or it is neither.
+    """
+    cube = io.open_cube(path)
+    if not opened:
+        return cube
+    how: dict[str, Any] = {"decode_coords": "all", **opened}
+    other: xr.Dataset = xr.open_zarr(path, consolidated=False, **how)
+    # Without consolidated metadata they come in any order.
+    return other[[name for name in cube.variables if name in other.data_vars]]
+
+
+def origin(obj: Any) -> Origin | None:
+    """Where a Dataset was opened from, and how.
+
+    Parameters
+    ----------
+    obj : Any
+        A cube or a layer. What was done to it since is not found out here.
+
+    Returns
+    -------
+    Origin or None
+        None if it is no Dataset, or no way of opening a store gives variables of these types.
+    """
+    where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
+    if not isinstance(where, str) or not Path(where).exists():
+        return None
+    if not io.is_store(Path(where)):
+        return Origin(where)  # some versions of netCDF4 crash if a file is opened often that is open already
+    for opened in _WAYS:
+        found = Origin(where, opened)
+        try:
+            if _alike(found.open(), obj):
+                return found
+        except CloudfreeError:
+            return None
+    return None
+
+
+def _alike(one: xr.Dataset, other: xr.Dataset) -> bool:
+    """Whether what two Datasets have in common is of the same types, and is coordinates in both or in neither."""
+    common = set(one.variables) & set(other.variables)
+    return all(
+        one[name].dtype == other[name].dtype and (name in one.coords) == (name in other.coords) for name in common
+    )
