@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -44,26 +44,26 @@ def run_region(
         for o in job.outputs
     }
 
-    def blocks() -> Iterator[Block]:
-        for box in job.grid.blocks(region):
-            inner, inner_quality = job.windows(box)
-            yield (
-                box,
-                # In one piece: all that follows goes through it several times.
-                [np.ascontiguousarray(array[(..., *inner.within(window))]) for array in bands],
-                quality[(..., *inner_quality.within(quality_window))],
-                [array[(..., *inner.within(window))] for array in s1],
-            )
+    def cut(box: Box) -> Block:
+        inner, inner_quality = job.windows(box)
+        return (
+            box,
+            # In one piece: all that follows goes through it several times.
+            [np.ascontiguousarray(array[(..., *inner.within(window))]) for array in bands],
+            quality[(..., *inner_quality.within(quality_window))],
+            [array[(..., *inner.within(window))] for array in s1],
+        )
 
     def keep(box: Box, done: tuple[Array, ...]) -> None:
         for o, array in zip(job.outputs, done, strict=True):
             out[o.name][(..., *box.within(region))] = array
 
+    boxes = job.grid.blocks(region)
     if threads > 1 and job.model.spec.batch == 1:
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda block: keep(block[0], fill_block(job, *block)), list(blocks())):
+            for _ in pool.map(lambda box: keep(box, fill_block(job, *cut(box))), boxes):
                 pass
     else:
-        for box, done in fill_blocks(job, blocks()):
+        for box, done in fill_blocks(job, map(cut, boxes)):
             keep(box, done)
     return out

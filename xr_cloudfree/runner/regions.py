@@ -114,19 +114,23 @@ class RunPlan:
         return digest_of({key: sha256(value.encode()) for key, value in self.fingerprint.items()})[:16]
 
     @property
+    def window_bytes(self) -> int:
+        """Bytes of a region's windows, as they are read."""
+        job, (rows, columns) = self.job, self.layout.shard
+        window, quality = (box.shape for box in job.windows(Box(0, rows, 0, columns)))
+        per_pixel = job.reads.size * sum(map(_width, self.bands)) + job.s1_reads.size * sum(map(_width, self.s1))
+        of_quality = job.reads.size * self.quality.dtype.itemsize
+        return int(window[0] * window[1] * per_pixel + quality[0] * quality[1] * of_quality)
+
+    @property
     def memory(self) -> int:
         """Bytes that a region takes while it is filled: its windows, its outputs, and one block at work."""
         job, (rows, columns) = self.job, self.layout.shard
-        window, quality = (box.shape for box in job.windows(Box(0, rows, 0, columns)))
         inner = job.windows(Box(0, job.grid.block[0], 0, job.grid.block[1]))[0].shape
-        per_pixel = job.reads.size * sum(map(_width, self.bands)) + job.s1_reads.size * sum(map(_width, self.s1))
-        told = (
-            window[0] * window[1] * per_pixel + quality[0] * quality[1] * job.reads.size * self.quality.dtype.itemsize
-        )
         decoded = sum(_width(array, stored=False) for array in self.bands)
         work = inner[0] * inner[1] * (job.reads.size * (decoded + 4) + len(job.roles) * 12)
         # As filled, as packed, and one shard as it is encoded.
-        return int(told + work + 2 * rows * columns * _output_bytes(job))
+        return int(self.window_bytes + work + 2 * rows * columns * _output_bytes(job))
 
     def box(self, index: int) -> Box:
         """The pixels of a region."""
