@@ -124,11 +124,14 @@ class Learned:
             If a single tile does not fit into the GPU's memory.
         """
         network, device = self._network()
+        import torch
+
         order = [self._order(obs) for obs in tiles]
         arranged = [_take_bands(obs, bands) for obs, bands in zip(tiles, order, strict=True)]
         limit = {} if self.spec.max_dates is None else {"max_dates": self.spec.max_dates}
-        if len(arranged) > 1:  # compiled code and NumPy let go of the interpreter, so threads are worth it
-            with ThreadPoolExecutor(min(len(arranged), os.cpu_count() or 1)) as pool:
+        threads = min(len(arranged), torch.get_num_threads())  # a dask worker has told torch its share of the machine
+        if threads > 1:  # compiled code and NumPy let go of the interpreter, so threads are worth it
+            with ThreadPoolExecutor(threads) as pool:
                 prepared = list(pool.map(lambda obs: networks.prepared(network, obs, **limit), arranged))
         else:
             prepared = [networks.prepared(network, obs, **limit) for obs in arranged]
