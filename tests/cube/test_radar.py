@@ -192,6 +192,11 @@ class TestDecibels:
         check_decibels(np.full((2, 2, 3, 3), NAN, np.float32))
         check_decibels(np.full((0, 2, 3, 3), NAN, np.float32))
 
+    def test_a_few_bright_pixels_pass(self):
+        values = np.full((2, 2, 30, 30), NAN, np.float32)
+        values[0, :, 3, 4:8] = 12.0
+        check_decibels(values)
+
     @pytest.mark.parametrize(
         ("change", "says", "cure"),
         [

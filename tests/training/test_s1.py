@@ -198,8 +198,9 @@ S1 = ["--data.s1", "s1_vv,s1_vh"]
 class TestCommandLine:
     def test_a_run_for_trial(self, folder: Path) -> None:
         pytest.importorskip("terratorch")
-        output = run(*FIT, *SMALL, *KEPT, *CONFIG, *S1, "--trainer.fast_dev_run", "true")
-        assert "nothing is saved" in output
+        for config in (CONFIG, ["--model.config.s1", "true"]):
+            output = run(*FIT, *SMALL, *KEPT, *config, *S1, "--trainer.fast_dev_run", "true")
+            assert "nothing is saved" in output
 
     def test_both_or_neither(self, folder: Path) -> None:
         pytest.importorskip("terratorch")

@@ -25,6 +25,7 @@ MAX_DAYS = 12.0
 
 # Decibels that neither ground nor noise has, and below which linear power of nearly all ground lies.
 _LEAST, _MOST, _POWER = -90.0, 40.0, 2.0
+_ENOUGH = 64  # values below which it says nothing that all are positive: a ship at the swath's edge
 _SHAPE = "an xarray DataArray (time, band, y, x) with the bands vv and vh, or a Dataset with the variables vv and vh"
 
 
@@ -162,7 +163,7 @@ def check_decibels(values: NDArray[np.floating]) -> None:
     """
     known = values[np.isfinite(values)]
     told = known[known != 0]
-    if told.size and told.min() > 0:
+    if told.size >= _ENOUGH and told.min() > 0:
         middle = float(np.median(told))
         if middle < _POWER:
             raise ScalingError(
