@@ -305,6 +305,8 @@ class TestCommandLine:
     def test_what_cannot_be(self, folder):
         output = self.run("fill", "cube.zarr", "-d", DATE, "-m", "linear", "--s1", "s1.zarr", "-o", "a.zarr", code=2)
         assert "does not look at Sentinel-1" in output and "cloudfree train terramind" in output
+        output = self.run("evaluate", "cube.zarr", "--models", "linear,regress", "--s1", "s1.zarr", code=2)
+        assert "does not look at Sentinel-1" in output
         output = self.run("fill", "cube.zarr", "-d", DATE, "-m", folder, "--s1", "no.zarr", "-o", "a.zarr", code=2)
         assert "neither a file nor a variable" in output
 
