@@ -22,6 +22,7 @@ from xr_cloudfree.runner import cluster, runs
 from xr_cloudfree.runner.verify import store_digest
 
 distributed = pytest.importorskip("distributed")
+from distributed.comm import CommClosedError  # noqa: E402
 from distributed.protocol.pickle import dumps  # noqa: E402
 
 DATES = ["2021-05-15", "2021-05-21"]
@@ -102,6 +103,27 @@ def test_the_plugin_loads_nothing_of_the_package_before_its_thread_does(cube, tm
     code = "import pickle, sys; pickle.load(sys.stdin.buffer); print([m for m in sys.modules if 'cloudfree' in m])"
     done = subprocess.run([sys.executable, "-c", code], input=packed, capture_output=True, check=True)
     assert done.stdout.strip() == b"[]"
+
+
+def test_a_worker_that_dies_while_the_plugin_is_brought_does_no_harm(monkeypatch) -> None:
+    """The scheduler then fails the whole call, which the client sees as a closed connection."""
+
+    class Client:
+        def __init__(self, failures: int) -> None:
+            self.failures = failures
+
+        def register_plugin(self, plugin, name) -> None:
+            self.failures -= 1
+            if self.failures >= 0:
+                raise CommClosedError("Stream is closed")
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    plugin = cluster._plugin("0", None, {})
+    client = Client(3)
+    cluster._register(client, plugin)
+    assert client.failures == -1
+    with pytest.raises(RunError, match="Stream is closed"):
+        cluster._register(Client(99), plugin)
 
 
 def test_tasks_have_names_and_few_are_in_flight(cube, client, tmp_path) -> None:

@@ -69,7 +69,7 @@ def run_on(
         gpu = isinstance(model, Learned) and found.gpus > 0
     token = uuid.uuid4().hex
     plugin = _plugin(token, run.plan, found.hosts)
-    client.register_plugin(plugin, name=plugin.name)
+    _register(client, plugin)
     seen = False
 
     def tell(told: RegionReport) -> None:
@@ -160,6 +160,19 @@ def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
             return cluster._unpacked(packed, nanny, threads)
 
     return Bring()
+
+
+def _register(client: Client, plugin: Any) -> None:
+    """Give the plugin to all workers; it fails for all of them if one dies meanwhile."""
+    for wait in (0.5, 1.0, 2.0, 4.0, None):
+        try:
+            client.register_plugin(plugin, name=plugin.name)
+        except OSError as error:
+            if wait is None:
+                raise RunError(f"the workers cannot be reached: {error}", "a cluster that runs", RESUME) from error
+            time.sleep(wait)
+        else:
+            return
 
 
 def _unpacked(packed: bytes, nanny: bool, threads: int) -> RunPlan:
