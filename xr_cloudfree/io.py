@@ -65,10 +65,14 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
             "one, such as netCDF4",
             'pip install "xr-cloudfree[netcdf]"',
         )
-    with xr.open_dataset(where, decode_coords="all") as ds:
-        stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
-        edges = {name: _CHUNK for role in ("y", "x") for name in DIM_NAMES[role] if name in ds.dims}
-    return xr.open_dataset(where, decode_coords="all", chunks={} if stored else edges)
+    # Opened once: netCDF4 crashes when a file is closed and opened again while another handle to it is open.
+    ds = xr.open_dataset(where, decode_coords="all", cache=False)
+    stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
+    edges = {name: _CHUNK for role in ("y", "x") for name in DIM_NAMES[role] if name in ds.dims}
+    for name, array in ds.data_vars.items():
+        mine = array.encoding.get("preferred_chunks", {}) if stored else edges
+        ds[name] = array.chunk({dim: size for dim, size in mine.items() if dim in array.dims})
+    return ds
 
 
 def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
