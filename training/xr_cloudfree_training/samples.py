@@ -70,8 +70,8 @@ class Sample:
     def of(cls, drawn: Drawn, prepare: Callable[[Observations], Prepared]) -> Sample:
         """The sample of a case."""
         case = drawn.case
-        seen = Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles, s1=drawn.s1)
-        given = prepare(seen)
+        tile = Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles, s1=drawn.s1)
+        given = prepare(tile)
         measured = np.asarray(np.isfinite(case.truth).all(axis=0))
         truth = np.where(measured, case.truth, np.float32(0))
         hidden, clear, there = (m[np.newaxis].astype(np.float32) for m in (case.scored, case.truth_clear, measured))
