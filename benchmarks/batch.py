@@ -114,7 +114,7 @@ def batched(workers: int) -> Callable[[str, str], None]:
             Client(cluster) as client,
         ):
             start = time.perf_counter(), sum(client.run(time.process_time).values())
-            batch(path, out, date=TARGET, model="median", client=client, window=1000)
+            batch(opened(path), out, date=TARGET, model="median", client=client, window=1000, progress=False)
             job.told = {  # type: ignore[attr-defined]
                 "wall": time.perf_counter() - start[0],
                 "workers": sum(client.run(time.process_time).values()) - start[1],
