@@ -1,6 +1,7 @@
 """Whatever is given as an option, an attribute or a coordinate: it works, or the error is one of ours."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,13 @@ def works_or_is_refused(obj, options):
 def test_any_option(name, value, case):
     obj, options = case
     works_or_is_refused(obj, options | {name: value})
+
+
+@pytest.mark.parametrize("value", [-(2**63) - 1, 10**25, 10**40, 10**400])
+@pytest.mark.parametrize("name", ["scale", "offset", "nodata", "threshold", "dilate", "block", "window"])
+def test_numbers_that_fit_into_no_array(name, value):
+    for obj, options in (PLAIN, SCENE):
+        works_or_is_refused(obj, options | {name: value})
 
 
 ATTRIBUTES = (

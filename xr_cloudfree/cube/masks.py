@@ -378,7 +378,7 @@ def _check_options(snow: object, strict: object, dilate: object, threshold: obje
         return
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
         raise OptionTypeError(f"threshold is {threshold!r}", "a number", "threshold=0.4")
-    if not 0 < float(threshold) <= 100:
+    if not 0 < threshold <= 100:
         raise OptionError(f"threshold is {threshold}", "above 0 and at most 100", "threshold=0.4")
 
 

@@ -82,10 +82,17 @@ def resolve_scaling(
     for name, value in (("scale", scale), ("offset", offset), ("nodata", nodata)):
         if value is not None and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
             raise OptionTypeError(f"{name} is {value!r}", "a number", "scale=1e-4, offset=-0.1, nodata=0")
+        try:
+            float(value or 0)
+        except OverflowError as error:  # integers of Python have no end
+            raise OptionError(
+                f"{name} is a number of more than 300 digits", "a smaller one", "scale=1e-4, offset=-0.1, nodata=0"
+            ) from error
     if scale is not None and not LEAST_SCALE <= float(scale) <= 1 / LEAST_SCALE:
         raise OptionError(f"scale is {scale}", "a positive number, usually below 1", "scale=1e-4")
     if offset is not None and not np.isfinite(float(offset)):
         raise OptionError(f"offset is {offset}", "a finite number", "offset=-0.1")
+    offset = None if offset is None else float(offset)
     found = [_of_one(array, scale, offset, nodata) for array in arrays]
     for array, other in zip(arrays, found, strict=True):
         if other != found[0]:
@@ -153,7 +160,7 @@ def _checked(
     elif nodata is not None:
         with np.errstate(over="ignore"):
             held = array.dtype.type(nodata)
-        if np.isinf(held) and not np.isinf(nodata):
+        if np.isinf(held) and not np.isinf(float(nodata)):
             raise ScalingError(
                 f"nodata is {nodata:g}, which {array.dtype} cannot hold", "a smaller number", "nodata=-9999"
             )
