@@ -378,7 +378,7 @@ def _check_options(snow: object, strict: object, dilate: object, threshold: obje
         return
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
         raise OptionTypeError(f"threshold is {threshold!r}", "a number", "threshold=0.4")
-    if not 0 < threshold <= 100:
+    if not 0 < cast(float, threshold) <= 100:  # no float yet: an integer of Python may be too large for one
         raise OptionError(f"threshold is {threshold}", "above 0 and at most 100", "threshold=0.4")
 
 
@@ -487,7 +487,7 @@ def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str) -> Scheme:
                 continue
             try:
                 number = float(np.asarray(fill).ravel().tolist()[0])
-            except (TypeError, ValueError, IndexError) as error:
+            except (TypeError, ValueError, IndexError, OverflowError) as error:
                 raise MaskError(
                     f"the attribute {key} of {name} is {fill!r}", "a number", f"del {name}.attrs[{key!r}]"
                 ) from error
