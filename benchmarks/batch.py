@@ -190,13 +190,17 @@ def runner(regions: int) -> None:
     from xr_cloudfree.runner.loop import run_regions
 
     warnings.simplefilter("ignore")
-    here, rows, start, done = psutil.Process(), [], 0.0, 0
+    here, start, done = psutil.Process(), 0.0, 0
+    print(f"\nThe runner with {regions} regions without work; scheduler and driver are one process, 2 workers")
+    print(f"{'regions':>9}{'wall s':>9}{'regions/s':>11}{'memory MiB':>12}", flush=True)
 
     def count(answer: int) -> None:
         nonlocal done
         done += 1
         if done in (1000, *range(10_000, regions + 1, 10_000)):
-            rows.append((done, time.perf_counter() - start, here.memory_info().rss / 2**20))
+            seconds = time.perf_counter() - start
+            memory = here.memory_info().rss / 2**20
+            print(f"{done:9}{seconds:9.1f}{done / seconds:11.0f}{memory:12.0f}", flush=True)
 
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
@@ -205,10 +209,6 @@ def runner(regions: int) -> None:
         start = time.perf_counter()
         run_regions(client, _noop, range(regions), name="nothing", done=count)
         kept = len(cluster.scheduler.tasks)
-    print(f"\nThe runner with {regions} regions without work; scheduler and driver are one process, 2 workers")
-    print(f"{'regions':>9}{'wall s':>9}{'regions/s':>11}{'memory MiB':>12}")
-    for number, seconds, memory in rows:
-        print(f"{number:9}{seconds:9.1f}{number / seconds:11.0f}{memory:12.0f}")
     print(f"tasks that the scheduler still knew at the end: {kept}")
 
 
