@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +30,8 @@ class Origin:
     path : str
         The store or file.
     opened : mapping
-        What xarray was told otherwise than `io.open_cube` tells it.
+        What xarray was told otherwise than `io.open_cube` tells it: ``mask_and_scale`` and ``decode_coords``. Only of
+        stores.
     """
 
     path: str
@@ -45,31 +45,13 @@ class Origin:
         OptionError
             If it is not there any more, or neither a Zarr store nor a NetCDF file.
         """
-        return open_as(self.path, self.opened)
-
-
-def open_as(path: str | os.PathLike[str], opened: Mapping[str, bool]) -> xr.Dataset:
-    """Open a cube as `io.open_cube` does, but for what xarray is told besides.
-
-    Parameters
-    ----------
-    path : str or path
-        A ``.zarr`` store, or a ``.nc`` file.
-    opened : mapping
-        ``mask_and_scale`` and ``decode_coords`` as xarray takes them, where they are others. Only of stores.
-
-    Raises
-    ------
-    OptionError
-        If there is nothing at `path`, or it is neither.
-    """
-    cube = io.open_cube(path)
-    if not opened:
-        return cube
-    how: dict[str, Any] = {"decode_coords": "all", **opened}
-    other: xr.Dataset = xr.open_zarr(path, consolidated=False, **how)
-    # Without consolidated metadata they come in any order.
-    return other[[name for name in cube.variables if name in other.data_vars]]
+        cube = io.open_cube(self.path)
+        if not self.opened:
+            return cube
+        how: dict[str, Any] = {"decode_coords": "all", **self.opened}
+        other: xr.Dataset = xr.open_zarr(self.path, consolidated=False, **how)
+        # Without consolidated metadata they come in any order.
+        return other[[name for name in cube.variables if name in other.data_vars]]
 
 
 def origin(obj: Any) -> Origin | None:

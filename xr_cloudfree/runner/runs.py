@@ -22,7 +22,7 @@ from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, Store
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner.failures import HOPELESS, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
-from xr_cloudfree.runner.origins import Origin, open_as, origin
+from xr_cloudfree.runner.origins import Origin, origin
 from xr_cloudfree.runner.regions import MOST_BYTES, RegionReport, RunPlan, fill_region, plan_run, read_windows
 from xr_cloudfree.runner.store import Layout, Skeleton, digest_of, partial_files, sha256, write_file
 
@@ -111,8 +111,9 @@ def reopen(store: str | os.PathLike[str]) -> Run:
             "the call by which the store was begun, once more: cube.cloudfree.to_zarr(store, ...)",
         )
     call = dict(told["call"])
-    cube, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
-    run = prepare(open_as(cube, opened) if opened else cube, journal.store, date, **call)
+    cube, date = Origin(call.pop("cube"), call.pop("opened", {})).open(), call.pop("date")
+    plan, skeleton = plan_run(cube, date, **call)
+    run = Run(plan, skeleton, journal.store, told["call"])
     _check_same(run, told, resume=True)
     return run
 
