@@ -118,7 +118,7 @@ class RunPlan:
         """Bytes of a region's windows, as they are read."""
         job, (rows, columns) = self.job, self.layout.shard
         window, quality = (box.shape for box in job.windows(Box(0, rows, 0, columns)))
-        per_pixel = job.reads.size * sum(map(_width, self.bands)) + job.s1_reads.size * sum(map(_width, self.s1))
+        per_pixel = _read_bytes(job, self.bands, self.s1)
         of_quality = job.reads.size * self.quality.dtype.itemsize
         return int(window[0] * window[1] * per_pixel + quality[0] * quality[1] * of_quality)
 
@@ -336,6 +336,11 @@ def _width(array: xr.Variable, stored: bool = True) -> int:
     return int(each * np.prod(array.shape[1:-2], dtype=int))
 
 
+def _read_bytes(job: FillJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Variable]) -> int:
+    """Bytes of one pixel of all bands and of Sentinel-1, on the dates that are read, as they are stored."""
+    return int(job.reads.size * sum(map(_width, bands)) + job.s1_reads.size * sum(map(_width, s1)))
+
+
 def _output_bytes(job: FillJob) -> int:
     """Bytes of one pixel of all outputs."""
     lead = int(np.prod(job.lead, dtype=int))
@@ -351,9 +356,9 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
     job, cube = plan.job, plan.understood.cube
     stride, block = job.model.spec.stride, job.grid.block
     if shard is None:
-        variables = [array.variable for array in cube.arrays]
-        per_pixel = job.reads.size * (sum(map(_width, variables)) + plan.understood.quality.dtype.itemsize)
-        per_pixel += job.s1_reads.size * sum(_width(array.variable) for array in plan.s1_arrays) + _output_bytes(job)
+        variables, radar = ([array.variable for array in arrays] for arrays in (cube.arrays, plan.s1_arrays))
+        per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.understood.quality.dtype.itemsize
+        per_pixel += _output_bytes(job)
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
         chunks = sources.chunk_edges(variables[0])
         edges = []
