@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 
 import dask
@@ -313,18 +314,9 @@ class TestCommandLine:
 
 @pytest.mark.skipif(find_spec("terratorch") is None, reason="needs terratorch")
 def test_the_terramind_network_looks_at_it(tmp_path):
-    from tests.models.test_terramind import BASE, make
+    from tests.models.test_terramind import BASE, SPEC, make
 
-    spec = ModelSpec(
-        "terramind",
-        "for tests",
-        units="reflectance",
-        tile=48,
-        stride=32,
-        layers=("source_time", "uncertainty"),
-        architecture="terramind",
-        config=(("base", BASE), ("s1", True)),
-    )
+    spec = replace(SPEC, config=(("base", BASE), ("s1", True)))
     bundle.write(tmp_path / "b", spec, make(s1=True).state_dict(), "# A network for tests\n")
     model = from_pretrained(f"local-dir:{tmp_path / 'b'}", "cpu")
     plain, told = fill(model, layers=["uncertainty"]), fill(model, S1, layers=["uncertainty"])
