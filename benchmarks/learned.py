@@ -44,8 +44,6 @@ class Recorder:
 class Clock:
     """Seconds and CPU seconds of all threads."""
 
-    peak = 0.0  # MiB, where somebody looked
-
     def __enter__(self) -> Clock:
         self.start = time.perf_counter(), time.process_time()
         return self
@@ -106,14 +104,14 @@ def one(store: str, device: str, cores: int) -> None:
     def streamed(out: str, model: Any) -> None:
         to_zarr(ds, out, date=date, model=model)
 
-    filled, asked = {}, {}
+    filled, peaks, asked = {}, {}, {}
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with tempfile.TemporaryDirectory() as folder:
         # Streaming goes first: it holds less, and the peak of a process never falls.
         for name, run in (("streamed", streamed), ("lazy", lazy)):
             with Clock() as filled[name]:
                 run(f"{folder}/{name}.zarr", model)
-            filled[name].peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+            peaks[name] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
             recorder = Recorder(model.spec)
             with dask.config.set(scheduler="synchronous"):
                 run(f"{folder}/{name} tiles.zarr", recorder)
@@ -132,8 +130,9 @@ def one(store: str, device: str, cores: int) -> None:
     print(f"{'':44}{'wall s':>9}{'CPU s':>9}{'peak MiB':>10}")
     for name, goal in (("streamed", 1.2), ("lazy", 1.5)):
         fill_took, tiles = filled[name], asked[name]
+        within = "  goal < 60 s" if name == "lazy" and device == "cpu" and edge == EDGE else ""
         network = alone(tiles)
-        print(f"{f'{name} fill with {MODEL}':44}{fill_took.wall:9.1f}{fill_took.cpu:9.1f}{fill_took.peak:10.0f}")
+        print(f"{f'{name} fill with {MODEL}':44}{fill_took.wall:9.1f}{fill_took.cpu:9.1f}{peaks[name]:10.0f}{within}")
         told = f"network alone, its {len(tiles)} tiles, {len(set(tiles))} distinct"
         print(f"{told:44}{network.wall:9.1f}{network.cpu:9.1f}")
         print(f"CPU against the network alone: {fill_took.cpu / network.cpu:.2f} x, goal <= {goal} x")
