@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +15,30 @@ from xr_cloudfree.errors import OptionError, OptionTypeError
 LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
 # Every model gives these; the others depend on the model or on the mask.
 COMMON_LAYERS = ("filled", "n_clear", "days_to_clear", "suspect")
+
+
+def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
+    """Refuse options that are passed on to functions none of which takes them.
+
+    Parameters
+    ----------
+    given : iterable of str
+        Names of options.
+    *takers : callable
+        The functions; their keyword-only parameters are options.
+
+    Raises
+    ------
+    OptionTypeError
+        If there is no such option.
+    """
+    parameters = [p for taker in takers for p in inspect.signature(taker).parameters.values()]
+    known = sorted({p.name for p in parameters if p.kind is p.KEYWORD_ONLY})
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            remedy = f"{near[0]}=..." if near else f"leave {name} out"
+            raise OptionTypeError(f"there is no option {name!r} here", f"some of {', '.join(known)}", remedy)
 
 
 def parse_layers(

@@ -159,6 +159,7 @@ def s1_variables(s1: Any, obj: Any) -> list[str]:
 def plan_fill(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
+    most_blocks: int = MAX_BLOCKS,
     *,
     model: str | FillModel = "auto",
     window: Any = None,
@@ -168,7 +169,6 @@ def plan_fill(
     block: int | tuple[int, int] | None = None,
     bands: Sequence[str] | None = None,
     s1: Any = None,
-    most_blocks: int = MAX_BLOCKS,
     **reading: Any,
 ) -> FillPlan:
     """Settle a fill: choose the model, match the dates, lay the grid. The parameters are those of `fill`.

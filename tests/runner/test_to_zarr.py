@@ -286,6 +286,18 @@ class TestRegions:
             with pytest.raises(errors.StoreError, match="2 of 9 regions"):
                 runs.finish(run)
 
+    def test_an_option_that_does_not_exist_is_named(self, tmp_path):
+        da, clear = make_cube()
+        for call, name, near in (
+            (xr_cloudfree.to_zarr, "dilat", "dilate=..."),
+            (xr_cloudfree.batch, "modle", "model=..."),
+            (xr_cloudfree.to_zarr, "client", "leave client out"),
+        ):
+            with pytest.raises(errors.OptionTypeError, match=f"no option '{name}'") as info:
+                call(da, tmp_path / "out.zarr", DATE, clear=clear, **{name: 2})
+            assert info.value.remedy == near
+        assert not any(tmp_path.iterdir())
+
     def test_a_wrong_cube_is_the_error_that_fill_raises(self, tmp_path):
         da, clear = make_cube()
         with pytest.raises(errors.ScalingError):

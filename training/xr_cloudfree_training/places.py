@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,11 +19,10 @@ from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.radar import Radar, check_decibels, image_of, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import BandError, CloudfreeError, OptionError, OptionTypeError
-from xr_cloudfree.options import parse_list
+from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
+from xr_cloudfree.options import check_names, parse_list
 from xr_cloudfree.plan import open_s1, s1_variables
 
-READING = tuple(name for name in inspect.signature(api.read).parameters if name != "obj")
 # Rows and columns in the middle of a cube in which its values are looked at before training starts.
 _LOOK = 256
 # A single place is split along its longer side: so much is held out, and so many pixels between are in neither part.
@@ -202,9 +200,7 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float,
     CloudfreeError
         If a cube cannot be used (the message names it), or none of them has these variables.
     """
-    for name in reading:
-        if name not in READING:
-            raise OptionTypeError(f"there is no option {name!r} for reading", f"some of {READING}", "reading.mask")
+    check_names(reading, api.read)
     places: list[Place] = []
     for number, cube in enumerate(cubes):
         named = isinstance(cube, str | os.PathLike)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time as clock
 from collections.abc import Sequence
@@ -30,13 +29,12 @@ from xr_cloudfree.cube.dates import Times
 from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import OptionError, OptionTypeError, TimeError
+from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import parse_count, parse_list
+from xr_cloudfree.options import check_names, parse_count, parse_list
 from xr_cloudfree.plan import open_s1
 
-READING = tuple(name for name in inspect.signature(api.read).parameters if name != "obj")
 # A band that does not vary has no structure to compare; the noise of a sensor is about this much.
 LEAST_RANGE = 1e-3
 COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90", "seconds")
@@ -115,9 +113,7 @@ def evaluate(
     for track in tracks:
         if track not in TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
-    for name in reading:
-        if name not in READING:
-            raise OptionTypeError(f"there is no option {name!r}", f"some of {READING}", "models=['linear', 'regress']")
+    check_names(reading, evaluate, api.read)
     made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
     if s1 is not None and not any(model.spec.takes_s1 for model in made):
         made[0].spec.check_s1()

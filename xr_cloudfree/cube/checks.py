@@ -172,10 +172,11 @@ def _check_jump(reflectance: NDArray[np.float32], seen: NDArray[np.bool_], times
         both = seen[before] & seen[after]
         if both.sum() < _ENOUGH or reflectance.shape[2] < 3:
             continue
+        one_band = reflectance[after, both, 0] - reflectance[before, both, 0]
+        if abs(abs(np.median(one_band)) - 0.1) > 0.02:  # as nearly always: the others need no look
+            continue
         earlier, later = reflectance[before, both], reflectance[after, both]
         change = later - earlier
-        if abs(abs(np.median(change[:, 0])) - 0.1) > 0.02:  # as nearly always: the others need no look
-            continue
         low, middle, high = np.percentile(change, (25, 50, 75), axis=0)
         shift = float(middle.mean())
         darkest = np.percentile(later, 2, axis=0) - np.percentile(earlier, 2, axis=0)

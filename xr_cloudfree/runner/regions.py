@@ -19,8 +19,8 @@ from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
-from xr_cloudfree.options import parse_block
-from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
+from xr_cloudfree.options import check_names, parse_block
+from xr_cloudfree.plan import FillPlan, open_s1, plan_fill, read
 from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.store import (
@@ -41,6 +41,8 @@ from xr_cloudfree.version import __version__
 REGION_BYTES, MOST_BYTES = 192 * 2**20, 512 * 2**20
 # Rows and columns of a region at most: beyond, shards are unwieldy and a crash costs much.
 MOST_EDGE = 2048
+# Pixels of a block of a model without a halo: few fit into caches, many are cheaper to start.
+BLOCK_PIXELS = 2**16
 # More than the world's land at ten metres.
 MAX_REGIONS = 5_000_000
 
@@ -170,9 +172,12 @@ def plan_run(
 
     Raises
     ------
+    OptionTypeError
+        If there is no such option.
     SizeError
         If the cube has more regions than can be kept in mind.
     """
+    check_names(options, plan_run, plan_fill, read)
     s1, obj = open_s1(s1, obj)
     plan = plan_fill(
         sources.from_files(obj),
@@ -351,7 +356,8 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
     """Blocks, and the shards that are made of them.
 
     A shard is a whole number of blocks. Without a halo, it is also a whole number of the input's chunks if memory
-    allows, so that each of them is decoded once. With one, blocks are as large as shards, which share fewest tiles.
+    allows, so that each of them is decoded once; blocks are as wide as a shard, since rows side by side in memory are
+    copied faster. With a halo, blocks are as large as shards, which share fewest tiles.
     """
     job, cube = plan.job, plan.understood.cube
     stride, block = job.model.spec.stride, job.grid.block
@@ -368,7 +374,8 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
             edges.append(_edge(size, unit, chunk, usual, most))
         shard = edges[0], edges[1]
     if not fixed:
-        block = shard if stride else (largest_part(shard[0], 256), largest_part(shard[1], 256))
+        rows = max(BLOCK_PIXELS // shard[1], 1)
+        block = shard if stride else (largest_part(shard[0], rows), shard[1])
     elif any(edge % part for edge, part in zip(shard, block, strict=True)):
         raise OptionError(
             f"block is {block} and shard {shard}", "shards of whole blocks", f"shard={2 * block[0]}, block={block[0]}"
