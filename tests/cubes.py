@@ -1,4 +1,6 @@
-"""Small cubes for tests, with everything known."""
+"""Small cubes for tests, with everything known, and what a run leaves on disk."""
+
+from pathlib import Path
 
 import numpy as np
 import rioxarray  # noqa: F401  (registers .rio)
@@ -61,3 +63,9 @@ def as_dataset(da, clear):
     for band in ("B02", "B04", "B08"):
         ds[band].attrs = dict(da.attrs)
     return ds
+
+
+def contents(folder):
+    """All files below a folder: bytes by name."""
+    root = Path(folder)
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}

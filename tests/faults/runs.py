@@ -8,12 +8,12 @@ import multiprocessing
 import os
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
 import xr_cloudfree
+from tests.cubes import contents
 from xr_cloudfree import io, synthetic
 from xr_cloudfree.models import kernels_numba  # noqa: F401  (what takes long to import)
 from xr_cloudfree.runner import regions  # noqa: F401
@@ -153,12 +153,6 @@ def part_done(cube, store, n):
     child = Child(fill_until, cube, store, "replace", f"{os.sep}done{os.sep}", n, True)
     assert child.wait() == -signal.SIGKILL
     assert len(markers(store)) == n
-
-
-def contents(store):
-    """All files of a store, but the journal's: bytes by name."""
-    root = Path(store)
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 
 
 def check_whole(store, clean):

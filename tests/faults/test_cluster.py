@@ -14,8 +14,9 @@ import rioxarray  # noqa: F401  for `.rio`
 import xarray as xr
 
 import xr_cloudfree
+from tests.cubes import contents
 from tests.faults import runs
-from tests.faults.runs import Child, N, check_whole, contents, markers
+from tests.faults.runs import Child, N, check_whole, markers
 from tests.faults.work import Slow
 from xr_cloudfree import errors
 from xr_cloudfree.runner.verify import verify

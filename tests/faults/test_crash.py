@@ -13,8 +13,9 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
+from tests.cubes import contents
 from tests.faults import runs
-from tests.faults.runs import HOW, Child, N, check_whole, contents, fill, fill_until, markers, part_done
+from tests.faults.runs import HOW, Child, N, check_whole, fill, fill_until, markers, part_done
 from xr_cloudfree import errors
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify

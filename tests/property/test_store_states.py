@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import xr_cloudfree
+from tests.cubes import contents
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import repair, verify
@@ -41,10 +42,6 @@ class Folder:
 
 def fill(cube, store, **options):
     xr_cloudfree.to_zarr(cube, store, **HOW | options)
-
-
-def contents(store):
-    return {str(p.relative_to(store)): p.read_bytes() for p in sorted(store.rglob("*")) if p.is_file()}
 
 
 @cache

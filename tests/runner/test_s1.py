@@ -10,7 +10,7 @@ import xarray as xr
 pytest.importorskip("torch")
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube, make_s1
+from tests.cubes import as_dataset, contents, make_cube, make_s1
 from tests.networks import RADAR, make_bundle
 from xr_cloudfree import errors, io
 from xr_cloudfree.batching import resume
@@ -48,10 +48,6 @@ def begin(store, s1="s1.zarr", cube="cube.zarr", **how):
     with runs.started(run) as missing:
         runs.run_here(run, missing[:2])
     return run
-
-
-def contents(store):
-    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
 def test_a_store_is_what_fill_gives_and_other_than_without(folder):

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
+from tests.cubes import as_dataset, contents, make_cube
 from tests.property.models import model_of
 from tests.property.test_one_answer import chunkings
 from xr_cloudfree import batching, errors, io, synthetic
@@ -122,10 +122,6 @@ def test_one_digest(tmp_path_factory, model, data):
         runs.run_here(run, order[stop:])
         assert runs.finish(run) == digest
     assert contents(run.path) == contents(whole.path)
-
-
-def contents(store):
-    return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
 def test_a_store_holds_neither_times_nor_places(tmp_path):

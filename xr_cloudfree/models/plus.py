@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from xr_cloudfree.models import head
 from xr_cloudfree.models.batch import Batch, Output
 from xr_cloudfree.models.context import CANDIDATES, HINTS, SHARED, linear_source, prepare_context
+from xr_cloudfree.models.unet import as_nearest
 
 # Dates that the gate looks at together: more would take memory, the answer is the same.
 TOGETHER = 12
@@ -192,16 +193,14 @@ class PlusNet(nn.Module):
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.encoder = nn.ModuleList(Block(b) for _, b in pairs)
-        up = [nn.Conv2d(b, 4 * a, 1) for a, b in pairs]
+        up = [as_nearest(nn.Conv2d(b, 4 * a, 1), 2) for a, b in pairs]
         self.decoder = nn.ModuleList(Block(a) for a, _ in pairs[1:])
         self.mix = nn.Conv2d(2 * widths[0], widths[0], 1)
         self.fine = nn.Conv2d(widths[0], widths[0], 3, padding=1, groups=widths[0])
         self.out = nn.Conv2d(widths[0], self.candidates + 2, 1)
         for start in self.out.parameters():
             nn.init.zeros_(start)
-        for conv in up:  # what comes from below starts without a pattern of 2 x 2 (ICNR)
-            first = conv.weight.data[: conv.out_channels // 4].clone()
-            conv.weight.data.copy_(first.repeat_interleave(4, dim=0))
+        for conv in up:
             assert conv.bias is not None
             nn.init.zeros_(conv.bias)
         self.up = nn.ModuleList(up)

@@ -24,6 +24,7 @@ from xr_cloudfree.models.batch import Batch, Output
 from xr_cloudfree.models.context import SHARED, linear_source, prepare_context
 from xr_cloudfree.models.plus import PlusNet, Reasoned, squash
 from xr_cloudfree.models.terramind_encoder import PATCH, S1, S2
+from xr_cloudfree.models.unet import as_nearest
 
 # Channels of the decoder, at full resolution, at a quarter and at a sixteenth: little beside the encoder.
 FINE, MIDDLE, COARSE = 16, 32, 64
@@ -279,11 +280,8 @@ class Decoder(nn.Module):
         self.norm = nn.ModuleList(nn.LayerNorm(width) for _ in range(levels))
         self.level = nn.ModuleList(nn.Conv2d(width, COARSE, 1) for _ in range(levels))
         self.coarse, self.middle = Residual(COARSE), Residual(MIDDLE)
-        up = [nn.Conv2d(COARSE, MIDDLE * STEP**2, 1), nn.Conv2d(MIDDLE, FINE * STEP**2, 1)]
-        for part in (part for conv in up for part in conv.parameters()):
-            # What comes from below starts without a pattern of 4 x 4 (ICNR).
-            part.data.copy_(part.data[:: STEP**2].repeat_interleave(STEP**2, dim=0))
-        self.up = nn.ModuleList(up)
+        widths = (COARSE, MIDDLE), (MIDDLE, FINE)
+        self.up = nn.ModuleList(as_nearest(nn.Conv2d(below, own * STEP**2, 1), STEP) for below, own in widths)
         self.fine = nn.Conv2d(FINE, FINE, 3, padding=1, groups=FINE)
 
     def forward(self, levels: Sequence[Tensor], fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:

@@ -181,8 +181,29 @@ class UNet(nn.Module):
         return output
 
 
+def as_nearest(conv: nn.Conv2d, step: int) -> nn.Conv2d:
+    """Let a convolution before a pixel shuffle start as nearest-neighbour upsampling, without a pattern (ICNR).
+
+    Parameters
+    ----------
+    conv : Conv2d
+        Changed in place: the `step` x `step` channels of one pixel get the weights of their first.
+    step : int
+        Factor of the pixel shuffle.
+
+    Returns
+    -------
+    Conv2d
+        `conv`.
+    """
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.copy_(parameter[:: step**2].repeat_interleave(step**2, dim=0))
+    return conv
+
+
 class PixelShuffle(nn.Sequential):
-    """Upsampling by two that starts as nearest-neighbour: the four pixels made of one have the same weights (ICNR).
+    """Upsampling by two that starts as nearest-neighbour: see `as_nearest`.
 
     Parameters
     ----------
@@ -191,11 +212,7 @@ class PixelShuffle(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
-        conv = nn.Conv2d(inputs, 4 * outputs, 1)
-        with torch.no_grad():
-            for parameter in conv.parameters():
-                parameter.copy_(parameter[::4].repeat_interleave(4, dim=0))
-        super().__init__(conv, nn.PixelShuffle(2))
+        super().__init__(as_nearest(nn.Conv2d(inputs, 4 * outputs, 1), 2), nn.PixelShuffle(2))
 
 
 class SelfAttention(nn.Module):
