@@ -96,6 +96,7 @@ def one(store: str, device: str, cores: int) -> None:
     model = from_pretrained(MODEL, device)
     ds = xr.open_zarr(store, mask_and_scale=False, consolidated=False)
     date = ds["time"].to_numpy()[DATES // 2]
+
     def lazy(out: str, model: Any) -> None:
         fill(ds, date, model=model).to_zarr(out, consolidated=False)
 

@@ -185,7 +185,8 @@ def test_a_preview_that_is_there_is_refused_before_the_work(cube, tmp_path) -> N
 
 
 def test_the_cube_is_never_its_own_output(cube) -> None:
-    assert "the cube itself" in run("fill", cube, "-o", cube, "--overwrite", code=2)
+    assert "would replace" in run("fill", cube, "-o", cube, "--overwrite", code=2)
+    assert "would replace" in run("batch", cube, "-o", cube, "--overwrite", code=2)
     assert io.open_cube(cube)["B04"].sizes["time"] == 7
 
 

@@ -19,7 +19,7 @@ from xr_cloudfree.labels import as_given, label
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import COMMON_LAYERS
+from xr_cloudfree.options import COMMON_LAYERS, check_names
 from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs
 
@@ -230,6 +230,7 @@ def to_zarr(
     {'band': 4, 'y': 64, 'x': 64}
     >>> folder.cleanup()
     """
+    check_names(options, to_zarr, fill)
     for name, flag in (("resume", resume), ("overwrite", overwrite)):
         if not isinstance(flag, bool):
             raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")

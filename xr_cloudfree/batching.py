@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from xr_cloudfree import io
+from xr_cloudfree import api, io
+from xr_cloudfree.errors import OptionError
 from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.options import check_names
 from xr_cloudfree.runner.progress import Progress, Silent
 from xr_cloudfree.runner.runs import Run, finish, prepare, reopen, run_here, started
 
@@ -84,7 +86,7 @@ def batch(
     LockedError
         If another driver fills the store.
     OptionError, OptionTypeError
-        If GPUs are asked for and no worker has one, or the client is asynchronous or none.
+        If GPUs are asked for and there is no client or no worker has one, or the client is asynchronous or none.
 
     Examples
     --------
@@ -103,6 +105,7 @@ def batch(
     ...     dict(image.sizes)
     {'band': 4, 'y': 64, 'x': 64}
     """
+    check_names(options, batch, api.to_zarr, api.fill)
     if client is not None:
         from xr_cloudfree.runner.loop import check_client
 
@@ -150,6 +153,10 @@ def carry_out(
     progress: bool = True,
 ) -> xr.Dataset:
     """Fill what a run lacks, and finish it. See `batch`."""
+    if gpu and client is None:
+        raise OptionError(
+            "a GPU is asked for, and there is no cluster", "a client, whose workers announce GPUs", "gpu=None"
+        )
     n_regions = run.plan.n_regions
     with started(run, resume=resume, overwrite=overwrite) as missing:
         before = n_regions - len(missing)

@@ -137,8 +137,7 @@ def fill(
         from xr_cloudfree import api, io, plan
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
-        if out.exists() and out.resolve() == cube.resolve():
-            raise OutputError(f"{out} is the cube itself", "another path", f"--out {cube.stem}-filled.zarr")
+        io.refuse_source(out, [cube, *([Path(s1)] if s1 and Path(s1).exists() else [])])
         opened = io.open_cube(cube)
         wanted = names(bands)
         image = api.fill(

@@ -196,7 +196,7 @@ def region(
         typer.Option(
             metavar="N",
             min=1,
-            help="The regions INDEX, INDEX + N, INDEX + 2 N, …: for an array of N jobs, fewer than there are regions.",
+            help="The regions INDEX, INDEX + N, INDEX + 2 N, …: for an array of N jobs.",
             show_default=False,
         ),
     ] = None,
@@ -221,6 +221,8 @@ def region(
         if index >= (of or n):
             raise OptionError(f"the index is {index}", f"one below {of or n}", f"--index {(of or n) - 1}")
         done = run.journal.done(n, run.plan.identity)
+        if index >= n and not quiet:
+            typer.echo(f"there are {n} regions, and none for job {index} of {of}")
         for number in range(index, n, of or n):
             if done[number]:
                 told = "is done already"
@@ -365,7 +367,8 @@ def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
     try:
         client = dask.Client(cluster, timeout="10s")
     except (OSError, ValueError) as error:
-        raise RunError(f"no scheduler answers at {cluster}: {error}", "a dask scheduler that runs", RESUME) from error
+        remedy = f"--cluster local:2, or an address such as tcp://10.0.0.1:8786; then {RESUME}"
+        raise RunError(f"no scheduler answers at {cluster}: {error}", "a dask scheduler that runs", remedy) from error
     with client:
         yield client
 

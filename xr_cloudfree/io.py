@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +159,30 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
         if path.is_dir() and not is_store(path):
             raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
         if path.exists() and not overwrite:
-            raise OutputError(f"{path} is there already", "a new path, or leave to replace it", "overwrite=True")
+            raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
+
+
+def refuse_source(path: Path, sources: Iterable[Path]) -> None:
+    """Refuse an output that would replace what it is made from.
+
+    Parameters
+    ----------
+    path : Path
+        The output.
+    sources : iterable of Path
+        Files and stores that are read.
+
+    Raises
+    ------
+    OutputError
+        If one of them is the output, or lies in it, or the output in one of them.
+    """
+    out = path.resolve()
+    for source in (source.resolve() for source in sources):
+        if out == source or source in out.parents or out in source.parents:
+            how = "would lie in" if source in out.parents else "would replace"
+            remedy = f"{source.stem}-filled{path.suffix}"
+            raise OutputError(f"{path} {how} {source}, which it is made from", "a path of its own", remedy)
 
 
 def layer_path(path: Path, layer: str) -> Path:

@@ -25,15 +25,16 @@ def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
     given : iterable of str
         Names of options.
     *takers : callable
-        The functions; their keyword-only parameters are options.
+        The functions; all that they take after the object itself is an option.
 
     Raises
     ------
     OptionTypeError
         If there is no such option.
     """
-    parameters = [p for taker in takers for p in inspect.signature(taker).parameters.values()]
-    known = sorted({p.name for p in parameters if p.kind is p.KEYWORD_ONLY})
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    options = [p for taker in takers for p in list(inspect.signature(taker).parameters.values())[1:]]
+    known = sorted({p.name for p in options if p.kind in named})
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)

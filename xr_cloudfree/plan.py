@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
+from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
@@ -159,7 +160,6 @@ def s1_variables(s1: Any, obj: Any) -> list[str]:
 def plan_fill(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
-    most_blocks: int = MAX_BLOCKS,
     *,
     model: str | FillModel = "auto",
     window: Any = None,
@@ -169,6 +169,7 @@ def plan_fill(
     block: int | tuple[int, int] | None = None,
     bands: Sequence[str] | None = None,
     s1: Any = None,
+    most_blocks: int = MAX_BLOCKS,
     **reading: Any,
 ) -> FillPlan:
     """Settle a fill: choose the model, match the dates, lay the grid. The parameters are those of `fill`.
@@ -182,6 +183,8 @@ def plan_fill(
         if not isinstance(flag, bool):
             raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
     cube, times, rule = understood.cube, understood.times, understood.rule
+    if check:
+        check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor)
     targets = parse_targets(date, times)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = made

@@ -314,7 +314,7 @@ BANDS = [
 ]
 
 VALUES = [
-    Row("digital numbers", numbers, E.ScalingError, V, ("uint16",), "scale=1e-4, offset=-0.1, nodata=0", True),
+    Row("digital numbers", numbers, E.ScalingError, V, ("uint16",), "scale=1e-4, offset=-0.1, nodata=0"),
     Row(
         "digital numbers as floats",
         lambda: numbers("float32"),

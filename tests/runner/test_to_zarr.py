@@ -282,6 +282,43 @@ class TestRegions:
             with pytest.raises(errors.StoreError, match="2 of 9 regions"):
                 runs.finish(run)
 
+    def test_what_was_begun_otherwise_is_begun_anew_only_while_nothing_is_done(self, tmp_path):
+        da, clear = make_cube()
+        how = {"clear": clear, "model": "linear", "shard": 24}
+        with pytest.raises(errors.ScalingError, match="digital numbers"):
+            xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, **how)
+        assert (tmp_path / "out.zarr").exists()
+        xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, scale=1e-4, **how)
+        with pytest.raises(errors.ChangedError, match="scaling"):
+            xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, **how)
+
+    @pytest.mark.parametrize("call", [xr_cloudfree.to_zarr, xr_cloudfree.batch])
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_an_output_never_replaces_what_it_is_made_from(self, tmp_path, monkeypatch, call, overwrite):
+        da, clear = make_cube()
+        monkeypatch.chdir(tmp_path)
+        io.for_zarr(da.to_dataset(name="reflectance")).to_zarr("cube.zarr", consolidated=False)
+        clear.to_dataset(name="good").to_zarr("mask.zarr", consolidated=False)
+        before = contents(tmp_path)
+        cube, mask = (
+            xr.open_zarr(f"{name}.zarr", consolidated=False, decode_coords="all") for name in ("cube", "mask")
+        )
+        good = mask["good"]
+        for obj, layer, out in (
+            (cube, clear, "cube.zarr"),
+            (cube, clear, tmp_path / "cube.zarr"),
+            (cube, clear, "cube.zarr/out.zarr"),
+            ("cube.zarr", clear, "cube.zarr"),
+            (cube["reflectance"] * 1, clear, "cube.zarr"),
+            (io.open_cube("cube.zarr")["reflectance"], clear, "cube.zarr"),
+            (da, good, "mask.zarr"),
+            (da, good & True, "mask.zarr"),
+        ):
+            with pytest.raises(errors.OutputError, match="which it is made from"):
+                call(obj, out, DATE, clear=layer, model="linear", overwrite=overwrite)
+        assert contents(tmp_path) == before
+        call(cube, "out.zarr", DATE, clear=good, model="linear", overwrite=overwrite)
+
     def test_an_option_that_does_not_exist_is_named(self, tmp_path):
         da, clear = make_cube()
         for call, name, near in (

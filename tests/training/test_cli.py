@@ -107,6 +107,7 @@ ERRORS = {
     "--data.reading.mask": (*FIT, "--data", "field.zarr", "--data.reading.mask", "nope"),
     "does not accept option 'model.depth'": ("unet", "fit", "--config", "unknown.yaml", "--data", "field.zarr"),
     "unrecognized arguments: --model.depth": (*FIT, "--data", "field.zarr", "--model.depth", "3"),
+    "unrecognized arguments: --data.sample": (*FIT, "--data", "field.zarr", "--data.sample", "8"),
     "there is no checkpoint no.ckpt": (*FIT, "--data", "field.zarr", *PAPER, "--ckpt_path", "no.ckpt"),
 }
 

@@ -139,7 +139,11 @@ def run(arguments: list[str], pathway: str = "unet") -> None:
             save_config_kwargs={"overwrite": True},
             auto_configure_optimizers=False,
             trainer_defaults={"use_distributed_sampler": False},
-            parser_kwargs={"exit_on_error": False, "description": "Train a network, or validate a checkpoint."},
+            parser_kwargs={
+                "exit_on_error": False,
+                "description": "Train a network, or validate a checkpoint.",
+                "allow_abbrev": False,
+            },
         )
 
 

@@ -59,12 +59,7 @@ def check_reflectance(
         If nothing tells the scale of integers; if the values look like digital numbers, were scaled twice or
         wrapped below zero; if nodata was not told; if the offset was subtracted twice, or on some dates only.
     """
-    if scaling.scale is None:
-        raise ScalingError(
-            f"the values are {bands.dtype}, and nothing tells how they become reflectance",
-            "reflectance, or scale= and offset=",
-            _usual(sensor),
-        )
+    check_scale(bands.dtype, scaling, sensor)
     step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / SAMPLE)))
     stored = bands[:, :, ::step, ::step]
     seen = clear[:, ::step, ::step] & valid(stored, scaling).all(axis=1)
@@ -83,6 +78,31 @@ def check_reflectance(
     _check_negative(reflectance, date, times, scaling)
     if sensor == "sentinel-2":
         _check_jump(to_reflectance(stored, scaling), seen, times, scaling)
+
+
+def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = None) -> None:
+    """Raise if nothing tells how stored integers become reflectance; that needs no look at any value.
+
+    Parameters
+    ----------
+    dtype : dtype
+        Type of the stored values.
+    scaling : Scaling
+        How they are stored.
+    sensor : {"sentinel-2", "landsat"} or None
+        As for `check_reflectance`.
+
+    Raises
+    ------
+    ScalingError
+        If it has no scale.
+    """
+    if scaling.scale is None:
+        raise ScalingError(
+            f"the values are {dtype}, and nothing tells how they become reflectance",
+            "reflectance, or scale= and offset=",
+            _usual(sensor),
+        )
 
 
 def _usual(sensor: str | None) -> str:

@@ -9,10 +9,11 @@ import difflib
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, cast
 
 from xr_cloudfree.errors import ModelError, ModelNotFoundError, OptionTypeError
-from xr_cloudfree.models import sources
+from xr_cloudfree.models import bundle, sources
 from xr_cloudfree.models.protocol import FillModel
 
 GROUP = "xr_cloudfree.models"
@@ -71,6 +72,8 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
     points = _entry_points()
     if model not in points:
         near = difflib.get_close_matches(model, points, n=1)
+        if (Path(model) / bundle.SPEC).is_file():
+            near = [f"{sources.LOCAL}{model}"]
         raise ModelNotFoundError(
             f"no model is called {model!r}",
             f"one of {', '.join(sorted(points)) or '(none: the package is not installed)'}",

@@ -19,8 +19,8 @@ from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
-from xr_cloudfree.options import check_names, parse_block
-from xr_cloudfree.plan import FillPlan, open_s1, plan_fill, read
+from xr_cloudfree.options import parse_block
+from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
 from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.store import (
@@ -172,12 +172,9 @@ def plan_run(
 
     Raises
     ------
-    OptionTypeError
-        If there is no such option.
     SizeError
         If the cube has more regions than can be kept in mind.
     """
-    check_names(options, plan_run, plan_fill, read)
     s1, obj = open_s1(s1, obj)
     plan = plan_fill(
         sources.from_files(obj),

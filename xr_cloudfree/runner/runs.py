@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import io
 from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, StoreError
 from xr_cloudfree.plan import s1_variables
+from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.failures import HOPELESS, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.origins import Origin, origin
@@ -77,11 +78,12 @@ def prepare(
     Raises
     ------
     OutputError
-        If the output cannot be a store.
+        If the output cannot be a store, or is where the cube lies, or what is given with it.
     """
     path = Path(store)
     if path.suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {path.name}", "an ending .zarr", f"store='{path.name}.zarr'")
+    io.refuse_source(path, sources.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
     where = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(where) if where is not None else obj
     plan, skeleton = plan_run(cube, date, **options)
@@ -141,7 +143,7 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     LockedError
         If another driver is at work on the store.
     ChangedError
-        If the store was begun with another cube, model or settings.
+        If the store was begun with another cube, model or settings, and some of it is done.
     OutputError
         If something else is there, or nothing can be written.
     """
@@ -151,9 +153,11 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     if path.is_file():
         raise OutputError(f"{path} is a file", "a path of its own", "another path")
     if not overwrite and not journal.run.exists() and path.exists():
-        raise OutputError(f"{path} is there already", "a new path, or leave to replace it", "overwrite=True")
+        raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
     with journal.lock():
         begun = None if overwrite else journal.begun()
+        if begun is not None and resume and _differences(run, begun) and not journal.holds_work:
+            begun = None  # such as a first try without scale=: nothing of it is lost
         if begun is not None:
             _check_same(run, begun, resume)
             for folder in (path, journal.folder):
@@ -312,17 +316,20 @@ def _text(date: Any) -> Any:
 def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
     if not resume:
         raise OutputError(
-            f"{run.path} is there already", "a new path, or leave to replace it", "overwrite=True, or resume=True"
+            f"{run.path} is there already", "a new path, or permission to replace it", "overwrite=True, or resume=True"
         )
-    before, now = begun["fingerprint"], run.plan.fingerprint
-    differs = [key for key in now if before.get(key) != now[key]]
-    if differs:
-        told = "; ".join(f"{key}: {before.get(key)} then, {now[key]} now" for key in differs)
+    if differs := _differences(run, begun):
         raise ChangedError(
-            f"{run.path} was begun with something else ({told})",
+            f"{run.path} was begun with something else ({'; '.join(differs)})",
             "the same cube, model and settings to go on",
             "the call as it was, or overwrite=True to begin anew",
         )
+
+
+def _differences(run: Run, begun: Mapping[str, Any]) -> list[str]:
+    """How a run differs from what its store was begun with, in words."""
+    before, now = begun["fingerprint"], run.plan.fingerprint
+    return [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if before.get(key) != now[key]]
 
 
 def _clear(run: Run) -> None:

@@ -147,6 +147,39 @@ def _below(data: Any) -> Iterator[Any]:
         data = getattr(data, "array", None)
 
 
+def places(*given: Any) -> set[Path]:
+    """Where on this machine's disks lies what was opened: the files and stores, as far as they can be told.
+
+    Parameters
+    ----------
+    *given : path, DataArray, Dataset or anything else
+        Cubes and layers, also computed from files by dask.
+    """
+    found: set[Path] = set()
+    for obj in given:
+        if isinstance(obj, str | os.PathLike):
+            found.add(Path(obj))
+        if not isinstance(obj, xr.DataArray | xr.Dataset):
+            continue
+        variables = obj.variables.values() if isinstance(obj, xr.Dataset) else [obj.variable]
+        for told in (obj, *variables):
+            if isinstance(named := told.encoding.get("source"), str):
+                found.add(Path(named))
+        for data in (variable._data for variable in variables):
+            layers = getattr(getattr(data, "dask", None), "layers", {})
+            # That is how dask calls what a graph begins with.
+            first = [part for name in layers if name.startswith("original-") for part in layers[name].values()]
+            for array in (data, *first):
+                found.update(where for part in _below(array) for where in _homes(part))
+    return {where.resolve() for where in found if where.exists()}
+
+
+def _homes(array: Any) -> list[Path]:
+    """The store or the files of a backend's array."""
+    root = getattr(getattr(getattr(getattr(array, "_array", None), "store_path", None), "store", None), "root", None)
+    return _files(array) if root is None else [Path(root)]
+
+
 def _files(array: Any) -> list[Path]:
     """The files of a backend's array, where they lie on this machine's disks."""
     stored = getattr(array, "_array", None)  # of Zarr

@@ -177,7 +177,9 @@ def _begun(journal: Journal) -> Mapping[str, Any]:
     told = journal.begun()
     if told is None:
         raise StoreError(
-            f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
+            f"there is no journal of {journal.store}",
+            "a store that to_zarr or batch has begun; fill(...).to_zarr keeps none",
+            "cube.cloudfree.to_zarr(store, date)",
         )
     return told
 
