@@ -191,7 +191,7 @@ def to_zarr(
     resume : bool
         Go on where the same run was left.
     overwrite : bool
-        Replace what is there.
+        Replace what is there: it is removed before the first region is filled.
     shard : int or pair of int, optional
         Pixels along y and x of a shard, one file for each date. By default chosen so that memory suffices and each
         chunk of the input is read only once.

@@ -58,7 +58,7 @@ def batch(
     resume : bool
         Go on with what the same call has begun. False fills all regions anew.
     overwrite : bool
-        Replace a store that another call has made.
+        Replace a store that another call has made: it is removed before the first region is filled.
     retries : int
         How often a region that failed on a worker is tried again.
     stall : float

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from tests.networks import CARD, TINY, make_bundle, state_of  # noqa: E402
-from xr_cloudfree import errors  # noqa: E402
+from xr_cloudfree import create_model, errors  # noqa: E402
 from xr_cloudfree.models import bundle  # noqa: E402
 
 
@@ -171,3 +171,10 @@ def test_no_card_is_no_error(tmp_path):
     (tmp_path / bundle.CARD).unlink()
     assert list(bundle.contents(tmp_path, bundle.read_spec(tmp_path))) == ["weights.safetensors", "spec.json"]
     assert json.loads(bundle.contents(tmp_path, spec)["spec.json"])["license"] == "CC0-1.0"
+
+
+def test_a_folder_without_its_prefix_is_recognised(tmp_path):
+    make_bundle(tmp_path / "mine")
+    with pytest.raises(errors.ModelNotFoundError) as info:
+        create_model(str(tmp_path / "mine"))
+    assert info.value.remedy == f"model='local-dir:{tmp_path / 'mine'}'"

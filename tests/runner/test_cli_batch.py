@@ -92,6 +92,7 @@ def test_three_commands_for_an_array_of_jobs(folder) -> None:
     assert "4 of 12 done (33%)" in run("status", "out.zarr")
     assert "not filled yet: 8 regions" in run("verify", "out.zarr", code=1)
     assert "--index 11" in run("region", "out.zarr", "--index", 12, code=2)
+    assert "none for job 13 of 20" in run("region", "out.zarr", "--index", 13, "--of", 20)
     assert "one below 3" in run("region", "out.zarr", "--index", 3, "--of", 3, code=2)
     assert "Wrote out.zarr" in run("resume", "out.zarr")
     xr.testing.assert_equal(xr.open_zarr("out.zarr", decode_coords="all").compute(), expected())

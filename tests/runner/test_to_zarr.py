@@ -292,6 +292,12 @@ class TestRegions:
         with pytest.raises(errors.ChangedError, match="scaling"):
             xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, **how)
 
+    def test_a_gpu_without_a_cluster_is_refused(self, tmp_path):
+        da, clear = make_cube()
+        with pytest.raises(errors.OptionError, match="no cluster"):
+            xr_cloudfree.batch(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", gpu=True, progress=False)
+        assert not any(tmp_path.iterdir())
+
     @pytest.mark.parametrize("call", [xr_cloudfree.to_zarr, xr_cloudfree.batch])
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_an_output_never_replaces_what_it_is_made_from(self, tmp_path, monkeypatch, call, overwrite):

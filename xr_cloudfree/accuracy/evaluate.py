@@ -108,7 +108,7 @@ def evaluate(
     True
     """
     size, seed = parse_count("size", size, 1, "size=256"), parse_count("seed", seed, 0, "seed=0")
-    frames = None if frames is None else parse_count("frames", frames, 1, "frames=10")
+    frames = None if frames is None else parse_count("frames", frames, 1, "frames=10, or frames=None for all")
     tracks = parse_list("tracks", tracks, "tracks=['partial']")
     for track in tracks:
         if track not in TRACKS:
