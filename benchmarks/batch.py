@@ -113,6 +113,7 @@ def batched(workers: int) -> Callable[[str, str], None]:
             LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster) as client,
         ):
+            client.run(warm)
             start = time.perf_counter(), sum(client.run(time.process_time).values())
             batch(opened(path), out, date=TARGET, model="median", client=client, window=1000, progress=False)
             job.told = {  # type: ignore[attr-defined]
