@@ -9,7 +9,7 @@ pytest.importorskip("netCDF4")
 
 from benchmarks.accuracy import figures, folds, tables
 from benchmarks.accuracy.__main__ import main
-from benchmarks.accuracy.measure import Bench, Task, answer, judge, load
+from benchmarks.accuracy.measure import ALL, Bench, Task, answer, judge, load
 from benchmarks.accuracy.page import scaled
 from benchmarks.accuracy.places import read_all
 from tests.networks import make_bundle
@@ -247,3 +247,10 @@ def test_what_is_missing_is_told(tmp_path, capsys):
     (tmp_path / "ablation.csv").write_text("what,partial\nno prior,-0.3\n")
     assert tables.ablation(tmp_path / "ablation.csv").splitlines()[-1] == "| no prior | -0.3 |"
     assert tables.ablation(tmp_path / "none.csv") == "Not measured.\n"
+
+
+def test_tables_of_an_earlier_run_are_kept(tmp_path):
+    nothing = pd.DataFrame({"bands": [ALL]})
+    assert tables.published(nothing, tmp_path / "published.md") == "The published networks were not measured.\n"
+    (tmp_path / "published.md").write_text("| method |\n")
+    assert tables.published(nothing, tmp_path / "published.md").endswith("\n\n| method |\n")

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif not kept.is_file():
         parser.error(f"--page-only: there is no {kept}; measure first, without this option")
     scores, told = load(kept)
-    options.out.write_text(page(scores, told, ROOT / "benchmarks" / "ablation.csv"))
+    options.out.write_text(page(scores, told, ROOT / "benchmarks"))
     for track in TRACKS:
         print(track, tables.summary(scores, track), sep="\n")
     print(*goals(scores), sep="\n")

@@ -94,8 +94,9 @@ tell how much those of `unet` are above or below those of `linear`.
 {strata}
 ## From one sensor to the other
 
-A network that was trained on Landsat alone, at the places of Sentinel-2, and one that was trained on
-Sentinel-2 alone, on Landsat. *unet of the fold* is the one above, on the same frames.
+A network that was trained on Landsat alone, at the places of Sentinel-2: its samples are those of one series,
+200 where others have 1000, and its intervals are as it gives them. And one that was trained on Sentinel-2
+alone, on Landsat, which is the network of that fold. *unet of the fold* is the one above, on the same frames.
 
 {transfer}
 ## All methods
@@ -121,9 +122,10 @@ for the grounds `landsat` and `belgium` alone, and is judged there and on the sa
 `terramind` starts from the `unet` of its fold and corrects it with what an encoder of TerraMind's architecture sees.
 What ships was trained from a random start, because the weights of IBM and ESA could not be had where it was trained:
 nothing here speaks of them. *Same decoder without the encoder* and *frozen random encoder* tell what the encoder
-itself buys. All three were trained once, without the Belgian series, and are judged on these and on the sample, on the
-first seed of the masks. Their intervals were scaled on the Belgian series: only on the sample are these apart from what
-they are judged on.
+itself buys. The first was trained once for each ground, the others without the Belgian series alone, and are
+judged on these and on the sample; all on the first seed of the masks. Intervals of the first were scaled as
+those of `unet`, those of the others on the Belgian series: only on the sample are these apart from what they are
+judged on.
 
 {terramind}
 Where there is a network, this trains the pretrained encoder on the same folds, and puts its rows into the table:
@@ -188,7 +190,7 @@ def scaled(scores: pd.DataFrame) -> str:
     return " ".join(f"{words[label]}: {', '.join(texts)}." for label, texts in how.items())
 
 
-def page(scores: pd.DataFrame, told: dict[str, Any], ablation: Path) -> str:
+def page(scores: pd.DataFrame, told: dict[str, Any], kept: Path) -> str:
     """The text of docs/accuracy.md.
 
     Parameters
@@ -197,8 +199,8 @@ def page(scores: pd.DataFrame, told: dict[str, Any], ablation: Path) -> str:
         As `measure` makes it.
     told : dict
         ``command``, ``minutes``, ``cores`` and ``missing`` of the run, and ``later``, commands that added to it.
-    ablation : Path
-        A table of its own, if it is there.
+    kept : Path
+        Folder of tables that take trainings of their own: ``ablation.csv`` and ``published.md``, if they are there.
     """
     missing = "None is missing."
     if told["missing"]:
@@ -225,9 +227,9 @@ def page(scores: pd.DataFrame, told: dict[str, Any], ablation: Path) -> str:
         strata=tables.strata(scores),
         transfer=tables.transfer(scores),
         methods="\n".join(f"### {track}\n\n{tables.methods(figures.pick(scores, track))}" for track in TRACKS),
-        published=tables.published(scores),
+        published=tables.published(scores, kept / "published.md"),
         terramind=tables.terramind(scores),
-        ablation=tables.ablation(ablation),
+        ablation=tables.ablation(kept / "ablation.csv"),
         coverage=tables.coverage(scores),
         coverage_by_place=tables.coverage_by_place(scores),
     )

@@ -166,8 +166,8 @@ def transfer(scores: pd.DataFrame) -> str:
     return table([*head, "over linear (95 %)", "over regress (95 %)", "90 % holds"], rows)
 
 
-def published(scores: pd.DataFrame) -> str:
-    """The published networks on their bands."""
+def published(scores: pd.DataFrame, kept: Path) -> str:
+    """The published networks on their bands; where they were not measured, the tables of a run that is kept."""
     parts = []
     for bands in sorted(set(scores["bands"]) - {ALL}):
         of_bands = scores[scores["bands"] == bands]
@@ -178,6 +178,8 @@ def published(scores: pd.DataFrame) -> str:
             if len(chosen):
                 parts.append(f"*{track}*, {len(by_case(chosen, 'psnr'))} frames:\n")
                 parts.append(methods(chosen, (REFERENCE, FITTED, *folds.PUBLISHED, UNET)))
+    if not parts and kept.is_file():
+        return f"From an earlier run, with other networks of the folds for `{UNET}`.\n\n{kept.read_text()}"
     return "\n".join(parts) or "The published networks were not measured.\n"
 
 
