@@ -70,12 +70,13 @@ class Journal:
 
     def _marked(self) -> Iterator[int]:
         """Regions for which there is a file, whatever is in it."""
-        with suppress(FileNotFoundError):
-            for folder in os.scandir(self.folder / "done"):
-                for entry in os.scandir(folder):
-                    stem, ending = os.path.splitext(entry.name)
-                    if ending == ".json" and stem.isdecimal():
-                        yield int(stem)
+        with suppress(FileNotFoundError), os.scandir(self.folder / "done") as folders:
+            for folder in folders:
+                with os.scandir(folder) as entries:  # closed also if somebody has seen enough
+                    for entry in entries:
+                        stem, ending = os.path.splitext(entry.name)
+                        if ending == ".json" and stem.isdecimal():
+                            yield int(stem)
 
     def begun(self) -> dict[str, Any] | None:
         """What the run was begun with; None if there is no journal.
