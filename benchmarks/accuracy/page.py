@@ -122,10 +122,10 @@ for the grounds `landsat` and `belgium` alone, and is judged there and on the sa
 `terramind` starts from the `unet` of its fold and corrects it with what an encoder of TerraMind's architecture sees.
 What ships was trained from a random start, because the weights of IBM and ESA could not be had where it was trained:
 nothing here speaks of them. *Same decoder without the encoder* and *frozen random encoder* tell what the encoder
-itself buys. The first was trained once for each ground but Bouconne, the others without the Belgian series alone, and are
-judged on these and on the sample; all on the first seed of the masks. Intervals of the first were scaled as
-those of `unet`, those of the others on the Belgian series: only on the sample are these apart from what they are
-judged on.
+itself buys. The first was trained once for each ground but Bouconne, the others without the Belgian series
+alone, and are judged on these and on the sample; all on the first seed of the masks. Intervals of the first were
+scaled as those of `unet`, those of the others on the Belgian series: only on the sample are these apart from
+what they are judged on.
 
 {terramind}
 Where there is a network, this trains the pretrained encoder on the same folds, and puts its rows into the table:
