@@ -282,16 +282,6 @@ class TestRegions:
             with pytest.raises(errors.StoreError, match="2 of 9 regions"):
                 runs.finish(run)
 
-    def test_what_was_begun_otherwise_is_begun_anew_only_while_nothing_is_done(self, tmp_path):
-        da, clear = make_cube()
-        how = {"clear": clear, "model": "linear", "shard": 24}
-        with pytest.raises(errors.ScalingError, match="digital numbers"):
-            xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, **how)
-        assert (tmp_path / "out.zarr").exists()
-        xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, scale=1e-4, **how)
-        with pytest.raises(errors.ChangedError, match="scaling"):
-            xr_cloudfree.to_zarr(da * 1e4, tmp_path / "out.zarr", DATE, **how)
-
     def test_a_gpu_without_a_cluster_is_refused(self, tmp_path):
         da, clear = make_cube()
         with pytest.raises(errors.OptionError, match="no cluster"):

@@ -63,11 +63,6 @@ class Journal:
                 found[index] = told is not None and told["region"] == index and run in (None, told["run"])
         return found
 
-    @property
-    def holds_work(self) -> bool:
-        """Whether any region was ever done."""
-        return self.finished.exists() or any(True for _ in self._marked())
-
     def _marked(self) -> Iterator[int]:
         """Regions for which there is a file, whatever is in it."""
         with suppress(FileNotFoundError), os.scandir(self.folder / "done") as folders:

@@ -143,7 +143,7 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     LockedError
         If another driver is at work on the store.
     ChangedError
-        If the store was begun with another cube, model or settings, and some of it is done.
+        If the store was begun with another cube, model or settings.
     OutputError
         If something else is there, or nothing can be written.
     """
@@ -156,8 +156,6 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
         raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
     with journal.lock():
         begun = None if overwrite else journal.begun()
-        if begun is not None and resume and _differences(run, begun) and not journal.holds_work:
-            begun = None  # such as a first try without scale=: nothing of it is lost
         if begun is not None:
             _check_same(run, begun, resume)
             for folder in (path, journal.folder):
