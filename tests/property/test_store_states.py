@@ -50,9 +50,9 @@ def folder():
 
 
 def region(key):
-    """The region that a file of the store belongs to; none for metadata and coordinates."""
+    """The region that a file of the store belongs to; none for metadata, coordinates and what a killed writer left."""
     name, _, rest = key.partition("/c/")
-    if name not in ("reflectance", "filled"):
+    if name not in ("reflectance", "filled") or key.endswith(".partial"):
         return None
     row, column = map(int, rest.split("/")[-2:]) if rest else (0, None)
     return None if column is None else row * 3 + column
