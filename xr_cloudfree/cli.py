@@ -135,9 +135,10 @@ def fill(
     """
     with plain_errors(debug):
         from xr_cloudfree import api, io, plan
+        from xr_cloudfree.runner import sources
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
-        io.refuse_source(out, [cube, *([Path(s1)] if s1 and Path(s1).exists() else [])])
+        io.refuse_source(out, sources.places(cube, s1))
         opened = io.open_cube(cube)
         wanted = names(bands)
         image = api.fill(

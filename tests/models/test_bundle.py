@@ -178,3 +178,8 @@ def test_a_folder_without_its_prefix_is_recognised(tmp_path):
     with pytest.raises(errors.ModelNotFoundError) as info:
         create_model(str(tmp_path / "mine"))
     assert info.value.remedy == f"model='local-dir:{tmp_path / 'mine'}'"
+
+
+def test_a_name_that_no_file_could_have_is_no_model():
+    with pytest.raises(errors.ModelNotFoundError, match="no model is called"):
+        create_model("x" * 300)

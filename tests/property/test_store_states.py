@@ -16,6 +16,7 @@ import xr_cloudfree
 from tests.cubes import contents
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.runner.journal import Journal
+from xr_cloudfree.runner.store import PARTIAL
 from xr_cloudfree.runner.verify import repair, verify
 
 HOW = {"date": "2023-05-05", "model": "linear", "shard": 16, "layers": ["filled"]}
@@ -52,7 +53,7 @@ def folder():
 def region(key):
     """The region that a file of the store belongs to; none for metadata, coordinates and what a killed writer left."""
     name, _, rest = key.partition("/c/")
-    if name not in ("reflectance", "filled") or key.endswith(".partial"):
+    if name not in ("reflectance", "filled") or key.endswith(PARTIAL):
         return None
     row, column = map(int, rest.split("/")[-2:]) if rest else (0, None)
     return None if column is None else row * 3 + column

@@ -6,10 +6,10 @@ Weights in a folder or on a hub are named by where they are.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, cast
 
 from xr_cloudfree.errors import ModelError, ModelNotFoundError, OptionTypeError
@@ -72,7 +72,7 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
     points = _entry_points()
     if model not in points:
         near = difflib.get_close_matches(model, points, n=1)
-        if (Path(model) / bundle.SPEC).is_file():
+        if os.path.isfile(os.path.join(model, bundle.SPEC)):
             near = [f"{sources.LOCAL}{model}"]
         raise ModelNotFoundError(
             f"no model is called {model!r}",

@@ -316,18 +316,14 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
         raise OutputError(
             f"{run.path} is there already", "a new path, or permission to replace it", "overwrite=True, or resume=True"
         )
-    if differs := _differences(run, begun):
+    before, now = begun["fingerprint"], run.plan.fingerprint
+    differs = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if before.get(key) != now[key]]
+    if differs:
         raise ChangedError(
             f"{run.path} was begun with something else ({'; '.join(differs)})",
             "the same cube, model and settings to go on",
             "the call as it was, or overwrite=True to begin anew",
         )
-
-
-def _differences(run: Run, begun: Mapping[str, Any]) -> list[str]:
-    """How a run differs from what its store was begun with, in words."""
-    before, now = begun["fingerprint"], run.plan.fingerprint
-    return [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if before.get(key) != now[key]]
 
 
 def _clear(run: Run) -> None:

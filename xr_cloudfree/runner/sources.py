@@ -170,22 +170,17 @@ def places(*given: Any) -> set[Path]:
             # That is how dask calls what a graph begins with.
             first = [part for name in layers if name.startswith("original-") for part in layers[name].values()]
             for array in (data, *first):
-                found.update(where for part in _below(array) for where in _homes(part))
-    return {where.resolve() for where in found if where.exists()}
+                found.update(where for part in _below(array) for where in _files(part, whole=True))
+    # A text may be the name of a variable as well, of any length: Path.exists() would raise.
+    return {where for where in found if os.path.exists(where)}
 
 
-def _homes(array: Any) -> list[Path]:
-    """The store or the files of a backend's array."""
-    root = getattr(getattr(getattr(getattr(array, "_array", None), "store_path", None), "store", None), "root", None)
-    return _files(array) if root is None else [Path(root)]
-
-
-def _files(array: Any) -> list[Path]:
-    """The files of a backend's array, where they lie on this machine's disks."""
+def _files(array: Any, whole: bool = False) -> list[Path]:
+    """The files of a backend's array, where they lie on this machine's disks; or the whole store that holds them."""
     stored = getattr(array, "_array", None)  # of Zarr
     if stored is not None and hasattr(stored, "store_path"):
         root = getattr(stored.store_path.store, "root", None)
-        return [] if root is None else [Path(root) / stored.store_path.path]
+        return [] if root is None else [Path(root) / ("" if whole else stored.store_path.path)]
     name = getattr(getattr(array, "datastore", None), "_filename", None)  # of NetCDF
     return [Path(name)] if isinstance(name, str) and Path(name).exists() else []
 
