@@ -357,7 +357,7 @@ def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
         workers = int(number) if number else CPU_COUNT
         # Any free port for the dashboard: the usual one may be another cluster's.
         with (
-            dask.LocalCluster(workers, threads_per_worker=1, dashboard_address=":0") as local,
+            dask.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as local,
             dask.Client(local) as client,
         ):
             if not quiet:

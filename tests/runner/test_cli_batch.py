@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
-from xr_cloudfree import io
+from xr_cloudfree import cli_runs, io
 from xr_cloudfree.cli import app
 from xr_cloudfree.runner.verify import store_digest
 
@@ -66,6 +66,14 @@ def test_a_cluster_on_this_machine(folder) -> None:
     output = run(*BATCH, "--cluster", "local:2")
     assert "Dashboard at http" in output and "Wrote out.zarr" in output
     xr.testing.assert_equal(xr.open_zarr("out.zarr", decode_coords="all").compute(), expected())
+
+
+@pytest.mark.slow
+def test_it_has_as_many_processes_as_were_asked_for() -> None:
+    pytest.importorskip("distributed")
+    wanted = (os.cpu_count() or 1) + 1  # not what it would have by itself
+    with cli_runs._client(f"local:{wanted}", quiet=True) as client:
+        assert client is not None and len(client.ncores()) == wanted
 
 
 @pytest.mark.slow

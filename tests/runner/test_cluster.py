@@ -36,7 +36,7 @@ def client():
     with (
         # A worker that has died is given the time that it takes to start on a machine with much to do.
         dask.config.set({"distributed.deploy.lost-worker-timeout": "300 s"}),
-        distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=":0") as local,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as local,
         distributed.Client(local) as client,
     ):
         yield client
@@ -187,7 +187,7 @@ def test_gpus_that_are_not_there_are_missed_at_once(cube, client, tmp_path) -> N
 def test_one_region_at_a_time_on_each_gpu(cube, digest, tmp_path) -> None:
     with (
         distributed.LocalCluster(
-            1, threads_per_worker=2, dashboard_address=":0", resources={"GPU": 1}, processes=False
+            n_workers=1, threads_per_worker=2, dashboard_address=":0", resources={"GPU": 1}, processes=False
         ) as local,
         distributed.Client(local) as client,
     ):
