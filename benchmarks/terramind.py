@@ -1,10 +1,14 @@
 """What the TerraMind pathway takes, filling and training, by the size of its encoder; with random weights.
 
-    python -m benchmarks.terramind [fill|train|all] [SIZE …]
+    python -m benchmarks.terramind [fill|train|gpu|all] [SIZE …]
 
 *Encoder*, *network* and *prepared* are of one tile of 256 x 256 pixels, 12 dates and 4 bands, on two cores; *fill* is a
 lazy fill from Zarr to Zarr, per tile that the network is asked for, and *model alone* the model on the very same tiles.
 Training is on one batch that is there, in crops of 224 x 224 pixels, without and with checkpointing.
+
+*gpu*, where there is one: crops of 224 x 224 pixels in bf16, in batches that are doubled as long as they fit, and that
+do not become slower by it. *Share* is what is reached of the rate of a product of two matrices of 8192 x 8192, measured
+in the same process.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from benchmarks.learned import BANDS, CORES, DATES, Clock, Recorder, cut
 EDGE, TILE, CROP, BATCH = 512, 256, 224, 2
 SIZES = ("tiny", "base")
 PRECISIONS = ("fp32", "bf16")
+WHAT = ("fill", "train", "gpu")
 
 
 def make_bundle(folder: str, size: str) -> None:
@@ -122,10 +127,94 @@ def train_one(size: str, checkpointing: str) -> None:
     print(f"{size:7}{checkpointing:>14}{count:14.1f}{BATCH / min(taken):13.2f}{more:15.0f}", flush=True)
 
 
+def matrix_rate() -> float:
+    """TFLOP/s of a large product of matrices in bf16."""
+    import torch
+
+    edge = 8192
+    a, b = (torch.randn(edge, edge, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    seconds = on_gpu(lambda: a @ b, 10)
+    return 2 * edge**3 / seconds / 1e12
+
+
+def on_gpu(run: Callable[[], Any], repeats: int = 5) -> float:
+    """Seconds of a GPU, the median of some repeats after two that warm up."""
+    import torch
+
+    for _ in range(2):
+        run()
+    taken = []
+    for _ in range(repeats):
+        torch.cuda.synchronize()
+        with Clock() as clock:
+            run()
+            torch.cuda.synchronize()
+        taken.append(clock.wall)
+    return sorted(taken)[repeats // 2]
+
+
+def gpu_one(size: str, kind: str) -> None:
+    """One row of the third table, in a process of its own: filling, or a step of training that learns all there is."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from xr_cloudfree import synthetic
+    from xr_cloudfree_training.data import Crop, CubeData
+    from xr_cloudfree_training.lit import FusionModule
+    from xr_cloudfree_training.samples import Lesson
+    from xr_cloudfree_training.stages import Stage, enter
+
+    ceiling = matrix_rate()
+    cube = synthetic.cube(shape=(DATES, BANDS, 256, 384), seed=1, cloud_share=0.3)
+    how: dict[str, Any] = {"size": CROP, "crop": Crop(CROP, BANDS, 10), "batch_size": 1, "samples": 1}
+    data = CubeData([cube], architecture="terramind", validation=1, workers=0, **how)
+    sample = data.sets["train"][0]
+    checkpointing = kind == "train, checkpointing"
+    module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing, lr=1e-4).cuda()
+    enter(module.network, Stage(1.0, "full", 1e-4, encoder_lr=1e-4, base_lr=1e-4))
+    optimizer = torch.optim.AdamW([p for p in module.network.parameters() if p.requires_grad], lr=1e-4)
+    module.network.train(kind != "fill")
+
+    def fill(lesson: Lesson) -> None:
+        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
+            module.network(lesson.given)
+
+    def learn(lesson: Lesson) -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            output = module.network(lesson.given)
+        optimizer.zero_grad()
+        module._losses(output, lesson, lesson.counted)["charbonnier"].backward()
+        optimizer.step()
+
+    step = fill if kind == "fill" else learn
+    found = (0, 0.0, 0.0, 0)
+    count = 1
+    while True:
+        try:
+            lesson = Lesson.of([sample] * count).to("cuda")
+            torch.cuda.reset_peak_memory_stats()
+            rate = count / on_gpu(lambda lesson=lesson: step(lesson))  # type: ignore[misc]
+            peak = torch.cuda.max_memory_allocated()
+        except torch.OutOfMemoryError:
+            break
+        if rate < found[1] * 1.02:
+            break
+        with FlopCounterMode(display=False) as counter:
+            step(lesson)
+        found = (count, rate, counter.get_total_flops() / count, peak)
+        count *= 2
+    count, rate, flops, peak = found
+    reached = rate * flops / 1e12
+    print(f"{size:7}{kind:22}{count:8}{rate:13.1f}{peak / 2**30:9.1f}", end="")
+    print(f"{flops / 1e9:11.0f}{reached:11.1f}{reached / ceiling:8.1%}", flush=True)
+
+
 def main() -> None:
     """Measure, and print the tables."""
+    import torch
+
     parser = argparse.ArgumentParser(description="Speed and memory of the TerraMind pathway.")
-    parser.add_argument("what", nargs="?", default="all", choices=["fill", "train", "all", "fill-one", "train-one"])
+    parser.add_argument("what", nargs="?", default="all", choices=[*WHAT, "all", *(f"{one}-one" for one in WHAT)])
     parser.add_argument("sizes", nargs="*", default=list(SIZES))
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -133,6 +222,8 @@ def main() -> None:
         return fill_one(*options.sizes)
     if options.what == "train-one":
         return train_one(*options.sizes)
+    if options.what == "gpu-one":
+        return gpu_one(*options.sizes)
     if find_spec("terratorch") is None:
         print("\nTerraMind: not measured, pip install 'xr-cloudfree[terramind,train]'")
         return None
@@ -146,11 +237,19 @@ def main() -> None:
             f"{'size':7}{'checkpointing':>14}{'M parameters':>14}{'samples/s':>13}{'more MiB':>15}",
             ("no", "yes"),
         ),
+        "gpu": (
+            f"{'size':7}{'':22}{'batch':>8}{'samples/s':>13}{'GiB':>9}{'GFLOP each':>11}{'TFLOP/s':>11}{'share':>8}",
+            ("fill", "train", "train, checkpointing"),
+        ),
     }
     for what, (title, kinds) in tables.items():
         if options.what not in (what, "all"):
             continue
-        print(f"\nTerraMind, {what}, CPU, {CORES} threads\n{title}", flush=True)
+        if what == "gpu" and not torch.cuda.is_available():
+            print("\nTerraMind on a GPU: not measured, there is none")
+            continue
+        where = torch.cuda.get_device_name() if what == "gpu" else f"CPU, {CORES} threads"
+        print(f"\nTerraMind, {what}, {where}\n{title}", flush=True)
         for size in options.sizes:
             for kind in kinds:
                 subprocess.run([sys.executable, "-m", "benchmarks.terramind", f"{what}-one", size, kind], check=True)

@@ -23,7 +23,7 @@ import yaml
 
 from xr_cloudfree_training.cases import Mixture
 from xr_cloudfree_training.cli import find_recipe
-from xr_cloudfree_training.data import Crop, CubeData
+from xr_cloudfree_training.data import PREFETCH, Crop, CubeData
 from xr_cloudfree_training.lit import FusionModule
 from xr_cloudfree_training.samples import Lesson
 
@@ -47,9 +47,11 @@ def steps(module: FusionModule, device: str) -> Callable[[Lesson], None]:
     return step
 
 
-def rate(lessons: Iterator[Lesson], work: Callable[[Lesson], Any], batch_size: int, count: int, device: str) -> float:
-    """Samples per second over `count` batches, after two that warm up."""
-    for lesson in islice(lessons, 2):
+def rate(
+    lessons: Iterator[Lesson], work: Callable[[Lesson], Any], batch_size: int, count: int, device: str, warm: int = 2
+) -> float:
+    """Samples per second over `count` batches, after `warm` others."""
+    for lesson in islice(lessons, warm):
         work(lesson)
     start = time.perf_counter()
     for lesson in islice(lessons, count):
@@ -73,18 +75,21 @@ def main() -> None:
     how: dict[str, Any] = recipe["data"] | {"architecture": recipe["model"]["architecture"], "workers": options.workers}
     how["mixture"], how["crop"] = Mixture(**how.get("mixture", {})), Crop(**how["crop"]) if "crop" in how else None
     batch_size, count = how["batch_size"], options.batches
-    how |= {"cache": None, "samples": batch_size * (count + 2), "validation": 1}
-    pool = {"pool": batch_size * (count + 2)}
-    anew, pooled = CubeData(options.data, **how | {"pool": 0}), CubeData(options.data, **how | pool)
+    anew = CubeData(options.data, **how | {"pool": 0, "cache": None, "validation": 1})
+    # What the workers have made before the clock starts is not counted.
+    warm = 2 + PREFETCH * anew.workers
+    samples = batch_size * (count + warm)
+    anew.samples = samples
+    pooled = CubeData(options.data, **how | {"pool": samples, "cache": None, "samples": samples, "validation": 1})
     torch.manual_seed(0)
     step = steps(FusionModule(bands=anew.bands, **recipe["model"] | {"pretrained": False}), device)
     nothing: Callable[[Lesson], None] = lambda lesson: None  # noqa: E731
-    rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device)}
+    rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device, warm)}
     loader = pooled.train_dataloader()
     lessons = list(loader)
-    rates["from the pool"] = rate(iter(loader), nothing, batch_size, count, device)
+    rates["from the pool"] = rate(iter(loader), nothing, batch_size, count, device, warm)
     rates["network alone"] = rate(cycle(lessons[:1]), step, batch_size, count, device)
-    rates["training"] = rate(iter(loader), step, batch_size, count, device)
+    rates["training"] = rate(iter(loader), step, batch_size, count, device, warm)
     print(f"{options.recipe}, batches of {batch_size}, {anew.workers} workers, {device}")
     for name, value in rates.items():
         print(f"{name:14} {value:8.1f} samples/s")

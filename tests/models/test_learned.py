@@ -171,6 +171,16 @@ class TestAnswer:
         error = np.abs(rough.bands - exact.bands).max()
         assert 0 < error < 2e-3
 
+    @pytest.mark.parametrize(("threads", "batch", "at_once"), [(1, 1, 1), (2, 1, 2), (5, 2, 4), (1, 4, 4), (99, 3, 30)])
+    def test_where_nothing_else_runs_each_thread_has_a_tile(self, tmp_path, threads, batch, at_once):
+        before = torch.get_num_threads()
+        model = make_model(tmp_path, batch=batch)
+        try:
+            torch.set_num_threads(threads)
+            assert model.tiles_at_once == at_once
+        finally:
+            torch.set_num_threads(before)
+
 
 class TestMemory:
     @pytest.mark.parametrize("fits", [1, 2, 3, 5])
@@ -187,7 +197,7 @@ class TestMemory:
             return own(batch)
 
         replaced(monkeypatch, model, small)
-        monkeypatch.setattr(learned, "_shares", lambda alike, device: alike)  # as on a GPU
+        monkeypatch.setattr(learned, "_shares", lambda alike, batch: list(alike))  # as on a GPU
         for found, answer in zip(model.predict(tiles), expected, strict=True):
             np.testing.assert_allclose(found.bands, answer.bands, atol=1e-6)
         assert sizes[0] == 5 and sum(size for size in sizes if size <= fits) == 5

@@ -61,6 +61,20 @@ class Blended(TileWide):
     spec = ModelSpec("blended", "with a tile-wide term", units="reflectance", tile=32, stride=16, taper=True)
 
 
+class Greedy(TileWide):
+    """The same, with several tiles at once wherever nothing else runs; it remembers how many it was given."""
+
+    spec = ModelSpec("greedy", "with a tile-wide term", units="reflectance", tile=24, stride=16, batch=2)
+    tiles_at_once = 6
+
+    def __init__(self):
+        self.given = []
+
+    def predict(self, tiles):
+        self.given.append(len(tiles))
+        return super().predict(tiles)
+
+
 MODELS = {"identity": Identity(), "coordinate": Coordinate(), "tilewide": TileWide(), "blended": Blended()}
 # Networks with a tile-wide term, with cores that are kept and with tapered tiles.
 LEARNED = {

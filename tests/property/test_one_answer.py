@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import xr_cloudfree
 from tests.cubes import CLASSICAL, make_cube
-from tests.property.models import LEARNED, MODELS, model_of
+from tests.property.models import LEARNED, MODELS, Greedy, TileWide, model_of
 
 SIZES = {"time": 7, "band": 3, "y": 53, "x": 61}
 
@@ -92,6 +92,22 @@ def test_scheduler_changes_nothing(scheduler):
     eager = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model="regress", layers="all")
     lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), "2021-06-03", clear=clear, model="regress", layers="all", block=128)
     same(eager, lazy.compute(scheduler=scheduler, num_workers=2))
+
+
+def test_a_model_is_given_more_tiles_where_nothing_else_runs(tmp_path):
+    da, clear = make_cube()  # 4 x 4 tiles
+    how = dict(date="2021-06-03", clear=clear)
+    expected = xr_cloudfree.fill(da, model=TileWide(), **how)
+    alone, beside, streamed = Greedy(), Greedy(), Greedy()
+    images = [
+        xr_cloudfree.fill(da, model=alone, **how),
+        xr_cloudfree.fill(da.chunk(y=20, x=20), model=beside, block=64, **how).compute(),
+        xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", model=streamed, shard=64, **how)["reflectance"],
+    ]
+    for image in images:
+        xr.testing.assert_equal(image, expected)
+    assert alone.given == streamed.given == [6, 6, 4]
+    assert beside.given == [2] * 8
 
 
 @pytest.mark.parametrize("model", LEARNED)

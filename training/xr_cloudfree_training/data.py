@@ -30,7 +30,8 @@ _WINDOWS, _WINDOW = 8, 512
 # Streams of chance: whatever else the seed decides.
 _PERMUTE, _TURN, _LOOK, _VALIDATE = 1, 2, 3, 4
 _POOL = 0
-_AHEAD = 4  # batches per worker
+PREFETCH = 4
+"""Batches that a worker makes ahead."""
 # A place with fewer shapes of clouds gets some by chance.
 _FEW_SHAPES = 12
 
@@ -352,7 +353,7 @@ class CubeData(LightningDataModule):
     def _loading(self) -> dict[str, Any]:
         how: dict[str, Any] = {"collate_fn": Lesson.of, "num_workers": self.workers}
         if self.workers:
-            how |= {"prefetch_factor": _AHEAD, "persistent_workers": True}
+            how |= {"prefetch_factor": PREFETCH, "persistent_workers": True}
             if not all(place.in_memory for place in (*self.train, *self.held_out)):
                 how["multiprocessing_context"] = "forkserver"  # files that are open do not survive a fork
         return how

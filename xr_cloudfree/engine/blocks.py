@@ -73,8 +73,10 @@ class BlockJob(Protocol):
         """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
         ...
 
-    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
-        """The outputs of one block from its windows, one per ``outputs``."""
+    def run(
+        self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
+    ) -> tuple[Array, ...]:
+        """The outputs of one block from its windows, one per ``outputs``; `alone` if no other runs beside it."""
         ...
 
 

@@ -101,7 +101,9 @@ class ClearJob:
         """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
         return box, quality_window(box, self.rule, self.grid)
 
-    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
+    def run(
+        self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
+    ) -> tuple[Array, ...]:
         """The clear mask of one block."""
         seen = read_quality(quality, self.rule, self.grid, box)
         return (seen.clear & valid_everywhere(stack(bands), self.scaling),)

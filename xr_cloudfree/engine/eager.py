@@ -40,6 +40,7 @@ def run_now(job: BlockJob, bands: Sequence[Array], quality: Array, s1: Sequence[
             [array[(dates, ..., *window.slices)] for array in bands],
             quality[(dates, *quality_window.slices)],
             [array[(s1_dates, ..., *window.slices)] for array in s1],
+            alone=True,
         )
         for o, array in zip(job.outputs, done, strict=True):
             out[o.name][(..., *box.slices)] = array

@@ -138,16 +138,18 @@ class FillJob:
         window = self.grid.window(box)
         return window, quality_window(window, self.rule, self.grid)
 
-    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
+    def run(
+        self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
+    ) -> tuple[Array, ...]:
         """The outputs of one block."""
-        return fill_block(self, box, bands, quality, s1)
+        return fill_block(self, box, bands, quality, s1, alone=alone)
 
 
 Block = tuple[Box, Sequence[Array], Array, Sequence[Array]]
 
 
 def fill_block(
-    job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()
+    job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
 ) -> tuple[Array, ...]:
     """The outputs of one block.
 
@@ -164,17 +166,21 @@ def fill_block(
     s1 : sequence of ndarray
         Sentinel-1 in the block's window, dates as in ``job.s1_reads``: one array (time, 2, y, x), or VV and VH
         (time, y, x); empty for none.
+    alone : bool
+        See `fill_blocks`.
 
     Returns
     -------
     tuple of ndarray
         One per ``job.outputs``.
     """
-    [(_, done)] = fill_blocks(job, [(box, bands, quality, s1)])
+    [(_, done)] = fill_blocks(job, [(box, bands, quality, s1)], alone=alone)
     return done
 
 
-def fill_blocks(job: FillJob, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
+def fill_blocks(
+    job: FillJob, blocks: Iterable[Block], *, alone: bool = False
+) -> Iterator[tuple[Box, tuple[Array, ...]]]:
     """The outputs of several blocks, in their order.
 
     Blocks are taken one at a time, but the last tiles of one share a batch with the first of the next.
@@ -185,6 +191,10 @@ def fill_blocks(job: FillJob, blocks: Iterable[Block]) -> Iterator[tuple[Box, tu
         What to do.
     blocks : iterable of (Box, bands, quality, s1)
         As `fill_block` takes them.
+    alone : bool
+        Whether nothing else fills in this process: the model is then given as many tiles as it can work on side by
+        side, if it says so by an attribute `tiles_at_once`. Else it is given a batch, for other blocks need the cores
+        and the memory too.
 
     Yields
     ------
@@ -193,7 +203,8 @@ def fill_blocks(job: FillJob, blocks: Iterable[Block]) -> Iterator[tuple[Box, tu
     """
     n_targets = len(job.targets.own)
     made: list[tuple[Array, ...]] = []
-    for share in _answered(job, _shares(job, blocks)):
+    at_once = getattr(job.model, "tiles_at_once", job.model.spec.batch) if alone else job.model.spec.batch
+    for share in _answered(job, _shares(job, blocks), at_once):
         made.append(_finish(job, share))
         if len(made) == n_targets:
             box = share.box
@@ -211,8 +222,8 @@ def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_Share]:
         del scene
 
 
-def _answered(job: FillJob, shares: Iterable[_Share]) -> Iterator[_Share]:
-    """The same, in the same order, with the model's answers; a full batch is predicted as soon as there is one."""
+def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[_Share]:
+    """The same, in the same order, with the model's answers, which is asked as soon as there are tiles enough."""
     waiting: deque[_Share] = deque()
     batch: list[tuple[_Share, Box]] = []
     observed: list[Observations] = []
@@ -230,7 +241,7 @@ def _answered(job: FillJob, shares: Iterable[_Share]) -> Iterator[_Share]:
         for extent in share.extents:
             batch.append((share, extent))
             observed.append(_observe(job, share, extent))
-            if len(batch) == spec.batch:
+            if len(batch) == at_once:
                 predict()
         del share
         while waiting and len(waiting[0].answers) == len(waiting[0].extents):

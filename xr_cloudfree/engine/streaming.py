@@ -64,6 +64,6 @@ def run_region(
             for _ in pool.map(lambda box: keep(box, fill_block(job, *cut(box))), boxes):
                 pass
     else:
-        for box, done in fill_blocks(job, map(cut, boxes)):
+        for box, done in fill_blocks(job, map(cut, boxes), alone=True):
             keep(box, done)
     return out

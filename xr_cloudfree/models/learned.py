@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 
+# Tiles that are prepared side by side at most: each takes some 0.1 GB meanwhile.
+_MOST_AT_ONCE = 32
 # Networks that a process keeps; whoever compares more loads again.
 _KEPT = 4
 _networks: dict[tuple[Any, ...], nn.Module] = {}
@@ -108,6 +110,14 @@ class Learned:
             raise bundle.missing("torch")
         networks.check_installed(self.spec.architecture)
 
+    @property
+    def tiles_at_once(self) -> int:
+        """Tiles to predict together, where nothing else runs: whole batches, and work for each of torch's threads."""
+        import torch
+
+        batch = self.spec.batch
+        return batch * max(1, min(torch.get_num_threads(), _MOST_AT_ONCE) // batch)
+
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile.
 
@@ -143,7 +153,7 @@ class Learned:
                 sizes.setdefault(arranged[i].shape, []).append(i)
             else:
                 answers[i] = self._unseen(arranged[i], tile, network)
-        for which in _shares(list(sizes.values()), device):
+        for which in _shares(sizes.values(), self.spec.batch if device.type != "cpu" else 1):
             done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
             answers.update(zip(which, done, strict=True))
         return [_give_bands(answers[i], bands) for i, bands in enumerate(order)]
@@ -337,12 +347,12 @@ def _load(folder: Path, spec: ModelSpec) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def _shares(alike: list[list[int]], device: torch.device) -> list[list[int]]:
-    """What goes through the network together: all tiles of one size on a GPU, each by itself on a CPU.
+def _shares(alike: Iterable[list[int]], batch: int) -> list[list[int]]:
+    """What goes through the network together: tiles of one size, so many on a GPU, each by itself on a CPU.
 
     There a batch is no faster, and in one the last digits depend on who else is in it.
     """
-    return alike if device.type != "cpu" else [[i] for which in alike for i in which]
+    return [which[i : i + batch] for which in alike for i in range(0, len(which), batch)]
 
 
 def _take_bands(obs: Observations, order: NDArray[np.intp] | None) -> Observations:

@@ -1,0 +1,203 @@
+"""What a GPU changes: speed, and the last digits. Skipped where there is none."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+torch = pytest.importorskip("torch")
+if not torch.cuda.is_available():
+    pytest.skip("there is no GPU", allow_module_level=True)
+
+import xr_cloudfree  # noqa: E402
+from xr_cloudfree import io, synthetic  # noqa: E402
+from xr_cloudfree.cube.observations import Observations  # noqa: E402
+from xr_cloudfree.errors import SizeError  # noqa: E402
+from xr_cloudfree.runner.verify import store_digest  # noqa: E402
+
+# In reflectance. Convolutions of a GPU keep ten bits of what they multiply.
+CLOSE = 1e-3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_before():
+    """What is kept of memory goes back, for whoever comes next."""
+    yield
+    torch.cuda.empty_cache()
+
+
+@pytest.fixture(params=["unet", "terramind"])
+def name(request) -> str:
+    if request.param == "terramind" and find_spec("terratorch") is None:
+        pytest.skip("terratorch is not installed")
+    return request.param
+
+
+@pytest.fixture
+def date(portugal) -> np.datetime64:
+    """A date in the middle of the series of which a part is hidden."""
+    clouds = 1 - portugal.cloudfree.clear_mask().mean(("y", "x")).to_numpy()
+    return portugal.time.values[int(abs(clouds - 0.4).argmin())]
+
+
+def images(cube: xr.Dataset, date: np.datetime64, **models: xr_cloudfree.FillModel) -> dict[str, xr.Dataset]:
+    return {key: cube.cloudfree.fill(date=date, model=model, layers="all") for key, model in models.items()}
+
+
+def test_it_is_taken_where_there_is_one(portugal, date, name) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    portugal.cloudfree.fill(date=date, model=name).compute()
+    assert torch.cuda.max_memory_allocated() > 2**20
+    assert xr_cloudfree.from_pretrained(name)._network()[1].type == "cuda"
+
+
+def test_it_answers_as_a_cpu_does(portugal, date, name) -> None:
+    made = images(
+        portugal,
+        date,
+        cpu=xr_cloudfree.from_pretrained(name, device="cpu"),
+        gpu=xr_cloudfree.from_pretrained(name, device="cuda"),
+        half=xr_cloudfree.from_pretrained(name, device="cuda", precision="bf16"),
+    )
+    for other in ("gpu", "half"):
+        error = abs(made[other].reflectance - made["cpu"].reflectance)
+        print(name, other, "mean", float(error.mean()), "most", float(error.max()))
+        assert float(error.max()) < CLOSE * (1 if other == "gpu" else 20)
+        assert float(error.mean()) < CLOSE * (0.1 if other == "gpu" else 1)
+        # What is observed passes through untouched.
+        observed = made["cpu"].filled == 0
+        xr.testing.assert_equal(made[other].filled == 0, observed)
+        xr.testing.assert_equal(made[other].reflectance.where(observed), made["cpu"].reflectance.where(observed))
+
+
+def test_one_answer_for_any_chunking(portugal, date, name) -> None:
+    model = xr_cloudfree.from_pretrained(name, device="cuda")
+    whole = portugal.cloudfree.fill(date=date, model=model)
+    for chunks in ({"y": 50, "x": 128}, {"y": 37, "x": 41}):
+        part = portugal.chunk(chunks).cloudfree.fill(date=date, model=model).compute()
+        # Batches of other sizes go through other kernels.
+        assert float(abs(part.reflectance - whole.reflectance).max()) < CLOSE
+
+
+def test_batches_that_do_not_fit_are_halved(name) -> None:
+    model = xr_cloudfree.from_pretrained(name, device="cuda")
+    model.spec = replace(model.spec, batch=16)
+    days = np.arange(-60.0, 61.0, 12.0)
+    shape = (len(days), 4, 192, 192)
+
+    def tile(seed: int) -> Observations:
+        rng = np.random.default_rng(seed)
+        bands = rng.uniform(0.05, 0.4, shape).astype(np.float32)
+        clear = rng.random((shape[0], *shape[2:])) > 0.3
+        bands[~np.broadcast_to(clear[:, None], shape)] = np.nan
+        return Observations(bands, clear, days, 5, roles=("blue", "green", "red", "nir"))
+
+    tiles = [tile(seed) for seed in range(16)]
+    model.predict(tiles[:1])
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    expected = model.predict(tiles)
+    needed = torch.cuda.max_memory_allocated() - before
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    try:
+        torch.cuda.set_per_process_memory_fraction((before + needed * 0.6) / total)
+        torch.cuda.reset_peak_memory_stats()
+        answers = model.predict(tiles)
+        assert torch.cuda.max_memory_allocated() - before < 0.6 * needed
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction((before + needed / 64) / total)
+        with pytest.raises(SizeError, match="a single tile of 10 dates, 4 bands and 192 x 192 pixels"):
+            model.predict(tiles)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    for answer, wanted in zip(answers, expected, strict=True):
+        np.testing.assert_allclose(answer.bands, wanted.bands, atol=CLOSE)
+
+
+@pytest.fixture
+def wide() -> xr.Dataset:
+    """A cube of four regions."""
+    made = synthetic.cube(shape=(10, 4, 250, 300), seed=0, cloud_share=0.3)
+    return made.assign_coords(band=made["band"].astype(object))
+
+
+@pytest.fixture
+def store(wide, tmp_path) -> Path:
+    path = tmp_path / "cube.zarr"
+    wide.chunk({"time": 1, "y": 64, "x": 64}).to_zarr(path, consolidated=False)
+    return path
+
+
+def test_a_run_on_a_gpu_is_resumed_and_verified(store, wide, tmp_path) -> None:
+    out = tmp_path / "out.zarr"
+    options = {"date": wide.time.values[5], "model": "unet", "shard": 192}
+    written = xr_cloudfree.to_zarr(io.open_cube(store), out, **options)
+    digest = store_digest(out)
+    again = xr_cloudfree.to_zarr(io.open_cube(store), out, resume=True, **options)
+    assert store_digest(out) == digest
+    xr.testing.assert_equal(written.compute(), again.compute())
+    image = io.open_cube(store).cloudfree.fill(date=options["date"], model="unet").compute()
+    assert float(abs(written.reflectance - image.reflectance).max()) < CLOSE
+
+
+def test_workers_with_a_gpu_fill_on_it(store, wide, tmp_path) -> None:
+    distributed = pytest.importorskip("distributed")
+    date, options = wide.time.values[5], {"model": "unet", "shard": 192, "progress": False}
+    alone = xr_cloudfree.batch(store, tmp_path / "alone.zarr", date, **options).compute()
+
+    def used() -> int:
+        import torch
+
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+    with (
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", resources={"GPU": 1}
+        ) as local,
+        distributed.Client(local) as client,
+    ):
+        filled = xr_cloudfree.batch(store, tmp_path / "out.zarr", date, client=client, gpu=True, **options).compute()
+        assert min(client.run(used).values()) > 2**20
+    assert float(abs(filled.reflectance - alone.reflectance).max()) < CLOSE
+
+
+@pytest.mark.parametrize(
+    ("pathway", "recipe"), [("unet", "unet-plus"), ("unet", "unet-paper-mse"), ("terramind", "terramind-tiny-scratch")]
+)
+def test_training_takes_it_and_halves_its_numbers(
+    pathway: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lightning")
+    if pathway == "terramind" and find_spec("terratorch") is None:
+        pytest.skip("terratorch is not installed")
+    from xr_cloudfree_training import run
+    from xr_cloudfree_training.cli import translate
+
+    monkeypatch.chdir(tmp_path)
+    made = synthetic.cube(shape=(10, 4, 48, 80), seed=0, cloud_share=0.3)
+    made.assign_coords(band=made["band"].astype(object)).to_zarr("field.zarr", consolidated=False)
+    small = ["--data.size=32", "--data.batch_size=2", "--data.validation=2", "--data.workers=0", "--data.samples=4"]
+    small += ["--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--trainer.check_val_every_n_epoch=1"]
+    if recipe == "unet-paper-mse":
+        small += ["--model.pretrained=false"]
+    precisions, own = [], run.TrainingCLI.after_fit
+
+    def after_fit(self) -> None:
+        precisions.append(self.trainer.precision)
+        own(self)
+
+    monkeypatch.setattr(run.TrainingCLI, "after_fit", after_fit)
+    torch.cuda.reset_peak_memory_stats()
+    run.run(translate(["fit", "--config", recipe, "--data", "field.zarr", "--out=bundle", *small], recipe), pathway)
+    assert precisions == ["bf16-mixed"]
+    assert torch.cuda.max_memory_allocated() > 2**20
+    image = made.cloudfree.fill(date=made.time.values[5], model="local-dir:bundle")
+    assert math.isfinite(float(image.reflectance.mean()))
