@@ -124,8 +124,8 @@ seconds are the GPU's. An earlier training, of 150 steps of eight crops on one p
 `terramind` starts from the `unet` of its fold and corrects it with what an encoder of TerraMind's architecture sees.
 What ships was trained from a random start, because the weights of IBM and ESA could not be had where it was trained:
 nothing here speaks of them. *Same decoder without the encoder* and *frozen random encoder* tell what the encoder
-itself buys. The first was trained once for each ground, the others without the Belgian series
-alone, and are judged on these and on the sample; all on the first seed of the masks. Intervals of the first were
+itself buys. The first was trained once for each ground; the others once, without the Belgian series,
+and are judged on these and on the sample; all on the first seed of the masks. Intervals of the first were
 scaled as those of `unet`, those of the others on the Belgian series: only on the sample are these apart from
 what they are judged on.
 

@@ -30,8 +30,9 @@ def run_region(
     s1 : sequence of ndarray
         Sentinel-1 in the region's window, dates as in ``job.s1_reads``; empty for none.
     threads : int
-        Blocks that run side by side, for models that take their tiles one by one. Those that like batches get the
-        tiles of all blocks in one stream, so that only the last batch may be less than full.
+        Blocks that run side by side, for models that take their tiles one by one. Those that like batches, or work on
+        several tiles side by side, get the tiles of all blocks in one stream, so that only the last batch may be less
+        than full.
 
     Returns
     -------
@@ -59,7 +60,7 @@ def run_region(
             out[o.name][(..., *box.within(region))] = array
 
     boxes = job.grid.blocks(region)
-    if threads > 1 and job.model.spec.batch == 1:
+    if threads > 1 and job.model.spec.batch == 1 and not hasattr(job.model, "tiles_at_once"):
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda box: keep(box, fill_block(job, *cut(box))), boxes):
                 pass
