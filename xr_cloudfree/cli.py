@@ -174,7 +174,7 @@ def evaluate(
     cube: CubePath,
     models: Annotated[
         str, typer.Option("--models", "-m", help="Models to compare, with commas.")
-    ] = "nearest,median,linear,regress",
+    ] = "nearest,median,linear,regress,auto",
     tracks: Annotated[
         str,
         typer.Option(

@@ -42,7 +42,7 @@ COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage
 
 def evaluate(
     obj: xr.DataArray | xr.Dataset,
-    models: Sequence[str | FillModel] = ("nearest", "median", "linear", "regress"),
+    models: Sequence[str | FillModel] = ("nearest", "median", "linear", "regress", "auto"),
     *,
     tracks: Sequence[Track] = ("partial", "gap", "full", "haze"),
     frames: int | None = 10,
@@ -66,7 +66,7 @@ def evaluate(
     obj : DataArray or Dataset
         The cube, as for `fill`.
     models : sequence of str or FillModel
-        What to compare.
+        What to compare; `auto` is what `fill` takes by default. A learned model takes seconds for a frame.
     tracks : sequence of {"partial", "gap", "full", "haze"}
         How frames are hidden: in part; in part, with all dates within 20 days removed; wholly; in part, with clouds
         that reach beyond their mask.
