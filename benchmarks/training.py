@@ -74,11 +74,12 @@ def main() -> None:
     recipe = yaml.safe_load(find_recipe(options.recipe).read_text())
     how: dict[str, Any] = recipe["data"] | {"architecture": recipe["model"]["architecture"], "workers": options.workers}
     how["mixture"], how["crop"] = Mixture(**how.get("mixture", {})), Crop(**how["crop"]) if "crop" in how else None
-    batch_size, count = how["batch_size"], options.batches
+    batch_size = how["batch_size"]
     anew = CubeData(options.data, **how | {"pool": 0, "cache": None, "validation": 1})
-    # What the workers have made before the clock starts is not counted.
-    warm = 2 + PREFETCH * anew.workers
-    samples = batch_size * (count + warm)
+    # What the workers have made before the clock starts is not counted, and they work on until it stops.
+    ahead, count = PREFETCH * anew.workers, max(options.batches, 4 * anew.workers)
+    warm = 2 + ahead
+    samples = batch_size * (warm + count + ahead)
     anew.samples = samples
     pooled = CubeData(options.data, **how | {"pool": samples, "cache": None, "samples": samples, "validation": 1})
     torch.manual_seed(0)
@@ -86,9 +87,11 @@ def main() -> None:
     nothing: Callable[[Lesson], None] = lambda lesson: None  # noqa: E731
     rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device, warm)}
     loader = pooled.train_dataloader()
-    lessons = list(loader)
+    first = [next(iter(loader))]
+    for _ in loader:  # makes all of the pool
+        pass
     rates["from the pool"] = rate(iter(loader), nothing, batch_size, count, device, warm)
-    rates["network alone"] = rate(cycle(lessons[:1]), step, batch_size, count, device)
+    rates["network alone"] = rate(cycle(first), step, batch_size, count, device)
     rates["training"] = rate(iter(loader), step, batch_size, count, device, warm)
     print(f"{options.recipe}, batches of {batch_size}, {anew.workers} workers, {device}")
     for name, value in rates.items():

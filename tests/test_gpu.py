@@ -19,6 +19,7 @@ import xr_cloudfree  # noqa: E402
 from xr_cloudfree import io, synthetic  # noqa: E402
 from xr_cloudfree.cube.observations import Observations  # noqa: E402
 from xr_cloudfree.errors import SizeError  # noqa: E402
+from xr_cloudfree.runner.journal import Journal  # noqa: E402
 from xr_cloudfree.runner.verify import store_digest  # noqa: E402
 
 # In reflectance. Convolutions of a GPU keep ten bits of what they multiply.
@@ -41,7 +42,7 @@ def name(request) -> str:
 
 @pytest.fixture
 def date(portugal) -> np.datetime64:
-    """A date in the middle of the series of which a part is hidden."""
+    """The date whose clouds come next to two fifths."""
     clouds = 1 - portugal.cloudfree.clear_mask().mean(("y", "x")).to_numpy()
     return portugal.time.values[int(abs(clouds - 0.4).argmin())]
 
@@ -50,11 +51,27 @@ def images(cube: xr.Dataset, date: np.datetime64, **models: xr_cloudfree.FillMod
     return {key: cube.cloudfree.fill(date=date, model=model, layers="all") for key, model in models.items()}
 
 
+@pytest.fixture
+def wide() -> xr.Dataset:
+    """A cube of four regions."""
+    made = synthetic.cube(shape=(10, 4, 250, 300), seed=0, cloud_share=0.3)
+    return made.assign_coords(band=made["band"].astype(object))
+
+
+@pytest.fixture
+def store(wide, tmp_path) -> Path:
+    path = tmp_path / "cube.zarr"
+    wide.chunk({"time": 1, "y": 64, "x": 64}).to_zarr(path, consolidated=False)
+    return path
+
+
 def test_it_is_taken_where_there_is_one(portugal, date, name) -> None:
+    model = xr_cloudfree.from_pretrained(name)
+    assert model._network()[1].type == "cuda"
     torch.cuda.reset_peak_memory_stats()
-    portugal.cloudfree.fill(date=date, model=name).compute()
-    assert torch.cuda.max_memory_allocated() > 2**20
-    assert xr_cloudfree.from_pretrained(name)._network()[1].type == "cuda"
+    before = torch.cuda.memory_allocated()
+    portugal.cloudfree.fill(date=date, model=model)
+    assert torch.cuda.max_memory_allocated() > before + 2**20
 
 
 def test_it_answers_as_a_cpu_does(portugal, date, name) -> None:
@@ -68,19 +85,20 @@ def test_it_answers_as_a_cpu_does(portugal, date, name) -> None:
     for other in ("gpu", "half"):
         error = abs(made[other].reflectance - made["cpu"].reflectance)
         print(name, other, "mean", float(error.mean()), "most", float(error.max()))
-        assert float(error.max()) < CLOSE * (1 if other == "gpu" else 20)
-        assert float(error.mean()) < CLOSE * (0.1 if other == "gpu" else 1)
+        assert float(error.max()) < CLOSE and float(error.mean()) < CLOSE / 10
         # What is observed passes through untouched.
-        observed = made["cpu"].filled == 0
-        xr.testing.assert_equal(made[other].filled == 0, observed)
+        observed = made["cpu"].filled == 1
+        xr.testing.assert_equal(made[other].filled == 1, observed)
         xr.testing.assert_equal(made[other].reflectance.where(observed), made["cpu"].reflectance.where(observed))
 
 
-def test_one_answer_for_any_chunking(portugal, date, name) -> None:
+def test_one_answer_for_any_chunking(wide, name) -> None:
     model = xr_cloudfree.from_pretrained(name, device="cuda")
-    whole = portugal.cloudfree.fill(date=date, model=model)
-    for chunks in ({"y": 50, "x": 128}, {"y": 37, "x": 41}):
-        part = portugal.chunk(chunks).cloudfree.fill(date=date, model=model).compute()
+    cube = xr.decode_cf(wide)
+    date = cube.time.values[5]
+    whole = cube.cloudfree.fill(date=date, model=model)
+    for chunks in ({"y": 50, "x": 300}, {"y": 137, "x": 141}):
+        part = cube.chunk(chunks).cloudfree.fill(date=date, model=model, block=192).compute()
         # Batches of other sizes go through other kernels.
         assert float(abs(part.reflectance - whole.reflectance).max()) < CLOSE
 
@@ -122,29 +140,17 @@ def test_batches_that_do_not_fit_are_halved(name) -> None:
         np.testing.assert_allclose(answer.bands, wanted.bands, atol=CLOSE)
 
 
-@pytest.fixture
-def wide() -> xr.Dataset:
-    """A cube of four regions."""
-    made = synthetic.cube(shape=(10, 4, 250, 300), seed=0, cloud_share=0.3)
-    return made.assign_coords(band=made["band"].astype(object))
-
-
-@pytest.fixture
-def store(wide, tmp_path) -> Path:
-    path = tmp_path / "cube.zarr"
-    wide.chunk({"time": 1, "y": 64, "x": 64}).to_zarr(path, consolidated=False)
-    return path
-
-
-def test_a_run_on_a_gpu_is_resumed_and_verified(store, wide, tmp_path) -> None:
-    out = tmp_path / "out.zarr"
-    options = {"date": wide.time.values[5], "model": "unet", "shard": 192}
-    written = xr_cloudfree.to_zarr(io.open_cube(store), out, **options)
+def test_a_run_on_a_gpu_is_resumed_and_verified(store, tmp_path) -> None:
+    out, cube = tmp_path / "out.zarr", io.open_cube(store)
+    options = {"date": cube.time.values[5], "model": "unet", "shard": 192}
+    written = xr_cloudfree.to_zarr(cube, out, **options).compute()
     digest = store_digest(out)
-    again = xr_cloudfree.to_zarr(io.open_cube(store), out, resume=True, **options)
-    assert store_digest(out) == digest
-    xr.testing.assert_equal(written.compute(), again.compute())
-    image = io.open_cube(store).cloudfree.fill(date=options["date"], model="unet").compute()
+    for index in (1, 2):
+        Journal(out).marker(index).unlink()
+    again = xr_cloudfree.to_zarr(cube, out, resume=True, **options)
+    assert store_digest(out) == digest and xr_cloudfree.verify(out).ok
+    xr.testing.assert_equal(written, again.compute())
+    image = cube.cloudfree.fill(date=options["date"], model="unet").compute()
     assert float(abs(written.reflectance - image.reflectance).max()) < CLOSE
 
 
@@ -185,19 +191,22 @@ def test_training_takes_it_and_halves_its_numbers(
     made = synthetic.cube(shape=(10, 4, 48, 80), seed=0, cloud_share=0.3)
     made.assign_coords(band=made["band"].astype(object)).to_zarr("field.zarr", consolidated=False)
     small = ["--data.size=32", "--data.batch_size=2", "--data.validation=2", "--data.workers=0", "--data.samples=4"]
-    small += ["--trainer.max_epochs=1", "--trainer.log_every_n_steps=1", "--trainer.check_val_every_n_epoch=1"]
+    small += [
+        "--trainer.devices=1",
+        "--trainer.max_epochs=1",
+        "--trainer.log_every_n_steps=1",
+        "--trainer.check_val_every_n_epoch=1",
+    ]
     if recipe == "unet-paper-mse":
         small += ["--model.pretrained=false"]
-    precisions, own = [], run.TrainingCLI.after_fit
+    found, own = [], run.TrainingCLI.after_fit
 
     def after_fit(self) -> None:
-        precisions.append(self.trainer.precision)
+        found.append((self.trainer.strategy.root_device.type, self.trainer.precision))
         own(self)
 
     monkeypatch.setattr(run.TrainingCLI, "after_fit", after_fit)
-    torch.cuda.reset_peak_memory_stats()
     run.run(translate(["fit", "--config", recipe, "--data", "field.zarr", "--out=bundle", *small], recipe), pathway)
-    assert precisions == ["bf16-mixed"]
-    assert torch.cuda.max_memory_allocated() > 2**20
+    assert found == [("cuda", "bf16-mixed")]
     image = made.cloudfree.fill(date=made.time.values[5], model="local-dir:bundle")
     assert math.isfinite(float(image.reflectance.mean()))

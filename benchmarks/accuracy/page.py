@@ -14,7 +14,7 @@ from xr_cloudfree.accuracy.simulate import TRACKS
 
 PAGE = """# Accuracy
 
-Every figure on this page comes from one run of
+Every figure on this page but those of the published networks comes from one run of
 
 ```
 {command}

@@ -171,7 +171,7 @@ class TestAnswer:
         error = np.abs(rough.bands - exact.bands).max()
         assert 0 < error < 2e-3
 
-    @pytest.mark.parametrize(("threads", "batch", "at_once"), [(1, 1, 1), (2, 1, 2), (5, 2, 4), (1, 4, 4), (99, 3, 30)])
+    @pytest.mark.parametrize(("threads", "batch", "at_once"), [(1, 1, 1), (2, 1, 2), (5, 2, 4), (1, 4, 4), (8, 3, 6)])
     def test_where_nothing_else_runs_each_thread_has_a_tile(self, tmp_path, threads, batch, at_once):
         before = torch.get_num_threads()
         model = make_model(tmp_path, batch=batch)
@@ -180,6 +180,16 @@ class TestAnswer:
             assert model.tiles_at_once == at_once
         finally:
             torch.set_num_threads(before)
+
+    def test_where_torch_is_missing_it_says_what_to_install(self, tmp_path, monkeypatch):
+        model = make_model(tmp_path)
+        monkeypatch.setitem(sys.modules, "torch", None)
+        with pytest.raises(errors.MissingDependencyError, match="torch"):
+            _ = model.tiles_at_once
+
+    def test_on_a_gpu_tiles_of_one_size_go_through_in_batches(self):
+        assert learned._shares([[0, 1, 4], [2], [3, 5]], 2) == [[0, 1], [4], [2], [3, 5]]
+        assert learned._shares([[0, 1]], 1) == [[0], [1]]
 
 
 class TestMemory:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import xr_cloudfree
 from tests.cubes import CLASSICAL, make_cube
 from tests.property.models import LEARNED, MODELS, Greedy, TileWide, model_of
+from xr_cloudfree.engine import fill as engine
 
 SIZES = {"time": 7, "band": 3, "y": 53, "x": 61}
 
@@ -98,16 +99,27 @@ def test_a_model_is_given_more_tiles_where_nothing_else_runs(tmp_path):
     da, clear = make_cube()  # 4 x 4 tiles
     how = dict(date="2021-06-03", clear=clear)
     expected = xr_cloudfree.fill(da, model=TileWide(), **how)
-    alone, beside, streamed = Greedy(), Greedy(), Greedy()
+    alone, beside, streamed, blocks = Greedy(), Greedy(), Greedy(), Greedy()
     images = [
         xr_cloudfree.fill(da, model=alone, **how),
         xr_cloudfree.fill(da.chunk(y=20, x=20), model=beside, block=64, **how).compute(),
         xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", model=streamed, shard=64, **how)["reflectance"],
+        xr_cloudfree.to_zarr(da, tmp_path / "blocks.zarr", model=blocks, shard=64, block=16, **how)["reflectance"],
     ]
     for image in images:
         xr.testing.assert_equal(image, expected)
-    assert alone.given == streamed.given == [6, 6, 4]
+    assert alone.given == streamed.given == blocks.given == [6, 6, 4]
     assert beside.given == [2] * 8
+
+
+def test_tiles_that_do_not_fit_into_memory_are_given_in_batches(monkeypatch):
+    da, clear = make_cube()
+    tile = 3 * 4 * 24**2 * da.sizes["time"] * da.sizes["band"]
+    for fit, at_once in ((7.5, 6), (5.5, 4), (0.5, 2)):
+        monkeypatch.setattr(engine, "TILE_BYTES", int(fit * tile))
+        model = Greedy()
+        xr_cloudfree.fill(da, date="2021-06-03", clear=clear, model=model)
+        assert max(model.given) == at_once
 
 
 @pytest.mark.parametrize("model", LEARNED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from xr_cloudfree.tiling.grid import Box, TileGrid
 
 Array = NDArray[np.generic]
+Block = tuple[Box, Sequence[Array], Array, Sequence[Array]]
+"""A block with its windows of the bands, the quality layer and Sentinel-1."""
 
 
 class Window(Protocol):
@@ -73,10 +75,12 @@ class BlockJob(Protocol):
         """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
         ...
 
-    def run(
-        self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
-    ) -> tuple[Array, ...]:
-        """The outputs of one block from its windows, one per ``outputs``; `alone` if no other runs beside it."""
+    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
+        """The outputs of one block from its windows, one per ``outputs``; other blocks may be at work beside it."""
+        ...
+
+    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
+        """The outputs of several blocks, in their order, where nothing else is at work in this process."""
         ...
 
 

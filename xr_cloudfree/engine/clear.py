@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube import scaling
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.engine.blocks import Array, Output, stack
+from xr_cloudfree.engine.blocks import Array, Block, Output, stack
 from xr_cloudfree.tiling.grid import Box, TileGrid
 
 
@@ -101,9 +101,11 @@ class ClearJob:
         """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
         return box, quality_window(box, self.rule, self.grid)
 
-    def run(
-        self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
-    ) -> tuple[Array, ...]:
+    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The clear mask of one block."""
         seen = read_quality(quality, self.rule, self.grid, box)
         return (seen.clear & valid_everywhere(stack(bands), self.scaling),)
+
+    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
+        """The clear masks of several blocks."""
+        return ((box, self.run(box, bands, quality)) for box, bands, quality, _ in blocks)

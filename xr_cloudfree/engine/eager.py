@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xr_cloudfree.engine.blocks import Array, BlockJob, as_slice
+from xr_cloudfree.engine.blocks import Array, Block, BlockJob, as_slice
+from xr_cloudfree.tiling.grid import Box
 
 
 def run_now(job: BlockJob, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> dict[str, Array]:
@@ -33,15 +34,17 @@ def run_now(job: BlockJob, bands: Sequence[Array], quality: Array, s1: Sequence[
         for o in job.outputs
     }
     dates, s1_dates = as_slice(job.reads), as_slice(job.s1_reads)
-    for box in job.grid.blocks():
+
+    def cut(box: Box) -> Block:
         window, quality_window = job.windows(box)
-        done = job.run(
+        return (
             box,
             [array[(dates, ..., *window.slices)] for array in bands],
             quality[(dates, *quality_window.slices)],
             [array[(s1_dates, ..., *window.slices)] for array in s1],
-            alone=True,
         )
+
+    for box, done in job.stream(map(cut, job.grid.blocks())):
         for o, array in zip(job.outputs, done, strict=True):
             out[o.name][(..., *box.slices)] = array
     return out

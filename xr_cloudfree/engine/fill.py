@@ -1,6 +1,7 @@
 """The one numerical path: `fill_block` turns a block's window into the block's outputs.
 
-Both drivers call it: at once for arrays in memory (`eager.run_now`), as a task per block for dask (`lazy.run_later`).
+All drivers call it: with a stream of blocks for arrays in memory (`eager.run_now`) and for regions
+(`streaming.run_region`), in a task per block for dask (`lazy.run_later`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.engine.blocks import Array, Output, as_slice, stack
+from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
 from xr_cloudfree.engine.clear import quality_window, read_quality, valid_everywhere
 from xr_cloudfree.errors import ModelError, ScalingError
 from xr_cloudfree.models.protocol import FillModel
@@ -30,6 +31,8 @@ from xr_cloudfree.tiling.stitching import stitch
 T = TypeVar("T", bound=np.generic)
 
 NOT_FILLED, OBSERVED, FILLED = 0, 1, 2
+TILE_BYTES = 2**30
+"""Bytes that the tiles may take on which a model works side by side; a batch of it always goes."""
 # What the kernels are compiled for; any other type is made float32 first.
 _KERNEL_DTYPES = tuple(np.dtype(name) for name in ("uint16", "int16", "float32"))
 
@@ -138,18 +141,27 @@ class FillJob:
         window = self.grid.window(box)
         return window, quality_window(window, self.rule, self.grid)
 
-    def run(
-        self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
-    ) -> tuple[Array, ...]:
+    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The outputs of one block."""
-        return fill_block(self, box, bands, quality, s1, alone=alone)
+        return fill_block(self, box, bands, quality, s1)
 
+    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
+        """The outputs of several blocks."""
+        return fill_blocks(self, blocks, alone=True)
 
-Block = tuple[Box, Sequence[Array], Array, Sequence[Array]]
+    @property
+    def tiles_at_once(self) -> int:
+        """Tiles that the model is given at once where nothing else runs: what it asks for, as far as memory allows."""
+        batch = self.model.spec.batch
+        wanted = getattr(self.model, "tiles_at_once", batch)
+        edge = self.model.spec.tile or max(self.grid.block)
+        # As it was read, as it is prepared, and what is at work on it.
+        one = 3 * 4 * edge**2 * self.reads.size * len(self.roles)
+        return max(batch, min(wanted, TILE_BYTES // one) // batch * batch)
 
 
 def fill_block(
-    job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = (), *, alone: bool = False
+    job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()
 ) -> tuple[Array, ...]:
     """The outputs of one block.
 
@@ -166,15 +178,13 @@ def fill_block(
     s1 : sequence of ndarray
         Sentinel-1 in the block's window, dates as in ``job.s1_reads``: one array (time, 2, y, x), or VV and VH
         (time, y, x); empty for none.
-    alone : bool
-        See `fill_blocks`.
 
     Returns
     -------
     tuple of ndarray
         One per ``job.outputs``.
     """
-    [(_, done)] = fill_blocks(job, [(box, bands, quality, s1)], alone=alone)
+    [(_, done)] = fill_blocks(job, [(box, bands, quality, s1)])
     return done
 
 
@@ -192,9 +202,8 @@ def fill_blocks(
     blocks : iterable of (Box, bands, quality, s1)
         As `fill_block` takes them.
     alone : bool
-        Whether nothing else fills in this process: the model is then given as many tiles as it can work on side by
-        side, if it says so by an attribute `tiles_at_once`. Else it is given a batch, for other blocks need the cores
-        and the memory too.
+        Whether nothing else is at work in this process: the model is then given ``job.tiles_at_once`` tiles. Else it is
+        given a batch, for other blocks need the cores and the memory too.
 
     Yields
     ------
@@ -203,7 +212,7 @@ def fill_blocks(
     """
     n_targets = len(job.targets.own)
     made: list[tuple[Array, ...]] = []
-    at_once = getattr(job.model, "tiles_at_once", job.model.spec.batch) if alone else job.model.spec.batch
+    at_once = job.tiles_at_once if alone else job.model.spec.batch
     for share in _answered(job, _shares(job, blocks), at_once):
         made.append(_finish(job, share))
         if len(made) == n_targets:
@@ -241,7 +250,7 @@ def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[
         for extent in share.extents:
             batch.append((share, extent))
             observed.append(_observe(job, share, extent))
-            if len(batch) == at_once:
+            if len(batch) >= at_once:
                 predict()
         del share
         while waiting and len(waiting[0].answers) == len(waiting[0].extents):

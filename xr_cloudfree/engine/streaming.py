@@ -7,13 +7,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from xr_cloudfree.engine.blocks import Array, Window
-from xr_cloudfree.engine.fill import Block, FillJob, fill_block, fill_blocks
+from xr_cloudfree.engine.blocks import Array, Block, Window
+from xr_cloudfree.engine.fill import FillJob, fill_block, fill_blocks
 from xr_cloudfree.tiling.grid import Box
 
 
 def run_region(
-    job: FillJob, region: Box, bands: Sequence[Window], quality: Window, s1: Sequence[Window] = (), *, threads: int = 1
+    job: FillJob,
+    region: Box,
+    bands: Sequence[Window],
+    quality: Window,
+    s1: Sequence[Window] = (),
+    *,
+    threads: int = 1,
+    alone: bool = True,
 ) -> dict[str, Array]:
     """Run a fill on a region that is made of whole blocks.
 
@@ -33,6 +40,8 @@ def run_region(
         Blocks that run side by side, for models that take their tiles one by one. Those that like batches, or work on
         several tiles side by side, get the tiles of all blocks in one stream, so that only the last batch may be less
         than full.
+    alone : bool
+        Whether no other region is at work in this process. See `fill_blocks`.
 
     Returns
     -------
@@ -60,11 +69,11 @@ def run_region(
             out[o.name][(..., *box.within(region))] = array
 
     boxes = job.grid.blocks(region)
-    if threads > 1 and job.model.spec.batch == 1 and not hasattr(job.model, "tiles_at_once"):
+    if threads > 1 and job.tiles_at_once == 1:
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda box: keep(box, fill_block(job, *cut(box))), boxes):
                 pass
     else:
-        for box, done in fill_blocks(job, map(cut, boxes), alone=True):
+        for box, done in fill_blocks(job, map(cut, boxes), alone=alone):
             keep(box, done)
     return out

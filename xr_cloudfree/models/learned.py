@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 
-# Tiles that are prepared side by side at most: each takes some 0.1 GB meanwhile.
-_MOST_AT_ONCE = 32
 # Networks that a process keeps; whoever compares more loads again.
 _KEPT = 4
 _networks: dict[tuple[Any, ...], nn.Module] = {}
@@ -113,10 +111,11 @@ class Learned:
     @property
     def tiles_at_once(self) -> int:
         """Tiles to predict together, where nothing else runs: whole batches, and work for each of torch's threads."""
-        import torch
-
-        batch = self.spec.batch
-        return batch * max(1, min(torch.get_num_threads(), _MOST_AT_ONCE) // batch)
+        try:
+            import torch
+        except ImportError as error:
+            raise bundle.missing("torch") from error
+        return self.spec.batch * max(1, torch.get_num_threads() // self.spec.batch)
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile.

@@ -14,6 +14,9 @@ class FillModel(Protocol):
     """A model that makes the image of a target date from a tile's observations.
 
     An instance travels to workers, so it must pickle; load heavy things on first use.
+
+    A model that works on several tiles side by side may have an attribute `tiles_at_once` as well: the number, a
+    multiple of ``spec.batch``, that it is given where nothing else is at work in the process.
     """
 
     @property

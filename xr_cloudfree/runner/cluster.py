@@ -106,7 +106,17 @@ class _Fill:
 
     def __call__(self, index: int) -> RegionReport:
         plan = _brought(self.token)
-        return fill_region(plan or _reopened(self.token, self.path), self.path, index)
+        return fill_region(plan or _reopened(self.token, self.path), self.path, index, alone=_one_at_a_time())
+
+
+def _one_at_a_time() -> bool:
+    """Whether this process does one region at a time."""
+    from distributed import get_worker
+
+    try:
+        return get_worker().state.nthreads == 1
+    except ValueError:  # this is no worker
+        return True
 
 
 def _brought(token: str) -> RunPlan | None:

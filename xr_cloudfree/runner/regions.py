@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.engine.blocks import Array, Window
-from xr_cloudfree.engine.fill import FillJob
+from xr_cloudfree.engine.fill import TILE_BYTES, FillJob
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
@@ -126,11 +126,16 @@ class RunPlan:
 
     @property
     def memory(self) -> int:
-        """Bytes that a region takes while it is filled: its windows, its outputs, and one block at work."""
+        """Bytes that a region takes while it is filled: its windows, its outputs, one block at work, and its tiles.
+
+        Tiles on which a model works side by side are counted with the most that they may take.
+        """
         job, (rows, columns) = self.job, self.layout.shard
         inner = job.windows(Box(0, job.grid.block[0], 0, job.grid.block[1]))[0].shape
         decoded = sum(_width(array, stored=False) for array in self.bands)
         work = inner[0] * inner[1] * (job.reads.size * (decoded + 4) + len(job.roles) * 12)
+        if hasattr(type(job.model), "tiles_at_once"):
+            work += TILE_BYTES
         # As filled, as packed, and one shard as it is encoded.
         return int(self.window_bytes + work + 2 * rows * columns * _output_bytes(job))
 
@@ -233,6 +238,7 @@ def fill_region(
     *,
     windows: tuple[Sequence[Window], Window, Sequence[Window]] | None = None,
     threads: int = 1,
+    alone: bool = True,
 ) -> RegionReport:
     """Fill one region: read, fill, write its shards, and then the marker that says so. May be done again at any time.
 
@@ -248,11 +254,13 @@ def fill_region(
         What `read_windows` gave, where it has been read ahead.
     threads : int
         Blocks that may run side by side.
+    alone : bool
+        Whether no other region is at work in this process.
     """
     start = time.perf_counter()
     root, box = Path(store), plan.box(index)
     bands, quality, s1 = windows or read_windows(plan, index)
-    done = run_region(plan.job, box, bands, quality, s1, threads=threads)
+    done = run_region(plan.job, box, bands, quality, s1, threads=threads, alone=alone)
     del bands, quality, s1, windows
     _check_current(plan, Journal(root))
 
