@@ -6,9 +6,9 @@
 lazy fill from Zarr to Zarr, per tile that the network is asked for, and *model alone* the model on the very same tiles.
 Training is on one batch that is there, in crops of 224 x 224 pixels, without and with checkpointing.
 
-*gpu*, where there is one: crops of 224 x 224 pixels in bf16, in batches that are doubled as long as they fit and it makes
-samples a fiftieth faster. *Share* is what is reached of the rate of a product of two matrices of 8192 x 8192, measured in
-the same process.
+*gpu*, where there is one: crops of 224 x 224 pixels in bf16, in batches that are doubled as long as they fit and it
+makes samples a fiftieth faster. *Share* is what is reached of the rate of a product of two matrices of 8192 x 8192,
+measured in the same process.
 """
 
 from __future__ import annotations
