@@ -157,7 +157,7 @@ class FillJob:
         edge = self.model.spec.tile or max(self.grid.block)
         # As it was read, as it is prepared, and what is at work on it.
         one = 3 * 4 * edge**2 * self.reads.size * len(self.roles)
-        return max(batch, min(wanted, TILE_BYTES // one) // batch * batch)
+        return max(batch, min(wanted, TILE_BYTES // max(one, 1)) // batch * batch)
 
 
 def fill_block(
