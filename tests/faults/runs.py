@@ -99,6 +99,8 @@ if CONTEXT is not None:
 
 
 def _tell(pipe, function, arguments, options):
+    # Tests that a shell has sent to the background ignore it, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         function(*arguments, **options)
         pipe.send(None)
