@@ -100,6 +100,7 @@ def train_one(size: str, checkpointing: str) -> None:
     """One row of the second table, in a process of its own."""
     import torch
 
+    from benchmarks.training import steps
     from xr_cloudfree import synthetic
     from xr_cloudfree_training.data import Crop, CubeData
     from xr_cloudfree_training.lit import FusionModule
@@ -112,15 +113,12 @@ def train_one(size: str, checkpointing: str) -> None:
     lesson = next(iter(data.train_dataloader()))
     module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing == "yes", lr=1e-4)
     enter(module.network, module.plan.stages[0])
-    optimizer = torch.optim.AdamW(module.network.parameters(), lr=1e-4)
+    step = steps(module, "cpu")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     taken = []
     for _ in range(3):
         start = time.perf_counter()
-        output = module.network(lesson.given)
-        optimizer.zero_grad()
-        module._losses(output, lesson, lesson.counted)["charbonnier"].backward()
-        optimizer.step()
+        step(lesson)
         taken.append(time.perf_counter() - start)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     count = sum(p.numel() for p in module.network.parameters()) / 1e6
@@ -158,6 +156,7 @@ def gpu_one(size: str, kind: str) -> None:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from benchmarks.training import steps
     from xr_cloudfree import synthetic
     from xr_cloudfree_training.data import Crop, CubeData
     from xr_cloudfree_training.lit import FusionModule
@@ -170,22 +169,16 @@ def gpu_one(size: str, kind: str) -> None:
     data = CubeData([cube], architecture="terramind", validation=1, workers=0, **how)
     sample = data.sets["train"][0]
     checkpointing = kind == "train, checkpointing"
-    module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing, lr=1e-4).cuda()
+    module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing, lr=1e-4)
     enter(module.network, Stage(1.0, "full", 1e-4, encoder_lr=1e-4, base_lr=1e-4))
-    optimizer = torch.optim.AdamW([p for p in module.network.parameters() if p.requires_grad], lr=1e-4)
-    module.network.train(kind != "fill")
 
     def fill(lesson: Lesson) -> None:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
             module.network(lesson.given)
 
-    def learn(lesson: Lesson) -> None:
-        with torch.autocast("cuda", torch.bfloat16):
-            output = module.network(lesson.given)
-        optimizer.zero_grad()
-        module._losses(output, lesson, lesson.counted)["charbonnier"].backward()
-        optimizer.step()
-
+    learn = steps(module, "cuda")  # puts the network there
+    if kind == "fill":
+        module.network.eval()
     step = fill if kind == "fill" else learn
     found = (0, 0.0, 0.0, 0)
     count = 1

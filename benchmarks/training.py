@@ -14,7 +14,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -87,11 +87,12 @@ def main() -> None:
     nothing: Callable[[Lesson], None] = lambda lesson: None  # noqa: E731
     rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device, warm)}
     loader = pooled.train_dataloader()
-    first = [next(iter(loader))]
-    for _ in loader:  # makes all of the pool
+    lessons = iter(loader)
+    first = next(lessons)
+    for _ in lessons:  # makes all of the pool
         pass
     rates["from the pool"] = rate(iter(loader), nothing, batch_size, count, device, warm)
-    rates["network alone"] = rate(cycle(first), step, batch_size, count, device)
+    rates["network alone"] = rate(repeat(first), step, batch_size, count, device)
     rates["training"] = rate(iter(loader), step, batch_size, count, device, warm)
     print(f"{options.recipe}, batches of {batch_size}, {anew.workers} workers, {device}")
     for name, value in rates.items():

@@ -26,8 +26,13 @@ from xr_cloudfree.runner.verify import store_digest  # noqa: E402
 CLOSE = 1e-3
 
 
+def need_encoder() -> None:
+    if find_spec("terratorch") is None:
+        pytest.skip("terratorch is not installed")
+
+
 @pytest.fixture(scope="module", autouse=True)
-def nothing_before():
+def nothing_left():
     """What is kept of memory goes back, for whoever comes next."""
     yield
     torch.cuda.empty_cache()
@@ -35,8 +40,8 @@ def nothing_before():
 
 @pytest.fixture(params=["unet", "terramind"])
 def name(request) -> str:
-    if request.param == "terramind" and find_spec("terratorch") is None:
-        pytest.skip("terratorch is not installed")
+    if request.param == "terramind":
+        need_encoder()
     return request.param
 
 
@@ -45,10 +50,6 @@ def date(portugal) -> np.datetime64:
     """The date whose clouds come next to two fifths."""
     clouds = 1 - portugal.cloudfree.clear_mask().mean(("y", "x")).to_numpy()
     return portugal.time.values[int(abs(clouds - 0.4).argmin())]
-
-
-def images(cube: xr.Dataset, date: np.datetime64, **models: xr_cloudfree.FillModel) -> dict[str, xr.Dataset]:
-    return {key: cube.cloudfree.fill(date=date, model=model, layers="all") for key, model in models.items()}
 
 
 @pytest.fixture
@@ -75,13 +76,12 @@ def test_it_is_taken_where_there_is_one(portugal, date, name) -> None:
 
 
 def test_it_answers_as_a_cpu_does(portugal, date, name) -> None:
-    made = images(
-        portugal,
-        date,
-        cpu=xr_cloudfree.from_pretrained(name, device="cpu"),
-        gpu=xr_cloudfree.from_pretrained(name, device="cuda"),
-        half=xr_cloudfree.from_pretrained(name, device="cuda", precision="bf16"),
-    )
+    models = {
+        "cpu": xr_cloudfree.from_pretrained(name, device="cpu"),
+        "gpu": xr_cloudfree.from_pretrained(name, device="cuda"),
+        "half": xr_cloudfree.from_pretrained(name, device="cuda", precision="bf16"),
+    }
+    made = {key: portugal.cloudfree.fill(date=date, model=model, layers="all") for key, model in models.items()}
     for other in ("gpu", "half"):
         error = abs(made[other].reflectance - made["cpu"].reflectance)
         print(name, other, "mean", float(error.mean()), "most", float(error.max()))
@@ -182,8 +182,8 @@ def test_training_takes_it_and_halves_its_numbers(
     pathway: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("lightning")
-    if pathway == "terramind" and find_spec("terratorch") is None:
-        pytest.skip("terratorch is not installed")
+    if pathway == "terramind":
+        need_encoder()
     from xr_cloudfree_training import run
     from xr_cloudfree_training.cli import translate
 

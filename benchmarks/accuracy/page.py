@@ -112,12 +112,6 @@ The paper's network, trained with its loss on features of photographs (FEAT) and
 a place has them. `linear` and `regress` are given the same bands; `unet` is given all of the place, and is
 judged on these. The bands that all places share are two.
 
-Each was trained for 232 steps of 32 crops of 96 × 96 pixels and 20 dates (of 3000 that were made once), in bf16 on an
-NVIDIA H200; the recipes have 20 000 steps. So these rows tell how far so short a training gets, not what the networks
-can. They were trained for the grounds `landsat`, `belgium` and `bouconne`, and are judged there and on the sample;
-their seconds are the GPU's. An earlier training, of 150 steps of eight crops on one processor core, came to
-25.6 (FEAT) and 27.6 dB (MSE) on *partial*, on other frames.
-
 {published}
 ## TerraMind
 

@@ -179,7 +179,7 @@ def published(scores: pd.DataFrame, kept: Path) -> str:
                 parts.append(f"*{track}*, {len(by_case(chosen, 'psnr'))} frames:\n")
                 parts.append(methods(chosen, (REFERENCE, FITTED, *folds.PUBLISHED, UNET)))
     if not parts and kept.is_file():
-        return f"From a run of its own, on the frames of seed 0.\n\n{kept.read_text()}"
+        return f"From a run of its own.\n\n{kept.read_text()}"
     return "\n".join(parts) or "The published networks were not measured.\n"
 
 

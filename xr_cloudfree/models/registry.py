@@ -72,7 +72,7 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
     points = _entry_points()
     if model not in points:
         near = difflib.get_close_matches(model, points, n=1)
-        if os.path.isfile(os.path.join(model, bundle.SPEC)):
+        if os.path.isfile(os.path.join(model, bundle.SPEC)):  # Path.is_file() raises where a name is too long
             near = [f"{sources.LOCAL}{model}"]
         raise ModelNotFoundError(
             f"no model is called {model!r}",

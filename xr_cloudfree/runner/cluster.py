@@ -21,7 +21,7 @@ from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
 from xr_cloudfree.runner.runs import Run, reopen
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Worker
 
 # Shared file systems may be slow to show what another machine has written.
 _VISIBLE_WITHIN = 30.0
@@ -109,24 +109,26 @@ class _Fill:
         return fill_region(plan or _reopened(self.token, self.path), self.path, index, alone=_one_at_a_time())
 
 
-def _one_at_a_time() -> bool:
-    """Whether this process does one region at a time."""
+def _worker() -> Worker | None:
+    """The worker whose task this is; None outside of one."""
     from distributed import get_worker
 
     try:
-        return get_worker().state.nthreads == 1
-    except ValueError:  # this is no worker
-        return True
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def _one_at_a_time() -> bool:
+    """Whether this process does one region at a time."""
+    worker = _worker()
+    return worker is None or worker.state.nthreads == 1
 
 
 def _brought(token: str) -> RunPlan | None:
     """The plan as the plugin of this worker has it, once it has; None where there is no plugin."""
-    from distributed import get_worker
-
-    try:
-        plugin: Any = get_worker().plugins.get(_plugin_name(token))
-    except ValueError:  # this is no worker
-        return None
+    worker = _worker()
+    plugin: Any = None if worker is None else worker.plugins.get(_plugin_name(token))
     if plugin is None:
         return None
     plan: RunPlan = plugin.plan.result()
