@@ -99,6 +99,28 @@ def test_fill_takes_all_options_of_the_library(cube) -> None:
     assert back.attrs["cloudfree_window_days"] == [15.0, 30.0]
 
 
+def test_dates_come_with_commas_or_one_by_one(cube) -> None:
+    dates = ["2021-05-15", "2021-06-03"]
+    for number, typed in enumerate(
+        (["-d", dates[0], "-d", dates[1]], ["--date", ",".join(dates)], ["--dates", ", ".join(dates)])
+    ):
+        run("fill", cube, *typed, "--model", "linear", "--out", f"{number}.zarr")
+        xr.testing.assert_equal(io.open_cube(f"{number}.zarr").compute(), expected(cube, dates, model="linear"))
+
+
+def test_values_that_are_no_reflectance_are_refused_unless_told(cube) -> None:
+    calls = (
+        ["fill", cube, "--date", "2021-05-15", "--model", "linear", "--out", "fill.zarr", "--preview", "fill.png"],
+        ["batch", cube, "--date", "2021-05-15", "--model", "linear", "--out", "batch.zarr"],
+        ["evaluate", PORTUGAL, "--models", "linear", "--frames", "1", "--tracks", "full"],
+    )
+    for call in calls:
+        output = run(*call, "--scale", "100", code=2)
+        assert "looks like digital numbers" in output and "--no-check" in output and "check=" not in output
+        run(*call, "--scale", "100", "--no-check", *(["--overwrite"] if call[0] == "batch" else []))
+    xr.testing.assert_equal(io.open_cube("fill.zarr").compute(), io.open_cube("batch.zarr").compute())
+
+
 def test_fill_of_bands_in_the_order_told(cube) -> None:
     run("fill", cube, "-d", "2021-05-21", "-o", "out.tif", "-m", "nearest", "--bands", "B08, B02")
     image = expected(cube, "2021-05-21", model="nearest", bands=["B08", "B02"])

@@ -19,8 +19,10 @@ from xr_cloudfree.cli_options import (
     RUN,
     S1,
     Bands,
+    Check,
     Clear,
     CubePath,
+    Dates,
     Debug,
     Dilate,
     Mask,
@@ -33,6 +35,7 @@ from xr_cloudfree.cli_options import (
     Snow,
     Strict,
     Threshold,
+    dates_of,
     layers_of,
     names,
     reading,
@@ -71,16 +74,7 @@ def fill(
             show_default=False,
         ),
     ],
-    date: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--date",
-            "-d",
-            metavar="2021-07-08",
-            help="Target date, observed or not; may be given again. Without it: every date of the cube.",
-            show_default=False,
-        ),
-    ] = None,
+    date: Dates = None,
     model: Annotated[str, typer.Option("--model", "-m", help="See: cloudfree models.")] = "auto",
     window: Annotated[
         str | None,
@@ -114,6 +108,7 @@ def fill(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    check: Check = True,
     block: Annotated[
         int | None,
         typer.Option(help="Pixels along the edge of a block, the work of one task.", rich_help_panel=RUN),
@@ -143,7 +138,7 @@ def fill(
         wanted = names(bands)
         image = api.fill(
             opened,
-            (date[0] if len(date) == 1 else date) if date else None,
+            dates_of(date),
             model=model,
             bands=wanted,
             window=window_of(window),
@@ -151,6 +146,7 @@ def fill(
             screen=screen,
             block=block,
             s1=s1,
+            check=check,
             **read,
         )
         opened = plan.open_s1(s1, opened)[1]
@@ -164,7 +160,7 @@ def fill(
         if not quiet:
             _report(written, files, seconds)
         for (time, single), picture in zip(written, pictures, strict=False):
-            _draw(opened, time, single, picture, wanted, read)
+            _draw(opened, time, single, picture, wanted, {"check": check, **read})
             if not quiet:
                 typer.echo(f"Drew {picture}")
 
@@ -202,6 +198,7 @@ def evaluate(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    check: Check = True,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -231,6 +228,7 @@ def evaluate(
                 frames=frames or None,
                 size=size,
                 seed=seed,
+                check=check,
                 s1=s1,
                 bands=names(bands),
                 **read,

@@ -11,6 +11,17 @@ from xr_cloudfree.errors import OptionError
 
 CLEAR, VALUES, RUN = "Which pixels are clear", "What the values mean", "Running"
 CubePath = Annotated[Path, typer.Argument(metavar="CUBE", help="A .zarr store or a .nc file.", show_default=False)]
+Dates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--date",
+        "--dates",
+        "-d",
+        metavar="2021-07-08,…",
+        help="Target dates, observed or not, with commas or given again. Without them: every date of the cube.",
+        show_default=False,
+    ),
+]
 Clear = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Boolean layer in which True means clear.", rich_help_panel=CLEAR),
@@ -65,6 +76,14 @@ Nodata = Annotated[
     float | None,
     typer.Option(help='Stored value that means "missing"; NaN always does.', rich_help_panel=VALUES),
 ]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check/--no-check",
+        help="Refuse values that cannot be reflectance; without, they are taken as they are.",
+        rich_help_panel=VALUES,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.", rich_help_panel=RUN)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.", rich_help_panel=RUN)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")]
@@ -100,6 +119,12 @@ def reading(
 def names(text: str | None) -> list[str] | None:
     """Names from a list with commas."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def dates_of(given: list[str] | None) -> str | list[str] | None:
+    """Target dates as `fill` takes them: one of them has no axis."""
+    dates = [day for text in given or () for day in names(text) or ()]
+    return dates[0] if len(dates) == 1 else dates or None
 
 
 def window_of(text: str | None) -> float | tuple[float, float] | None:

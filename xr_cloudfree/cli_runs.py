@@ -15,8 +15,10 @@ from xr_cloudfree.cli_options import (
     RUN,
     S1,
     Bands,
+    Check,
     Clear,
     CubePath,
+    Dates,
     Debug,
     Dilate,
     Mask,
@@ -29,6 +31,7 @@ from xr_cloudfree.cli_options import (
     Snow,
     Strict,
     Threshold,
+    dates_of,
     layers_of,
     names,
     reading,
@@ -86,17 +89,7 @@ def batch(
         Path,
         typer.Option("--out", "-o", metavar="STORE", help="OUT.zarr.", rich_help_panel="Output", show_default=False),
     ],
-    dates: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--dates",
-            "--date",
-            "-d",
-            metavar="2021-07-08,…",
-            help="Target dates, observed or not. Without them: every date of the cube.",
-            show_default=False,
-        ),
-    ] = None,
+    dates: Dates = None,
     model: Annotated[str, typer.Option("--model", "-m", help="See: cloudfree models.")] = "auto",
     window: Annotated[
         str | None,
@@ -140,6 +133,7 @@ def batch(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    check: Check = True,
     shard: Annotated[
         int | None,
         typer.Option(help="Pixels along the edge of a region, which is one shard of the store.", rich_help_panel=RUN),
@@ -164,11 +158,10 @@ def batch(
     with plain_errors(debug):
         from xr_cloudfree.runner import runs
 
-        wanted = [day for given in dates or () for day in names(given) or ()]
         run = runs.prepare(
             cube,
             out,
-            (wanted[0] if len(wanted) == 1 else wanted) or None,
+            dates_of(dates),
             model=model,
             bands=names(bands),
             window=window_of(window),
@@ -177,6 +170,7 @@ def batch(
             shard=shard,
             block=block,
             s1=s1,
+            check=check,
             **reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata),
         )
         if prepare:
@@ -319,6 +313,7 @@ def _carry_out(
 ) -> None:
     from xr_cloudfree.batching import carry_out
     from xr_cloudfree.runner import sinks
+    from xr_cloudfree.runner.status import status as status_of
 
     store = Path(run.path)
     replace = overwrite if replace is None else replace
@@ -330,6 +325,8 @@ def _carry_out(
         written += sinks.write_cogs(store, overwrite=replace) if cog else []
         written += sinks.write_items(store, overwrite=replace) if stac else []
         if not quiet:
+            if (told := status_of(store)).pixels:
+                typer.echo(f"{told.counted()} (pixels of all dates)")
             for path in written:
                 typer.echo(f"Wrote {path}")
         if icechunk is not None:

@@ -80,8 +80,11 @@ def as_typed(remedy: str) -> str:
     '--scale 1e-4 --offset -0.1 for digital numbers'
     >>> as_typed("bands=['B02', 'B03'], or cube.isel(band=0)")
     '--bands B02,B03, or cube.isel(band=0)'
+    >>> as_typed("scale=1e-4  # or check=False, if the values are as they should be")
+    '--scale 1e-4, or --no-check, if the values are as they should be'
     """
     remedy = remedy.replace("snow='not clear'", "--no-snow").replace("overwrite=True", "--overwrite")
+    remedy = remedy.replace("check=False", "--no-check").replace("  # or", ", or")
     remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=True", r"--\1", remedy)
 
     def flat(found: re.Match[str]) -> str:

@@ -55,8 +55,12 @@ def test_batch_is_what_fill_gives_and_says_how_far_it_is(folder) -> None:
     lines = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     assert lines[0]["done"] == 0 and lines[-1]["done"] == lines[-1]["total"] == 12
     assert lines[-1]["bytes"] > 0 and lines[-1]["eta"] == 0
-    xr.testing.assert_equal(xr.open_zarr("out.zarr", decode_coords="all").compute(), expected())
+    image = xr.open_zarr("out.zarr", decode_coords="all").compute()
+    xr.testing.assert_equal(image, expected())
+    counted = [f"{int((image.filled == state).sum()):,}" for state in (1, 2, 0)]
+    counted = "{} observed, {} filled, {} not filled".format(*counted)
     told = run("status", "out.zarr")
+    assert counted in output and counted in told
     assert "12 of 12 done (100%), finished" in told and "nobody" in told and "cloudfree verify out.zarr" in told
     assert store_digest("out.zarr") in run("verify", "out.zarr")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -175,11 +176,11 @@ class TestWhatIsThere:
         [
             ({"model": "median"}, "model"),
             ({"date": "2021-06-15"}, "dates"),
-            ({"seed": 1}, "values of the cube"),
-            ({"layers": "filled"}, "layers: none then, filled now"),
+            ({"seed": 1}, "values of the cube: changed since"),
+            ({"layers": "filled"}, "layers: 'none' then, 'filled' now"),
             ({"window": 40}, "window"),
             ({"dilate": 1}, "mask"),
-            ({"shard": 64}, "shards: 40 x 40 then, 64 x 64 now"),
+            ({"shard": 64}, "shards: '40 x 40' then, '64 x 64' now"),
         ],
         ids=lambda value: value if isinstance(value, str) else None,
     )
@@ -189,6 +190,7 @@ class TestWhatIsThere:
         with pytest.raises(errors.ChangedError, match=told) as caught:
             self.fill(tmp_path / "out.zarr", **other)
         assert "overwrite=True" in str(caught.value)
+        assert not re.search("[0-9a-f]{12}", caught.value.found)
         assert contents(tmp_path / "out.zarr") == before
         self.fill(tmp_path / "out.zarr", **other, overwrite=True)
         assert xr_cloudfree.verify(tmp_path / "out.zarr").ok
@@ -380,6 +382,23 @@ class TestRegions:
         expected = in_memory(loaded, tmp_path, DATE, **options)
         found = xr_cloudfree.to_zarr(tmp_path / "cube.zarr", tmp_path / "out.zarr", DATE, shard=64, **options)
         xr.testing.assert_identical(found.compute(), expected)
+
+    @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", ">i2", "int32", "float32"])
+    @pytest.mark.parametrize("edge", [4, 300])  # with fewer values than numbers that the file could hold, and with more
+    def test_a_part_is_decoded_as_xarray_decodes_it(self, dtype, edge):
+        rng = np.random.default_rng(0)
+        low, high = (-1000, 1000) if np.dtype(dtype).kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        stored = rng.integers(low, high, (2, edge, edge), endpoint=True).astype(dtype)
+        stored[0, 0, :3] = low
+        attrs = {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": stored.dtype.type(low)}
+        packed = xr.Dataset({"band": (("time", "y", "x"), stored, attrs)})
+        expected = xr.decode_cf(packed).band
+        held = sources.Stored(stored, sources._stored(expected.variable)[1])
+        for part in (..., (slice(1, 2), slice(1, 3), slice(None, None, 2)), (np.array([1, 0]), slice(3))):
+            found = held[part]
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(found, expected.to_numpy()[part])
+        assert np.isnan(held[0, 0, :3]).all()
 
     def test_a_cube_without_end_is_refused_before_anything_is_allocated(self, tmp_path):
         import dask.array as da

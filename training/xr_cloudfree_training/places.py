@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api, io
 from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.cube.checks import check_reflectance
+from xr_cloudfree.cube.checks import ANYWAY, check_reflectance
 from xr_cloudfree.cube.radar import Radar, check_decibels, image_of, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
@@ -208,7 +208,9 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float,
         try:
             place = _read(io.open_cube(cube) if named else cube, name, reading, memory, s1)
         except CloudfreeError as error:
-            raise type(error)(f"{cube if named else name}: {error.found}", error.needed, error.remedy) from error
+            # Nothing may be learned from values that are no reflectance.
+            remedy = error.remedy.replace(ANYWAY, "")
+            raise type(error)(f"{cube if named else name}: {error.found}", error.needed, remedy) from error
         if place.in_memory:
             memory -= _size(place)
         places.append(place)

@@ -49,6 +49,7 @@ def evaluate(
     size: int = 256,
     seed: int = 0,
     detail: bool = False,
+    check: bool = True,
     s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
     **reading: Any,
 ) -> pd.DataFrame:
@@ -78,6 +79,8 @@ def evaluate(
         The same seed hides the same pixels.
     detail : bool
         A row per frame instead of a mean over frames.
+    check : bool
+        False lets values pass that do not look like reflectance, as for `fill`.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
         Sentinel-1, as for `fill`. Models that look at it are given it, the others are scored beside them without.
     **reading
@@ -117,7 +120,7 @@ def evaluate(
     made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
     if s1 is not None and not any(model.spec.takes_s1 for model in made):
         made[0].spec.check_s1()
-    window = _window(obj, size, reading, s1)
+    window = _window(obj, size, reading, s1, check)
     values, seen, times, suspect = window.values, window.seen, window.times, window.suspect
     found = target_frames(seen, suspect)
     if not found.size:
@@ -125,7 +128,7 @@ def evaluate(
         raise TimeError(
             f"the clearest date is {best:.0%} clear in the middle {seen.shape[1]} x {seen.shape[2]} pixels",
             f"a date that is more than {MIN_CLEAR:.0%} clear, to serve as truth",
-            "a smaller window, evaluate(size=64), or a longer series",
+            "size=64 for a smaller window, or a longer series",
         )
     if not real_masks(seen) and set(tracks) - {"full"}:
         raise OptionError(
@@ -159,7 +162,7 @@ class _Window:
     s1: xr.DataArray | None
 
 
-def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], s1: Any) -> _Window:
+def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], s1: Any, check: bool) -> _Window:
     from dask.base import compute
 
     s1, obj = open_s1(s1, obj)
@@ -174,7 +177,8 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
-    check_reflectance(digits, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
+    if check:
+        check_reflectance(digits, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
     values = to_reflectance(digits, understood.scaling)
     doubtful = cube.arrays[0].coords.get("suspect")
     suspect = np.zeros(order.size, bool)
@@ -196,6 +200,7 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
     clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
     spread = "uncertainty" in model.spec.layers
     how: dict[str, Any] = {"model": model, "scale": 1.0, "layers": ["filled", *["uncertainty"] * spread]}
+    how["check"] = False  # they have been looked at, and what was laid over them need not look like reflectance
     radar = window.s1 if model.spec.takes_s1 else None
     if radar is not None and not within_reach(radar["time"].to_numpy(), [day]).size:
         radar = None

@@ -47,7 +47,14 @@ class Journal:
         return self.folder / "done" / f"{index // _FOLDER:04d}" / f"{index:07d}.json"
 
     def done(self, n_regions: int, run: str | None = None) -> NDArray[np.bool_]:
-        """Which regions are done.
+        """Which regions are done: those of `markers`."""
+        found = np.zeros(n_regions, bool)
+        for index, _ in self.markers(n_regions, run):
+            found[index] = True
+        return found
+
+    def markers(self, n_regions: int, run: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Regions that are done, in any order, and what was told of each.
 
         Parameters
         ----------
@@ -56,12 +63,11 @@ class Journal:
         run : str, optional
             The run's identity: markers of another one do not count.
         """
-        found = np.zeros(n_regions, bool)
         for index in self._marked():
             if index < n_regions:
                 told = read_json(self.marker(index))
-                found[index] = told is not None and told["region"] == index and run in (None, told["run"])
-        return found
+                if told is not None and told["region"] == index and run in (None, told["run"]):
+                    yield index, told
 
     def _marked(self) -> Iterator[int]:
         """Regions for which there is a file, whatever is in it."""

@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.engine.blocks import Array, Window
-from xr_cloudfree.engine.fill import TILE_BYTES, FillJob
+from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED, TILE_BYTES, FillJob
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
@@ -45,6 +45,8 @@ MOST_EDGE = 2048
 BLOCK_PIXELS = 2**16
 # More than the world's land at ten metres.
 MAX_REGIONS = 5_000_000
+# What a pixel of a date can be, and its number in the layer "filled".
+STATES = {"observed": OBSERVED, "filled": FILLED, "not filled": NOT_FILLED}
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class RegionReport:
         How long it took.
     process : str
         Where: host and process.
+    pixels : mapping of str to int, or None
+        How many are observed, filled and not filled, over all dates; None if the layer ``filled`` is not written.
     """
 
     index: int
@@ -70,6 +74,7 @@ class RegionReport:
     bytes: int
     seconds: float
     process: str
+    pixels: Mapping[str, int] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +283,7 @@ def fill_region(
         bytes=size,
         seconds=round(time.perf_counter() - start, 3),
         process=f"{socket.gethostname()}:{os.getpid()}",
+        pixels=_pixels(done),
     )
     told = {
         "region": index,
@@ -286,9 +292,16 @@ def fill_region(
         "bytes": size,
         "seconds": report.seconds,
         "process": report.process,
+        "pixels": report.pixels,
     }
     write_json(Journal(root).marker(index), told)
     return report
+
+
+def _pixels(done: Mapping[str, Array]) -> dict[str, int] | None:
+    if (filled := done.get("filled")) is None:
+        return None
+    return {name: int(np.count_nonzero(filled == state)) for name, state in STATES.items()}
 
 
 def _check_current(plan: RunPlan, journal: Journal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -244,28 +245,25 @@ def finish(run: Run) -> str:
     StoreError
         If regions are missing.
     """
-    missing = np.flatnonzero(~run.journal.done(run.plan.n_regions, run.plan.identity))
-    if missing.size:
+    n_regions = run.plan.n_regions
+    files = {index: digest_of(told["files"]) for index, told in run.journal.markers(n_regions, run.plan.identity)}
+    if len(files) < n_regions:
+        first = next(index for index in range(n_regions) if index not in files)
         raise StoreError(
-            f"{missing.size} of {run.plan.n_regions} regions of {run.path} are not done, such as {missing[0]}",
+            f"{n_regions - len(files)} of {n_regions} regions of {run.path} are not done, such as {first}",
             "all of them",
             "the same call once more, which fills only these",
         )
     write_file(run.path / "zarr.json", run.skeleton.consolidated)
-    digest = run_digest(run.journal, run.plan.layout, run.skeleton)
+    # As `xr_cloudfree.runner.verify.store_digest` makes it from the bytes.
+    digest = digest_of(
+        {key: sha256(data) for key, data in run.skeleton.finished.items()}
+        | {f"{index:07d}": told for index, told in files.items()}
+    )
     told = read_json(run.journal.finished)
     if told is None or told["digest"] != digest:
         write_json(run.journal.finished, {"digest": digest, "run": run.plan.identity})
     return digest
-
-
-def run_digest(journal: Journal, layout: Layout, skeleton: Skeleton) -> str:
-    """The digest that a store has by its journal: see `xr_cloudfree.runner.verify.store_digest`."""
-    files = {key: sha256(data) for key, data in skeleton.finished.items()}
-    for index in range(layout.n_regions):
-        told = read_json(journal.marker(index)) or {"files": {}}
-        files |= {f"{index:07d}": digest_of(told["files"])}
-    return digest_of(files)
 
 
 def _call(
@@ -317,13 +315,22 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
             f"{run.path} is there already", "a new path, or permission to replace it", "overwrite=True, or resume=True"
         )
     before, now = begun["fingerprint"], run.plan.fingerprint
-    differs = [f"{key}: {before.get(key)} then, {now[key]} now" for key in now if before.get(key) != now[key]]
-    if differs:
+    keys = [key for key in now if before.get(key) != now[key]]
+    if keys:
+        # Attributes tell of the others; alone they are the cube's own.
+        keys = [key for key in keys if key != "coordinates and attributes"] or keys
+        differs = [_difference(key, str(before.get(key)), now[key]) for key in keys]
         raise ChangedError(
-            f"{run.path} was begun with something else ({'; '.join(differs)})",
+            f"{run.path} was begun with something else: {'; '.join(differs)}",
             "the same cube, model and settings to go on",
             "the call as it was, or overwrite=True to begin anew",
         )
+
+
+def _difference(what: str, then: str, now: str) -> str:
+    """A difference in words. Hashes are left out: they say nothing to a reader but that there is one."""
+    words = [re.sub(r"\b[0-9a-f]{12}$", "", told).strip() for told in (then, now)]
+    return f"{what}: '{words[0]}' then, '{words[1]}' now" if words[0] != words[1] else f"{what}: changed since"
 
 
 def _clear(run: Run) -> None:

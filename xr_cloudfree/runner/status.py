@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from xr_cloudfree.errors import StoreError
 from xr_cloudfree.runner.journal import Journal
+from xr_cloudfree.runner.regions import STATES
 from xr_cloudfree.runner.runs import layout_of
 
 
@@ -30,6 +33,9 @@ class Status:
         Who is at work on it, as far as the journal tells.
     begun : tuple of (str, str)
         What it was begun with.
+    pixels : mapping of str to int
+        How many are observed, filled and not filled in the regions that are done, over all dates; empty if the layer
+        ``filled`` is not written.
     """
 
     store: Path
@@ -38,6 +44,7 @@ class Status:
     finished: bool
     driver: str | None
     begun: tuple[tuple[str, str], ...]
+    pixels: Mapping[str, int]
 
     def text(self) -> str:
         """The status in lines, with what to do next."""
@@ -52,10 +59,15 @@ class Status:
             ("store", str(self.store)),
             *self.begun,
             ("regions", f"{self.done} of {self.total} done ({share:.0%})" + (", finished" if self.finished else "")),
+            *([("pixels", self.counted())] if self.pixels else []),
             ("at work", self.driver or "nobody"),
             ("next", following),
         ]
         return "\n".join(f"{label:<9} {told}" for label, told in lines)
+
+    def counted(self) -> str:
+        """The pixels in words."""
+        return ", ".join(f"{self.pixels[name]:,} {name}" for name in STATES)
 
 
 def status(store: str | os.PathLike[str]) -> Status:
@@ -78,12 +90,16 @@ def status(store: str | os.PathLike[str]) -> Status:
             f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
         )
     total = layout_of(begun).n_regions
-    done = int(journal.done(total, begun["run"]).sum())
-    told = [(key, begun["fingerprint"][key]) for key in ("model", "dates", "shape", "layers")]
+    done, pixels = 0, Counter[str]()
+    for _, told in journal.markers(total, begun["run"]):
+        done += 1
+        if told["pixels"] is not None:
+            pixels.update(told["pixels"])
+    with_what = [(key, begun["fingerprint"][key]) for key in ("model", "dates", "shape", "layers")]
     if begun["call"] is not None:
-        told.insert(0, ("cube", begun["call"]["cube"]))
+        with_what.insert(0, ("cube", begun["call"]["cube"]))
     finished = done == total and journal.finished.exists()
-    return Status(journal.store, total, done, finished, _driver(journal.folder / "lock"), tuple(told))
+    return Status(journal.store, total, done, finished, _driver(journal.folder / "lock"), tuple(with_what), pixels)
 
 
 def _driver(lock: Path) -> str | None:
