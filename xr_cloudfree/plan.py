@@ -190,7 +190,7 @@ def plan_fill(
     chosen = made
     if isinstance(made, Auto):
         asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, LAYERS, "auto")
-        chosen = made.choose(observed=max(targets.own) >= 0, layers=asked, bands=cube.bands, roles=cube.roles)
+        chosen = made.choose(layers=asked, bands=cube.bands, roles=cube.roles)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
     wanted = parse_layers(layers, offered, made.spec.name)

@@ -182,7 +182,7 @@ class Bench:
     @cache  # noqa: B019
     def _choice(self, roles: tuple[str | None, ...]) -> str:
         """What `auto` chooses for such bands; it is scored as that, with the weights that never saw the place."""
-        chosen = Auto().choose(observed=True, layers=(), bands=_names(roles), roles=roles)
+        chosen = Auto().choose(layers=(), bands=_names(roles), roles=roles)
         return UNET if isinstance(chosen, Learned) else chosen.spec.name
 
     def _published(

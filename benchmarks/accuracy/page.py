@@ -74,7 +74,8 @@ all its series, then frames, each with all its seeds. *Worst frame* is the least
 single frame; *lost* counts the frames where `unet` is worse.
 
 {summary}
-On *full* the target has no clear pixel to learn from; there `regress` is `linear`, number for number.
+On *full* the target has no clear pixel to learn from; there `regress` and `unet` weigh several ways to tell a date from
+the others by how well they tell the dates that were seen, and `unet` corrects the sum.
 
 Errors of `unet` as shares of those of others; less than 1 is better. *Best classical* is the method of the
 library, named in brackets, that is best at that very place and on that track.
@@ -151,7 +152,8 @@ Share of the truth inside of the intervals, a mean over frames. Where nothing of
 - There are few places. Two of the series show the same forest at 10 m and 20 m, one is a series of monthly
   composites that someone else has made cloud-free, and one has seven dates. The intervals over places are
   wide for that reason.
-- The constants of `regress` were chosen on these training series, by coarse steps (see {{doc}}`experiments`).
+- The constants of `regress` were chosen on these training series, by coarse steps (see {{doc}}`experiments`), those of
+  the ways to tell a date from the others on the sample as well.
   They have seen these places, so other places will show somewhat less. The form of the network, its losses
   and its recipe were chosen by what they reach on these same folds: each network has not seen its place, but
   who chose among networks has. The sample cube set no constant of `regress`; it was looked at when the

@@ -486,11 +486,10 @@ class TestShipped:
 
     def test_where_it_cannot_be_used_a_classical_one_is(self, spec, tmp_path):
         assert self.used(bands=["red"]) == "regress"
-        assert self.used(bands=["red"], date="2021-06-15") == "linear"
+        assert self.used(bands=["red"], date="2021-06-15") == "regress"
         make_bundle(tmp_path / "unet", name="unet", layers=())
         assert self.used(layers=["filled"]) == self.used(layers="all") == "unet"
-        assert self.used(layers=["uncertainty"]) == "regress"
-        assert self.used(layers=["source_time"], date="2021-06-15") == "linear"
+        assert self.used(layers=["uncertainty"]) == self.used(layers=["source_time"], date="2021-06-15") == "regress"
 
     def test_without_torch_it_is_said_once(self, spec, monkeypatch):
         monkeypatch.setattr(learned, "installed", lambda: False)
@@ -499,7 +498,7 @@ class TestShipped:
         with pytest.warns(errors.CloudfreeWarning, match=r"pip install 'xr-cloudfree\[torch\]'") as said:
             assert self.used() == "regress"
         assert len(said) == 1 and said[0].filename == __file__
-        assert self.used(date="2021-06-15") == "linear"
+        assert self.used(date="2021-06-15") == "regress"
         assert xr_cloudfree.list_models().loc["unet", "kind"] == "learned"
 
     def test_without_torch_the_layers_are_those_of_what_is_used(self, spec, monkeypatch):

@@ -349,10 +349,11 @@ class FusionModule(LightningModule):
         clear = np.ones((4, 64, 64), bool)
         clear[1, 16:48] = False
         example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, roles=self.spec.bands or ())
-        given = Batch.of([networks.prepared(self.network, example)]).to(self.device)
+        tile = networks.prepared(self.network, example)
+        given = Batch.of([tile]).to(self.device)
         output: Output = self.network.eval()(given)
         given_out = {name for name in ("uncertainty", "gate") if getattr(output, name) is not None}
-        if "gate" in given_out or hasattr(self.network, "source"):
+        if "gate" in given_out or tile.source is not None:
             given_out.add("source_time")
         return tuple(name for name in LAYERS if name in given_out)
 

@@ -36,6 +36,8 @@ Maps = NDArray[np.float32]
 _HIDDEN, _TRIES = 0.1, 8
 # These are kept in 16 bits: masks lose nothing, and reflectance is then about as fine as sensors store it.
 _HALVED = ("bands", "target", "truth", "target_clear", "clear", "hidden", "measured")
+# Features have names of their own, and of where an answer comes from nothing is learned.
+_APART = ("features", "source")
 
 
 @dataclass(frozen=True, eq=False)
@@ -240,7 +242,7 @@ class Store:
         return _read(path)
 
     def _write(self, path: Path, sample: Sample) -> None:
-        arrays = {f"given.{f.name}": getattr(sample.given, f.name) for f in fields(Prepared) if f.name != "features"}
+        arrays = {f"given.{f.name}": getattr(sample.given, f.name) for f in fields(Prepared) if f.name not in _APART}
         arrays |= {f"feature.{name}": array for name, array in sample.given.features.items()}
         arrays |= {name: getattr(sample, name) for name in ("truth", "hidden", "clear", "measured")}
         kept = {n: a.astype(np.float16) if n.rpartition(".")[2] in _HALVED else a for n, a in arrays.items()}

@@ -10,7 +10,6 @@ from typing import Literal
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import BandError, CloudfreeWarning
 from xr_cloudfree.models import learned, sources
-from xr_cloudfree.models.classical import Linear
 from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.regress import Regress
@@ -22,15 +21,13 @@ DEFAULT = "unet"
 class Auto:
     """The best model by rule: the learned one, where its weights are there and it can do what is asked.
 
-    Otherwise the best classical one: `Regress` for a date that was observed, `Linear` for one that was not. Without
-    clear pixels of the target `Regress` has nothing to learn from and answers as `Linear` does, which needs no
-    surroundings. It is used all the same where its uncertainty is asked for.
+    Otherwise the best classical one, `Regress`.
 
     Examples
     --------
     >>> from xr_cloudfree.models.auto import Auto
-    >>> Auto().choose(observed=False, layers=("source_time",), bands=("ndvi",), roles=(None,)).spec.name
-    'linear'
+    >>> Auto().choose(layers=("source_time",), bands=("ndvi",), roles=(None,)).spec.name
+    'regress'
     """
 
     def __init__(self) -> None:
@@ -41,9 +38,7 @@ class Auto:
         like = best.spec
         self.spec = ModelSpec(
             "auto",
-            f"by rule: {DEFAULT}; where it cannot be used, regress on observed dates, linear between them"
-            if self._learned
-            else "by rule: regress on observed dates, linear between them",
+            f"by rule: {DEFAULT}; where it cannot be used, regress" if self._learned else "by rule: regress",
             units=like.units,
             tile=like.tile,
             stride=like.stride,
@@ -55,7 +50,6 @@ class Auto:
     def choose(
         self,
         *,
-        observed: bool,
         layers: Literal["all"] | Sequence[str],
         bands: Sequence[str],
         roles: Sequence[str | None],
@@ -64,8 +58,6 @@ class Auto:
 
         Parameters
         ----------
-        observed : bool
-            Whether the cube has an observation on one of the target dates.
         layers : {"all"} or sequence of str
             Layers asked for.
         bands : sequence of str
@@ -88,8 +80,7 @@ class Auto:
                 pass  # the classical models take any
             else:
                 return self._learned
-        linear = Linear()
-        return Regress() if observed or asked - set(linear.spec.layers) else linear
+        return Regress()
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """One prediction per tile, by the rule."""
@@ -98,7 +89,7 @@ class Auto:
     def _choose_for(self, obs: Observations) -> FillModel:
         roles = obs.roles or (None,) * obs.n_bands
         names = tuple(role or f"band{i + 1}" for i, role in enumerate(roles))
-        return self.choose(observed=obs.target >= 0, layers=self.spec.layers, bands=names, roles=roles)
+        return self.choose(layers=self.spec.layers, bands=names, roles=roles)
 
 
 @cache  # once per process

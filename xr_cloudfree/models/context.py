@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models import fitting, forest
+from xr_cloudfree.models import fitting, forest, temporal
 from xr_cloudfree.models.prepare import MAX_DATES, Prepared, prepare
-from xr_cloudfree.models.regress import TargetFit, fit_target
+from xr_cloudfree.models.regress import TargetFit, fit_target, unseen
 from xr_cloudfree.models.series import Series
 
 CANDIDATES = ("stacked", "linear", "regress", "forest on the residual", "forest on the error")
@@ -80,13 +80,15 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     series = Series.of(given)
     shape, n_bands = obs.shape, obs.n_bands
     found = fit_target(given, series)
-    linear = np.where(series.linear.known.ravel(), series.linear.bands.reshape(n_bands, -1), np.float32(0))
+    known, linear, source = temporal.linear(series)
     spread = uncertainty = trees = np.zeros_like(linear)
-    candidates, shares = [linear] * len(CANDIDATES), (0.0, 0.0)
+    shares = 0.0, 0.0
     if found is None:
+        linear, source = temporal.interpolate(series, unseen(given))
+        candidates = [linear] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
-        told = _forests(found, shape, series.linear.known.ravel() & (tile.target_clear.ravel() == 0))
+        told = _forests(found, shape, known & (tile.target_clear.ravel() == 0))
         trees, shares = told.spread, told.shares
         corrections = (found.fitted + found.spread, found.fitted + told.residual, told.error)
         stacked = np.zeros_like(linear)
@@ -96,7 +98,6 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         spread, uncertainty = found.spread, found.uncertainty
     judged = np.asarray(np.isfinite(uncertainty).all(axis=0))
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
-    known = series.linear.known.ravel()
     scale = np.median(uncertainty[:, known], axis=1) if known.any() else np.full(n_bands, UNKNOWN)
     hints = np.stack([series.change(), spread, trees], axis=1)
 
@@ -110,12 +111,12 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
         "scale": scale.astype(np.float32),
         "shared": image(_shared(tile, series, found, judged, shares)),
     }
-    return replace(tile, features=tile.features | features)
+    return replace(tile, features=tile.features | features, source=_among_others(source, given.target).reshape(shape))
 
 
-def linear_source(obs: Observations) -> NDArray[np.int16] | None:
-    """The date that weighs at least one half in the linear prediction, from which all candidates start."""
-    return Series.of(obs).linear.source
+def _among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
+    """Dates of the series as dates of a tile, among which the target's own is not."""
+    return date if target < 0 else np.where(date > target, date - np.int16(1), date)
 
 
 def _given(tile: Prepared, obs: Observations) -> Observations:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
@@ -151,7 +151,7 @@ class Learned:
             if tile.clear.any():
                 sizes.setdefault(arranged[i].shape, []).append(i)
             else:
-                answers[i] = self._unseen(arranged[i], tile, network)
+                answers[i] = self._unseen(arranged[i], tile)
         for which in _shares(sizes.values(), self.spec.batch if device.type != "cpu" else 1):
             done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
             answers.update(zip(which, done, strict=True))
@@ -285,13 +285,11 @@ class Learned:
                 "mend the network's forward(batch), or `layers` in its spec",
             )
         return [
-            self._prediction(obs, tile, {name: part[i] for name, part in answer.items()}, network)
+            self._prediction(obs, tile, {name: part[i] for name, part in answer.items()})
             for i, (obs, tile) in enumerate(zip(tiles, prepared, strict=True))
         ]
 
-    def _prediction(
-        self, obs: Observations, tile: Prepared, answer: dict[str, NDArray[Any]], network: nn.Module
-    ) -> Prediction:
+    def _prediction(self, obs: Observations, tile: Prepared, answer: dict[str, NDArray[Any]]) -> Prediction:
         """What the network answered for one tile, as the engine wants it."""
         layers = self.spec.layers
         bands = answer["reflectance"][: obs.n_bands]
@@ -301,13 +299,13 @@ class Learned:
         gate = _on_dates(answer["gate"][:, 0], obs, tile) if "gate" in layers else None
         sigma = np.where(known, answer["uncertainty"][: obs.n_bands], 0) if "uncertainty" in layers else None
         source = None
-        if "source_time" in layers:
-            # A network without gates may know it otherwise.
-            told: Callable[[Observations], NDArray[np.int16] | None] = getattr(network, "source", lambda obs: None)
-            source = told(obs) if gate is None else dominant(gate.reshape(obs.n_dates, -1)).reshape(obs.shape)
+        if "source_time" in layers and gate is not None:
+            source = dominant(gate.reshape(obs.n_dates, -1)).reshape(obs.shape)
+        elif "source_time" in layers and tile.source is not None:
+            source = np.append(_dates(obs, tile), -1)[tile.source].astype(np.int16)
         return Prediction(np.where(known, bands, np.float32(0)), known, source, sigma, gate)
 
-    def _unseen(self, obs: Observations, tile: Prepared, network: nn.Module) -> Prediction:
+    def _unseen(self, obs: Observations, tile: Prepared) -> Prediction:
         """The answer where no other date is clear: what the target date itself shows, if anything."""
         known = tile.target_clear > 0
         nothing = np.zeros((len(tile.day_offset), 1, *obs.shape), np.float32)
@@ -317,7 +315,7 @@ class Learned:
             "uncertainty": np.zeros_like(tile.target),
             "gate": nothing,
         }
-        return self._prediction(obs, tile, answer, network)
+        return self._prediction(obs, tile, answer)
 
 
 def installed() -> bool:
@@ -370,11 +368,15 @@ def _give_bands(answer: Prediction, order: NDArray[np.intp] | None) -> Predictio
     return replace(answer, bands=answer.bands[back], uncertainty=None if sigma is None else sigma[back])
 
 
+def _dates(obs: Observations, tile: Prepared) -> NDArray[np.intp]:
+    """The dates that a network was given among all of a tile's, shape (time,)."""
+    return np.searchsorted(obs.day_offset.astype(np.float32), tile.day_offset)
+
+
 def _on_dates(gate: NDArray[np.float32], obs: Observations, tile: Prepared) -> NDArray[np.float32]:
     """Weights on the dates that the network was given, as weights on all of the tile's."""
     out = np.zeros((obs.n_dates, *obs.shape), np.float32)
-    where = np.searchsorted(obs.day_offset.astype(np.float32), tile.day_offset[tile.date_valid])
-    np.add.at(out, where, gate[: len(tile.day_offset)][tile.date_valid])
+    np.add.at(out, _dates(obs, tile)[tile.date_valid], gate[: len(tile.day_offset)][tile.date_valid])
     if obs.target >= 0:
         # The target's own pixels are no date that a network is given; what the others lack to 1 is theirs.
         out[obs.target] = np.where(tile.target_clear[0] > 0, np.maximum(1 - out.sum(axis=0), 0), 0)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from xr_cloudfree.models import head
 from xr_cloudfree.models.batch import Batch, Output
-from xr_cloudfree.models.context import CANDIDATES, HINTS, SHARED, linear_source, prepare_context
+from xr_cloudfree.models.context import CANDIDATES, HINTS, SHARED, prepare_context
 from xr_cloudfree.models.unet import as_nearest
 
 # Dates that the gate looks at together: more would take memory, the answer is the same.
@@ -173,7 +173,7 @@ class PlusNet(nn.Module):
         enough of themselves to learn from, and on others.
     """
 
-    prepare, source = staticmethod(prepare_context), staticmethod(linear_source)
+    prepare = staticmethod(prepare_context)
 
     def __init__(
         self,

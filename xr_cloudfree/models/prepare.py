@@ -42,6 +42,9 @@ class Prepared:
         False for bands that only fill up.
     features : dict of str to ndarray of float32
         Further maps by name, with the bands on their first axis, but for those in `SHARED_BY_BANDS`.
+    source : ndarray of int16, shape (y, x), optional
+        The date from which the answer mostly comes, -1 where there is none, if that is known before a network is
+        asked. It is not given to the network.
     """
 
     bands: NDArray[np.float32]
@@ -52,6 +55,7 @@ class Prepared:
     target_clear: NDArray[np.float32]
     band_valid: NDArray[np.bool_]
     features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    source: NDArray[np.int16] | None = None
 
 
 def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:

@@ -1,4 +1,4 @@
-"""Linear in time, corrected by what the target's own clear pixels say of its error."""
+"""Linear in time, corrected by what the target's own clear pixels say of its error; without them, see `temporal`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.observations import Observations, Prediction
-from xr_cloudfree.models import fitting
+from xr_cloudfree.models import fitting, temporal
 from xr_cloudfree.models.series import Series, local_uncertainty
 from xr_cloudfree.models.spec import ModelSpec
 
@@ -34,7 +34,7 @@ class Regress:
     Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the
     target. The rim of the mask is used only where it looks like ground. What the fit leaves at trusted
     pixels is spread into the gap. Where the target has too few clear pixels, or none that look like ground,
-    the answer is that of `Linear`.
+    ways to tell it from the other dates alone are weighed by how well they tell these dates from each other.
 
     Examples
     --------
@@ -67,8 +67,9 @@ def _predict(obs: Observations) -> Prediction:
     linear = series.linear
     found = fit_target(obs, series)
     if found is None:
+        image, source = temporal.interpolate(series, unseen(obs))
         uncertainty = series.uncertainty().reshape(linear.bands.shape)
-        return Prediction(linear.bands, linear.known, linear.source, uncertainty)
+        return Prediction(image.reshape(linear.bands.shape), linear.known, source.reshape(obs.shape), uncertainty)
     correction = np.where(linear.known.ravel(), found.fitted + found.spread, np.float32(0))
     return Prediction(
         linear.bands + correction.reshape(linear.bands.shape),
@@ -76,6 +77,11 @@ def _predict(obs: Observations) -> Prediction:
         linear.source,
         found.uncertainty.reshape(linear.bands.shape),
     )
+
+
+def unseen(obs: Observations) -> NDArray[np.bool_]:
+    """Pixels that the target date does not show, shape (pixel,)."""
+    return np.ones(obs.clear[0].size, bool) if obs.target < 0 else ~obs.clear[obs.target].ravel()
 
 
 @dataclass(frozen=True, eq=False)

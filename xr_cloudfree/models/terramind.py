@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models import head, slots, terramind_encoder, terramind_weights
 from xr_cloudfree.models.batch import Batch, Output
-from xr_cloudfree.models.context import SHARED, linear_source, prepare_context
+from xr_cloudfree.models.context import SHARED, prepare_context
 from xr_cloudfree.models.plus import PlusNet, Reasoned, squash
 from xr_cloudfree.models.terramind_encoder import PATCH, S1, S2
 from xr_cloudfree.models.unet import as_nearest
@@ -89,7 +89,7 @@ class TerraMindNet(nn.Module):
     std: Tensor
     s1_mean: Tensor
     s1_std: Tensor
-    prepare, source, describe = staticmethod(prepare_context), staticmethod(linear_source), staticmethod(slots.describe)
+    prepare, describe = staticmethod(prepare_context), staticmethod(slots.describe)
 
     def __init__(
         self,
