@@ -134,8 +134,8 @@ python -m benchmarks.accuracy --data DIR --also terramind-base
 ## What each part bought
 
 PSNR in dB, means over up to three frames of each series (23 per track, seed 0), with the networks of the folds and the
-shipped one. The mask is hard before the network: what is not clear never reaches it. Training on mask errors was not
-taken out, for it would have to be trained anew.
+shipped one. The mask is hard before the network: what is not clear never reaches it. What had to be trained anew is
+compared on frames of its own, which are told.
 
 {ablation}
 ## Uncertainty

@@ -6,7 +6,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,22 +76,6 @@ class Stored:
 
     def __getitem__(self, part: Any) -> Array:
         values = self.values[part]
-        if (table := self._table) is not None:
-            return np.asarray(table[values.view(f"u{values.itemsize}")])
-        return self._decoded(values)
-
-    @cached_property
-    def _table(self) -> Array | None:
-        """What each number becomes that the file could hold, where there are fewer of them than values.
-
-        Looked up, they are the same to the last bit, without xarray's four passes over float64.
-        """
-        dtype = self.values.dtype
-        if dtype.kind not in "iu" or not dtype.isnative or self.values.size < 2 ** (8 * dtype.itemsize):
-            return None
-        return self._decoded(np.arange(2 ** (8 * dtype.itemsize), dtype=f"u{dtype.itemsize}").view(dtype))
-
-    def _decoded(self, values: Array) -> Array:
         for step in self.decode:
             values = step(values)
         return np.asarray(values)
