@@ -467,3 +467,11 @@ def test_a_variable_called_like_a_layer_gives_way(cube):
     ds = da.rename("gate").to_dataset().assign(clear=clear)
     out = xr_cloudfree.fill(ds, TARGET, clear="clear", model="timegate", layers=["gate"])
     assert out["reflectance"].dims == ("band", "y", "x") and out["gate"].dims[0] == "observation"
+
+
+@pytest.mark.parametrize("date", ["2021-06-15", TARGET])
+@pytest.mark.parametrize("model", ["unet", "regress", "linear"])
+def test_a_cube_in_which_nothing_was_ever_seen_stays_without_values(cube, date, model):
+    da, clear = cube
+    image = xr_cloudfree.fill(da, date, clear=xr.zeros_like(clear), model=model, layers="all")
+    assert (image["filled"] == 0).all() and np.isnat(image["source_time"]).all()

@@ -108,6 +108,13 @@ def test_dates_come_with_commas_or_one_by_one(cube) -> None:
         xr.testing.assert_equal(io.open_cube(f"{number}.zarr").compute(), expected(cube, dates, model="linear"))
 
 
+@pytest.mark.parametrize("date", ["", ",", " "])
+def test_an_empty_date_is_not_all_dates(cube, date) -> None:
+    for command in ("fill", "batch"):
+        assert "the date is" in run(command, cube, "--date", date, "--out", "out.zarr", code=2)
+    assert not Path("out.zarr").exists()
+
+
 def test_values_that_are_no_reflectance_are_refused_unless_told(cube) -> None:
     calls = (
         ["fill", cube, "--date", "2021-05-15", "--model", "linear", "--out", "fill.zarr", "--preview", "fill.png"],

@@ -68,8 +68,8 @@ def fill(
     model : str or FillModel
         ``"auto"``, a name from `list_models`, ``"local-dir:PATH"`` or ``"hf-hub:organisation/name"`` for a learned
         model (see `from_pretrained`), or an object that follows the `FillModel` protocol. ``"auto"`` is the learned
-        model that comes with the package, if there is one and torch is installed; else ``"regress"`` if a target
-        date was observed, and ``"linear"`` if not. The output's attributes name what was used.
+        model that comes with the package, if there is one and torch is installed; else ``"regress"``. The output's
+        attributes name what was used.
     clear : DataArray of bool or str, optional
         True = clear. On the cube's grid, or on a coarser one that nests exactly.
     mask : DataArray or str, optional

@@ -124,6 +124,8 @@ def names(text: str | None) -> list[str] | None:
 def dates_of(given: list[str] | None) -> str | list[str] | None:
     """Target dates as `fill` takes them: one of them has no axis."""
     dates = [day for text in given or () for day in names(text) or ()]
+    if given and not dates:
+        raise OptionError(f"the date is {given[0]!r}", "a date, or no --date for all dates", "--date 2021-07-08")
     return dates[0] if len(dates) == 1 else dates or None
 
 

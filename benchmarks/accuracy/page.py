@@ -152,11 +152,12 @@ Share of the truth inside of the intervals, a mean over frames. Where nothing of
 - There are few places. Two of the series show the same forest at 10 m and 20 m, one is a series of monthly
   composites that someone else has made cloud-free, and one has seven dates. The intervals over places are
   wide for that reason.
-- The constants of `regress` were chosen on these training series, by coarse steps (see {{doc}}`experiments`), those of
-  the ways to tell a date from the others on the sample as well.
+- The constants of `regress` were chosen on these training series, by coarse steps (see {{doc}}`experiments`). Those of
+  the ways to tell a date from the others were chosen on the very *full* frames of this page, of all eight series: for
+  these few numbers the track *full* is no test on places that were not seen.
   They have seen these places, so other places will show somewhat less. The form of the network, its losses
   and its recipe were chosen by what they reach on these same folds: each network has not seen its place, but
-  who chose among networks has. The sample cube set no constant of `regress`; it was looked at when the
+  who chose among networks has. The sample cube set no other constant of `regress`; it was looked at when the
   shrinkage of slopes was judged. The constants of `timegate` (its time scale) and `harmonic` (its ridge), and
   the growth of the uncertainty of `linear` with the gap, were chosen by coarse sweeps over these series and
   the sample together.

@@ -215,3 +215,11 @@ def test_calibration_by_what_the_target_shows():
     plain, wider = plus.PlusNet().eval(), plus.PlusNet(calibration=(1.5, 3.0)).eval()
     for tile, factor in ((obs, 1.5), (unseen, 3.0)):
         np.testing.assert_allclose(answer(wider, tile).uncertainty, factor * answer(plain, tile).uncertainty, rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", [-1, 5])
+def test_where_no_date_shows_anything_there_is_nothing_to_give(target):
+    obs = replace(observations(), clear=np.zeros((11, 48, 48), bool), target=target)
+    tile = plus.PlusNet.prepare(obs)
+    assert not tile.clear.any() and (tile.source == -1).all()
+    assert all(np.isfinite(feature).all() for feature in tile.features.values())

@@ -114,6 +114,16 @@ def test_with_too_little_to_learn_from_it_is_as_without_the_target_to_the_last_b
     assert nothing_is_learned(hide(land(), hidden))
 
 
+@pytest.mark.parametrize("away", [20, 60, 150])
+def test_a_cloudy_target_is_as_none_also_in_a_long_gap(away):
+    days = np.array([-75.0, -60, -45, -30, -15, 0, 15, 30, 45, 60, 75]) + np.sign(np.arange(-5.0, 6)) * away
+    rng = np.random.default_rng(0)
+    bands = rng.uniform(0.1, 0.3, (1, 4, *SHAPE)) + rng.normal(0, 0.02, (len(days), 4, *SHAPE))
+    clear = np.ones((len(days), *SHAPE), bool)
+    clear[5] = False
+    assert nothing_is_learned(Observations(bands.astype(np.float32), clear, days, 5, roles=ROLES))
+
+
 def test_without_the_target_it_is_what_the_other_dates_tell():
     bands = land()
     kept = np.arange(len(DAYS)) != TARGET

@@ -110,6 +110,14 @@ def test_the_pull_is_a_voice_for_linear_interpolation():
         assert temporal._least(gram, pull)[0] == pytest.approx((1 + 2 * pull) / (2 + 2 * pull), abs=1e-3)
 
 
+@pytest.mark.parametrize("size", [1e-9, 1.0, 1e6, 1e9])
+def test_weights_are_found_also_where_all_other_ways_are_far_off_and_alike(size):
+    errors = np.concatenate([np.full((1, 9), 1.0), np.full((4, 9), size)])
+    shares = temporal._least(errors @ errors.T / 9, 0.03)
+    assert (shares >= 0).all() and shares.sum() == pytest.approx(1)
+    assert shares[0] > 0.9 or size <= 1
+
+
 def test_weights_are_shares():
     rng = np.random.default_rng(0)
     for _ in range(50):

@@ -22,6 +22,7 @@ import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
 from xr_cloudfree import cli_runs, io
 from xr_cloudfree.cli import app
+from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.verify import store_digest
 
 DATES = ["2021-05-15", "2021-05-21"]
@@ -63,6 +64,16 @@ def test_batch_is_what_fill_gives_and_says_how_far_it_is(folder) -> None:
     assert counted in output and counted in told
     assert "12 of 12 done (100%), finished" in told and "nobody" in told and "cloudfree verify out.zarr" in told
     assert store_digest("out.zarr") in run("verify", "out.zarr")
+
+
+def test_pixels_are_told_only_if_all_regions_counted_them(folder) -> None:
+    run(*BATCH, "--quiet")
+    journal = Journal("out.zarr")
+    told = read_json(journal.marker(0))
+    assert told is not None and told.pop("pixels")["filled"] > 0
+    write_json(journal.marker(0), told)
+    assert "not filled" not in run("status", "out.zarr")
+    assert "Wrote out.zarr" in run(*BATCH)
 
 
 @pytest.mark.slow

@@ -384,11 +384,10 @@ class TestRegions:
         xr.testing.assert_identical(found.compute(), expected)
 
     @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", ">i2", "int32", "float32"])
-    @pytest.mark.parametrize("edge", [4, 300])  # with fewer values than numbers that the file could hold, and with more
-    def test_a_part_is_decoded_as_xarray_decodes_it(self, dtype, edge):
+    def test_a_part_is_decoded_as_xarray_decodes_it(self, dtype):
         rng = np.random.default_rng(0)
         low, high = (-1000, 1000) if np.dtype(dtype).kind == "f" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        stored = rng.integers(low, high, (2, edge, edge), endpoint=True).astype(dtype)
+        stored = rng.integers(low, high, (2, 4, 5), endpoint=True).astype(dtype)
         stored[0, 0, :3] = low
         attrs = {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": stored.dtype.type(low)}
         packed = xr.Dataset({"band": (("time", "y", "x"), stored, attrs)})

@@ -61,9 +61,9 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     -------
     Prepared
         With these features: ``candidates`` (band, candidate, y, x) in reflectance, as `CANDIDATES` names them;
-        ``hints`` (band, hint, y, x) in reflectance, as in `HINTS`; ``uncertainty`` (band, y, x) of the first
-        candidate, in reflectance; ``scale`` (band,), the size of errors in this tile; ``shared`` (map, y, x), as in
-        `SHARED`, about 0 to 1. Beside them those that `prepare` made.
+        ``hints`` (band, hint, y, x) in reflectance, as in `HINTS`; ``uncertainty`` (band, y, x) in reflectance, of
+        `regress` where there is a fit, else of linear interpolation; ``scale`` (band,), the size of errors in this
+        tile; ``shared`` (map, y, x), as in `SHARED`, about 0 to 1. Beside them those that `prepare` made.
 
     Examples
     --------
@@ -80,21 +80,21 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     series = Series.of(given)
     shape, n_bands = obs.shape, obs.n_bands
     found = fit_target(given, series)
-    known, linear, source = temporal.linear(series)
-    spread = uncertainty = trees = np.zeros_like(linear)
+    known, base, source = temporal.linear(series)
+    spread = uncertainty = trees = np.zeros_like(base)
     shares = 0.0, 0.0
     if found is None:
-        linear, source = temporal.interpolate(series, unseen(given))
-        candidates = [linear] * len(CANDIDATES)
+        base, source = temporal.interpolate(series, unseen(given))
+        candidates = [base] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
         told = _forests(found, shape, known & (tile.target_clear.ravel() == 0))
         trees, shares = told.spread, told.shares
         corrections = (found.fitted + found.spread, found.fitted + told.residual, told.error)
-        stacked = np.zeros_like(linear)
+        stacked = np.zeros_like(base)
         for share, correction in zip((1 - sum(shares), *shares), corrections, strict=True):
             stacked += np.float32(share) * correction
-        candidates = [linear + stacked, linear, *(linear + correction for correction in corrections)]
+        candidates = [base + stacked, base, *(base + correction for correction in corrections)]
         spread, uncertainty = found.spread, found.uncertainty
     judged = np.asarray(np.isfinite(uncertainty).all(axis=0))
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
@@ -121,6 +121,9 @@ def _among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
 
 def _given(tile: Prepared, obs: Observations) -> Observations:
     """The prepared tile as observations: only the dates that count, the target among them."""
+    if obs.target < 0 and not len(tile.day_offset):
+        nothing = np.zeros((1, obs.n_bands, *obs.shape), np.float32)  # without any date there is no series
+        return Observations(nothing, np.zeros((1, *obs.shape), bool), np.array([-1.0]), roles=obs.roles)
     if obs.target < 0:
         return Observations(tile.bands, tile.clear[:, 0] > 0, tile.day_offset.astype(np.float64), roles=obs.roles)
     at = int(np.searchsorted(tile.day_offset, 0.0, side="right"))

@@ -46,7 +46,8 @@ class DateGate(nn.Module):
     """TimeGate for any bands: gates, the composite less the linear prediction, and abstract temporal features.
 
     The gate of a date is a function of that date alone, shared by the bands, and shut where the date is not clear. So
-    the sums over dates can be added up in any order and in parts. Linear interpolation is a further term of the sums.
+    the sums over dates can be added up in any order and in parts. The second candidate, which is linear interpolation
+    unless nothing of the target is seen, is a further term of the sums.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ NEAR, GROWTH = 0.85, 0.2
 
 
 class Regress:
-    """Linear in time, plus a robust regression of its error that is fitted on the target's clear pixels.
+    """Linear in time, plus a robust regression of its error on the target's clear pixels; without them, other dates.
 
     Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the
     target. The rim of the mask is used only where it looks like ground. What the fit leaves at trusted
@@ -49,7 +49,7 @@ class Regress:
 
     spec = ModelSpec(
         "regress",
-        "linear, corrected by a robust fit of its error on the target's clear pixels",
+        "linear, corrected by a robust fit on the target's clear pixels; without them, weighed ways to interpolate",
         units="reflectance",
         tile=256,
         stride=128,

@@ -62,7 +62,8 @@ def interpolate(series: Series, asked: NDArray[np.bool_]) -> tuple[NDArray[np.fl
         Reflectance, 0 where no date is clear. That of linear interpolation where nothing is asked, or where fewer than
         `LEAST_JUDGES` dates can be judged by.
     source : ndarray of int16, shape (pixel,)
-        The date that weighs at least one half, as far as that is certain; else -1.
+        The date that weighs at least one half, as far as that is certain; else -1. In the tile's mean it is taken to
+        weigh what it does at the pixel.
 
     References
     ----------
@@ -128,8 +129,9 @@ def _least(gram: NDArray[np.float64], pull: float) -> NDArray[np.float64]:
     """Weights, at least 0 and 1 in sum, with which errors of these products are least; drawn towards the first way."""
     from scipy.optimize import nnls
 
-    first = np.eye(len(gram))[0]
-    root = np.linalg.cholesky(gram + pull * np.eye(len(gram)) + SUM).T
+    first, unit = np.eye(len(gram))[0], np.eye(len(gram))
+    # The last term is for errors that are many times those of the first way, and alike.
+    root = np.linalg.cholesky(gram + pull * unit + SUM + 1e-10 * np.trace(gram) * unit).T
     shares, _ = nnls(root, np.linalg.solve(root.T, pull * first + SUM), maxiter=1000)
     return np.asarray(shares / shares.sum())
 
@@ -173,9 +175,11 @@ def _four(series: Series) -> NDArray[np.float32]:
 
 def _weighed(series: Series, weight: NDArray[np.float64], base: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of all clear dates with a weight each."""
-    dates = np.flatnonzero(weight > NEGLIGIBLE * weight.max(initial=0))
+    weight = np.where(series.clear.any(axis=1), weight, 0.0)
+    most = weight.max(initial=0)
+    dates = np.flatnonzero(weight > NEGLIGIBLE * most)
     clear = series.clear[dates]
-    weights = np.where(clear, weight[dates, None].astype(np.float32), np.float32(0))
+    weights = np.where(clear, (weight[dates, None] / most).astype(np.float32), np.float32(0))
     mass = weights.sum(axis=0)
     weights /= np.where(mass > 0, mass, np.float32(1))
     return np.where(mass > 0, kernels.mix(series.bands[dates], clear, weights), base)

@@ -319,7 +319,7 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
     if keys:
         # Attributes tell of the others; alone they are the cube's own.
         keys = [key for key in keys if key != "coordinates and attributes"] or keys
-        differs = [_difference(key, str(before.get(key)), now[key]) for key in keys]
+        differs = [_difference(key, before.get(key, ""), now[key]) for key in keys]
         raise ChangedError(
             f"{run.path} was begun with something else: {'; '.join(differs)}",
             "the same cube, model and settings to go on",
@@ -330,7 +330,9 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
 def _difference(what: str, then: str, now: str) -> str:
     """A difference in words. Hashes are left out: they say nothing to a reader but that there is one."""
     words = [re.sub(r"\b[0-9a-f]{12}$", "", told).strip() for told in (then, now)]
-    return f"{what}: '{words[0]}' then, '{words[1]}' now" if words[0] != words[1] else f"{what}: changed since"
+    if not all(words) or words[0] == words[1]:
+        return f"{what}: changed since"
+    return f"{what}: '{words[0]}' then, '{words[1]}' now"
 
 
 def _clear(run: Run) -> None:

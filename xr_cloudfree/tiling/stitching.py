@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.observations import Prediction
 from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
 
+# Of a pixel that no tile has told of yet.
+_UNTOLD = -2
+
 
 def ramp(start: int, stop: int, centre: int, tile: int, stride: int) -> NDArray[np.float32]:
     """Linear weights along one axis: 1 around the centre, 0 at half a tile from it.
@@ -66,8 +69,7 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
         for name in ("bands", "uncertainty", "gate")
         if getattr(first, name) is not None
     }
-    source = None if first.source is None else np.full(block.shape, -1, np.int16)
-    strongest = np.zeros(block.shape, np.float32)
+    source = None if first.source is None else np.full(block.shape, _UNTOLD, np.int16)
     for tile, answer in zip(tiles, answers, strict=True):
         core = tile.core
         to, taken = core.within(block), core.within(tile.extent)
@@ -82,9 +84,12 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
             part = np.where(weight > 0, getattr(answer, name)[(..., *taken)], np.float32(0))
             into[(..., *to)] += weight * part
         if source is not None and answer.source is not None:
-            stronger = weight > strongest[to]
-            source[to] = np.where(stronger, answer.source[taken], source[to])
-            strongest[to] = np.maximum(strongest[to], weight)
+            # A date weighs one half of the blend for certain where it does so in all tiles.
+            told, before = answer.source[taken], source[to]
+            agreed = np.where((before == _UNTOLD) | (before == told), told, np.int16(-1))
+            source[to] = np.where(weight > 0, agreed, before)
+    if source is not None:
+        source[source == _UNTOLD] = -1
     known = total > 0
     for into in sums.values():
         np.divide(into, total, out=into, where=known)
