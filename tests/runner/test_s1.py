@@ -119,7 +119,7 @@ def test_another_radar_is_another_run(folder):
     other = io.open_cube("s1.zarr").load() - 1
     with pytest.raises(errors.ChangedError, match="Sentinel-1"):
         fill("out.zarr", other)
-    with pytest.raises(errors.ChangedError, match=r"Sentinel-1: [0-9a-f]+ then, none now"):
+    with pytest.raises(errors.ChangedError, match="Sentinel-1: changed since"):
         xr_cloudfree.to_zarr("cube.zarr", "out.zarr", DATE, **HOW)
     other.drop_encoding().to_zarr("s1.zarr", mode="w", zarr_format=3, consolidated=False)
     with pytest.raises(errors.ChangedError, match="Sentinel-1"):

@@ -23,7 +23,8 @@ SHAPES = real_masks(PLACE.clear((slice(None), slice(None))))
 def with_features(obs):
     """Prepared with a map per band, and one number per band that no turn may touch."""
     made = prepare(obs)
-    return replace(made, features={"half": made.target / 2, "level": made.target.mean(axis=(1, 2))})
+    source = np.zeros(made.target.shape[1:], np.int16)
+    return replace(made, features={"half": made.target / 2, "level": made.target.mean(axis=(1, 2))}, source=source)
 
 
 def sample(i=0, size=64, prepared=with_features, **options):
@@ -31,7 +32,8 @@ def sample(i=0, size=64, prepared=with_features, **options):
 
 
 def arrays(one: Sample) -> dict[str, np.ndarray]:
-    found = {f"given.{f.name}": getattr(one.given, f.name) for f in fields(Prepared) if f.name != "features"}
+    assert one.given.source is None
+    found = {f"given.{f.name}": getattr(one.given, f.name) for f in fields(Prepared)[:-2]}
     found |= {f"feature.{name}": array for name, array in one.given.features.items()}
     return found | {name: getattr(one, name) for name in ("truth", "hidden", "clear", "measured")}
 

@@ -36,7 +36,7 @@ Maps = NDArray[np.float32]
 _HIDDEN, _TRIES = 0.1, 8
 # These are kept in 16 bits: masks lose nothing, and reflectance is then about as fine as sensors store it.
 _HALVED = ("bands", "target", "truth", "target_clear", "clear", "hidden", "measured")
-# Features have names of their own, and of where an answer comes from nothing is learned.
+# Features have names of their own, and of where an answer comes from nothing is learned: a sample has no source.
 _APART = ("features", "source")
 
 
@@ -73,7 +73,7 @@ class Sample:
         """The sample of a case."""
         case = drawn.case
         tile = Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles, s1=drawn.s1)
-        given = prepare(tile)
+        given = replace(prepare(tile), source=None)
         measured = np.asarray(np.isfinite(case.truth).all(axis=0))
         truth = np.where(measured, case.truth, np.float32(0))
         hidden, clear, there = (m[np.newaxis].astype(np.float32) for m in (case.scored, case.truth_clear, measured))
