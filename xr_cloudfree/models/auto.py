@@ -13,7 +13,7 @@ from xr_cloudfree.models import learned, sources
 from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.regress import Regress
-from xr_cloudfree.models.spec import ModelSpec
+from xr_cloudfree.models.spec import LAYERS, ModelSpec
 
 DEFAULT = "unet"
 
@@ -70,10 +70,10 @@ class Auto:
         CloudfreeWarning
             Once, if the learned model would be used and torch is not installed.
         """
-        asked = set(Regress.spec.layers if layers == "all" else layers) & {"source_time", "uncertainty", "gate"}
         if self._lacks_torch:
             _say_torch_is_missing()
-        if self._learned is not None and (layers == "all" or asked <= set(self._learned.spec.layers)):
+        asked = set() if layers == "all" else set(layers) & set(LAYERS)
+        if self._learned is not None and asked <= set(self._learned.spec.layers):
             try:
                 self._learned.spec.check_bands(bands, roles)
             except BandError:

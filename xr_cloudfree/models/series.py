@@ -68,6 +68,13 @@ class Series:
         change[:, both] = (self.bands[self.before[both], :, both] - self.bands[self.after[both], :, both]).T
         return change
 
+    def beyond(self) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """The next clear dates beyond `before` and `after`, shape (pixel,); -1 where there is none."""
+        pixel, rest = np.arange(self.clear.shape[1]), self.clear.copy()
+        for date in (self.before, self.after):
+            rest[date[date >= 0], pixel[date >= 0]] = False
+        return kernels.bracket(rest, int(np.searchsorted(self.days, 0.0, side="right")))
+
     def features(self) -> NDArray[np.float32]:
         """What is known at every pixel, shape (feature, pixel).
 
@@ -112,12 +119,7 @@ class Series:
         The dates on either side of the target are themselves predicted from their neighbours. Errors are
         taken to grow with the gap as those of a random walk that is tied to both its ends.
         """
-        pixel = np.arange(self.clear.shape[1])
-        rest = self.clear.copy()
-        for date in (self.before, self.after):
-            rest[date[date >= 0], pixel[date >= 0]] = False
-        split = int(np.searchsorted(self.days, 0.0, side="right"))
-        earlier, later = kernels.bracket(rest, split)
+        earlier, later = self.beyond()
         ratios = [
             self._error_rate(self.before, earlier, self.after),
             self._error_rate(self.after, self.before, later),
@@ -126,7 +128,7 @@ class Series:
         if not rate.shape[1]:
             return np.full(self.bands.shape[1:], np.nan, np.float32)
         width = UNSEEN * np.quantile(rate, 0.9, axis=1) / Z90
-        walk = _walk(self._days(self.before), self._days(self.after), np.zeros(len(pixel)))
+        walk = _walk(self._days(self.before), self._days(self.after), np.zeros(self.clear.shape[1]))
         return np.asarray(width[:, None] * np.sqrt(walk + NOISE_DAYS), np.float32)
 
     def _days(self, date: NDArray[np.int16]) -> NDArray[np.float64]:

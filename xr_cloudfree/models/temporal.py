@@ -70,7 +70,9 @@ def interpolate(series: Series, asked: NDArray[np.bool_]) -> tuple[NDArray[np.fl
     Wolpert 1992, Stacked generalization, doi 10.1016/S0893-6080(05)80023-1.
     """
     known, base, source = linear(series)
-    shares = _shares(series) if (asked & known).any() else np.eye(1, len(WAYS)).repeat(2, axis=0)
+    if not (asked & known).any():
+        return base, source
+    shares = _shares(series)
     used = [way for way in range(1, len(WAYS)) if shares[:, way].any()]
     if not used:
         return base, source
@@ -161,14 +163,8 @@ def _four(series: Series) -> NDArray[np.float32]:
     """Mean of the two nearest dates on each side, as far as there are any."""
     weight = np.zeros(series.clear.shape, np.float32)
     pixel = np.arange(series.bands.shape[2])
-    rest, split = series.clear.copy(), int(np.searchsorted(series.days, 0.0, side="right"))
-    around = series.before, series.after
-    for _ in range(2):
-        for date in around:
-            there = date >= 0
-            weight[date[there], pixel[there]] = 1
-            rest[date[there], pixel[there]] = False
-        around = kernels.bracket(rest, split)
+    for date in (series.before, series.after, *series.beyond()):
+        weight[date[date >= 0], pixel[date >= 0]] = 1
     weight /= np.maximum(weight.sum(axis=0), 1)
     return kernels.mix(series.bands, series.clear, weight)
 
