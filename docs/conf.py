@@ -9,7 +9,7 @@ from pathlib import Path
 import sphinx_autosummary_accessors
 
 import xr_cloudfree
-from xr_cloudfree.cube.conventions import BAND_NAMES
+from xr_cloudfree.cube.sensors import BAND_NAMES
 from xr_cloudfree.cube.schemes import SCHEMES, Flag
 from xr_cloudfree.models import sources
 

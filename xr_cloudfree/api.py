@@ -293,6 +293,7 @@ def clear_mask(
         understood.rule,
         understood.scaling,
         understood.times.size,
+        cube.extras,
     )
     template = cube.template
     out = template.copy(data=_run(job, understood)["clear"]).rename("clear")

@@ -346,16 +346,18 @@ def _by_date(image: xr.Dataset, files: Sequence[Path]) -> list[tuple[Any, xr.Dat
 
 
 def _time(image: xr.Dataset) -> str:
-    return "time" if "time" in image.coords else "t"
+    from xr_cloudfree.cube.dims import time_of
+
+    return str(time_of(image))
 
 
 def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], seconds: float) -> None:
     """Say in plain words what was done, counted in what was written."""
     from dask.base import compute
 
-    from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
+    from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 
-    states = (OBSERVED, FILLED, NOT_FILLED)
+    states = (OBSERVED, FILLED, PARTLY, NOT_FILLED)
     counts = compute([[(single["filled"] == state).sum() for state in states] for _, single in written])[0]
     lines = [(_day(time), [int(n) for n in count]) for (time, _), count in zip(written, counts, strict=True)]
     total = [sum(column) for column in zip(*(count for _, count in lines), strict=True)]
@@ -363,8 +365,9 @@ def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], se
     if len(lines) > 1:
         lines = [*(lines if len(lines) <= _MOST_LINES else []), (f"All {len(lines)} dates", total)]
     for label, count in lines:
-        observed, filled, lacking = (f"{n:,} ({_percent(n / sum(count))})" if n else "0" for n in count)
-        typer.echo(f"{label}: {observed} pixels observed, {filled} filled by {model}, {lacking} not filled")
+        observed, filled, partly, lacking = (f"{n:,} ({_percent(n / sum(count))})" if n else "0" for n in count)
+        some = f"{partly} filled in some bands only, " if count[2] else ""
+        typer.echo(f"{label}: {observed} pixels observed, {filled} filled by {model}, {some}{lacking} not filled")
     if total[-1]:
         typer.echo("Pixels not filled hold nodata: no clear observation lies within reach. Try a wider --window.")
     more = f" and {len(files) - _MOST_LINES} more files" if len(files) > _MOST_LINES else ""

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.conventions import DIM_NAMES
+from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import MissingDependencyError, OptionError, OutputError
 
@@ -68,7 +68,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     # Opened once: netCDF4 crashes when a file is closed and opened again while another handle to it is open.
     ds = xr.open_dataset(where, decode_coords="all", cache=False)
     stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
-    edges = {name: _CHUNK for role in ("y", "x") for name in DIM_NAMES[role] if name in ds.dims}
+    edges = {name: _CHUNK for name in (dim_of(ds, "y"), dim_of(ds, "x")) if name is not None}
     for name, array in ds.data_vars.items():
         mine = array.encoding.get("preferred_chunks", {}) if stored else edges
         ds[name] = array.chunk({dim: size for dim, size in mine.items() if dim in array.dims})
@@ -223,7 +223,7 @@ def write(
     OutputError
         If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
     """
-    time = next(name for name in DIM_NAMES["time"] if name in image.coords)
+    time = str(time_of(image))
     where = Path(path)
     ending = where.suffix.lower()
     if ending not in (".zarr", *_TIFF):
@@ -345,8 +345,8 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
 
 def _axes(image: xr.Dataset) -> dict[str, str]:
     """The image's names of y and x, where it has coordinates for them."""
-    names = {role: next((n for n in DIM_NAMES[role] if n in image.dims), "") for role in ("y", "x")}
-    return {role: name for role, name in names.items() if name in image.coords}
+    names = {role: dim_of(image, role) for role in ("y", "x")}
+    return {role: name for role, name in names.items() if name is not None and name in image.coords}
 
 
 def _runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
@@ -473,7 +473,7 @@ def _tags(array: xr.DataArray) -> dict[str, str]:
         tags["units"] = "days since 1970-01-01"
     if "flag_values" in array.attrs:
         tags["flag_values"] = " ".join(str(value) for value in array.attrs["flag_values"])
-    time = next((array[name] for name in DIM_NAMES["time"] if name in array.coords), None)
-    if time is not None and time.ndim == 0:
-        tags["time"] = str(np.datetime_as_string(time.to_numpy(), unit="s"))
+    time = time_of(array)
+    if time is not None and array[time].ndim == 0:
+        tags["time"] = str(np.datetime_as_string(array[time].to_numpy(), unit="s"))
     return tags

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.cube.crs import crs_of
+from xr_cloudfree.cube.dims import axis_attrs
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import PACKING, Scaling
-from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
+from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.plan import FillPlan, packing_of
 from xr_cloudfree.version import __version__
 
@@ -64,18 +66,22 @@ def parts(plan: FillPlan) -> tuple[Part, ...]:
         attrs = {**array.attrs, **_scale_attrs(array, scaling), **told}
         return Part(name, first.name, band, dims, dtype, attrs, {**common, **_kept(array, attrs)})
 
-    if cube.kind == "bands":
+    if source.ndim == 3:
+        names = cube.bands if cube.kind == "bands" else (_free_name(plan, cube.name),)
         made = [
             part(name, i, (*lead, "y", "x"), band, band.dtype)
-            for i, (name, band) in enumerate(zip(cube.bands, cube.arrays, strict=True))
+            for i, (name, band) in enumerate(zip(names, cube.arrays, strict=True))
         ]
     else:
-        name = (cube.name if cube.kind == "variable" else None) or "reflectance"
-        if name in job.layers:  # a variable that happens to be called like a layer gives way to it
-            name = "reflectance"
+        name = _free_name(plan, cube.name if cube.kind == "variable" else None)
         made = [part(name, None, (*lead, *first.dims), source, first.dtype)]
     made += [Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, _LAYER_ATTRS[o.name], dict(common)) for o in rest]
     return tuple(made)
+
+
+def _free_name(plan: FillPlan, name: str | None) -> str:
+    """The image's name; one that happens to be that of a layer gives way to it."""
+    return "reflectance" if name is None or name in plan.job.layers else name
 
 
 def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
@@ -110,7 +116,7 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
 
 def as_given(plan: FillPlan, labelled: xr.Dataset) -> Any:
     """A DataArray where a DataArray was given and no layer asked for, else the Dataset."""
-    if plan.understood.cube.kind == "array" and len(labelled.data_vars) == 1:
+    if plan.understood.cube.kind in ("array", "layer") and len(labelled.data_vars) == 1:
         return labelled[next(iter(labelled.data_vars))].rename(plan.understood.cube.name)
     return labelled
 
@@ -132,9 +138,19 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
                 coords[name] = c.variable.isel(time=which)
     for output in job.outputs[1:]:
         coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
-    if cube.kind == "bands" and any("band" in output.dims for output in job.outputs[1:]):
+    for role in ("y", "x"):
+        attrs = axis_attrs(role, cube.dims[role], geographic=_is_geographic(plan))
+        if attrs and role in coords:
+            coords[role] = coords[role].copy(deep=False)
+            coords[role].attrs = {**attrs, **coords[role].attrs}
+    if source.ndim == 3 and any("band" in output.dims for output in job.outputs[1:]):
         coords["band"] = xr.Variable(("band",), list(cube.bands))
     return coords
+
+
+def _is_geographic(plan: FillPlan) -> bool:
+    found = crs_of(plan.understood.cube.arrays[0])
+    return bool(found is not None and found.is_geographic)
 
 
 def _told(plan: FillPlan) -> dict[str, Any]:
@@ -181,8 +197,8 @@ def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
 _LAYER_ATTRS: dict[str, dict[str, Any]] = {
     "filled": {
         "long_name": "where the value comes from",
-        "flag_values": np.array([NOT_FILLED, OBSERVED, FILLED], np.uint8),
-        "flag_meanings": "not_filled observed filled",
+        "flag_values": np.array([NOT_FILLED, OBSERVED, FILLED, PARTLY], np.uint8),
+        "flag_meanings": "not_filled observed filled partly_filled",
     },
     "n_clear": {
         "long_name": "number of clear observations in the window, the target's own included",

@@ -13,8 +13,10 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.checks import check_scale
-from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
+from xr_cloudfree.cube.conventions import Cube, understand
+from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
+from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
@@ -90,18 +92,11 @@ def read(
         obj = crs_as_coordinate(obj)
     cube = understand(obj, bands)
     times = cube_times(cube.arrays[0])
-    standard = {name: role for role, name in cube.dims.items()}
-
-    def renamed(layer: Any) -> Any:
-        if not isinstance(layer, xr.DataArray):
-            return layer
-        return layer.rename({a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)})
-
-    layers = obj.data_vars if isinstance(obj, xr.Dataset) else {}
+    layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
     quality, rule = resolve_mask(
-        {str(name): renamed(layer) for name, layer in layers.items() if name not in cube.bands},
-        clear=renamed(clear),
-        mask=renamed(mask),
+        {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands} | dict(cube.quality),
+        clear=_renamed(clear, cube),
+        mask=_renamed(mask, cube),
         scheme=scheme,
         threshold=threshold,
         snow=snow,
@@ -111,6 +106,16 @@ def read(
     )
     scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
     return Understood(cube, times, quality, rule, scaling)
+
+
+def _renamed(layer: Any, cube: Cube) -> Any:
+    """A layer with its dimensions under the package's names; anything else as it is."""
+    if not isinstance(layer, xr.DataArray):
+        return layer
+    own = {name: role for role, name in cube.dims.items() if name in (*layer.dims, *layer.coords)}
+    own |= {name: role for role, name in dims_of(layer).items() if name not in own and role not in own.values()}
+    names = {name: role for name, role in own.items() if name != role and role not in (*layer.dims, *layer.coords)}
+    return layer.rename(names)
 
 
 def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
@@ -224,10 +229,12 @@ def plan_fill(
         roles=cube.roles,
         sensor=cube.sensor,
         dtype=cube.dtype,
-        limits=_packed_limits(cube.arrays),
+        bands=cube.bands,
+        extras=cube.extras,
+        limits=_value_limits(cube, understood.scaling),
         layers=wanted,
         screen=screen,
-        check=check,
+        check=check and cube.limits is None,  # the checks are made for reflectance
         s1_times=None if radar is None else radar.times,
     )
     if radar is not None and not job.s1_reads.size:
@@ -301,6 +308,17 @@ def packing_of(array: xr.DataArray) -> np.iinfo[Any] | None:
     if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor"):
         return None
     return np.iinfo(packed)
+
+
+def _value_limits(cube: Cube, scaling: Scaling) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The least and the largest stored value of each array: what its packing holds, and an index's own limits."""
+    packed = _packed_limits(cube.arrays)
+    if cube.limits is None:
+        return packed
+    own = [(end - scaling.offset) / (scaling.scale or 1.0) for end in cube.limits]
+    n = len(cube.arrays)
+    lows, highs = packed or ((-np.inf,) * n, (np.inf,) * n)
+    return tuple(max(low, own[0]) for low in lows), tuple(min(high, own[1]) for high in highs)
 
 
 def _packed_limits(arrays: Sequence[xr.DataArray]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from xr_cloudfree.api import clear_mask
-from xr_cloudfree.api import read as understand_all
+from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import cube_times
+from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, MaskError
+from xr_cloudfree.plan import Understood, read
 
 # A repr is shown unasked: it reads no more than this, in memory or from a file.
 MOST_BYTES = 2**29
@@ -75,54 +79,79 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     """
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
-        cube = understand(obj)
+        cube = understand(crs_as_coordinate(obj) if isinstance(obj, xr.Dataset) else obj)
         times = cube_times(cube.arrays[0])
         crs = cube.crs
     except CloudfreeError as error:
         return Summary(title, (("not usable", str(error)),))
     order = np.sort(times)
-    no_crs = "no CRS (open the file with decode_coords='all')"
     bands = ", ".join(
         name if role in (None, name) else f"{name} ({role})" for name, role in zip(cube.bands, cube.roles, strict=True)
     )
+    kind = "" if cube.limits is None else f", an index between {cube.limits[0]:g} and {cube.limits[1]:g}"
     lines = [
-        ("bands", bands),
+        ("bands", bands + kind),
         ("sensor", cube.sensor or "not told by names"),
-        (
-            "grid",
-            f"{cube.shape[0]} x {cube.shape[1]} pixels, {crs or no_crs}",
-        ),
+        ("grid", f"{cube.shape[0]} x {cube.shape[1]} pixels, {crs or 'no CRS'}"),
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        understood = understand_all(obj)
+        understood = read(obj)
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
         return Summary(title, (*lines, ("not usable", str(error))))
-    source = understood.scaling.source
-    if understood.scaling.scale is None:
-        source = "digital numbers, of which nothing tells the scale: give scale=, offset= and nodata="
-    lines += [("mask", understood.rule.label), ("values", source)]
+    lines.append(("mask", understood.rule.label))
+    lazy = any(array.chunks is not None for array in (*cube.arrays, understood.quality))
+    large = sum(array.nbytes for array in cube.arrays) > MOST_BYTES
+    looked_at = not lazy and not large
+    values, by_time = understood.scaling.source, None
+    try:
+        check_scale(cube.dtype, understood.scaling, cube.sensor)
+        if looked_at:
+            by_time = _clear_shares(obj, understood)
+        elif understood.scaling.scale == 1:
+            values += " (looked at when they are computed)"
+    except CloudfreeError as error:  # as `fill` refuses it
+        values = f"not usable: {error}"
+    lines.append(("values", values))
+    if cube.extras:
+        named = ", ".join(cube.labels[i] for i in cube.extras)
+        lines.append(("no bands", f"{named}: taken from the nearest clear date, not estimated"))
     used = {*cube.bands, cube.name, understood.quality.name}
-    left = [str(name) for name in obj.data_vars if name not in used] if isinstance(obj, xr.Dataset) else []
+    variables = crs_as_coordinate(obj).data_vars if isinstance(obj, xr.Dataset) else ()
+    left = [str(name) for name in variables if name not in used]
     if left:
         lines.append(("not used", ", ".join(left) + " (to take one as the mask: mask=name)"))
-    lazy = any(source.chunks is not None for source in (*cube.arrays, understood.quality))
-    if lazy or sum(array.nbytes for array in cube.arrays) > MOST_BYTES:
+    if not looked_at:
         why = "lazy" if lazy else "large"
         lines.append(("clear", f"the cube is {why}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
+    if by_time is None:
         return Summary(title, tuple(lines))
-    try:
-        by_time = clear_mask(obj).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
-    except CloudfreeError as error:  # what only values tell
-        return Summary(title, (*lines, ("not usable", str(error))))
+    by_time = by_time[np.argsort(times)]
     return Summary(
         title,
         tuple(lines),
         tuple(str(day) for day in order.astype("M8[D]")),
         tuple(float(share) for share in by_time),
     )
+
+
+def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood) -> np.ndarray[Any, Any]:
+    """The clear share of each date, once the values have been looked at as `fill` does.
+
+    Raises
+    ------
+    CloudfreeError
+        If they are refused.
+    """
+    cube = understood.cube
+    clear = clear_mask(obj).rename({name: role for role, name in cube.dims.items() if role != "band"})
+    seen = clear.transpose("time", "y", "x").to_numpy()
+    if cube.limits is None:  # an index is no reflectance
+        stored = stack([array.to_numpy() for array in cube.measured])
+        check_reflectance(stored, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
+    return np.asarray(seen.mean(axis=(1, 2)))
 
 
 def _shortened(marks: list[str], most: int = 40) -> list[str]:

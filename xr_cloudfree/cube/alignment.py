@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xr_cloudfree.cube.conventions import crs_of
+from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
 

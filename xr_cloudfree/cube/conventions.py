@@ -3,95 +3,33 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.errors import BandError, DimensionError, GridError, OptionTypeError
+from xr_cloudfree.cube.crs import crs_of, with_crs
+from xr_cloudfree.cube.dims import dims_of, standardise
+from xr_cloudfree.cube.schemes import SCHEMES
+from xr_cloudfree.cube.sensors import BAND_NAMES, common_names, index_limits, is_band, sensor_of
+from xr_cloudfree.errors import BandError, CloudfreeWarning, DimensionError, GridError, OptionTypeError
 from xr_cloudfree.options import parse_list
 
-Kind = Literal["array", "variable", "bands"]
+Kind = Literal["array", "layer", "variable", "bands"]
 
-DIM_NAMES: dict[str, tuple[str, ...]] = {
-    "time": ("time", "t"),
-    "band": ("band", "bands"),
-    "y": ("y", "latitude", "lat"),
-    "x": ("x", "longitude", "lon"),
-}
-
-# STAC common name -> the names that sensors and archives give to the band.
-BAND_NAMES: dict[str, tuple[str, ...]] = {
-    "coastal": ("coastal", "B01", "coastal_aerosol"),
-    "blue": ("blue", "B02"),
-    "green": ("green", "B03"),
-    "red": ("red", "B04"),
-    "rededge071": ("rededge071", "rededge1", "B05", "rededge_1", "red_edge_1"),
-    "rededge075": ("rededge075", "rededge2", "B06", "rededge_2", "red_edge_2"),
-    "rededge078": ("rededge078", "rededge3", "B07", "rededge_3", "red_edge_3"),
-    "nir": ("nir", "B08", "nir_1"),
-    "nir08": ("nir08", "B8A", "B08A", "nir_narrow", "nir_2"),
-    "nir09": ("nir09", "B09", "water_vapour"),
-    "cirrus": ("cirrus", "B10"),
-    "swir16": ("swir16", "swir1", "B11", "swir_1", "swir_16"),
-    "swir22": ("swir22", "swir2", "B12", "swir_2", "SR_B7", "swir_22"),
-}
-# Landsat numbers its bands by sensor: SR_B4 is red on OLI, nir on TM. Which one it is shows in the other bands.
-_LANDSAT_OLI = {
-    "SR_B1": "coastal",
-    "SR_B2": "blue",
-    "SR_B3": "green",
-    "SR_B4": "red",
-    "SR_B5": "nir",
-    "SR_B6": "swir16",
-    "SR_B7": "swir22",
-}
-_LANDSAT_TM = {
-    "SR_B1": "blue",
-    "SR_B2": "green",
-    "SR_B3": "red",
-    "SR_B4": "nir",
-    "SR_B5": "swir16",
-    "SR_B7": "swir22",
-}
-_COMMON = {name.lower(): common for common, names in BAND_NAMES.items() for name in names}
+# Layers that archives keep among the bands and that are no reflectance: neither interpolated nor checked.
+_NO_REFLECTANCE = frozenset(
+    "aot wvp wv vaa vza saa sza cld snw cloud_mask datamask data_mask is_cloud".split()
+) | frozenset(name for scheme in SCHEMES.values() for name in scheme.names)
 
 
-def common_names(bands: Sequence[str]) -> tuple[str | None, ...]:
-    """STAC common name of each band, None where it is not known.
-
-    Examples
-    --------
-    >>> common_names(["B02", "B8A", "ndvi"])
-    ('blue', 'nir08', None)
-    >>> common_names(["SR_B4", "SR_B5", "SR_B6"])
-    ('red', 'nir', 'swir16')
-    """
-    upper = [band.upper() for band in bands]
-    table = dict(_COMMON)
-    if any(band.startswith("SR_B") for band in upper):
-        # Only OLI has an SR_B6; TM and ETM+ put their thermal band there, which is no SR band.
-        landsat = _LANDSAT_OLI if "SR_B6" in upper else _LANDSAT_TM
-        table.update({name.lower(): common for name, common in landsat.items()})
-    if "B1" in upper or "B2" in upper:
-        table.update({f"b{i}": table[f"b{i:02d}"] for i in (1, 2, 3, 4, 5, 6, 7, 8, 9) if f"b{i:02d}" in table})
-    return tuple(table.get(band.lower()) for band in bands)
-
-
-def _sensor(bands: Sequence[str], names: Sequence[str]) -> str | None:
-    upper = {band.upper() for band in bands}
-    layers = {name.lower() for name in names}
-    if "fmask" in layers:
-        return None  # HLS carries either sensor's bands, scaled in its own way
-    if upper & {"B8A", "B08", "B02", "B03", "B04"} or "scl" in layers:
-        return "sentinel-2"
-    if any(band.startswith("SR_B") for band in upper) or layers & {"qa_pixel", "pixel_qa", "cfmask"}:
-        return "landsat"
-    return None
+# Landsat's only near infrared goes by either name.
+_ALIAS = {"nir": "nir08", "nir08": "nir"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,18 +40,25 @@ class Cube:
     ----------
     arrays : tuple of DataArray
         One array (time, band, y, x), or one (time, y, x) per band. Dimensions carry these names.
-    kind : {"array", "variable", "bands"}
-        What the user gave: a DataArray, a Dataset with one 4-D variable, or a Dataset with bands as variables.
+    kind : {"array", "layer", "variable", "bands"}
+        What the user gave: a DataArray with bands, a DataArray (time, y, x), a Dataset with one 4-D variable, or a
+        Dataset with bands as variables.
     bands : tuple of str
-        Names of the bands, as the user gave them.
+        Names of the spectral bands or indices, as the user gave them.
     roles : tuple of (str or None)
         Their STAC common names.
     dims : dict
         The user's names of ``time``, ``band``, ``y`` and ``x``.
-    sensor : {"sentinel-2", "landsat"} or None
-        The sensor, where names tell it.
+    sensor : {"sentinel-2", "landsat", "hls", "modis"} or None
+        The sensor's family, where names and metadata tell it.
     name : str or None
-        Name of the 4-D array.
+        Name of the 4-D array, or of the only one.
+    labels : tuple of str
+        All labels along the band axis of a 4-D array: the bands, and layers that are kept among them.
+    limits : tuple of float or None
+        The values between which all bands lie, if they are indices of that kind; None for reflectance.
+    quality : mapping of str to DataArray
+        Layers (time, y, x) that a 4-D array holds among its bands and that are no reflectance.
     """
 
     arrays: tuple[xr.DataArray, ...]
@@ -123,6 +68,21 @@ class Cube:
     dims: dict[str, str]
     sensor: str | None
     name: str | None
+    labels: tuple[str, ...]
+    limits: tuple[float, float] | None = None
+    quality: Mapping[str, xr.DataArray] = field(default_factory=dict)
+
+    @property
+    def extras(self) -> tuple[int, ...]:
+        """Positions along the band axis of what is no band, such as a scene classification."""
+        return tuple(i for i, label in enumerate(self.labels) if label not in self.bands)
+
+    @property
+    def measured(self) -> tuple[xr.DataArray, ...]:
+        """The arrays, without what is no band."""
+        if not self.extras:
+            return self.arrays
+        return tuple(array.isel(band=[self.labels.index(band) for band in self.bands]) for array in self.arrays)
 
     @property
     def template(self) -> xr.DataArray:
@@ -151,40 +111,14 @@ class Cube:
         return text.split('"')[1] if '"' in text else text
 
 
-def crs_of(array: xr.DataArray) -> Any:
-    """The coordinate reference system as rasterio has it, None where there is none.
-
-    Raises
-    ------
-    GridError
-        If there is one that cannot be read.
-    """
-    import rioxarray  # noqa: F401  registers .rio
-
-    try:
-        return array.rio.crs
-    except Exception as error:  # those of pyproj, rasterio and rioxarray have no base of their own
-        raise GridError(
-            f"the CRS of {_called(array)} cannot be read: {error}",
-            "a CRS that pyproj knows, or none",
-            "cube.rio.write_crs('EPSG:32629') with the right one, or cube.drop_vars('spatial_ref')",
-        ) from error
-
-
-def crs_as_coordinate(ds: xr.Dataset) -> xr.Dataset:
-    """The same with its CRS as a coordinate: opened without ``decode_coords="all"`` it is a variable beside others."""
-    told = {str(array.attrs.get("grid_mapping")) for array in ds.data_vars.values()}
-    return ds.set_coords(sorted(told & {str(name) for name in ds.data_vars}))
-
-
 def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
-    """Tell a cube's dimensions, bands and sensor from its names.
+    """Return a cube's dimensions, bands, grid and sensor, from its names and metadata.
 
     Parameters
     ----------
     obj : DataArray or Dataset
-        A cube (time, band, y, x), a Dataset with one such variable, or a Dataset with bands as variables
-        (time, y, x).
+        A cube (time, band, y, x) or a single layer (time, y, x), a Dataset with one such variable, or a Dataset with
+        bands or indices as variables (time, y, x).
     bands : sequence of str, optional
         The bands to use, in this order. Needed where names do not tell which variables are bands.
 
@@ -198,10 +132,17 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
         If the bands are not known, missing, doubled or not numbers.
     GridError
         If the coordinates do not form a regular grid.
+
+    Warns
+    -----
+    CloudfreeWarning
+        If `bands` names a quality layer, which is left out.
     """
     bands = _names(bands)
     if isinstance(obj, xr.DataArray):
-        return _from_array(obj, "array", bands, ())
+        if "band" not in dims_of(obj) and "time" in dims_of(obj) and obj.ndim == 3:
+            return _from_layer(obj, bands)
+        return _from_array(obj, "array", bands, (), metadata_of(obj))
     if not isinstance(obj, xr.Dataset):
         raise OptionTypeError(
             f"the cube is a {type(obj).__name__}",
@@ -211,8 +152,41 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
     names = [str(name) for name in obj.variables]
     array = _only_4d(obj)
     if array is not None and (bands is None or not set(bands) <= set(map(str, obj.data_vars))):
-        return _from_array(array, "variable", bands, names)
+        return _from_array(array, "variable", bands, names, metadata_of(obj))
     return _from_bands(obj, bands, names)
+
+
+def is_quality(name: str) -> bool:
+    """Return whether a layer of this name is no reflectance: classes, bits, probabilities, angles, aerosols.
+
+    Examples
+    --------
+    >>> [is_quality(name) for name in ("SCL", "QA_PIXEL", "AOT", "B04", "ndvi")]
+    [True, True, True, False, False]
+    """
+    return name.lower() in _NO_REFLECTANCE
+
+
+def metadata_of(obj: xr.DataArray | xr.Dataset) -> str:
+    """Return what attributes and coordinates in memory say of platform, instrument and collection, as one text."""
+    return " ".join(_told(obj))
+
+
+_TELLING = ("platform", "constellation", "instrument", "sensor", "mission", "satellite", "spacecraft", "collection")
+
+
+def _told(obj: xr.DataArray | xr.Dataset) -> Iterator[str]:
+    arrays = [obj, *obj.data_vars.values()] if isinstance(obj, xr.Dataset) else [obj]
+    for one in arrays:
+        yield from (
+            str(value)[:200]
+            for key, value in one.attrs.items()
+            if any(word in str(key).lower() for word in _TELLING) and isinstance(value, str | list | tuple)
+        )
+    for name, coord in obj.coords.items():
+        loaded = isinstance(coord.variable._data, np.ndarray)
+        if loaded and coord.ndim <= 1 and any(word in str(name).lower() for word in _TELLING):
+            yield from sorted({str(value)[:200] for value in np.atleast_1d(coord.to_numpy()).tolist()})
 
 
 def _names(bands: Sequence[str] | None) -> list[str] | None:
@@ -228,9 +202,7 @@ def _names(bands: Sequence[str] | None) -> list[str] | None:
 
 def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
     found = {
-        str(name): variable
-        for name, variable in ds.data_vars.items()
-        if any(d in variable.dims for d in DIM_NAMES["band"]) and any(d in variable.dims for d in DIM_NAMES["time"])
+        str(name): variable for name, variable in ds.data_vars.items() if {"band", "time"} <= dims_of(variable).keys()
     }
     if len(found) > 1 and "reflectance" in found:
         return found["reflectance"]
@@ -238,7 +210,7 @@ def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
         raise BandError(
             f"the Dataset has {len(found)} variables with a band dimension: {', '.join(found)}",
             "one, or one that is called 'reflectance'",
-            f"ds.rename({next(iter(found))}='reflectance'), or ds[[{next(iter(found))!r}, 'cloud_mask']]",
+            f"ds.rename({{{next(iter(found))!r}: 'reflectance'}})",
         )
     return next(iter(found.values()), None)
 
@@ -247,91 +219,158 @@ def _called(array: xr.DataArray) -> str:
     return "the cube" if array.name is None else str(array.name)
 
 
-def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, dict[str, str]]:
-    """The array with the dimensions that are needed, in this order, and the user's names of them."""
-    dims: dict[str, str] = {}
-    for role in needed:
-        for name in DIM_NAMES[role]:
-            if name in array.dims:
-                dims[role] = name
-                break
-        else:
-            strange = [d for d in array.dims if not any(d in names for names in DIM_NAMES.values())]
-            raise DimensionError(
-                f"{_called(array)} has dimensions {array.dims} and none of {DIM_NAMES[role]}",
-                f"dimensions {tuple(needed)}",
-                f"cube.rename({{{strange[0]!r}: {role!r}}})" if strange else f"cube.expand_dims({role!r})",
-            )
-    extra = [d for d in array.dims if d not in dims.values()]
-    if extra:
-        raise DimensionError(
-            f"{_called(array)} has the further dimensions {tuple(extra)}",
-            f"dimensions {tuple(needed)} and no other",
-            f"cube.isel({{{extra[0]!r}: 0}}, drop=True)",
-        )
-    empty = [d for d in array.dims if array.sizes[d] == 0]
-    if empty:
-        raise DimensionError(
-            f"{_called(array)} is empty along {tuple(empty)}",
-            "at least one element along each dimension",
-            f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small",
-        )
-    for role, name in dims.items():
-        if name != role and role in array.coords:
-            raise DimensionError(
-                f"{_called(array)} has a dimension {name!r} and beside it a coordinate {role!r}",
-                f"the coordinate of the dimension under one name, {role!r} or {name!r}",
-                f"cube.swap_dims({name}={role!r}) if it is the dimension's own, else cube.drop_vars({role!r})",
-            )
-    renamed = array.rename({name: role for role, name in dims.items() if name != role})
-    return renamed.transpose(*needed), dims
+def _labels(cube: xr.DataArray) -> list[str] | None:
+    """Names of the bands; where they are plain numbers or paths, those of a coordinate beside them."""
+    if "band" not in cube.coords:
+        return None
+    labels = [str(label) for label in cube["band"].to_numpy()]
+    if cube["band"].dtype.kind in "iuf":
+        for name in ("common_name", "eo:common_name", "long_name", "band_name", "title", "description"):
+            told = cube.coords.get(name)
+            if told is not None and told.dims == ("band",) and isinstance(told.variable._data, np.ndarray):
+                named = [str(label) for label in told.to_numpy()]
+                if len(set(named)) == len(named):
+                    return named
+        told = cube.attrs.get("long_name")
+        if isinstance(told, list | tuple) and len(set(map(str, told))) == cube.sizes["band"]:
+            return [str(label) for label in told]
+    return labels
 
 
-def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
-    cube, dims = _rename(array, ("time", "band", "y", "x"))
-    if "band" in cube.coords:
-        labels = [str(label) for label in cube["band"].to_numpy()]
-    else:
+def _from_array(
+    array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str], metadata: str
+) -> Cube:
+    cube, dims = standardise(array, ("time", "band", "y", "x"), _called(array))
+    labels = _labels(cube)
+    if labels is None:
         labels = [f"band{i + 1}" for i in range(cube.sizes["band"])]
         cube = cube.assign_coords(band=labels)
     _check_bands(labels)
     # All bands together tell the sensor, and what a band's name means on it.
-    sensor = _sensor(labels, names)
-    roles = common_names(labels)
+    sensor = sensor_of(labels, names, metadata)
+    roles = dict(zip(labels, _roles(cube, labels, sensor), strict=True))
+    quality = {name: cube.isel(band=i, drop=True) for i, name in enumerate(labels) if is_quality(name)}
     if bands:
-        index = [labels.index(_known(band, labels)) for band in bands]
-        cube, labels, roles = cube.isel(band=index), [labels[i] for i in index], tuple(roles[i] for i in index)
-        _check_bands(labels)
+        chosen = _chosen(bands, labels, list(roles.values()))
+        cube, labels = cube.isel(band=[labels.index(band) for band in chosen]), chosen
     _check_numbers(cube)
     _check_grid(cube)
+    spectral = [label for label in labels if not is_quality(label)]
+    if not spectral:
+        raise BandError(
+            f"no band of {_called(array)} is reflectance: {', '.join(labels)}",
+            "spectral bands or an index",
+            "bands=['B04', 'B08'] with the bands to fill",
+        )
     return Cube(
-        arrays=(cube,),
+        arrays=(with_crs(cube),),
         kind=kind,
-        bands=tuple(labels),
-        roles=roles,
+        bands=tuple(spectral),
+        roles=tuple(roles[label] for label in spectral),
         dims=dims,
-        sensor=sensor,
+        sensor=sensor.name if sensor else None,
         name=None if array.name is None else str(array.name),
+        labels=tuple(labels),
+        limits=_limits(spectral),
+        quality=quality,
     )
+
+
+def _roles(cube: xr.DataArray, labels: Sequence[str], sensor: Any) -> tuple[str | None, ...]:
+    """Common names of the bands: those that a coordinate tells, as stackstac has it, else by the bands' names."""
+    by_name = common_names(labels, sensor)
+    for key in ("common_name", "eo:common_name"):
+        told = cube.coords.get(key)
+        if told is not None and told.dims == ("band",) and isinstance(told.variable._data, np.ndarray):
+            return tuple(
+                str(name) if str(name) in BAND_NAMES else other
+                for name, other in zip(told.to_numpy().tolist(), by_name, strict=True)
+            )
+    return by_name
+
+
+def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
+    """A cube of one band or index, without a dimension for it."""
+    layer, dims = standardise(array, ("time", "y", "x"), _called(array))
+    scalar = [c for c in ("band", "variable") if c in array.coords and array.coords[c].ndim == 0]
+    label = str(array.coords[scalar[0]].item()) if scalar else str(array.name or "band1")
+    if bands and [label] != list(bands):
+        _known(bands[0], [label], common_names([label]))
+    if is_quality(label):
+        raise BandError(f"{label} is a quality layer", "reflectance or an index", "mask= with it, beside a cube")
+    _check_numbers(layer)
+    _check_grid(layer)
+    sensor = sensor_of([label], (), metadata_of(array))
+    return Cube(
+        arrays=(with_crs(layer),),
+        kind="layer",
+        bands=(label,),
+        roles=common_names([label], sensor),
+        dims=dims,
+        sensor=sensor.name if sensor else None,
+        name=None if array.name is None else str(array.name),
+        labels=(label,),
+        limits=_limits([label]),
+    )
+
+
+def _limits(labels: Sequence[str]) -> tuple[float, float] | None:
+    """The limits of indices, if all bands are; what is mixed is told by its values."""
+    found = [index_limits(label) for label in labels]
+    ends = [limits for limits in found if limits is not None]
+    if len(ends) < len(labels):
+        return None
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _chosen(wanted: Sequence[str], names: Sequence[str], roles: Sequence[str | None]) -> list[str]:
+    """The bands that were asked for; a warning names what is left out: quality layers, and colours that are not there.
+
+    A common name that this sensor has no band for is left out where others are there, so that one list of common
+    names serves several sensors. Any other name that is not there is an error.
+    """
+    lacking = [band for band in wanted if band in BAND_NAMES and not _has(band, names, roles)]
+    if len(lacking) == len(wanted):
+        lacking = []
+    chosen = [_known(band, names, roles) for band in wanted if band not in lacking]
+    _check_bands(chosen)
+    quality = [band for band in chosen if is_quality(band)]
+    if len(quality) == len(chosen):
+        raise BandError(
+            f"bands names {', '.join(quality)} alone, which is no reflectance",
+            "spectral bands or an index",
+            f"bands={[name for name in names if not is_quality(name)][:3] or ['B04']!r}",
+        )
+    for left, why in ((quality, "no reflectance"), (lacking, "not among the bands of this cube")):
+        if left:
+            warnings.warn(f"left out of bands: {', '.join(left)} ({why})", CloudfreeWarning, stacklevel=2)
+    return [band for band in chosen if band not in quality]
+
+
+def _has(band: str, names: Sequence[str], roles: Sequence[str | None]) -> bool:
+    return band in names or any(role is not None and role in (band, _ALIAS.get(band)) for role in roles)
 
 
 def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
     variables = [str(name) for name in ds.data_vars]
-    roles = dict(zip(variables, common_names(variables), strict=True))
+    sensor = sensor_of(variables, names, metadata_of(ds))
+    roles = dict(zip(variables, common_names(variables, sensor), strict=True))
     if bands:
-        chosen = [_known(band, variables) for band in bands]
-        _check_bands(chosen)
+        chosen = _chosen(bands, variables, list(roles.values()))
     else:
-        chosen = [v for v in variables if roles[v]]
-        if not chosen:
-            for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
-                if array.ndim > 3 or any(d in array.dims and array.ndim == 3 for d in DIM_NAMES["band"]):
-                    _rename(array, ("time", "band", "y", "x"))
-            raise BandError(
-                f"none of the variables ({', '.join(variables) or 'there are none'}) has the name of a band",
-                "one variable (time, band, y, x), or variables named as bands (B02, red, SR_B4 …)",
-                f"bands={variables[:3]!r}" if variables else "xr.Dataset({'B02': red, 'B03': green}), and so on",
-            )
+        chosen = _bands_among(ds, variables, roles)
+    if not chosen:
+        for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
+            if array.ndim > 3 or (array.ndim == 3 and "band" in dims_of(array)):
+                standardise(array, ("time", "band", "y", "x"), _called(array))
+            elif array.ndim == 3 and array.dtype.kind in "uif" and not is_quality(str(array.name)):
+                standardise(array, ("time", "y", "x"), _called(array))
+        numeric = [v for v in variables if ds[v].ndim == 3 and ds[v].dtype.kind in "uif" and not is_quality(v)]
+        raise BandError(
+            f"none of the variables ({', '.join(variables) or 'there are none'}) has the name of a band",
+            "one variable (time, band, y, x), or variables named as bands (B02, red, SR_B4 …) or as an index (NDVI …)",
+            f"bands={numeric[:3]!r}" if numeric else "xr.Dataset({'B02': red, 'B03': green}), and so on",
+        )
     first = ds[chosen[0]]
     alike = [band for band in chosen if set(ds[band].dims) == set(first.dims)]
     other = next((ds[band] for band in chosen if band not in alike), None)
@@ -344,9 +383,9 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
     arrays: list[xr.DataArray] = []
     dims: dict[str, str] = {}
     for band in chosen:
-        array, dims = _rename(ds[band], ("time", "y", "x"))
+        array, dims = standardise(ds[band], ("time", "y", "x"), band)
         _check_numbers(array)
-        arrays.append(array)
+        arrays.append(with_crs(_with_attrs_crs(array, ds)))
     _check_grid(arrays[0])
     kinds = {array.dtype.newbyteorder("=") for array in arrays}
     if len(kinds) > 1 and any(kind.kind in "ui" for kind in kinds):
@@ -361,19 +400,45 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         bands=tuple(chosen),
         roles=tuple(roles[band] for band in chosen),
         dims=dims,
-        sensor=_sensor(variables, names),
+        sensor=sensor.name if sensor else None,
         name=None,
+        labels=tuple(chosen),
+        limits=_limits(chosen),
     )
 
 
-def _known(band: str, names: Sequence[str]) -> str:
+def _bands_among(ds: xr.Dataset, variables: Sequence[str], roles: dict[str, str | None]) -> list[str]:
+    """The variables that are bands; where there are none the indices, or the only layer of numbers."""
+    named = [v for v in variables if roles[v] or (is_band(v) and not is_quality(v))]
+    if named:
+        return named
+    layers = [
+        v
+        for v in variables
+        if {"time", "y", "x"} <= dims_of(ds[v]).keys()
+        and ds[v].ndim == 3
+        and ds[v].dtype.kind in "uif"
+        and not is_quality(v)
+        and "flag_meanings" not in ds[v].attrs
+    ]
+    return [v for v in layers if index_limits(v)] or (layers if len(layers) == 1 else [])
+
+
+def _with_attrs_crs(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
+    """The array with the CRS that only the Dataset's attributes tell."""
+    told = {key: ds.attrs[key] for key in ("crs", "proj:code", "proj:epsg", "epsg") if ds.attrs.get(key) is not None}
+    return array.assign_attrs(told) if told and crs_of(array) is None else array
+
+
+def _known(band: str, names: Sequence[str], roles: Sequence[str | None]) -> str:
     """The band of this name, or of this common name where one has it."""
     if band in names:
         return band
     # Only common names are translated: "B2" is another band on another sensor.
-    meant = [name for name, role in zip(names, common_names(names), strict=True) if role == band]
-    if band in BAND_NAMES and len(meant) == 1:
-        return meant[0]
+    for wanted in (band, _ALIAS.get(band)):
+        meant = [name for name, role in zip(names, roles, strict=True) if role is not None and role == wanted]
+        if band in BAND_NAMES and len(meant) == 1:
+            return meant[0]
     near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)
     raise BandError(f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]")
 

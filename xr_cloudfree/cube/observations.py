@@ -87,7 +87,8 @@ class Prediction:
     Parameters
     ----------
     bands : ndarray of float32, shape (band, y, x)
-        The image of the target date. What lies where `known` is False is arbitrary.
+        The image of the target date. What lies where `known` is False is arbitrary; a band that is not known where
+        others are is NaN.
     known : ndarray of bool, shape (y, x)
         False where the model has nothing to go by: the output is nodata there.
     source : ndarray of int16, shape (y, x), optional

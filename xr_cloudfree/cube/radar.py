@@ -13,8 +13,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.alignment import check_same
-from xr_cloudfree.cube.conventions import DIM_NAMES, crs_as_coordinate, understand
+from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Times, candidates, cube_times
+from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.errors import BandError, CloudfreeError, DimensionError, OptionTypeError, ScalingError
 
 POLARISATIONS = ("vv", "vh")
@@ -194,7 +196,7 @@ def check_decibels(values: NDArray[np.floating]) -> None:
 def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, list[str] | None]:
     """What holds VV and VH, and how it calls them; None if it holds just these two in this order."""
     if isinstance(s1, xr.DataArray):
-        dim = next((name for name in DIM_NAMES["band"] if name in s1.dims), None)
+        dim = dims_of(s1).get("band")
         if dim is None:
             raise DimensionError(
                 f"s1 has the dimensions {s1.dims}",
@@ -205,11 +207,7 @@ def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, l
         labels = [str(label) for label in s1[dim].to_numpy()] if dim in s1.coords else []
         named = _both(labels, f"s1=s1.assign_coords({dim}=['vv', 'vh']), with the bands' own order")
         return s1, None if named == labels else named
-    whole = {
-        str(name): array
-        for name, array in s1.data_vars.items()
-        if any(dim in array.dims and dim in array.coords for dim in DIM_NAMES["band"])
-    }
+    whole = {str(name): array for name, array in s1.data_vars.items() if dims_of(array).get("band") in array.coords}
     holds = {}
     for name, array in whole.items():
         try:

@@ -49,12 +49,25 @@ def read_quality(quality: Array, rule: MaskRule, grid: TileGrid, window: Box) ->
     return _crop(seen, window.within(reach))
 
 
-def valid_everywhere(stored: Array, how: Scaling) -> NDArray[np.bool_]:
-    """True where all bands hold a value; shape (time, y, x) from (time, band, y, x)."""
-    valid = scaling.valid(stored[:, 0], how)
+def valid_bands(stored: Array, how: Scaling) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """Return where all bands hold a value, (time, y, x), and where each does, (time, band, y, x).
+
+    The latter is None if, at each pixel and date, all bands hold one or none does.
+    """
+    every = scaling.valid(stored[:, 0], how)
+    some = every.copy()
     for band in range(1, stored.shape[1]):
-        valid &= scaling.valid(stored[:, band], how)
-    return valid
+        valid = scaling.valid(stored[:, band], how)
+        every &= valid
+        some |= valid
+    return every, None if np.array_equal(every, some) else scaling.valid(stored, how)
+
+
+def bands_alone(stored: Array, extras: tuple[int, ...]) -> tuple[Array, Array | None]:
+    """Return the bands of an array (time, band, y, x), and the layers among them that are none."""
+    if not extras:
+        return stored, None
+    return np.delete(stored, extras, axis=1), stored[:, list(extras)]
 
 
 def _crop(seen: Decoded, part: tuple[slice, slice]) -> Decoded:
@@ -75,12 +88,15 @@ class ClearJob:
         Which stored values are missing.
     n_times : int
         Number of dates.
+    extras : tuple of int
+        Positions along the arrays' band axis of layers that are no bands.
     """
 
     grid: TileGrid
     rule: MaskRule
     scaling: Scaling
     n_times: int
+    extras: tuple[int, ...] = ()
 
     name = "cloudfree-clear"
     s1_reads = np.empty(0, np.intp)
@@ -104,7 +120,7 @@ class ClearJob:
     def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The clear mask of one block."""
         seen = read_quality(quality, self.rule, self.grid, box)
-        return (seen.clear & valid_everywhere(stack(bands), self.scaling),)
+        return (seen.clear & valid_bands(bands_alone(stack(bands), self.extras)[0], self.scaling)[0],)
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
         """The clear masks of several blocks."""

@@ -6,6 +6,7 @@ All drivers call it: with a stream of blocks for arrays in memory (`eager.run_no
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,8 +22,11 @@ from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
-from xr_cloudfree.engine.clear import quality_window, read_quality, valid_everywhere
-from xr_cloudfree.errors import ModelError, ScalingError
+from xr_cloudfree.engine.clear import bands_alone, quality_window, read_quality, valid_bands
+from xr_cloudfree.engine.layers import PARTLY, Layers, nearest_last
+from xr_cloudfree.engine.parts import Part, join, split
+from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError
+from xr_cloudfree.models.classical import Linear
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.screen import suspect
 from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
@@ -30,7 +34,6 @@ from xr_cloudfree.tiling.stitching import stitch
 
 T = TypeVar("T", bound=np.generic)
 
-NOT_FILLED, OBSERVED, FILLED = 0, 1, 2
 TILE_BYTES = 2**30
 """Bytes that the tiles may take on which a model works side by side; a batch of it always goes."""
 # What the kernels are compiled for; any other type is made float32 first.
@@ -72,6 +75,11 @@ class FillJob:
         Whether suspect pixels of the target are filled.
     check : bool
         Whether values that do not look like reflectance, or like decibels, are refused.
+    bands : tuple of str
+        Names of the bands.
+    extras : tuple of int
+        Positions along the arrays' band axis of layers that are no bands: each pixel gets their value at its nearest
+        clear observation.
     s1_times : ndarray of datetime64[ns], optional
         Time stamps of Sentinel-1, in its order, for a model that takes it; None if none is given.
     """
@@ -90,6 +98,8 @@ class FillJob:
     layers: tuple[str, ...] = ()
     screen: bool = False
     check: bool = True
+    bands: tuple[str, ...] = ()
+    extras: tuple[int, ...] = ()
     s1_times: Times | None = None
     reads: NDArray[np.intp] = field(init=False)
     s1_reads: NDArray[np.intp] = field(init=False)
@@ -134,7 +144,7 @@ class FillJob:
     @property
     def sizes(self) -> dict[str, int]:
         """Length of the outputs' dimensions, without rows and columns."""
-        return {"band": len(self.roles), "observation": self.times.size}
+        return {"band": len(self.roles) + len(self.extras), "observation": self.times.size}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
         """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
@@ -234,24 +244,36 @@ def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_Share]:
 def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[_Share]:
     """The same, in the same order, with the model's answers, which is asked as soon as there are tiles enough."""
     waiting: deque[_Share] = deque()
-    batch: list[tuple[_Share, Box]] = []
+    batch: list[tuple[_Share, _Tile, Part]] = []
     observed: list[Observations] = []
     spec = job.model.spec
+    by_band = bool(getattr(job.model, "by_band", False))
+
+    def answered(share: _Share, tile: _Tile, part: Part, answer: Prediction) -> None:
+        tile.answers.append((part, answer))
+        if len(tile.answers) == tile.n_parts:
+            share.answers[tile.extent] = join(tile.answers, tile.obs, tile.seen, tile.valid, by_band)
 
     def predict() -> None:
         predicted = _checked(spec.name, observed, job.model.predict(observed))
-        for (share, extent), answer in zip(batch, predicted, strict=True):
-            share.answers[extent] = answer
+        for (share, tile, part), answer in zip(batch, predicted, strict=True):
+            answered(share, tile, part, answer)
         batch.clear()
         observed.clear()  # or the next tiles would be made while these are still held
 
     for share in shares:
         waiting.append(share)
         for extent in share.extents:
-            batch.append((share, extent))
-            observed.append(_observe(job, share, extent))
-            if len(batch) >= at_once:
-                predict()
+            tile, parts = _observe(job, share, extent)
+            for part in parts:
+                if not part.capable:
+                    answered(share, tile, part, Linear().predict([part.obs])[0])
+                    continue
+                batch.append((share, tile, part))
+                observed.append(part.obs)
+                if len(batch) >= at_once:
+                    predict()
+            del tile, parts
         del share
         while waiting and len(waiting[0].answers) == len(waiting[0].extents):
             yield waiting.popleft()
@@ -263,10 +285,13 @@ def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[
 
 def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array]) -> _Scene:
     window = job.grid.window(box)
-    stored = stack(bands)
+    stored, extras = bands_alone(stack(bands), job.extras)
     seen = read_quality(quality, job.rule, job.grid, window)
-    clear = seen.clear & valid_everywhere(stored, job.scaling)
+    everywhere, valid = valid_bands(stored, job.scaling)
+    clear = seen.clear & everywhere
     times = job.times[job.reads]
+    if valid is not None:
+        _tell_missing(job, valid)
     if job.check:
         checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
     # What no layer needs is not kept while the models run.
@@ -274,7 +299,21 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     radar: NDArray[Any] | None = stack(s1) if s1 else None
     if radar is not None and job.check:
         check_decibels(radar)
-    return _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, times, window, radar)
+    return _Scene(stored, _for_kernels(stored), seen.clear, snow, clear, valid, times, window, radar, extras)
+
+
+def _tell_missing(job: FillJob, valid: NDArray[np.bool_]) -> None:
+    """Warn of bands that are missing on whole dates that have others."""
+    present = np.asarray(valid.any(axis=(2, 3)))
+    lacking = np.asarray((present.any(axis=1)[:, None] & ~present).any(axis=0))
+    if lacking.any():
+        names = [name for name, lacks in zip(job.bands, lacking, strict=False) if lacks]
+        warnings.warn(
+            f"on some dates there is no value of {', '.join(names)}: each band is filled from the dates that have it, "
+            f"and layers='filled' says {PARTLY} where only some bands of a pixel are known",
+            CloudfreeWarning,
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,9 +325,11 @@ class _Scene:
     seen: NDArray[np.bool_]  # as clear
     snow: NDArray[np.bool_] | None
     clear: NDArray[np.bool_]  # seen as clear, and valid in every band
+    valid: NDArray[np.bool_] | None  # in each band; None where all bands of a pixel have a value or none has
     times: Times
     window: Box
     s1: NDArray[Any] | None  # VV and VH of all dates that are read
+    extras: Array | None  # layers that are no bands
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,6 +343,7 @@ class _Share:
     own: int  # the target's own observation among the dates that were read, or -1
     target: int  # the same among the candidates
     clear: NDArray[np.bool_]  # of the candidates
+    seen: NDArray[np.bool_]  # as clear, in whichever bands
     haze: NDArray[np.bool_] | None
     s1: NDArray[np.float32] | None  # its image for the target
     tiles: list[Tile]
@@ -314,22 +356,37 @@ def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _Share:
     own = int(np.searchsorted(job.reads, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
     target = int(np.flatnonzero(order == own)[0]) if own >= 0 else -1
     clear = scene.clear[as_slice(order)]
+    seen = clear if scene.valid is None else scene.seen[as_slice(order)] & scene.valid[as_slice(order)].any(axis=1)
     haze: NDArray[np.bool_] | None = None
     if target >= 0 and (job.screen or "suspect" in job.layers):
         haze = _suspect(job, scene, order, offsets, target)
     if haze is not None and job.screen:
         clear = clear.copy()
         clear[target] &= ~haze
+        seen = clear if scene.valid is None else seen.copy()
+        seen[target] &= ~haze
     tiles = job.grid.tiles(box)
     extents = tuple(dict.fromkeys(tile.extent for tile in tiles))
     s1 = None
     if scene.s1 is not None and job.s1_times is not None:
         s1 = image_of(scene.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
-    return _Share(box, scene, order, offsets, own, target, clear, haze, s1, tiles, extents)
+    return _Share(box, scene, order, offsets, own, target, clear, seen, haze, s1, tiles, extents)
 
 
-def _observe(job: FillJob, share: _Share, extent: Box) -> Observations:
-    """A tile as the model sees it."""
+@dataclass(frozen=True, eq=False)
+class _Tile:
+    """A tile whose parts are being answered."""
+
+    extent: Box
+    obs: Observations
+    seen: NDArray[np.bool_]
+    valid: NDArray[np.bool_] | None
+    n_parts: int
+    answers: list[tuple[Part, Prediction]] = field(default_factory=list)
+
+
+def _observe(job: FillJob, share: _Share, extent: Box) -> tuple[_Tile, list[Part]]:
+    """A tile, and the parts of it that the model is asked for."""
     spec, scene = job.model.spec, share.scene
     part = _cut(scene.values[as_slice(share.order)], extent, scene.window)
     clear = _cut(share.clear, extent, scene.window)
@@ -337,7 +394,13 @@ def _observe(job: FillJob, share: _Share, extent: Box) -> Observations:
     if spec.units == "reflectance":
         part, scale = scaling.to_reflectance(part, job.scaling), 1.0
     s1 = None if share.s1 is None else _cut(share.s1, extent, scene.window)
-    return Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.roles, s1)
+    obs = Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.roles, s1)
+    seen = valid = None
+    if scene.valid is not None:
+        seen = _cut(share.seen, extent, scene.window)
+        valid = _cut(scene.valid[as_slice(share.order)], extent, scene.window)
+    parts = split(obs, clear if seen is None else seen, valid, job.model, job.bands)
+    return _Tile(extent, obs, clear if seen is None else seen, valid, len(parts)), parts
 
 
 def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:
@@ -347,7 +410,7 @@ def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:
     answer = stitch(job.grid, box, share.tiles, [share.answers[tile.extent] for tile in share.tiles])
 
     bands = answer.bands
-    known = answer.known & np.isfinite(bands).all(axis=0)
+    known = answer.known & np.isfinite(bands)
     if job.model.spec.units == "reflectance":
         bands = scaling.from_reflectance(bands, job.scaling)
     bands = np.where(known, bands, np.float32(0))
@@ -356,19 +419,31 @@ def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:
         bands = np.clip(bands, low, high)
     image = scaling.encode(bands, job.dtype, job.scaling)
     _set_nodata(image, known, job)
-    observed = np.zeros(box.shape, bool)
+    kept = np.zeros(known.shape, bool)
     if own >= 0:
-        observed = _restore(image, job, scene, own, inner, haze)
-
-    clear = share.clear[(slice(None), *inner)]
-    layers = _Layers(job, scene, share.order, share.offsets, clear, answer, known, observed, own)
-    made: list[Array] = [image]
+        kept = _restore(image, job, scene, own, inner, haze)
+    clear = share.seen[(slice(None), *inner)]
+    layers = Layers(
+        times=scene.times[share.order],
+        offsets=share.offsets,
+        clear=clear,
+        answer=answer,
+        known=known,
+        kept=kept,
+        target=share.target,
+        reads=job.reads[share.order],
+        n_dates=job.times.size,
+        unit=1.0 if job.model.spec.units == "reflectance" else (job.scaling.scale or 1.0),
+    )
+    made: list[Array] = [image if scene.extras is None else _with_extras(job, share, image, inner)]
     for name in job.layers:
         if name == "suspect":
             made.append(np.zeros(box.shape, bool) if haze is None else haze[inner])
         elif name == "snow":
-            seen_as_snow = None if scene.snow is None or own < 0 else scene.snow[own][inner] & observed
+            seen_as_snow = None if scene.snow is None or own < 0 else scene.snow[own][inner] & layers.observed
             made.append(np.zeros(box.shape, bool) if seen_as_snow is None else seen_as_snow)
+        elif name == "uncertainty":
+            made.append(_with_nothing(job, layers.uncertainty()))
         else:
             made.append(getattr(layers, name)())
     return tuple(made)
@@ -412,14 +487,14 @@ def _restore(
     inner: tuple[slice, slice],
     haze: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
-    """Put the target's own clear values back, bit for bit; where all bands of a pixel are, it counts as observed."""
+    """Put the target's own clear values back, bit for bit, and tell where; shape (band, y, x)."""
     values = scene.stored[own][(slice(None), *inner)]
     keep = scene.seen[own][inner]
     if haze is not None and job.screen:
         keep = keep & ~haze[inner]
     valid = scaling.valid(values, job.scaling) & keep
     np.copyto(image, values, where=valid, casting="same_kind")
-    return np.asarray(valid.all(axis=0))
+    return np.asarray(valid)
 
 
 def _set_nodata(image: Array, known: NDArray[np.bool_], job: FillJob) -> None:
@@ -429,8 +504,8 @@ def _set_nodata(image: Array, known: NDArray[np.bool_], job: FillJob) -> None:
     if nodata is None:
         if image.dtype.kind != "f":
             raise ScalingError(
-                f"{int((~known).sum())} pixels of a block have no clear observation, and {image.dtype} has no "
-                "value that says so",
+                f"{int((~known).any(axis=0).sum())} pixels of a block have no clear observation, and {image.dtype} has "
+                "no value that says so",
                 "a nodata value",
                 "nodata=0 (or whichever value the cube does not use)",
             )
@@ -438,62 +513,34 @@ def _set_nodata(image: Array, known: NDArray[np.bool_], job: FillJob) -> None:
     np.copyto(image, np.asarray(nodata).astype(image.dtype), where=~known)
 
 
-@dataclass(frozen=True, eq=False)
-class _Layers:
-    """Provenance of a block's pixels; one method per layer."""
+def _positions(job: FillJob) -> list[int]:
+    """Where the bands are along the arrays' band axis, beside the extras."""
+    return [i for i in range(job.sizes["band"]) if i not in job.extras]
 
-    job: FillJob
-    scene: _Scene
-    order: NDArray[np.intp]
-    offsets: NDArray[np.float64]
-    clear: NDArray[np.bool_]
-    answer: Prediction
-    known: NDArray[np.bool_]
-    observed: NDArray[np.bool_]
-    own: int
 
-    def filled(self) -> Array:
-        flag = np.where(self.known, FILLED, NOT_FILLED)
-        flag[self.observed] = OBSERVED
-        return flag.astype(np.uint8)
+def _with_nothing(job: FillJob, spread: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A layer of the bands along the arrays' band axis, NaN for what is no band."""
+    if not job.extras:
+        return spread
+    whole = np.full((job.sizes["band"], *spread.shape[1:]), np.nan, np.float32)
+    whole[_positions(job)] = spread
+    return whole
 
-    def n_clear(self) -> Array:
-        return np.asarray(self.clear.sum(axis=0, dtype=np.uint16))
 
-    def days_to_clear(self) -> Array:
-        days = np.full(self.known.shape, np.nan, np.float32)
-        # Of two that are equally near the earlier comes last, and wins, as it does for the model `nearest`.
-        nearest_last = np.argsort(np.abs(self.offsets), kind="stable")[::-1]
-        for i in nearest_last:
-            days[self.clear[i]] = self.offsets[i]
-        return days
-
-    def source_time(self) -> Array:
-        times = self.scene.times[self.order]
-        out = np.full(self.known.shape, np.datetime64("NaT", "ns"))
-        source = self.answer.source
-        if source is not None:
-            told = (source >= 0) & self.known
-            out[told] = times[source[told]]
-        if self.own >= 0:
-            out[self.observed] = self.scene.times[self.own]
-        return out
-
-    def uncertainty(self) -> Array:
-        spread = self.answer.uncertainty
-        shape = (self.scene.stored.shape[1], *self.known.shape)
-        if spread is None:
-            out = np.full(shape, np.nan, np.float32)
-        else:
-            factor = 1.0 if self.job.model.spec.units == "reflectance" else (self.job.scaling.scale or 1.0)
-            out = np.where(self.known, spread * np.float32(factor), np.float32(np.nan))
-        return np.where(self.observed, np.float32(0), out)
-
-    def gate(self) -> Array:
-        out = np.zeros((self.job.times.size, *self.known.shape), np.float32)
-        if self.answer.gate is not None:
-            out[self.job.reads[self.order]] = np.where(self.known, self.answer.gate, np.float32(0))
-        return out
+def _with_extras(job: FillJob, share: _Share, image: Array, inner: tuple[slice, slice]) -> Array:
+    """The image with the layers that are no bands, each pixel's value from its nearest clear observation."""
+    layers = share.scene.extras
+    assert layers is not None
+    nodata = np.nan if image.dtype.kind == "f" else (job.scaling.nodata or 0)
+    whole = np.full((job.sizes["band"], *image.shape[1:]), nodata, image.dtype)
+    whole[_positions(job)] = image
+    taken = np.full((len(job.extras), *image.shape[1:]), nodata, image.dtype)
+    for i in nearest_last(share.offsets):
+        values = layers[share.order[i]][(slice(None), *inner)]
+        there = share.seen[i][inner] & (np.isfinite(values) if values.dtype.kind == "f" else True)
+        np.copyto(taken, values, where=there, casting="same_kind")
+    whole[list(job.extras)] = taken
+    return whole
 
 
 def _for_kernels(values: Array) -> Array:

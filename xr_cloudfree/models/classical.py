@@ -68,6 +68,8 @@ class Nearest:
     200.0
     """
 
+    by_band = True
+
     spec = ModelSpec("nearest", "the nearest clear observation in time", layers=("source_time",))
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
@@ -108,6 +110,8 @@ class Linear:
     >>> Linear().predict([obs])[0].bands.item()
     175.0
     """
+
+    by_band = True
 
     def __init__(self, uncertainty: bool = False) -> None:
         self.uncertainty = uncertainty
@@ -157,6 +161,8 @@ class Median:
     >>> Median().predict([obs])[0].bands.item()
     140.0
     """
+
+    by_band = True
 
     spec = ModelSpec("median", "median of the clear observations", window_days=60.0, layers=("source_time",))
 
@@ -242,6 +248,8 @@ class Harmonic:
     >>> Harmonic(ridge=1e-6).predict([Observations(bands, clear, day_offset)])[0].bands.round().item()
     2500.0
     """
+
+    by_band = True
 
     def __init__(self, min_clear: int = 8, ridge: float = 0.01, rounds: int = 2) -> None:
         for name, value, needed, bad in (

@@ -153,6 +153,8 @@ class ConstantGate:
     [0.5, 0.5]
     """
 
+    by_band = True
+
     def __init__(self, tau_past: float = TAU_DAYS, tau_future: float = TAU_DAYS) -> None:
         given: dict[str, Any] = {"tau_past": tau_past, "tau_future": tau_future}
         for name, tau in given.items():

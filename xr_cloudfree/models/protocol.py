@@ -16,7 +16,9 @@ class FillModel(Protocol):
     An instance travels to workers, so it must pickle; load heavy things on first use.
 
     A model that works on several tiles side by side may have an attribute `tiles_at_once` as well: the number, a
-    multiple of ``spec.batch``, that it is given where nothing else is at work in the process.
+    multiple of ``spec.batch``, that it is given where nothing else is at work in the process. One that treats each band
+    by itself may set an attribute `by_band` to True: where a pixel lacks a band on some date, it is asked for each band
+    with that band's own dates.
     """
 
     @property

@@ -14,7 +14,7 @@ from xr_cloudfree import api
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.dates import Times, cube_times, parse_targets
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
-from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
+from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.plot.picture import (
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 _ORANGE = (0.90, 0.62, 0.0)
 _BLUE = (0.0, 0.45, 0.70)
 _PALE = (0.87, 0.92, 0.95)
-_STATES = ((OBSERVED, "observed", _PALE), (FILLED, "filled", _ORANGE), (NOT_FILLED, "not filled", NEUTRAL))
+_SAND = (0.94, 0.89, 0.26)
+_STATES = (
+    (OBSERVED, "observed", _PALE),
+    (FILLED, "filled", _ORANGE),
+    (PARTLY, "filled in some bands", _SAND),
+    (NOT_FILLED, "not filled", NEUTRAL),
+)
 _INK = "0.25"
 # With fewer clear pixels than this the stretch is taken from the filled image.
 _FEW = 0.02

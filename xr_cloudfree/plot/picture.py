@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.conventions import DIM_NAMES, Cube
+from xr_cloudfree.cube.conventions import Cube
 from xr_cloudfree.errors import BandError, OptionError
 
 # Pixels along the longer edge of a picture: more than a page or a screen shows.
@@ -207,7 +207,7 @@ def place_of(cube: Cube) -> Place:
     left, right, falls_x = _edges(template["x"].to_numpy())
     bottom, top, falls_y = _edges(template["y"].to_numpy())
     crs = template.rio.crs
-    degrees = crs.is_geographic if crs is not None else cube.dims["y"] in DIM_NAMES["y"][1:]
+    degrees = crs.is_geographic if crs is not None else cube.dims["y"].lower().startswith("lat")
     if degrees:
         aspect = 1.0 / max(float(np.cos(np.deg2rad((bottom + top) / 2))), 0.05)
         return Place((left, right, bottom, top), (not falls_y, falls_x), aspect, ("longitude [°]", "latitude [°]"))

@@ -15,7 +15,8 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.engine.blocks import Array, Window
-from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED, TILE_BYTES, FillJob
+from xr_cloudfree.engine.fill import TILE_BYTES, FillJob
+from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
@@ -46,7 +47,7 @@ BLOCK_PIXELS = 2**16
 # More than the world's land at ten metres.
 MAX_REGIONS = 5_000_000
 # What a pixel of a date can be, and its number in the layer "filled".
-STATES = {"observed": OBSERVED, "filled": FILLED, "not filled": NOT_FILLED}
+STATES = {"observed": OBSERVED, "filled": FILLED, "filled in some bands": PARTLY, "not filled": NOT_FILLED}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
-from xr_cloudfree.cube.conventions import DIM_NAMES
+from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
 from xr_cloudfree.runner.verify import store_digest
 
@@ -209,7 +209,7 @@ def _open(store: Path) -> xr.Dataset:
 
 
 def _time(image: xr.Dataset) -> str:
-    return next(name for name in DIM_NAMES["time"] if name in image.coords)
+    return str(time_of(image))
 
 
 def _times(image: xr.Dataset) -> Any:

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.coding.common import _ElementwiseFunctionArray
 
-from xr_cloudfree.cube.conventions import DIM_NAMES
+from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Window, as_slice
 from xr_cloudfree.tiling.grid import Box
 
@@ -45,8 +45,8 @@ def from_files(obj: Any) -> Any:
 def _opened(variable: xr.Variable) -> Any:
     """What a chunked variable was opened from; None if more than opening was done to it."""
     array: Any = variable._data
-    order = [role for dim in variable.dims for role, names in enumerate(DIM_NAMES.values()) if dim in names]
-    if order != sorted(order):
+    roles = [role_of(str(dim)) for dim in variable.dims]
+    if roles != [role for role in ROLES if role in roles]:
         return None  # lazy arrays with their axes turned are read pixel by pixel
     layers = getattr(getattr(array, "dask", None), "layers", None)
     if layers is None or set(layers) != {array.name, f"original-{array.name}"}:

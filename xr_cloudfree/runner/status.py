@@ -67,7 +67,8 @@ class Status:
 
     def counted(self) -> str:
         """The pixels in words."""
-        return ", ".join(f"{self.pixels[name]:,} {name}" for name in STATES)
+        told = {name: self.pixels.get(name, 0) for name in STATES}
+        return ", ".join(f"{n:,} {name}" for name, n in told.items() if n or name != "filled in some bands")
 
 
 def status(store: str | os.PathLike[str]) -> Status:

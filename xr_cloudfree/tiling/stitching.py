@@ -60,6 +60,11 @@ def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
     )
 
 
+def _is_even(answer: Prediction) -> bool:
+    """Whether each pixel that is known is known in all bands."""
+    return bool(np.isfinite(answer.bands).all() or np.isfinite(answer.bands[:, answer.known]).all())
+
+
 def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Prediction]) -> Prediction:
     assert grid.tile is not None and grid.stride is not None
     first = answers[0]
@@ -69,6 +74,8 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
         for name in ("bands", "uncertainty", "gate")
         if getattr(first, name) is not None
     }
+    # Of single bands, where tiles know some and not others.
+    totals = None if all(_is_even(answer) for answer in answers) else np.zeros_like(sums["bands"])
     source = None if first.source is None else np.full(block.shape, _UNTOLD, np.int16)
     for tile, answer in zip(tiles, answers, strict=True):
         core = tile.core
@@ -79,9 +86,14 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
         )
         weight *= answer.known[taken]
         total[to] += weight
+        there: NDArray[np.bool_] | None = None
+        if totals is not None:
+            there = np.isfinite(answer.bands[(..., *taken)])
+            totals[(..., *to)] += weight * there
         for name, into in sums.items():
             # What lies where a tile knows nothing may be NaN, and 0 x NaN is NaN.
-            part = np.where(weight > 0, getattr(answer, name)[(..., *taken)], np.float32(0))
+            shown = weight > 0 if there is None or name == "gate" else (weight > 0) & there
+            part = np.where(shown, getattr(answer, name)[(..., *taken)], np.float32(0))
             into[(..., *to)] += weight * part
         if source is not None and answer.source is not None:
             # A date weighs one half of the blend for certain where it does so in all tiles.
@@ -91,8 +103,12 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Predicti
     if source is not None:
         source[source == _UNTOLD] = -1
     known = total > 0
-    for into in sums.values():
-        np.divide(into, total, out=into, where=known)
+    for name, into in sums.items():
+        if totals is None or name == "gate":
+            np.divide(into, total, out=into, where=known)
+        else:
+            np.divide(into, totals, out=into, where=totals > 0)
+            into[totals == 0] = np.nan
     return Prediction(
         bands=sums["bands"],
         known=known,

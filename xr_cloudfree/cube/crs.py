@@ -1,0 +1,144 @@
+"""The coordinate reference system of a cube: from its grid mapping, else from what archives write beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xr_cloudfree.errors import GridError
+
+KEYS = ("proj:code", "proj:epsg", "epsg", "proj:wkt2", "crs", "crs_wkt", "spatial_ref", "proj:projjson")
+"""Names of coordinates and attributes in which archives write a CRS (stackstac, cubo, odc-stac, STAC items)."""
+
+
+def crs_of(array: xr.DataArray) -> Any:
+    """Return the coordinate reference system as rasterio has it, None where there is none.
+
+    A CF grid mapping comes first, then the coordinates and the attributes in `KEYS`.
+
+    Parameters
+    ----------
+    array : DataArray
+        An array with its coordinates and attributes.
+
+    Raises
+    ------
+    GridError
+        If there is one that cannot be read, or several that differ.
+    """
+    import rioxarray  # noqa: F401  registers .rio
+
+    called = "the cube" if array.name is None else str(array.name)
+    try:
+        found = array.rio.crs
+    except Exception as error:  # those of pyproj, rasterio and rioxarray have no base of their own
+        raise GridError(
+            f"the CRS of {called} cannot be read: {error}",
+            "a CRS that pyproj knows, or none",
+            "cube.rio.write_crs('EPSG:32629') with the right one, or cube.drop_vars('spatial_ref')",
+        ) from error
+    if found is not None:
+        return found
+    read = {}
+    for key, value in _told(array):
+        crs = _parsed(key, value)
+        if crs is not None:
+            read[key] = crs
+    if len(set(map(str, read.values()))) > 1:
+        raise GridError(
+            f"{called} says of its CRS: " + "; ".join(f"{key} {crs}" for key, crs in read.items()),
+            "one CRS",
+            f"cube.rio.write_crs({str(next(iter(read.values())))!r})",
+        )
+    return next(iter(read.values()), None)
+
+
+def _told(array: xr.DataArray) -> Iterator[tuple[str, Any]]:
+    for key in KEYS:
+        if key in array.coords and not hasattr(array.coords[key].variable._data, "__dask_graph__"):
+            values = np.atleast_1d(array.coords[key].to_numpy()).ravel()
+            known = [value for value in values.tolist() if value is not None and value == value]
+            distinct = {str(value): value for value in known}
+            if len(distinct) > 1:
+                raise GridError(
+                    f"the coordinate {key} says {', '.join(list(distinct)[:4])}",
+                    "scenes on one grid, in one CRS",
+                    "odc.stac.load(items, crs='EPSG:32629'), which puts all scenes on one grid",
+                )
+            yield from ((key, value) for value in distinct.values())
+        if array.attrs.get(key) is not None:
+            yield key, array.attrs[key]
+
+
+def _parsed(key: str, value: Any) -> Any:
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    try:
+        if isinstance(value, Mapping):
+            return CRS.from_user_input(dict(value)) if value else None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int):
+            return CRS.from_epsg(value) if value > 0 else None  # 0 is what a grid mapping variable holds
+        if hasattr(value, "to_wkt"):
+            return CRS.from_wkt(value.to_wkt())
+        return CRS.from_user_input(value) if isinstance(value, str) and value else None
+    except CRSError as error:
+        raise GridError(
+            f"the CRS of the cube cannot be read: {key} is {value!r}",
+            "a CRS that pyproj knows, or none",
+            "cube.rio.write_crs('EPSG:32629') with the right one",
+        ) from error
+
+
+def crs_as_coordinate(ds: xr.Dataset) -> xr.Dataset:
+    """Return the Dataset with its CRS as a coordinate: without ``decode_coords="all"`` it is one of the variables.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As it was opened.
+    """
+    told = {
+        str(where.get("grid_mapping")) for array in ds.data_vars.values() for where in (array.attrs, array.encoding)
+    }
+    found = [
+        str(name)
+        for name, array in ds.data_vars.items()
+        if str(name) in told
+        or (array.ndim == 0 and {"crs_wkt", "spatial_ref", "grid_mapping_name"} & set(map(str, array.attrs)))
+    ]
+    return ds.set_coords(sorted(found))
+
+
+def with_crs(array: xr.DataArray) -> xr.DataArray:
+    """Return the array with its CRS as a CF grid mapping, where it is told in another way so far.
+
+    Parameters
+    ----------
+    array : DataArray
+        With dimensions called time, band, y and x.
+    """
+    import rioxarray  # noqa: F401  registers .rio
+
+    found = crs_of(array)
+    if found is None or (array.rio.crs == found and _has_mapping(array)):
+        return array
+    attrs = {key: value for key, value in array.attrs.items() if key not in ("crs", "crs_wkt")}
+    written: xr.DataArray = array.copy(deep=False)
+    written.attrs = attrs
+    written = written.rio.write_crs(found)
+    return written
+
+
+def _has_mapping(array: xr.DataArray) -> bool:
+    name = array.encoding.get("grid_mapping", array.attrs.get("grid_mapping", "spatial_ref"))
+    return str(name) in array.coords

@@ -1,0 +1,270 @@
+"""Which dimension of an array is time, band, y and x: by usual names, by CF attributes, by what readers have set."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import xarray as xr
+
+from xr_cloudfree.errors import DimensionError
+
+ROLES = ("time", "band", "y", "x")
+
+DIM_NAMES: Mapping[str, tuple[str, ...]] = {
+    "time": ("time", "t", "date", "datetime", "valid_time", "phony_time"),
+    "band": ("band", "bands", "variable", "channel", "channels", "wavelength", "spectral"),
+    "y": ("y", "latitude", "lat", "northing", "northings", "row", "rows", "y_coordinate"),
+    "x": ("x", "longitude", "lon", "easting", "eastings", "col", "cols", "column", "columns", "x_coordinate"),
+}
+"""Usual names of dimensions, in lower case; the first is the package's own. Case does not matter."""
+
+STANDARD_NAMES: Mapping[str, str] = {
+    "time": "time",
+    "projection_y_coordinate": "y",
+    "latitude": "y",
+    "grid_latitude": "y",
+    "projection_x_coordinate": "x",
+    "longitude": "x",
+    "grid_longitude": "x",
+    "sensor_band_identifier": "band",
+    "radiation_wavelength": "band",
+}
+"""CF standard names of coordinates that tell what their dimension is."""
+
+_AXES = {"T": "time", "Y": "y", "X": "x", "TIME": "time", "LAT": "y", "LON": "x", "GEOX": "x", "GEOY": "y"}
+_UNITS = {
+    **dict.fromkeys(("degrees_north", "degree_north", "degrees_n", "degree_n"), "y"),
+    **dict.fromkeys(("degrees_east", "degree_east", "degrees_e", "degree_e"), "x"),
+}
+_BY_NAME = {name: role for role, names in DIM_NAMES.items() for name in names}
+
+
+def dims_of(array: xr.DataArray) -> dict[str, str]:
+    """Return the array's names of the dimensions time, band, y and x, as far as they can be told.
+
+    A usual name wins over attributes of the coordinate (``axis``, ``standard_name``, units of degrees), which win over
+    what rioxarray or odc-geo have been told, which wins over the type of the coordinate: dates are time, text is bands.
+
+    Parameters
+    ----------
+    array : DataArray
+        An array of any dimensions.
+
+    Returns
+    -------
+    dict of str to str
+        From ``"time"``, ``"band"``, ``"y"`` and ``"x"`` to names of dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> array = xr.DataArray(np.zeros((1, 2, 3, 4)), dims=("t", "channel", "Northing", "Easting"))
+    >>> dims_of(array)
+    {'time': 't', 'band': 'channel', 'y': 'Northing', 'x': 'Easting'}
+    """
+    found: dict[str, str] = {}
+    for told in (_by_name(array), _by_attributes(array), _by_readers(array), _by_type(array)):
+        for dim, role in told.items():
+            if role not in found and dim not in found.values():
+                found[role] = dim
+    return {role: found[role] for role in ROLES if role in found}
+
+
+def _by_name(array: xr.DataArray) -> dict[str, str]:
+    # Of two usual names of one role the more usual one comes first: "time" before "date".
+    named = [str(dim) for dim in array.dims if str(dim).lower() in _BY_NAME]
+    role = {dim: _BY_NAME[dim.lower()] for dim in named}
+    return dict(sorted(role.items(), key=lambda item: DIM_NAMES[item[1]].index(item[0].lower())))
+
+
+def _by_attributes(array: xr.DataArray) -> dict[str, str]:
+    roles = {}
+    for dim in map(str, array.dims):
+        if dim not in array.coords:
+            continue
+        attrs = array.coords[dim].attrs
+        told = (
+            _AXES.get(str(attrs.get("axis", "")).upper())
+            or STANDARD_NAMES.get(str(attrs.get("standard_name", "")).lower())
+            or _UNITS.get(str(attrs.get("units", "")).lower())
+            or _AXES.get(str(attrs.get("_CoordinateAxisType", "")).upper())
+        )
+        if told:
+            roles[dim] = told
+    return roles
+
+
+def _by_readers(array: xr.DataArray) -> dict[str, str]:
+    """What was set by ``rio.set_spatial_dims``, or what odc-geo tells where it is in use."""
+    roles: dict[str, str] = {}
+    if "rioxarray" in sys.modules:
+        accessor: Any = array.rio
+        roles |= {
+            str(dim): role
+            for role, dim in (("y", accessor._y_dim), ("x", accessor._x_dim))
+            if dim is not None and dim in array.dims
+        }
+    if "odc.geo.xr" in sys.modules:
+        try:
+            told = array.odc.spatial_dims
+        except Exception:  # whatever its look at coordinates may raise: others are asked next
+            told = None
+        roles |= {str(dim): role for role, dim in zip(("y", "x"), told or (), strict=False)}
+    return roles
+
+
+def _by_type(array: xr.DataArray) -> dict[str, str]:
+    roles: dict[str, str] = {}
+    for dim in map(str, array.dims):
+        kind = array.coords[dim].dtype.kind if dim in array.coords else ""
+        if kind == "M":
+            roles[dim] = "time"
+        elif kind in "UT" or (kind == "O" and all(isinstance(label, str) for label in array.coords[dim].to_numpy())):
+            roles.setdefault(dim, "band")
+    return {dim: role for dim, role in roles.items() if list(roles.values()).count(role) == 1}
+
+
+def role_of(name: str) -> str | None:
+    """Return what a dimension of this name usually is, None if the name tells nothing.
+
+    Examples
+    --------
+    >>> role_of("Latitude"), role_of("u")
+    ('y', None)
+    """
+    return _BY_NAME.get(name.lower())
+
+
+def dim_of(obj: xr.DataArray | xr.Dataset, role: str) -> str | None:
+    """Return the name of one dimension of an array, or of a Dataset's variables; None if nothing tells it.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        An array, or variables on one grid.
+    role : {"time", "band", "y", "x"}
+        Which dimension.
+    """
+    arrays = obj.data_vars.values() if isinstance(obj, xr.Dataset) else (obj,)
+    return next((dims[role] for dims in map(dims_of, arrays) if role in dims), None)
+
+
+def time_of(obj: xr.DataArray | xr.Dataset) -> str | None:
+    """Return the name of the coordinate with the date or the dates of an image; None if there is none."""
+    usual = [str(name) for name in obj.coords if _BY_NAME.get(str(name).lower()) == "time"]
+    return next(iter(sorted(usual, key=lambda name: DIM_NAMES["time"].index(name.lower()))), dim_of(obj, "time"))
+
+
+def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tuple[xr.DataArray, dict[str, str]]:
+    """Return an array with its dimensions under the package's names, in order, and the user's names of them.
+
+    Parameters
+    ----------
+    array : DataArray
+        An array.
+    needed : sequence of {"time", "band", "y", "x"}
+        The dimensions, in the order in which they are wanted.
+    called : str
+        What to call the array in messages.
+
+    Raises
+    ------
+    DimensionError
+        If a dimension is missing, one is too many, is empty or of unknown length, or clashes with a coordinate.
+    """
+    found = dims_of(array)
+    dims = {role: found[role] for role in needed if role in found}
+    strange = [str(dim) for dim in array.dims if str(dim) not in found.values()]
+    missing = [role for role in needed if role not in dims]
+    if missing:
+        raise DimensionError(
+            f"{called} has the dimensions {_listed(array.dims)}, of which none is known as "
+            + " or ".join(repr(role) for role in missing),
+            f"the dimensions {_listed(needed)}, or usual names of them "
+            f"(for {missing[0]}: {', '.join(DIM_NAMES[missing[0]][:4])})",
+            _rename(array, strange, missing),
+        )
+    extra = [str(dim) for dim in array.dims if dim not in dims.values()]
+    if extra:
+        raise DimensionError(
+            f"{called} has the further dimensions {_listed(extra)}",
+            f"the dimensions {_listed(needed)} and no other",
+            f"cube.isel({{{extra[0]!r}: 0}}, drop=True)",
+        )
+    _check_sizes(array, called)
+    for role, name in dims.items():
+        if name != role and role in array.coords:
+            raise DimensionError(
+                f"{called} has a dimension {name!r} and beside it a coordinate {role!r}",
+                f"the coordinate of the dimension under one name, {role!r} or {name!r}",
+                f"cube.swap_dims({{{name!r}: {role!r}}}) if it is the dimension's own, else cube.drop_vars({role!r})"
+                if array.coords[role].dims == (name,)
+                else f"cube.drop_vars({role!r})",
+            )
+    renamed = array.rename({name: role for role, name in dims.items() if name != role})
+    return renamed.transpose(*needed), dims
+
+
+def _check_sizes(array: xr.DataArray, called: str) -> None:
+    unknown = [str(dim) for dim, size in zip(array.dims, array.shape, strict=True) if size != size]
+    if unknown:
+        raise DimensionError(
+            f"{called} has an unknown length along {_listed(unknown)}",
+            "known chunk sizes",
+            "cube.copy(data=cube.data.compute_chunk_sizes())",
+        )
+    empty = [str(dim) for dim in array.dims if array.sizes[dim] == 0]
+    if empty:
+        raise DimensionError(
+            f"{called} is empty along {_listed(empty)}",
+            "at least one element along each dimension",
+            f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small",
+        )
+
+
+def _listed(names: Sequence[Hashable]) -> str:
+    return ", ".join(map(str, names)) or "(none)"
+
+
+def _rename(array: xr.DataArray, strange: Sequence[str], missing: Sequence[str]) -> str:
+    """What to type for dimensions that are not known; both axes of the map at once, or it may end up transposed."""
+    if not strange:
+        return f"cube.expand_dims({missing[0]!r})"
+    if set(missing) >= {"y", "x"} and len(strange) >= 2:
+        first, second = strange[-2:]
+        if _rises(array, first) and _rises(array, second) is False:
+            first, second = second, first
+        told = f"cube.rename({{{first!r}: 'y', {second!r}: 'x'}})"
+        if _rises(array, first) is False and _rises(array, second):
+            return told
+        return f"{told} if {first} runs from north to south, else cube.rename({{{second!r}: 'y', {first!r}: 'x'}})"
+    pairs = dict(zip(strange, missing, strict=False))
+    return f"cube.rename({pairs})"
+
+
+def _rises(array: xr.DataArray, dim: str) -> bool | None:
+    """Whether a coordinate increases; None where there is none, or a single value."""
+    if dim not in array.coords or array.sizes[dim] < 2 or array.coords[dim].dtype.kind not in "iuf":
+        return None
+    values = array.coords[dim].to_numpy()
+    return bool(values[-1] > values[0])
+
+
+def axis_attrs(role: str, name: str, geographic: bool) -> dict[str, Any]:
+    """Return CF attributes for the coordinate of a dimension whose name alone tells readers nothing; else none.
+
+    Parameters
+    ----------
+    role : {"y", "x"}
+        Which axis.
+    name : str
+        Name of the dimension.
+    geographic : bool
+        Whether the coordinates are degrees.
+    """
+    if name in ("y", "x", "latitude", "longitude"):
+        return {}
+    kind = {"y": "latitude", "x": "longitude"}[role] if geographic else f"projection_{role}_coordinate"
+    return {"axis": role.upper(), "standard_name": kind}
