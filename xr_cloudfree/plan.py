@@ -188,6 +188,14 @@ def plan_fill(
         if not isinstance(flag, bool):
             raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
     cube, times, rule = understood.cube, understood.times, understood.rule
+    if cube.extras:
+        named = [cube.labels[i] for i in cube.extras]
+        warnings.warn(
+            f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} no reflectance: not estimated, but taken from each "
+            "pixel's nearest clear date; bands= without it leaves it out",
+            CloudfreeWarning,
+            stacklevel=3,
+        )
     if check:
         check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor)
     targets = parse_targets(date, times)

@@ -55,6 +55,7 @@ class TestNotAnError:
         mixed = xr_cloudfree.fill(da.isel(time=order), TARGET, clear=clear.isel(time=order[::-1]), model=model)
         xr.testing.assert_allclose(mixed, xr_cloudfree.fill(da, TARGET, clear=clear, model=model))
 
+    @pytest.mark.filterwarnings("ignore:on some dates there is no value of:xr_cloudfree.errors.CloudfreeWarning")
     def test_a_band_without_values_on_one_date(self, model):
         da, clear = make_cube(shape=(NY, NX))
         da[3, 1] = np.nan

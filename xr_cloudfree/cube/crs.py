@@ -95,7 +95,7 @@ def _parsed(key: str, value: Any) -> Any:
         raise GridError(
             f"the CRS of the cube cannot be read: {key} is {value!r}",
             "a CRS that pyproj knows, or none",
-            "cube.rio.write_crs('EPSG:32629') with the right one",
+            f"cube.drop_vars({key!r}).rio.write_crs('EPSG:32629') with the right one",
         ) from error
 
 

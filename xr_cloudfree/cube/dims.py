@@ -118,10 +118,12 @@ def _by_readers(array: xr.DataArray) -> dict[str, str]:
 def _by_type(array: xr.DataArray) -> dict[str, str]:
     roles: dict[str, str] = {}
     for dim in map(str, array.dims):
-        kind = array.coords[dim].dtype.kind if dim in array.coords else ""
+        kind = array.coords[dim].dtype.kind if dim in array.coords else "none"
         if kind == "M":
             roles[dim] = "time"
-        elif kind in "UT" or (kind == "O" and all(isinstance(label, str) for label in array.coords[dim].to_numpy())):
+        elif kind in ("U", "T") or (
+            kind == "O" and all(isinstance(label, str) for label in array.coords[dim].to_numpy())
+        ):
             roles.setdefault(dim, "band")
     return {dim: role for dim, role in roles.items() if list(roles.values()).count(role) == 1}
 

@@ -305,7 +305,7 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
 def _tell_missing(job: FillJob, valid: NDArray[np.bool_]) -> None:
     """Warn of bands that are missing on whole dates that have others."""
     present = np.asarray(valid.any(axis=(2, 3)))
-    lacking = np.asarray((present.any(axis=1)[:, None] & ~present).any(axis=0))
+    lacking = np.asarray((present.any(axis=1, keepdims=True) & ~present).any(axis=0))
     if lacking.any():
         names = [name for name, lacks in zip(job.bands, lacking, strict=False) if lacks]
         warnings.warn(
