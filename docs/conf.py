@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import sphinx_autosummary_accessors
 
 import xr_cloudfree
-from xr_cloudfree.cube.sensors import BAND_NAMES
+from xr_cloudfree.cube.conventions import LAYOUTS
+from xr_cloudfree.cube.crs import KEYS
+from xr_cloudfree.cube.dims import DIM_NAMES, STANDARD_NAMES
 from xr_cloudfree.cube.schemes import SCHEMES, Flag
+from xr_cloudfree.cube.sensors import BAND_NAMES, INDICES, SENSORS, Sensor
 from xr_cloudfree.models import sources
 
 HERE = Path(__file__).parent
@@ -74,6 +78,7 @@ def write_tables(folder: Path) -> None:
             (folder / f"scheme_{scheme.name}.md").write_text(scheme_table(scheme.flags))
     names = ((f"`{common}`", ", ".join(names[1:])) for common, names in BAND_NAMES.items())
     (folder / "bands.md").write_text(rows(("common name", "also understood"), *names))
+    write_forms(folder)
     models = xr_cloudfree.list_models()
     (folder / "models.md").write_text(
         rows(
@@ -87,6 +92,43 @@ def write_tables(folder: Path) -> None:
                     row["layers"].replace("_", "\\_"),
                 )
                 for name, row in models.iterrows()
+            ),
+        )
+    )
+
+
+def write_forms(folder: Path) -> None:
+    """What is understood of a cube's form: dimensions, coordinate systems, products, indices."""
+
+    def code(names: Iterable[str]) -> str:
+        return ", ".join(f"`{name}`" for name in names)
+
+    def numbers(sensor: Sensor) -> str:
+        named = [f"{band} {common}" for band, common in sensor.bands.items() if common]
+        return ", ".join(named)
+
+    axes = {role: [name for name, told in STANDARD_NAMES.items() if told == role] for role in DIM_NAMES}
+    (folder / "dims.md").write_text(
+        rows(
+            ("dimension", "names, in any case", "or the CF `standard_name`"),
+            *((role, code(names), code(axes[role])) for role, names in DIM_NAMES.items()),
+        )
+    )
+    (folder / "layouts.md").write_text(rows(("what is given", "its form", "what comes back"), *LAYOUTS))
+    (folder / "crs.md").write_text(code(KEYS) + "\n")
+    (folder / "sensors.md").write_text(
+        rows(
+            ("product", "numbers of bands", "quality layers", "digital numbers", "source"),
+            *((s.title, numbers(s), code(s.layers), f"`{s.usual}`", f"[description]({s.source})") for s in SENSORS),
+        )
+    )
+    limits = sorted({pair for pair in INDICES.values()})
+    (folder / "indices.md").write_text(
+        rows(
+            ("indices", "least", "largest"),
+            *(
+                (code(n for n, pair in INDICES.items() if pair == limit), f"{limit[0]:g}", f"{limit[1]:g}")
+                for limit in limits
             ),
         )
     )

@@ -191,8 +191,8 @@ def plan_fill(
     if cube.extras:
         named = [cube.labels[i] for i in cube.extras]
         warnings.warn(
-            f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} no reflectance: not estimated, but taken from each "
-            "pixel's nearest clear date; bands= without it leaves it out",
+            f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} no reflectance: not estimated, but taken from "
+            f"each pixel's nearest clear date; bands={list(cube.bands)} leaves out what is none",
             CloudfreeWarning,
             stacklevel=3,
         )

@@ -117,7 +117,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     lines.append(("values", values))
     if cube.extras:
         named = ", ".join(cube.labels[i] for i in cube.extras)
-        lines.append(("no bands", f"{named}: taken from the nearest clear date, not estimated"))
+        lines.append(("layers", f"{named}: taken from the nearest clear date, not estimated"))
     used = {*cube.bands, cube.name, understood.quality.name}
     variables = crs_as_coordinate(obj).data_vars if isinstance(obj, xr.Dataset) else ()
     left = [str(name) for name in variables if name not in used]

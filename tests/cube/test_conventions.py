@@ -144,7 +144,6 @@ def test_a_crs_that_changes_along_time_is_refused():
 
 
 def test_a_crs_variable_is_no_mask_and_is_kept():
-    da, clear = plain()
     ds = as_dataset(*plain(dtype="uint16")).reset_coords("spatial_ref").rename(spatial_ref="crs")
     for name in ("B02", "B04", "B08"):
         ds[name] = ds[name].drop_encoding().assign_attrs(grid_mapping="crs")
@@ -332,6 +331,17 @@ def test_layers_of_a_stack_with_a_classification():
     np.testing.assert_array_equal(xr_cloudfree.clear_mask(stack), xr_cloudfree.clear_mask(plain()[0], clear=clear))
     part = xr_cloudfree.fill(stack, TARGET, bands=["nir", "red"], model="linear")
     assert list(part.band.values) == ["nir", "red"]
+
+
+@pytest.mark.parametrize("chunks", [None, {"x": 12}])
+def test_a_classification_of_unknown_name_is_told_by_its_values(chunks):
+    stack, clear = stacked(name="what")
+    da = plain()[0]
+    how = {"clear": clear, "model": "linear"}
+    with pytest.raises(errors.BandError, match="'what' holds the whole numbers 4, 6") as info:
+        xr_cloudfree.fill(stack.chunk(chunks) if chunks else stack, TARGET, **how).compute()
+    image = xr_cloudfree.fill(stack, TARGET, **how, **eval(f"dict({info.value.remedy})"))
+    np.testing.assert_array_equal(image, xr_cloudfree.fill(da, TARGET, **how))
 
 
 def test_names_of_bands_beside_numbers():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from xr_cloudfree.cube.sensors import BAND_NAMES, common_names
 from xr_cloudfree.cube.observations import Observations
+from xr_cloudfree.cube.sensors import BAND_NAMES, common_names
 from xr_cloudfree.models import slots
 from xr_cloudfree.models.prepare import prepare
 

@@ -238,7 +238,7 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     understood = api.read(obj, **reading)
     cube = understood.cube
     seen = api.clear_mask(obj, **reading).rename({own: role for role, own in cube.dims.items() if role != "band"})
-    arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.arrays)
+    arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.measured)
     seen = seen.drop_vars(list(seen.coords))
     radar = None if found is None else understand_radar(found, cube.template)
     decibels = () if radar is None else tuple(array.drop_vars(list(array.coords)) for array in radar.arrays)
@@ -252,9 +252,10 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
         for dim, n in zip(("y", "x"), cube.shape, strict=True)
     }
     look = stack([_now(array.isel(middle)) for array in arrays])
-    check_reflectance(
-        look, np.asarray(_now(seen.isel(middle))), understood.scaling, understood.times, cube.sensor, cube.roles
-    )
+    if cube.limits is None:
+        check_reflectance(
+            look, np.asarray(_now(seen.isel(middle))), understood.scaling, understood.times, cube.sensor, cube.roles
+        )
     if decibels:
         shown: NDArray[Any] = stack([_now(array.isel(middle)) for array in decibels])
         check_decibels(shown)

@@ -175,9 +175,9 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
         middle[dim] = slice(first, first + size)
     clear = api.clear_mask(obj, **reading).rename({name: role for role, name in cube.dims.items() if role != "band"})
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
-    clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.arrays))
+    clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
-    if check:
+    if check and cube.limits is None:
         check_reflectance(digits, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
     values = to_reflectance(digits, understood.scaling)
     doubtful = cube.arrays[0].coords.get("suspect")

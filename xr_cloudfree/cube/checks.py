@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
-from xr_cloudfree.errors import ScalingError
+from xr_cloudfree.errors import BandError, ScalingError
 
 ANYWAY = "  # or check=False, if the values are as they should be"
 SAMPLE = 2048  # pixels per date
 _ENOUGH = 256  # values below which a statistic says nothing
+_CLASSES = 24  # different values that a layer of classes has at most
 _USUAL = {
     "sentinel-2": "scale=1e-4, offset=-0.1, nodata=0 from processing baseline 04.00 on, else offset=0",
     "landsat": "scale=2.75e-5, offset=-0.2, nodata=0",
@@ -231,3 +232,47 @@ def _tell_jumps(jumps: list[tuple[int, int, float]], order: list[int], times: Ti
 def _days(times: Times) -> str:
     days = [str(day) for day in np.sort(times).astype("datetime64[D]")]
     return ", ".join(days[:6]) + (f" and {len(days) - 6} more" if len(days) > 6 else "")
+
+
+def check_classes(
+    bands: NDArray[Any], names: Sequence[str], roles: Sequence[str | None], seen: NDArray[np.bool_]
+) -> None:
+    """Raise if a band of unknown name holds classes or bits while others hold measurements.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, y, x)
+        Values as stored.
+    names : sequence of str
+        Names of the bands.
+    roles : sequence of (str or None)
+        Their STAC common names; bands that have one are not looked at.
+    seen : ndarray of bool, shape (time, y, x)
+        Pixels that are looked at.
+
+    Raises
+    ------
+    BandError
+        If a band holds few whole numbers below 256, and another one many values.
+    """
+    unknown = [i for i, role in enumerate(roles) if role is None]
+    if not unknown or len(names) < 2:
+        return
+    step = max(1, math.ceil(math.sqrt(seen.shape[1] * seen.shape[2] / SAMPLE)))
+    where = seen[:, ::step, ::step]
+
+    def values(band: int) -> NDArray[Any]:
+        sample = bands[:, band, ::step, ::step][where]
+        return np.unique(sample[np.isfinite(sample)])
+
+    for band in unknown:
+        found = values(band)
+        few = 2 <= found.size <= _CLASSES and 0 <= found[0] and found[-1] < 256 and (found == np.rint(found)).all()
+        if few and any(values(other).size > 4 * _CLASSES for other in range(len(names)) if other != band):
+            rest = [name for name in names if name != names[band]]
+            raise BandError(
+                f"the band {names[band]!r} holds the whole numbers {', '.join(f'{v:g}' for v in found[:8])}, as "
+                "classes do",
+                "reflectance in each band; a quality layer goes beside them, as mask=",
+                f"bands={rest}",
+            )

@@ -293,6 +293,7 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
+        checks.check_classes(stored, job.bands, job.roles, clear)
         checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None

@@ -346,6 +346,10 @@ def _compute(
     )
 
 
+def _labels(band: xr.DataArray) -> list[str]:
+    return [str(label) for label in band.to_numpy()]
+
+
 def _of_image(cube: Cube, show: Composite, image: xr.Dataset) -> tuple[list[xr.DataArray], xr.DataArray]:
     """The bands to show and the layer of origin of a filled image, each (y, x)."""
     names = [cube.bands[i] for i in show.index]
@@ -356,10 +360,10 @@ def _of_image(cube: Cube, show: Composite, image: xr.Dataset) -> tuple[list[xr.D
             "the image of one date with its layer 'filled'",
             "image=cube.cloudfree.fill(date, layers='filled'), or leave image out",
         )
-    if one is None:
-        return [image[name] for name in names], image["filled"]
+    if one is None or image[one].ndim == 2:
+        return [image[one or name] for name in names], image["filled"]
     band = image[one].dims[0]
-    labels = [str(label) for label in image[band].to_numpy()] if band in image.coords else list(cube.bands)
+    labels = list(cube.labels) if image.sizes[band] == len(cube.labels) else _labels(image[band])
     return [image[one].isel({band: labels.index(name)}) for name in names], image["filled"]
 
 
