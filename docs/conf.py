@@ -122,7 +122,7 @@ def write_forms(folder: Path) -> None:
             *((s.title, numbers(s), code(s.layers), f"`{s.usual}`", f"[description]({s.source})") for s in SENSORS),
         )
     )
-    limits = sorted({pair for pair in INDICES.values()})
+    limits = sorted(set(INDICES.values()))
     (folder / "indices.md").write_text(
         rows(
             ("indices", "least", "largest"),
