@@ -11,7 +11,7 @@ import xarray as xr
 from xr_cloudfree.api import clear_mask
 from xr_cloudfree.api import read as understand_all
 from xr_cloudfree.cube.conventions import understand
-from xr_cloudfree.cube.dates import cube_times
+from xr_cloudfree.cube.stamps import cube_times
 from xr_cloudfree.errors import CloudfreeError, MaskError
 
 # A repr is shown unasked: it reads no more than this, in memory or from a file.

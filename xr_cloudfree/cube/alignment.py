@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from xr_cloudfree.cube.conventions import crs_of
+from xr_cloudfree.cube.stamps import dated
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
 
@@ -41,7 +42,7 @@ def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.Da
         If its pixels are neither those of the cube nor coarser ones with edges on the cube's, or the CRS is
         another.
     """
-    layer = _dates(_dimensions(layer, name), name, template)
+    layer = _dates(dated(_dimensions(layer, name), name), name, template)
     # GDAL warps no booleans, and what it finds beyond the layer is not clear.
     warped = ".astype('uint8').rio.reproject_match(cube) == 1" if layer.dtype == bool else ".rio.reproject_match(cube)"
     _check_crs(layer, name, template, name + warped)

@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.stamps import dated
 from xr_cloudfree.errors import BandError, DimensionError, GridError, OptionTypeError
 from xr_cloudfree.options import parse_list
 
@@ -178,7 +179,7 @@ def crs_as_coordinate(ds: xr.Dataset) -> xr.Dataset:
 
 
 def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
-    """Tell a cube's dimensions, bands and sensor from its names.
+    """Tell a cube's dimensions, bands and sensor from its names, and read its time stamps.
 
     Parameters
     ----------
@@ -198,16 +199,19 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
         If the bands are not known, missing, doubled or not numbers.
     GridError
         If the coordinates do not form a regular grid.
+    TimeError
+        If a time stamp does not say which moment is meant.
     """
     bands = _names(bands)
     if isinstance(obj, xr.DataArray):
-        return _from_array(obj, "array", bands, ())
+        return _from_array(dated(obj), "array", bands, ())
     if not isinstance(obj, xr.Dataset):
         raise OptionTypeError(
             f"the cube is a {type(obj).__name__}",
             "an xarray DataArray (time, band, y, x) or Dataset",
             "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
         )
+    obj = dated(obj)
     names = [str(name) for name in obj.variables]
     array = _only_4d(obj)
     if array is not None and (bands is None or not set(bands) <= set(map(str, obj.data_vars))):
