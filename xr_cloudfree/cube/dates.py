@@ -126,8 +126,8 @@ def date_as_text(date: Any) -> Any:
     if isinstance(date, xr.DataArray):
         date = date.to_numpy()
     if isinstance(date, slice):
-        first, last = (".." if end is None else date_as_text(end) for end in (date.start, date.stop))
-        return f"{first}/{last}"
+        first, last = (".." if end is None else str(date_as_text(end)) for end in (date.start, date.stop))
+        return f"{first.partition('/')[0]}/{last.rpartition('/')[2]}"  # an end may be a period, told by its own ends
     if isinstance(date, pd.Period) and not _is_period(date):
         return str(date.start_time.date())
     if isinstance(date, pd.Period):
@@ -326,7 +326,7 @@ def _span(value: Any, times: Times) -> _Span | None:
     )
     last_day = times.max().astype("datetime64[D]").astype("datetime64[ns]") + _DAY - _LEAST
     end = last_day if ends[1] is None else _bounds(ends[1], times)[1]
-    told = "/".join(".." if one is None else str(date_as_text(one)) for one in ends)
+    told = date_as_text(slice(*ends))
     if end < start and None in ends:
         return _Span(start, start - _LEAST, told)  # beyond the cube
     if end < start:
@@ -342,7 +342,8 @@ def _bounds(value: Any, times: Times) -> tuple[np.datetime64, np.datetime64]:
     """First and last moment of a date or a period."""
     if not _is_period(value):
         start, tolerance = _parse(value, times)
-        return start, start + tolerance - _LEAST
+        exact = start != start.astype("datetime64[s]")  # told to a part of a second
+        return start, start if exact else start + tolerance - _LEAST
     try:
         if isinstance(value, pd.Period):
             ends = value.start_time, value.end_time

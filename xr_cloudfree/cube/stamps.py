@@ -274,7 +274,7 @@ def _unreadable(values: NDArray[Any], value: Any, name: str, dim: str, attrs: An
         read = stamps if isinstance(value, str) else f"{stamps}.astype(str)"
         made = (f"{name}.assign_coords({dim}=pd.to_datetime({read}, format={way!r}))" for way in ways)
         assign = ", or ".join(made)
-    elif isinstance(value, int | float | np.integer | np.floating) and (unit := _unit(values)):
+    elif values.dtype.kind in "iuf" and (unit := _unit(values)):
         assign = f"{name}.assign_coords({dim}=pd.to_datetime({stamps}, unit={unit!r})) if they count from 1970"
     return TimeError(
         f"the time stamps of {whose} have dtype {values.dtype} (such as {value!r}, a {what})",
