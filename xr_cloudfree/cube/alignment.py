@@ -109,6 +109,14 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
         order = found.get_indexer(pd.Index(wanted))
         if (order >= 0).all() and len(np.unique(order)) == len(order):
             return layer.isel(time=order)
+    if not wanted.is_unique and found.sort_values().equals(wanted.sort_values()):
+        raise TimeError(
+            f"{name} has its dates in another order than the cube, and of several that share a time stamp nothing "
+            "tells which belong together",
+            "the scenes in the order of the cube's",
+            f"cube.sortby('time') and {name}.sortby('time') if both were loaded in one order, or the layer as a "
+            "variable of the cube's Dataset",
+        )
     lacking = wanted.difference(found)
     first = f" ({lacking[0]} is the first)" if len(lacking) else ""
     raise TimeError(
