@@ -107,8 +107,9 @@ def fill(
     merge : {"day"}, optional
         Make one date of all scenes of a day in UTC, such as the granules of one pass. Each pixel is taken from one
         scene, with its mask: from one that is clear and has all bands, else from one that has all bands, else from
-        the one that has most; of several such from the earliest. The date has the time stamp, and the other
-        coordinates along time, of the earliest scene of the day.
+        the one that has most; of several such from the earliest, and of those at one moment from the one of the
+        smaller value in the first band that differs. The date has the time stamp, and the other coordinates along
+        time, of the earliest scene of the day.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
         ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``.

@@ -27,20 +27,20 @@ class Scenes:
     ----------
     times : ndarray of datetime64[ns], shape (date,)
         Time stamps of the dates, increasing: of each day that of its earliest scene.
+    stamps : ndarray of datetime64[ns], shape (scene,)
+        Time stamps of the scenes, in the cube's order.
     members : tuple of tuple of int
         For each date the indices of its scenes in the cube, the earliest first.
-    alike : tuple of tuple of int
-        Beside each scene a number; scenes of one date with equal numbers cannot be told apart but by their values.
     """
 
     times: Times
+    stamps: Times
     members: tuple[tuple[int, ...], ...]
-    alike: tuple[tuple[int, ...], ...]
 
     @property
     def n_scenes(self) -> int:
         """Number of scenes."""
-        return sum(map(len, self.members))
+        return int(self.stamps.size)
 
     def of(self, dates: NDArray[np.intp]) -> NDArray[np.intp]:
         """Indices of the scenes of some dates, increasing."""
@@ -67,8 +67,8 @@ def check_merge(merge: Any) -> None:
 def scenes_of(array: xr.DataArray, times: Times) -> Scenes:
     """Group the scenes of a cube by their days in UTC.
 
-    Scenes of a day are ordered by their time stamps, and those of one stamp by what other coordinates along time say
-    of them; the order in which they are stored tells nothing.
+    Of scenes that share a time stamp the first is the one of which other coordinates along time say what comes first
+    as text; that decides on coordinates alone, and only where they lie in memory.
 
     Parameters
     ----------
@@ -77,16 +77,13 @@ def scenes_of(array: xr.DataArray, times: Times) -> Scenes:
     times : ndarray of datetime64[ns], shape (time,)
         Its time stamps; several scenes may share one.
     """
-    others = sorted((str(name), c) for name, c in array.coords.items() if c.dims == ("time",) and name != "time")
-    told = [repr([str(c.to_numpy()[i]) for _, c in others]) for i in range(times.size)]
+    others = [c.variable for c in array.coords.values() if c.dims == ("time",) and c.name != "time"]
+    known = [c.to_numpy() for c in others if c._in_memory]
+    told = [[str(values[i]) for values in known] for i in range(times.size)]
     ordered = sorted(range(times.size), key=lambda i: (times[i], told[i]))
     members = [tuple(found) for _, found in groupby(ordered, key=lambda i: times[i].astype("datetime64[D]"))]
-    alike = []
-    for together in members:
-        keys = [(times[i], told[i]) for i in together]
-        alike.append(tuple(keys.index(key) for key in keys))
     first = [together[0] for together in members]
-    return Scenes(times[first], tuple(members), tuple(alike))
+    return Scenes(times[first], times, tuple(members))
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +99,8 @@ def merged(seen: Seen, scenes: Scenes, dates: NDArray[np.intp], scaling: Scaling
     """One image of the scenes of each date: a pixel is taken from one of them, its mask together with its bands.
 
     A scene that was seen as clear there and has all bands comes first, then one that has all bands, then the one with
-    more of them. Of scenes that are equal in this the earliest is taken; of those that share its time stamp, and cannot
-    be told apart by other coordinates, the one of the smaller values in the first band in which they differ.
+    more of them. Of scenes that are equal in this the earliest is taken; of those that share its time stamp, the one of
+    the smaller value in the first band in which they differ. So the order in which scenes are stored says nothing.
 
     Parameters
     ----------
@@ -122,25 +119,25 @@ def merged(seen: Seen, scenes: Scenes, dates: NDArray[np.intp], scaling: Scaling
     for date, group, made in zip(dates, groups, range(len(groups)), strict=True):
         if len(group) > 1:
             one = Seen(out.stored[made], out.clear[made], out.snow[made])  # views, written to
-            _merge_one(seen, group, scenes.alike[date], one, scaling)
+            _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], one, scaling)
     return out
 
 
-def _merge_one(seen: Seen, group: Sequence[int], alike: Sequence[int], out: Seen, scaling: Scaling) -> None:
+def _merge_one(seen: Seen, group: Sequence[int], stamps: Times, out: Seen, scaling: Scaling) -> None:
     """Merge the scenes of one date into `out`, which holds the first of them."""
     best = _rank(seen, group[0], scaling)
-    taken = np.full(best.shape, alike[0], np.intp)
-    for place, same in zip(group[1:], alike[1:], strict=True):
+    taken = np.full(best.shape, stamps[0])
+    for place, stamp in zip(group[1:], stamps[1:], strict=True):
         rank = _rank(seen, place, scaling)
         better = rank > best
-        tied = (rank == best) & (taken == same)
+        tied = (rank == best) & (taken == stamp)
         if tied.any():
             better |= tied & _smaller(seen, place, out)
         np.copyto(out.stored, seen.stored[place], where=better)
         np.copyto(out.clear, seen.clear[place], where=better)
         np.copyto(out.snow, seen.snow[place], where=better)
         np.copyto(best, rank, where=better)
-        taken[better] = same
+        taken[better] = stamp
 
 
 def _rank(seen: Seen, place: int, scaling: Scaling) -> NDArray[np.intp]:

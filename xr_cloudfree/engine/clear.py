@@ -133,9 +133,13 @@ class ClearJob:
     scenes: Scenes | None = None
     stored: tuple[int, np.dtype[np.generic]] | None = None
 
-    name = "cloudfree-clear"
     s1_reads = np.empty(0, np.intp)
     lead: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What tasks are called: not as one of several outputs is."""
+        return "cloudfree-clear" if self.stored is None else "cloudfree-merge"
 
     @property
     def outputs(self) -> tuple[Output, ...]:

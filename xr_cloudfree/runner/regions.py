@@ -458,7 +458,9 @@ def _fingerprint(
         "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",
         "shards": f"{shard[0]} x {shard[1]}",
         "times of the cube": _hash(list(times)),
-        "scenes": "each a date" if job.scenes is None else f"merged {_hash((job.scenes.members, job.scenes.alike))}",
+        "scenes": "each a date"
+        if job.scenes is None
+        else f"merged {_hash((job.scenes.members, list(job.scenes.stamps)))}",
         "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
         "values of the cube": _hash([sources.stamp(variable) for variable in variables]),
         "Sentinel-1": _hash([list(plan.s1.times), *map(sources.stamp, radar)]) if plan.s1 is not None else "none",
