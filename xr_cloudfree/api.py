@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import pandas as pd
 import xarray as xr
 
 from xr_cloudfree import io
-from xr_cloudfree.cube.masks import Snow
+from xr_cloudfree.cube.masks import MaskRule, Snow
+from xr_cloudfree.cube.merge import Merge
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
@@ -32,6 +34,7 @@ def fill(
     obj: T,
     date: Any = None,
     *,
+    freq: Any = None,
     model: str | FillModel = "auto",
     clear: xr.DataArray | str | None = None,
     mask: xr.DataArray | str | None = None,
@@ -45,6 +48,7 @@ def fill(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    merge: Merge | None = None,
     layers: Literal["all"] | str | Sequence[str] | None = None,
     screen: bool = False,
     check: bool = True,
@@ -62,9 +66,16 @@ def fill(
     obj : DataArray or Dataset
         The cube: a DataArray (time, band, y, x), a Dataset with one such variable, or a Dataset with bands as
         variables (time, y, x), as odc-stac loads it. ``latitude``/``longitude`` are accepted for ``y``/``x``.
-    date : str, datetime, numpy.datetime64, pandas.Timestamp, a sequence of these, or None
-        The target date or dates, ISO 8601, UTC. A date without a time means that day's observation if there is one.
-        None means every date of the cube.
+    date : str, datetime, pandas.Timestamp or Period, slice, a sequence of these, or None
+        The target date or dates, ISO 8601, UTC. A date without a time (or at midnight) means that day's observation
+        if there is one. A month or a year, ``"2023-06"`` or ``"2023"``, and ``slice("2023-05", "2023-07")`` mean all
+        of the cube's dates in it, from the beginning of the first period to the end of the last, as xarray selects
+        them; an end of a slice may be None. ``"2023-05/2023-07"`` and ``"2023-05/.."`` write slices as text. None
+        means every date of the cube. Also `numpy.datetime64` (in months and years a period), cftime of the standard
+        calendar, and indexes and arrays of such dates.
+    freq : str, timedelta or pandas.DateOffset, optional
+        With a slice, a month or a year, or without `date` for the span of the cube's own dates: a regular series, as
+        `pandas.date_range` makes it from the first day on, such as ``"10D"`` or ``"MS"`` (the first of each month).
     model : str or FillModel
         ``"auto"``, a name from `list_models`, ``"local-dir:PATH"`` or ``"hf-hub:organisation/name"`` for a learned
         model (see `from_pretrained`), or an object that follows the `FillModel` protocol. ``"auto"`` is the learned
@@ -93,6 +104,12 @@ def fill(
         Reflectance = stored * scale + offset, where the cube's attributes do not tell.
     nodata : float, optional
         Stored value that means "missing"; NaN always does.
+    merge : {"day"}, optional
+        Make one date of all scenes of a day in UTC, such as the granules of one pass. Each pixel is taken from one
+        scene, with its mask: from one that is clear and has all bands, else from one that has all bands, else from
+        the one that has most; of several such from the earliest, and of those at one moment from the one of the
+        smaller value in the first band that differs. The date has the time stamp, and the other coordinates along
+        time, of the earliest scene of the day.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
         ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``.
@@ -135,10 +152,14 @@ def fill(
     >>> image = xr_cloudfree.fill(ds, date="2023-07-01", model="linear")
     >>> dict(image.sizes)
     {'band': 4, 'y': 64, 'x': 64}
+    >>> series = xr_cloudfree.fill(ds, slice("2023-06", "2023-07"), freq="10D", model="linear")
+    >>> series.time.dt.strftime("%m-%d").values.tolist()
+    ['06-01', '06-11', '06-21', '07-01', '07-11', '07-21', '07-31']
     """
     plan = plan_fill(
         obj,
         date,
+        freq=freq,
         model=model,
         clear=clear,
         mask=mask,
@@ -152,6 +173,7 @@ def fill(
         scale=scale,
         offset=offset,
         nodata=nodata,
+        merge=merge,
         layers=layers,
         screen=screen,
         check=check,
@@ -184,7 +206,7 @@ def to_zarr(
         The cube, or where it lies: see `fill` and `xr_cloudfree.io.open_cube`.
     store : path
         Where to: a folder whose name ends with ``.zarr``, of Zarr format 3.
-    date : str, datetime or sequence of these, optional
+    date : str, datetime, slice, sequence of these, or None
         The target dates, as in `fill`. Each part of the cube is read once for all of them.
     model : str or FillModel
         As in `fill`.
@@ -255,10 +277,12 @@ def clear_mask(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    merge: Merge | None = None,
 ) -> xr.DataArray:
     """The clear mask that `fill` uses: True where a pixel was seen and is valid in every band.
 
-    Lazy for chunked input. The parameters are those of `fill`.
+    Lazy for chunked input. The parameters are those of `fill`; with ``merge="day"`` there is one date for each day, in
+    the order of time.
 
     Returns
     -------
@@ -286,17 +310,10 @@ def clear_mask(
         scale=scale,
         offset=offset,
         nodata=nodata,
+        merge=merge,
     )
     cube = understood.cube
-    job = ClearJob(
-        make_grid(cube, understood.times.size, 0, None, None),
-        understood.rule,
-        understood.scaling,
-        understood.times.size,
-        cube.extras,
-    )
-    template = cube.template
-    out = template.copy(data=_run(job, understood)["clear"]).rename("clear")
+    out = _dates_of(cube.template, understood, _run(_clear_job(understood), understood)["clear"]).rename("clear")
     out.attrs = {
         "long_name": "seen as clear, and valid in every band",
         "cloudfree_mask": understood.rule.label,
@@ -304,6 +321,28 @@ def clear_mask(
     out.encoding = {}
     back = {role: name for role, name in cube.dims.items() if role in out.dims and role != name}
     return out.rename(back)
+
+
+def merged(understood: Understood) -> Understood:
+    """A cube whose scenes are merged in its arrays, lazily where it is lazy, and its clear mask for a quality layer.
+
+    `fill` needs no such cube: it merges the scenes of each block by itself.
+    """
+    if understood.scenes is None:
+        return understood
+    cube = understood.cube
+    done = _run(_clear_job(understood, stored=True), understood)
+    if "band" in cube.arrays[0].dims:
+        arrays = [_dates_of(cube.arrays[0], understood, done["stored"])]
+    else:
+        arrays = [_dates_of(array, understood, done["stored"][:, i]) for i, array in enumerate(cube.arrays)]
+    return replace(
+        understood,
+        cube=replace(cube, arrays=tuple(arrays)),
+        quality=_dates_of(cube.template, understood, done["clear"]),
+        rule=MaskRule(label=understood.rule.label),
+        scenes=None,
+    )
 
 
 def list_models() -> pd.DataFrame:
@@ -343,6 +382,26 @@ def list_models() -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows).set_index("name")
+
+
+def _clear_job(understood: Understood, stored: bool = False) -> ClearJob:
+    cube, n_times = understood.cube, understood.times.size
+    return ClearJob(
+        make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None),
+        understood.rule,
+        understood.scaling,
+        n_times,
+        understood.scenes,
+        (len(cube.labels), cube.dtype) if stored else None,
+        cube.extras,
+    )
+
+
+def _dates_of(array: xr.DataArray, understood: Understood, data: Any) -> xr.DataArray:
+    """An array of the cube with other values, a date for each of the cube's."""
+    first = [understood.scene(date) for date in range(understood.times.size)]
+    like = array if understood.scenes is None else array.isel(time=first)
+    return like.copy(data=data)
 
 
 def _run(job: BlockJob, understood: Understood, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:

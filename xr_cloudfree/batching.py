@@ -48,8 +48,8 @@ def batch(
         they have to see it under the same path or address; any other is sent to each worker once.
     store : path
         Where to; a folder that all machines see under the same path.
-    date : str, datetime, sequence of these, or None
-        The target date or dates; None means every date of the cube. Input is read once for all of them.
+    date : str, datetime, slice, sequence of these, or None
+        The target date or dates, as in `fill`; None means every date of the cube. Input is read once for all of them.
     model : str or FillModel
         See `fill`.
     client : distributed.Client, optional

@@ -25,8 +25,10 @@ from xr_cloudfree.cli_options import (
     Dates,
     Debug,
     Dilate,
+    Freq,
     Mask,
     MaskScheme,
+    Merge,
     Nodata,
     Offset,
     Overwrite,
@@ -75,6 +77,7 @@ def fill(
         ),
     ],
     date: Dates = None,
+    freq: Freq = None,
     model: Annotated[str, typer.Option("--model", "-m", help="See: cloudfree models.")] = "auto",
     window: Annotated[
         str | None,
@@ -108,6 +111,7 @@ def fill(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    merge: Merge = None,
     check: Check = True,
     block: Annotated[
         int | None,
@@ -126,19 +130,21 @@ def fill(
     [cyan]cloudfree fill cube.zarr --date 2021-07-08 --out july.tif
     cloudfree fill cube.zarr --out filled.zarr --model regress --layers all
     cloudfree fill s2.nc -d 2021-07-08 -d 2021-08-02 -o s2.tif --preview s2.png
+    cloudfree fill cube.zarr --date 2021-05/2021-07 --freq 10D --out summer.zarr
     cloudfree fill s2.nc --mask SCL --scale 1e-4 --offset -0.1 -o filled.zarr[/cyan]
     """
     with plain_errors(debug):
         from xr_cloudfree import api, io, plan
         from xr_cloudfree.runner import sources
 
-        read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
+        read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata, merge)
         io.refuse_source(out, sources.places(cube, s1))
         opened = io.open_cube(cube)
         wanted = names(bands)
         image = api.fill(
             opened,
             dates_of(date),
+            freq=freq,
             model=model,
             bands=wanted,
             window=window_of(window),
@@ -198,6 +204,7 @@ def evaluate(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    merge: Merge = None,
     check: Check = True,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -216,7 +223,7 @@ def evaluate(
         from xr_cloudfree import io
         from xr_cloudfree.accuracy.evaluate import evaluate as score
 
-        read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
+        read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata, merge)
         if csv is not None:
             io.check_free([csv], overwrite)
         opened: Any = io.open_cube(cube)

@@ -18,9 +18,21 @@ Dates = Annotated[
         "--dates",
         "-d",
         metavar="2021-07-08,…",
-        help="Target dates, observed or not, with commas or given again. Without them: every date of the cube.",
+        help="Target dates, observed or not, with commas or given again. A month (2021-07), a year, or a span "
+        "(2021-05/2021-07): the cube's dates in it. Without: every date of the cube.",
         show_default=False,
     ),
+]
+Freq = Annotated[
+    str | None,
+    typer.Option(
+        metavar="10D",
+        help="A date at such steps within the span that --date tells, or the cube's own: 10D, MS for months.",
+    ),
+]
+Merge = Annotated[
+    str | None,
+    typer.Option(metavar="day", help="day: make one date of all scenes of a day, such as the granules of one pass."),
 ]
 Clear = Annotated[
     str | None,
@@ -100,6 +112,7 @@ def reading(
     scale: float | None,
     offset: float | None,
     nodata: float | None,
+    merge: str | None,
 ) -> dict[str, Any]:
     """Options that say which pixels are clear and what the values mean, as `fill` takes them."""
     return {
@@ -113,6 +126,7 @@ def reading(
         "scale": scale,
         "offset": offset,
         "nodata": nodata,
+        "merge": merge,
     }
 
 

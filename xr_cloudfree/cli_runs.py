@@ -21,8 +21,10 @@ from xr_cloudfree.cli_options import (
     Dates,
     Debug,
     Dilate,
+    Freq,
     Mask,
     MaskScheme,
+    Merge,
     Nodata,
     Offset,
     Overwrite,
@@ -90,6 +92,7 @@ def batch(
         typer.Option("--out", "-o", metavar="STORE", help="OUT.zarr.", rich_help_panel="Output", show_default=False),
     ],
     dates: Dates = None,
+    freq: Freq = None,
     model: Annotated[str, typer.Option("--model", "-m", help="See: cloudfree models.")] = "auto",
     window: Annotated[
         str | None,
@@ -133,6 +136,7 @@ def batch(
     scale: Scale = None,
     offset: Offset = None,
     nodata: Nodata = None,
+    merge: Merge = None,
     check: Check = True,
     shard: Annotated[
         int | None,
@@ -162,6 +166,7 @@ def batch(
             cube,
             out,
             dates_of(dates),
+            freq=freq,
             model=model,
             bands=names(bands),
             window=window_of(window),
@@ -171,7 +176,7 @@ def batch(
             block=block,
             s1=s1,
             check=check,
-            **reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata),
+            **reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata, merge),
         )
         if prepare:
             with runs.started(run, overwrite=overwrite) as missing:

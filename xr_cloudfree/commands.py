@@ -20,7 +20,7 @@ from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, RunError
 GROUP = "xr_cloudfree.commands"
 
 _OPTIONS = (
-    "block|bands|clear|date|dilate|layers|mask|model|nodata|offset|out|scale|scheme|screen|size|snow|strict|"
+    "block|bands|clear|date|dilate|freq|layers|mask|merge|model|nodata|offset|out|scale|scheme|screen|size|snow|strict|"
     "threshold|tracks|window"
 )
 

@@ -132,7 +132,8 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
     else:
         coords["time"] = xr.Variable(("time",), targets.times, time_attrs)
     if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
-        which = targets.own[0] if targets.scalar else list(targets.own)
+        own = [plan.understood.scene(date) for date in targets.own]
+        which = own[0] if targets.scalar else own
         for name, c in source.coords.items():
             if c.dims == ("time",) and name != "time":
                 coords[name] = c.variable.isel(time=which)

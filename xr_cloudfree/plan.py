@@ -15,11 +15,13 @@ from xr_cloudfree import io
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
+from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
+from xr_cloudfree.cube.merge import Merge, Scenes, check_merge, scenes_of
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
+from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError
 from xr_cloudfree.models import registry
@@ -36,13 +38,21 @@ MAX_BLOCKS = 500_000
 
 @dataclass(frozen=True, eq=False)
 class Understood:
-    """A cube with its mask and scaling: everything that metadata tells."""
+    """A cube with its mask and scaling: everything that metadata tells.
+
+    `times` are those of its dates; where `scenes` tells of which scenes a date is made, the arrays hold the scenes.
+    """
 
     cube: Cube
-    times: Any
+    times: Times
     quality: xr.DataArray
     rule: MaskRule
     scaling: Scaling
+    scenes: Scenes | None = None
+
+    def scene(self, date: int) -> int:
+        """Index in the arrays of a date, or of its earliest scene."""
+        return date if self.scenes is None else self.scenes.members[date][0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +96,17 @@ def read(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    merge: Merge | None = None,
 ) -> Understood:
     """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
     if isinstance(obj, xr.Dataset):
         obj = crs_as_coordinate(obj)
+    if isinstance(obj, xr.DataArray | xr.Dataset):
+        obj = dated(obj)
     cube = understand(obj, bands)
-    times = cube_times(cube.arrays[0])
+    check_merge(merge)
+    times = cube_times(cube.arrays[0], several=None if merge else MERGE)
+    scenes = scenes_of(cube.arrays[0], times) if merge else None
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
     quality, rule = resolve_mask(
         {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands} | dict(cube.quality),
@@ -105,7 +120,7 @@ def read(
         template=cube.template,
     )
     scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
-    return Understood(cube, times, quality, rule, scaling)
+    return Understood(cube, times if scenes is None else scenes.times, quality, rule, scaling, scenes)
 
 
 def _renamed(layer: Any, cube: Cube) -> Any:
@@ -166,6 +181,7 @@ def plan_fill(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
     *,
+    freq: Any = None,
     model: str | FillModel = "auto",
     window: Any = None,
     layers: Literal["all"] | str | Sequence[str] | None = None,
@@ -198,7 +214,7 @@ def plan_fill(
         )
     if check:
         check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor)
-    targets = parse_targets(date, times)
+    targets = parse_targets(date, times, freq)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = made
     if isinstance(made, Auto):
@@ -219,7 +235,7 @@ def plan_fill(
         radar = understand_radar(s1, cube.template)
     grid = make_grid(
         cube,
-        times.size,
+        cube.arrays[0].sizes["time"],
         len(targets.own),
         spec,
         parse_block(block, spec.stride),
@@ -244,6 +260,7 @@ def plan_fill(
         screen=screen,
         check=check and cube.limits is None,  # the checks are made for reflectance
         s1_times=None if radar is None else radar.times,
+        scenes=understood.scenes,
     )
     if radar is not None and not job.s1_reads.size:
         warnings.warn(

@@ -13,7 +13,7 @@ from xr_cloudfree.api import clear_mask
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.dates import cube_times
+from xr_cloudfree.cube.stamps import cube_times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, MaskError
 from xr_cloudfree.plan import Understood, read

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cftime
 import dask.array
 import numpy as np
+import pandas as pd
 import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 
@@ -24,7 +26,7 @@ class Row:
     """One malformed cube or call.
 
     `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
-    values can tell, which a lazy cube raises when it is computed.
+    values can tell, which a lazy cube raises when it is computed; `right` is what has the result that the remedy gives.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Row:
     says: tuple[str, ...]
     cure: str | None = None
     late: bool = False
+    right: Callable[[], tuple[Any, dict[str, Any]]] | None = None
 
 
 def cube(**options):
@@ -51,6 +54,40 @@ def pair(**options):
 def timed(stamps):
     ds, options = cube()
     return ds.assign_coords(time=stamps), options
+
+
+def texts():
+    return np.datetime_as_string(DATES, "D")
+
+
+def cftimes(calendar="standard"):
+    kinds = {
+        "noleap": "NoLeap",
+        "360_day": "360Day",
+        "standard": "Gregorian",
+        "proleptic_gregorian": "ProlepticGregorian",
+    }
+    kind = getattr(cftime, f"Datetime{kinds[calendar]}")
+    return np.array([kind(t.year, t.month, min(t.day, 30)) for t in pd.DatetimeIndex(DATES)])
+
+
+def third_out():
+    ds, options = cube()
+    return ds.isel(time=[0, 1, 3, 4, 5, 6]), options
+
+
+def as_one(case, first, second):
+    """A cube of which two scenes are one, the first on top: by hand, with a clear mask that is never doubtful."""
+    ds, options = case
+    one, other = ds.isel(time=first), ds.isel(time=second)
+    valid, others = (scene["reflectance"].notnull().all("band") for scene in (one, other))
+    own = (valid & one["good"]) | (valid & ~(others & other["good"])) | ~others
+    both = one.assign({name: one[name].where(own, other[name]) for name in ("reflectance", "good")})
+    both["good"] = both["good"].astype(bool)
+    rest = ds.isel(time=[i for i in range(ds.sizes["time"]) if i not in (first, second)])
+    return xr.concat([rest, both], "time", join="outer").sortby("time").assign(
+        good=lambda d: d["good"].astype(bool)
+    ), options
 
 
 def asked(date):

@@ -1,21 +1,16 @@
 """The table of malformed cubes and calls: the error, words of its message, a remedy that can be typed."""
 
-import datetime as dt
-
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from tests.cubes import DATES
 from tests.faults.makers import (
     NX,
     NY,
-    TARGET,
     Answers,
     Row,
     arrays,
     as_bands,
-    asked,
     both,
     changed,
     coarse,
@@ -32,104 +27,17 @@ from tests.faults.makers import (
     shifted,
     small,
     spoiled,
-    timed,
     too_few,
     variable_of,
     without_quality,
 )
+from tests.faults.rows_time import TIME
 from xr_cloudfree import errors
 from xr_cloudfree.models.classical import Linear
 
 E = errors
 DAY = np.timedelta64(1, "D")
 V, T, L, M = ValueError, TypeError, LookupError, MemoryError
-ZONED = pd.DatetimeIndex(DATES).tz_localize("UTC").to_numpy(dtype=object)
-TO_UTC = "cube.assign_coords(time=pd.to_datetime(list(cube.time.values), utc=True).tz_localize(None))"
-TWICE = DATES[[0, 1, 2, 3, 3, 5, 6]]
-NAT = np.where(np.arange(7) == 2, np.datetime64("NaT", "ns"), DATES)
-SAME_DAY = DATES[[0, 1, 2, 3, 3, 5, 6]] + np.array([0, 0, 0, 10, 11, 0, 0]) * np.timedelta64(1, "h")
-FAR = np.array(["3021-05-01", *np.datetime_as_string(DATES[1:], "D")], "datetime64[s]")
-
-TIME = [
-    Row("no time coordinate", lambda: both(lambda ds: ds.drop_vars("time")), E.TimeError, V, ("without coordinates",)),
-    Row("doubled", lambda: timed(TWICE), E.TimeError, V, ("2 times", "2021-06-03"), "cube.drop_duplicates('time')"),
-    Row("NaT", lambda: timed(NAT), E.TimeError, V, ("1 of 7", "NaT"), "cube.sel(time=cube.time.notnull())"),
-    Row("with a zone", lambda: timed(ZONED), E.TimeError, V, ("datetime64 in UTC",), TO_UTC),
-    Row(
-        "cftime",
-        lambda: timed(xr.date_range("2021-05-01", periods=7, freq="10D", use_cftime=True)),
-        E.TimeError,
-        V,
-        ("cftime",),
-        "cube.assign_coords(time=cube.indexes['time'].to_datetimeindex(time_unit='ns'))",
-    ),
-    Row("text", lambda: timed(np.datetime_as_string(DATES)), E.TimeError, V, ("dtype <U",), TO_UTC),
-    Row("whole numbers", lambda: timed(np.arange(7)), E.TimeError, V, ("int64", "datetime64")),
-    Row(
-        "year 3021 in the cube",
-        lambda: timed(FAR),
-        E.TimeError,
-        V,
-        ("out of range", "1681"),
-        "cube.sel(time=abs(cube.time.dt.year - 1970) < 290)",
-    ),
-    Row("date in the year 3021", lambda: asked("3021-07-08"), E.TimeError, V, ("range",), 'date="2021-07-08"'),
-    Row(
-        "numpy date in the year 3021",
-        lambda: asked(np.datetime64("3021-07-08")),
-        E.TimeError,
-        V,
-        ("range",),
-        'date="2021-07-08"',
-    ),
-    Row(
-        "numpy date beyond all",
-        lambda: asked(np.datetime64(10**17, "D")),
-        E.TimeError,
-        V,
-        ("range",),
-        'date="2021-07-08"',
-    ),
-    Row("last datetime", lambda: asked(dt.datetime.max), E.TimeError, V, ("range",), 'date="2021-07-08"'),
-    Row("ambiguous date", lambda: asked("01/02/2022"), E.TimeError, V, ("not written as year-month-day",)),
-    Row("no such day", lambda: asked("2021-02-30"), E.TimeError, V, ("2021-02-30", "exists")),
-    Row("month only", lambda: asked("2021-06"), E.TimeError, V, ("year-month-day",), 'date="2021-07-08"'),
-    Row(
-        "two on that day",
-        lambda: (timed(SAME_DAY)[0], asked(TARGET)[1]),
-        E.TimeError,
-        V,
-        ("2 obs",),
-        f'date="{TARGET}T10:00:00"',
-    ),
-    Row(
-        "date with a Z", lambda: asked("2021-06-03T00:00Z"), E.TimeError, V, ("time zone",), f"date='{TARGET}T00:00:00'"
-    ),
-    Row(
-        "date with a zone",
-        lambda: asked(pd.Timestamp("2021-06-03T02:00+02:00")),
-        E.TimeError,
-        V,
-        ("time zone",),
-        'date="2021-06-03T00:00:00"',
-    ),
-    Row("NaT asked for", lambda: asked(pd.NaT), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
-    Row("numpy NaT", lambda: asked(np.datetime64("NaT", "ns")), E.TimeError, V, ("NaT",), 'date="2021-07-08"'),
-    Row("no dates", lambda: asked([]), E.OptionError, V, ("empty",), 'date="2021-07-08"'),
-    Row("date twice", lambda: asked([TARGET, TARGET]), E.TimeError, V, ("twice",)),
-    Row("date as number", lambda: asked(20210603), E.OptionTypeError, T, ("20210603", "int"), 'date="2021-07-08"'),
-    Row("date as table", lambda: asked([[TARGET], [TARGET]]), E.OptionTypeError, T, ("list",), 'date="2021-07-08"'),
-    Row("far outside", lambda: asked("2031-07-08"), E.TimeError, V, ("3643 days",), "window=3643"),
-    Row(
-        "none in the window", lambda: cube(date="2021-09-01", window=5), E.TimeError, V, ("within 5 days",), "window=46"
-    ),
-    Row("window below zero", lambda: cube(window=-1), E.OptionError, V, ("negative",), "window=30"),
-    Row("window in words", lambda: cube(window="soon"), E.OptionError, V, ("'soon'",), "window=30"),
-    Row("window of three", lambda: cube(window=(1, 2, 3)), E.OptionError, V, ("3 elements",), "window=(60, 30)"),
-    Row("window True", lambda: cube(window=True), E.OptionTypeError, T, ("True",), "window=30"),
-    Row("window of no type", lambda: cube(window={}), E.OptionTypeError, T, ("window is {}",), "window=30"),
-    Row("window NaN", lambda: cube(window=np.nan), E.OptionError, V, ("nan",), "window=30"),
-]
 
 GRID = [
     Row("no time", lambda: both(lambda ds: ds.isel(time=0)), E.DimensionError, V, ("'time'",)),

@@ -25,9 +25,9 @@ from xr_cloudfree.accuracy.simulate import (
     target_frames,
 )
 from xr_cloudfree.cube.checks import check_reflectance
-from xr_cloudfree.cube.dates import Times
 from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import to_reflectance
+from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models import registry
@@ -85,7 +85,7 @@ def evaluate(
         Sentinel-1, as for `fill`. Models that look at it are given it, the others are scored beside them without.
     **reading
         How to read the cube: `clear`, `mask`, `scheme`, `threshold`, `snow`, `strict`, `dilate`, `bands`, `scale`,
-        `offset`, `nodata` as for `fill`.
+        `offset`, `nodata`, `merge` as for `fill`.
 
     Returns
     -------
@@ -166,14 +166,19 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
     from dask.base import compute
 
     s1, obj = open_s1(s1, obj)
-    understood = api.read(obj, **reading)
+    given = api.read(obj, **reading)
+    understood = api.merged(given)
     cube = understood.cube
     order = np.argsort(understood.times, kind="stable")
     middle = {}
     for dim, length in zip(("y", "x"), cube.shape, strict=True):
         first = max((length - size) // 2, 0)
         middle[dim] = slice(first, first + size)
-    clear = api.clear_mask(obj, **reading).rename({name: role for role, name in cube.dims.items() if role != "band"})
+    clear = understood.quality
+    if given.scenes is None:
+        clear = api.clear_mask(obj, **reading).rename(
+            {name: role for role, name in cube.dims.items() if role != "band"}
+        )
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()

@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from xr_cloudfree.cube.crs import crs_of
+from xr_cloudfree.cube.stamps import dated
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
 
@@ -41,7 +42,7 @@ def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.Da
         If its pixels are neither those of the cube nor coarser ones with edges on the cube's, or the CRS is
         another.
     """
-    layer = _dates(_dimensions(layer, name), name, template)
+    layer = _dates(dated(_dimensions(layer, name), name), name, template)
     # GDAL warps no booleans, and what it finds beyond the layer is not clear.
     warped = ".astype('uint8').rio.reproject_match(cube) == 1" if layer.dtype == bool else ".rio.reproject_match(cube)"
     _check_crs(layer, name, template, name + warped)
@@ -108,6 +109,14 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
         order = found.get_indexer(pd.Index(wanted))
         if (order >= 0).all() and len(np.unique(order)) == len(order):
             return layer.isel(time=order)
+    if not wanted.is_unique and found.sort_values().equals(wanted.sort_values()):
+        raise TimeError(
+            f"{name} has its dates in another order than the cube, and of several that share a time stamp nothing "
+            "tells which belong together",
+            "the scenes in the order of the cube's",
+            f"cube.sortby('time') and {name}.sortby('time') if both were loaded in one order, or the layer as a "
+            "variable of the cube's Dataset",
+        )
     lacking = wanted.difference(found)
     first = f" ({lacking[0]} is the first)" if len(lacking) else ""
     raise TimeError(

@@ -17,6 +17,7 @@ from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import dims_of, standardise
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.cube.sensors import BAND_NAMES, common_names, index_limits, is_band, sensor_of
+from xr_cloudfree.cube.stamps import dated
 from xr_cloudfree.errors import BandError, CloudfreeWarning, DimensionError, GridError, OptionTypeError
 from xr_cloudfree.options import parse_list
 
@@ -121,7 +122,7 @@ class Cube:
 
 
 def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
-    """Return a cube's dimensions, bands, grid and sensor, from its names and metadata.
+    """Return a cube's dimensions, bands, grid, sensor and time stamps, from its names and metadata.
 
     Parameters
     ----------
@@ -141,6 +142,8 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
         If the bands are not known, missing, doubled or not numbers.
     GridError
         If the coordinates do not form a regular grid.
+    TimeError
+        If a time stamp does not say which moment is meant.
 
     Warns
     -----
@@ -149,6 +152,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
     """
     bands = _names(bands)
     if isinstance(obj, xr.DataArray):
+        obj = dated(obj)
         if "band" not in dims_of(obj) and "time" in dims_of(obj) and obj.ndim == 3:
             return _from_layer(obj, bands)
         return _from_array(obj, "array", bands, (), metadata_of(obj))
@@ -158,6 +162,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
             "an xarray DataArray (time, band, y, x) or Dataset",
             "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
         )
+    obj = dated(obj)
     names = [str(name) for name in obj.variables]
     array = _only_4d(obj)
     if array is not None and (bands is None or not set(bands) <= set(map(str, obj.data_vars))):

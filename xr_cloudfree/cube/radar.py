@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.alignment import check_same
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.dates import Times, candidates, cube_times
+from xr_cloudfree.cube.dates import candidates
 from xr_cloudfree.cube.dims import dims_of
+from xr_cloudfree.cube.stamps import Times, cube_times
 from xr_cloudfree.errors import BandError, CloudfreeError, DimensionError, OptionTypeError, ScalingError
 
 POLARISATIONS = ("vv", "vh")
@@ -79,7 +80,10 @@ def understand_radar(s1: Any, template: xr.DataArray) -> Radar:
     with _said_of_s1():
         obj, bands = _chosen(crs_as_coordinate(s1) if isinstance(s1, xr.Dataset) else s1)
         found = understand(obj, bands)
-        times = cube_times(found.arrays[0])
+        first = (
+            f"s1=s1.groupby({found.dims['time']!r}).first(), which takes for each pixel the first value that is there"
+        )
+        times = cube_times(found.arrays[0], several=first)
     for array in found.arrays:
         if array.dtype.kind != "f":
             raise ScalingError(

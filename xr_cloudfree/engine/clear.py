@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube import scaling
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
+from xr_cloudfree.cube.merge import Scenes, Seen, merged
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, stack
 from xr_cloudfree.tiling.grid import Box, TileGrid
@@ -22,7 +23,9 @@ def quality_window(window: Box, rule: MaskRule, grid: TileGrid) -> Box:
     return Box(reach.y0 // factor, -(-reach.y1 // factor), reach.x0 // factor, -(-reach.x1 // factor))
 
 
-def read_quality(quality: Array, rule: MaskRule, grid: TileGrid, window: Box) -> Decoded:
+def read_quality(
+    quality: Array, rule: MaskRule, grid: TileGrid, window: Box, together: Sequence[Sequence[int]] = ()
+) -> Decoded:
     """The quality layer's meaning in a window, on the cube's grid.
 
     Parameters
@@ -35,6 +38,8 @@ def read_quality(quality: Array, rule: MaskRule, grid: TileGrid, window: Box) ->
         The cube's grid.
     window : Box
         The window.
+    together : sequence of sequence of int
+        Scenes that will be one date: the cloud of one grows into those that lie beside it.
     """
     read = quality_window(window, rule, grid)
     seen = repeat(decode(quality, rule), rule.factor)
@@ -45,8 +50,51 @@ def read_quality(quality: Array, rule: MaskRule, grid: TileGrid, window: Box) ->
     if rule.dilate:
         # Only cloud and shadow grow: neither what was not measured, nor snow.
         still = seen.missing | seen.snow
-        seen = Decoded(dilate_not_clear(seen.clear, still, rule.dilate), seen.snow, seen.missing)
+        clear = dilate_not_clear(seen.clear, still, rule.dilate)
+        for scenes in map(list, together):
+            open_sky = seen.clear[scenes].any(axis=0)
+            cloud = np.asarray(~(seen.clear | still)[scenes].all(axis=0) & ~open_sky)
+            clear[scenes] &= dilate_not_clear(~cloud, np.zeros_like(cloud), rule.dilate)
+        seen = Decoded(clear, seen.snow, seen.missing)
     return _crop(seen, window.within(reach))
+
+
+def look(
+    bands: Sequence[Array],
+    quality: Array,
+    rule: MaskRule,
+    how: Scaling,
+    grid: TileGrid,
+    window: Box,
+    dates: NDArray[np.intp],
+    scenes: Scenes | None = None,
+    extras: tuple[int, ...] = (),
+) -> Seen:
+    """What was stored in a window and what of it was seen as clear, one image for each date.
+
+    Parameters
+    ----------
+    bands : sequence of ndarray
+        The window, one array (time, band, y, x) or one (time, y, x) per band.
+    quality : ndarray, shape (time, y, x)
+        The layer in its `quality_window`.
+    rule, how : MaskRule, Scaling
+        How both are read.
+    grid : TileGrid
+        The cube's grid.
+    window : Box
+        The window.
+    dates : ndarray of int
+        The dates that are read.
+    scenes : Scenes, optional
+        Of which scenes they are made; None if each is one.
+    extras : tuple of int
+        Positions along the band axis of layers that are no bands.
+    """
+    together = () if scenes is None else [group for group in scenes.together(dates) if len(group) > 1]
+    read = read_quality(quality, rule, grid, window, together)
+    seen = Seen(stack(bands), read.clear, read.snow)
+    return seen if scenes is None else merged(seen, scenes, dates, how, extras)
 
 
 def valid_bands(stored: Array, how: Scaling) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
@@ -88,6 +136,10 @@ class ClearJob:
         Which stored values are missing.
     n_times : int
         Number of dates.
+    scenes : Scenes, optional
+        Of which scenes they are made; None if each is one.
+    stored : tuple of (int, dtype), optional
+        Number of bands and their type, to give the values as well.
     extras : tuple of int
         Positions along the arrays' band axis of layers that are no bands.
     """
@@ -96,22 +148,35 @@ class ClearJob:
     rule: MaskRule
     scaling: Scaling
     n_times: int
+    scenes: Scenes | None = None
+    stored: tuple[int, np.dtype[np.generic]] | None = None
     extras: tuple[int, ...] = ()
 
-    name = "cloudfree-clear"
     s1_reads = np.empty(0, np.intp)
     lead: tuple[int, ...] = ()
-    outputs = (Output("clear", ("time", "y", "x"), np.dtype(bool)),)
+
+    @property
+    def name(self) -> str:
+        """What tasks are called: not as one of several outputs is."""
+        return "cloudfree-clear" if self.stored is None else "cloudfree-merge"
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The clear mask, and the values if they are asked for."""
+        clear = Output("clear", ("time", "y", "x"), np.dtype(bool))
+        return (
+            (clear,) if self.stored is None else (clear, Output("stored", ("time", "band", "y", "x"), self.stored[1]))
+        )
 
     @property
     def reads(self) -> NDArray[np.intp]:
-        """All dates."""
-        return np.arange(self.n_times)
+        """All dates, or the scenes of all of them."""
+        return np.arange(self.n_times if self.scenes is None else self.scenes.n_scenes)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Length of the outputs' dimensions, without rows and columns."""
-        return {"time": self.n_times}
+        return {"time": self.n_times, "band": 0 if self.stored is None else self.stored[0]}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
         """What must be read for a block: of the bands, and of the quality layer in its own pixels."""
@@ -119,8 +184,10 @@ class ClearJob:
 
     def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The clear mask of one block."""
-        seen = read_quality(quality, self.rule, self.grid, box)
-        return (seen.clear & valid_bands(bands_alone(stack(bands), self.extras)[0], self.scaling)[0],)
+        dates = np.arange(self.n_times)
+        seen = look(bands, quality, self.rule, self.scaling, self.grid, box, dates, self.scenes, self.extras)
+        clear = seen.clear & valid_bands(bands_alone(seen.stored, self.extras)[0], self.scaling)[0]
+        return (clear,) if self.stored is None else (clear, seen.stored)
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
         """The clear masks of several blocks."""

@@ -16,13 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube import checks, scaling
-from xr_cloudfree.cube.dates import Targets, Times, candidates
+from xr_cloudfree.cube.dates import Targets, candidates
 from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.merge import Scenes
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
-from xr_cloudfree.engine.clear import bands_alone, quality_window, read_quality, valid_bands
+from xr_cloudfree.engine.clear import bands_alone, look, quality_window, valid_bands
 from xr_cloudfree.engine.layers import PARTLY, Layers, nearest_last
 from xr_cloudfree.engine.parts import Part, join, split
 from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError
@@ -55,7 +57,7 @@ class FillJob:
     scaling : Scaling
         How stored numbers become reflectance.
     times : ndarray of datetime64[ns], shape (time,)
-        The cube's time stamps, in the cube's order.
+        The time stamps of the cube's dates, in the cube's order; with `scenes` theirs.
     targets : Targets
         The dates asked for.
     window : tuple of float or None
@@ -82,6 +84,8 @@ class FillJob:
         clear observation.
     s1_times : ndarray of datetime64[ns], optional
         Time stamps of Sentinel-1, in its order, for a model that takes it; None if none is given.
+    scenes : Scenes, optional
+        The scenes of which each date is made; None if each is one.
     """
 
     model: FillModel
@@ -101,13 +105,17 @@ class FillJob:
     bands: tuple[str, ...] = ()
     extras: tuple[int, ...] = ()
     s1_times: Times | None = None
+    scenes: Scenes | None = None
+    dates: NDArray[np.intp] = field(init=False)
     reads: NDArray[np.intp] = field(init=False)
     s1_reads: NDArray[np.intp] = field(init=False)
 
     def __post_init__(self) -> None:
         # Only dates that some target can use are read at all.
         used = [candidates(self.times, instant, self.window)[0] for instant in self.targets.instants]
-        object.__setattr__(self, "reads", np.unique(np.concatenate(used)))
+        dates = np.unique(np.concatenate(used))
+        object.__setattr__(self, "dates", dates)
+        object.__setattr__(self, "reads", dates if self.scenes is None else self.scenes.of(dates))
         none = np.empty(0, np.intp)
         reach = none if self.s1_times is None else within_reach(self.s1_times, self.targets.instants)
         object.__setattr__(self, "s1_reads", reach)
@@ -285,11 +293,11 @@ def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[
 
 def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array]) -> _Scene:
     window = job.grid.window(box)
-    stored, extras = bands_alone(stack(bands), job.extras)
-    seen = read_quality(quality, job.rule, job.grid, window)
+    seen = look(bands, quality, job.rule, job.scaling, job.grid, window, job.dates, job.scenes, job.extras)
+    stored, extras = bands_alone(seen.stored, job.extras)
     everywhere, valid = valid_bands(stored, job.scaling)
     clear = seen.clear & everywhere
-    times = job.times[job.reads]
+    times = job.times[job.dates]
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
@@ -354,7 +362,7 @@ class _Share:
 
 def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _Share:
     order, offsets = candidates(scene.times, job.targets.instants[which], job.window)
-    own = int(np.searchsorted(job.reads, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
+    own = int(np.searchsorted(job.dates, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
     target = int(np.flatnonzero(order == own)[0]) if own >= 0 else -1
     clear = scene.clear[as_slice(order)]
     seen = clear if scene.valid is None else scene.seen[as_slice(order)] & scene.valid[as_slice(order)].any(axis=1)
@@ -432,7 +440,7 @@ def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:
         known=known,
         kept=kept,
         target=share.target,
-        reads=job.reads[share.order],
+        reads=job.dates[share.order],
         n_dates=job.times.size,
         unit=1.0 if job.model.spec.units == "reflectance" else (job.scaling.scale or 1.0),
     )

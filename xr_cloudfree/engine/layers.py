@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.dates import Times
 from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.cube.stamps import Times
 
 NOT_FILLED, OBSERVED, FILLED, PARTLY = 0, 1, 2, 3
 """Values of the layer ``filled``: no band of a pixel is known; all are observed; all are known; some are known."""

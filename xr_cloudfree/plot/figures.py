@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -12,8 +13,11 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api
 from xr_cloudfree.cube.conventions import Cube, understand
-from xr_cloudfree.cube.dates import Times, cube_times, parse_targets
+from xr_cloudfree.cube.dates import parse_targets
+from xr_cloudfree.cube.dims import dim_of, time_of
+from xr_cloudfree.cube.merge import Merge
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
+from xr_cloudfree.cube.stamps import Times, cube_times
 from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
 from xr_cloudfree.models.protocol import FillModel
@@ -160,6 +164,7 @@ def rgb(
     ax: Axes | None = None,
     stretch: tuple[float, float] = (2.0, 98.0),
     nodata: float | None = None,
+    merge: Merge | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Axes:
     """Show one date of a cube, or an image that was filled, in colour.
@@ -181,6 +186,8 @@ def rgb(
         Percentiles of the date's values that become black and white.
     nodata : float, optional
         Stored value that means "missing", where the attributes do not tell.
+    merge : {"day"}, optional
+        Show all scenes of a day as one, the earliest on top; as no mask is asked for, its clouds as well.
     figsize : tuple of float, optional
         Width and height in inches of a new figure.
 
@@ -200,7 +207,11 @@ def rgb(
     """
     plt = pyplot()
     stretch = check_stretch(stretch)
-    cube, _ = _read(_with_time(obj), bands, {})
+    obj = _with_time(obj)
+    options: dict[str, Any] = {"nodata": nodata, "merge": merge}
+    if merge is not None:
+        options["clear"] = xr.ones_like(_read(obj, bands, {})[0].template, dtype=bool)
+    cube, _ = _read(obj, bands, options)
     show = choose_bands(cube, bands)
     which, title = 0, ""
     if "time" in cube.arrays[0].coords:
@@ -375,17 +386,26 @@ def _read(
     All bands are filled, and some shown; where names do not tell what is a band, only those shown are filled.
     """
     try:
-        return understand(obj), options
+        return _as_dates(understand(obj), obj, options), options
     except BandError:
         if bands is None:
             raise
-        return understand(obj, bands), {**options, "bands": bands}
+        options = {**options, "bands": bands}
+        return _as_dates(understand(obj, bands), obj, options), options
+
+
+def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any]) -> Cube:
+    """The cube with its scenes merged, if that is asked for."""
+    if options.get("merge") is None:
+        return cube
+    reading = set(inspect.signature(api.read).parameters) & set(options)
+    return api.merged(api.read(obj, **{name: options[name] for name in reading})).cube
 
 
 def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
     """An image of one date as a cube of one date."""
-    if isinstance(obj, xr.DataArray | xr.Dataset) and not {"time", "t"} & set(map(str, obj.dims)):
-        return obj.expand_dims("t" if "t" in obj.coords else "time")
+    if isinstance(obj, xr.DataArray | xr.Dataset) and dim_of(obj, "time") is None:
+        return obj.expand_dims(time_of(obj) or "time")
     return obj
 
 

@@ -139,7 +139,8 @@ class RunPlan:
         job, (rows, columns) = self.job, self.layout.shard
         inner = job.windows(Box(0, job.grid.block[0], 0, job.grid.block[1]))[0].shape
         decoded = sum(_width(array, stored=False) for array in self.bands)
-        work = inner[0] * inner[1] * (job.reads.size * (decoded + 4) + len(job.roles) * 12)
+        n_images = job.reads.size + (0 if job.scenes is None else job.dates.size)
+        work = inner[0] * inner[1] * (n_images * (decoded + 4) + len(job.roles) * 12)
         if hasattr(type(job.model), "tiles_at_once"):
             work += TILE_BYTES
         # As filled, as packed, and one shard as it is encoded.
@@ -458,6 +459,9 @@ def _fingerprint(
         "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",
         "shards": f"{shard[0]} x {shard[1]}",
         "times of the cube": _hash(list(times)),
+        "scenes": "each a date"
+        if job.scenes is None
+        else f"merged {_hash((job.scenes.members, list(job.scenes.stamps)))}",
         "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
         "values of the cube": _hash([sources.stamp(variable) for variable in variables]),
         "Sentinel-1": _hash([list(plan.s1.times), *map(sources.stamp, radar)]) if plan.s1 is not None else "none",

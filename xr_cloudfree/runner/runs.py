@@ -19,6 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree import io
+from xr_cloudfree.cube.dates import date_as_text, freq_as_text
 from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, StoreError
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import sources
@@ -71,7 +72,7 @@ def prepare(
         The cube, or where it lies.
     store : path
         Where the output goes: a folder whose name ends with ``.zarr``.
-    date : str, datetime or sequence of these, optional
+    date : str, datetime, slice, sequence of these, or None
         The target dates.
     **options
         Of `plan_run`.
@@ -280,8 +281,12 @@ def _call(
     found = origin(cube) if where is None else Origin(os.fspath(where))
     if found is None:
         return None
-    told = dict(options) if s1 is None else {**options, "s1": s1}
-    call = _plain({"cube": str(Path(found.path).absolute()), "opened": dict(found.opened), "date": _text(date), **told})
+    told = {**options, **({} if s1 is None else {"s1": s1})}
+    if options.get("freq") is not None:
+        told["freq"] = freq_as_text(options["freq"])
+    call = _plain(
+        {"cube": str(Path(found.path).absolute()), "opened": dict(found.opened), "date": date_as_text(date), **told}
+    )
     if call is None or named:
         return call
     try:
@@ -298,15 +303,6 @@ def _plain(call: Mapping[str, Any]) -> dict[str, Any] | None:
         return dict(json.loads(json.dumps(dict(call))))
     except (TypeError, ValueError):
         return None
-
-
-def _text(date: Any) -> Any:
-    """Dates as text."""
-    if date is None or isinstance(date, str):
-        return date
-    if np.ndim(date) == 0:
-        return str(np.datetime64(date)) if isinstance(date, np.datetime64) else str(getattr(date, "isoformat", str)())
-    return [_text(one) for one in (date.to_numpy() if isinstance(date, xr.DataArray) else date)]
 
 
 def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
