@@ -11,7 +11,8 @@ import xarray as xr
 from xr_cloudfree.api import clear_mask
 from xr_cloudfree.api import read as understand_all
 from xr_cloudfree.cube.conventions import understand
-from xr_cloudfree.cube.stamps import cube_times
+from xr_cloudfree.cube.merge import Merge, scenes_of
+from xr_cloudfree.cube.stamps import MERGE, cube_times
 from xr_cloudfree.errors import CloudfreeError, MaskError
 
 # A repr is shown unasked: it reads no more than this, in memory or from a file.
@@ -60,13 +61,15 @@ class Summary:
         return f"<div><strong>{html.escape(self.title)}</strong><table>{rows}</table>{bars}</div>"
 
 
-def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
+def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summary:
     """Say what is understood of a cube. A chunked cube is not computed for it.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         The cube.
+    merge : {"day"}, optional
+        As in `fill`.
 
     Returns
     -------
@@ -76,7 +79,8 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
         cube = understand(obj)
-        times = cube_times(cube.arrays[0])
+        times = cube_times(cube.arrays[0], several=None if merge else MERGE)
+        times = scenes_of(cube.arrays[0], times).times if merge else times
         crs = cube.crs
     except CloudfreeError as error:
         return Summary(title, (("not usable", str(error)),))
@@ -95,7 +99,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        understood = understand_all(obj)
+        understood = understand_all(obj, merge=merge)
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
@@ -114,7 +118,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
         lines.append(("clear", f"the cube is {why}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
         return Summary(title, tuple(lines))
     try:
-        by_time = clear_mask(obj).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
+        by_time = clear_mask(obj, merge=merge).mean(tuple(cube.dims[d] for d in ("y", "x"))).data[np.argsort(times)]
     except CloudfreeError as error:  # what only values tell
         return Summary(title, (*lines, ("not usable", str(error))))
     return Summary(
