@@ -268,13 +268,13 @@ def info(
         from dataclasses import replace
 
         from xr_cloudfree import api, io, summary
-        from xr_cloudfree.cube.merge import check_merge
+        from xr_cloudfree.cube.merge import parse_merge
 
         opened: Any = io.open_cube(cube)
-        check_merge(merge)
-        told = summary.describe(opened, merge)
+        merged = parse_merge(merge)
+        told = summary.describe(opened, merged)
         if dates:
-            share = api.clear_mask(opened, merge=merge)
+            share = api.clear_mask(opened, merge=merged)
             share = share.mean(share.dims[1:])
             with _progress(quiet):
                 share = share.compute().sortby(share.dims[0])
