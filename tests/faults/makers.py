@@ -77,7 +77,7 @@ def third_out():
 
 
 def as_one(case, first, second):
-    """A cube of which two scenes are one, by hand: at different times with the first on top, else the smaller values."""
+    """A cube of which two scenes are one, by hand: the first on top, or at one time the smaller values."""
     ds, options = case
     one, other = ds.isel(time=first), ds.isel(time=second)
     known, others = (s["reflectance"].notnull().all("band") * (1 + s["good"].astype(int)) for s in (one, other))
