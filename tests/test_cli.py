@@ -39,7 +39,7 @@ def run(*arguments: object, code: int = 0) -> str:
     return result.output
 
 
-def expected(cube: str, date, **options) -> xr.Dataset:
+def expected(cube: str, date=None, **options) -> xr.Dataset:
     return xr_cloudfree.fill(io.open_cube(cube), date, layers="filled", **options).compute()
 
 
@@ -63,6 +63,44 @@ def test_fill_to_zarr_is_what_the_library_gives(cube) -> None:
     assert f"2021-05-15: 0 pixels observed, {n - lacking:,} (" in output
     assert f"filled by linear, {lacking} (" in output and "not filled" in output
     assert "nodata" in output and "Wrote out.zarr in" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "how"),
+    [
+        (["--date", "2021-06"], {"date": "2021-06"}),
+        (["--date", "2021-05/2021-06"], {"date": slice("2021-05", "2021-06")}),
+        (["--date", "2021-05,2021-07-01"], {"date": ["2021-05", "2021-07-01"]}),
+        (["--date", "2021-06/..", "--freq", "20D"], {"date": slice("2021-06", None), "freq": "20D"}),
+        (["--freq", "MS"], {"freq": "MS"}),
+    ],
+)
+@pytest.mark.parametrize("command", ["fill", "batch"])
+def test_months_spans_and_series(cube, arguments, how, command) -> None:
+    run(command, cube, *arguments, "--model", "linear", "--out", "out.zarr", "--quiet")
+    image = xr.open_zarr("out.zarr", decode_coords="all").compute()
+    xr.testing.assert_equal(image, expected(cube, **how, model="linear"))
+    assert "time" in image.sizes
+    if command == "batch":
+        run("resume", "out.zarr", "--quiet")
+
+
+@pytest.mark.parametrize("command", ["fill", "batch"])
+def test_scenes_of_a_day_become_one(cube, command) -> None:
+    whole = io.open_cube(cube).compute()
+    sides = [whole.where(whole.x < whole.x[30]), whole.where(whole.x >= whole.x[30])]
+    ds = xr.concat([side.assign(SCL=side.SCL.fillna(0).astype("uint8")) for side in sides], "time").sortby("time")
+    ds.chunk({"time": 3}).to_zarr("scenes.zarr", zarr_format=3, consolidated=False)
+    arguments = (command, "scenes.zarr", "--date", "2021-06-03", "--model", "linear", "--out", "out.zarr")
+    output = run(*arguments, code=2)
+    assert "2 times" in output and '--merge "day"' in output and "drop_duplicates" not in output
+    run(*arguments, "--merge", "day", *(["--preview", "day.png"] if command == "fill" else []))
+    xr.testing.assert_equal(
+        xr.open_zarr("out.zarr", decode_coords="all").compute(), expected(cube, "2021-06-03", model="linear")
+    )
+    if command == "fill":
+        assert Path("day.png").stat().st_size > 1000
+        assert "14" not in run("info", "scenes.zarr", "--merge", "day").split("dates")[1].split(",")[0]
 
 
 def test_fill_takes_all_options_of_the_library(cube) -> None:
@@ -222,7 +260,11 @@ def test_the_cube_is_never_its_own_output(cube) -> None:
 @pytest.mark.parametrize(
     ("arguments", "found", "remedy"),
     [
-        (["--date", "July"], "'July'", '--date "2021-07-08"'),
+        (["--date", "July"], "'July'", '--date "2021-07-17"'),
+        (["--date", "2021-08"], "2021-08", '--date "2021-07-17", or --date "2021-08" --freq "10D"'),
+        (["--date", "2021-05-15", "--freq", "10D"], "'2021-05-15'", '--date "2021-05-01/2021-07-17" --freq "10D"'),
+        (["--date", "2021-05", "--freq", "often"], "'often'", '--freq "10D"'),
+        (["--date", "2021-05", "--merge", "week"], "'week'", '--merge "day"'),
         (["--date", "2021-05-15", "--model", "liner"], "'liner'", "--model 'linear'"),
         (["--date", "2021-05-15", "--bands", "B2"], "'B2'", "--bands B02"),
         (["--date", "2021-05-15", "--window", "a,b"], "'a,b'", "--window 60,30"),

@@ -253,6 +253,7 @@ def info(
     dates: Annotated[
         bool, typer.Option("--dates", help="The clear share of each date too: reads the whole cube once.")
     ] = False,
+    merge: Merge = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -267,11 +268,13 @@ def info(
         from dataclasses import replace
 
         from xr_cloudfree import api, io, summary
+        from xr_cloudfree.cube.merge import parse_merge
 
         opened: Any = io.open_cube(cube)
-        told = summary.describe(opened)
+        merged = parse_merge(merge)
+        told = summary.describe(opened, merged)
         if dates:
-            share = api.clear_mask(opened)
+            share = api.clear_mask(opened, merge=merged)
             share = share.mean(share.dims[1:])
             with _progress(quiet):
                 share = share.compute().sortby(share.dims[0])

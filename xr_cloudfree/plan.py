@@ -18,7 +18,7 @@ from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
-from xr_cloudfree.cube.merge import Merge, Scenes, check_merge, scenes_of
+from xr_cloudfree.cube.merge import Merge, Scenes, parse_merge, scenes_of
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
@@ -104,7 +104,7 @@ def read(
     if isinstance(obj, xr.DataArray | xr.Dataset):
         obj = dated(obj)
     cube = understand(obj, bands)
-    check_merge(merge)
+    merge = parse_merge(merge)
     times = cube_times(cube.arrays[0], several=None if merge else MERGE)
     scenes = scenes_of(cube.arrays[0], times) if merge else None
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}

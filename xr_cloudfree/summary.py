@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.api import clear_mask
+from xr_cloudfree.api import clear_mask, merged
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.stamps import cube_times
+from xr_cloudfree.cube.merge import Merge, scenes_of
+from xr_cloudfree.cube.stamps import MERGE, cube_times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, MaskError
 from xr_cloudfree.plan import Understood, read
@@ -64,13 +65,15 @@ class Summary:
         return f"<div><strong>{html.escape(self.title)}</strong><table>{rows}</table>{bars}</div>"
 
 
-def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
+def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summary:
     """Say what is understood of a cube. A chunked cube is not computed for it.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         The cube.
+    merge : {"day"}, optional
+        As in `fill`.
 
     Returns
     -------
@@ -80,7 +83,8 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
         cube = understand(crs_as_coordinate(obj) if isinstance(obj, xr.Dataset) else obj)
-        times = cube_times(cube.arrays[0])
+        times = cube_times(cube.arrays[0], several=None if merge else MERGE)
+        times = scenes_of(cube.arrays[0], times).times if merge else times
         crs = cube.crs
     except CloudfreeError as error:
         return Summary(title, (("not usable", str(error)),))
@@ -96,7 +100,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        understood = read(obj)
+        understood = read(obj, merge=merge)
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
@@ -109,7 +113,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     try:
         check_scale(cube.dtype, understood.scaling, cube.sensor)
         if looked_at:
-            by_time = _clear_shares(obj, understood)
+            by_time = _clear_shares(obj, understood, merge)
         elif understood.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
@@ -137,7 +141,7 @@ def describe(obj: xr.DataArray | xr.Dataset) -> Summary:
     )
 
 
-def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood) -> np.ndarray[Any, Any]:
+def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood, merge: Merge | None) -> np.ndarray[Any, Any]:
     """The clear share of each date, once the values have been looked at as `fill` does.
 
     Raises
@@ -146,10 +150,10 @@ def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood) -> np.
         If they are refused.
     """
     cube = understood.cube
-    clear = clear_mask(obj).rename({name: role for role, name in cube.dims.items() if role != "band"})
+    clear = clear_mask(obj, merge=merge).rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
     if cube.limits is None:  # an index is no reflectance
-        stored = stack([array.to_numpy() for array in cube.measured])
+        stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
         check_reflectance(stored, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
     return np.asarray(seen.mean(axis=(1, 2)))
 

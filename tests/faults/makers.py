@@ -77,11 +77,12 @@ def third_out():
 
 
 def as_one(case, first, second):
-    """A cube of which two scenes are one, the first on top: by hand, with a clear mask that is never doubtful."""
+    """A cube of which two scenes are one, by hand: the first on top, or at one time the smaller values."""
     ds, options = case
     one, other = ds.isel(time=first), ds.isel(time=second)
-    valid, others = (scene["reflectance"].notnull().all("band") for scene in (one, other))
-    own = (valid & one["good"]) | (valid & ~(others & other["good"])) | ~others
+    known, others = (s["reflectance"].notnull().all("band") * (1 + s["good"].astype(int)) for s in (one, other))
+    smaller = (one["reflectance"] < other["reflectance"]).isel(band=0, drop=True)
+    own = (known > others) | ((known == others) & (smaller | bool(one.time != other.time)))
     both = one.assign({name: one[name].where(own, other[name]) for name in ("reflectance", "good")})
     both["good"] = both["good"].astype(bool)
     rest = ds.isel(time=[i for i in range(ds.sizes["time"]) if i not in (first, second)])

@@ -36,7 +36,7 @@ from xr_cloudfree import errors
 from xr_cloudfree.models.classical import Linear
 
 E = errors
-DAY = np.timedelta64(1, "D")
+DAY = np.timedelta64(86400, "s")
 V, T, L, M = ValueError, TypeError, LookupError, MemoryError
 
 GRID = [
@@ -177,6 +177,8 @@ GRID = [
         E.TimeError,
         V,
         ("5 dates, the cube 7", "lacks 2"),
+        "good.reindex(time=cube.time, fill_value=False)",
+        right=lambda: masked(lambda m: m & (m.time < DATES[5])),
     ),
     Row(
         "mask with more dates",
@@ -187,6 +189,7 @@ GRID = [
         V,
         ("8 dates",),
         "good.sel(time=cube.time)",
+        right=pair,
     ),
     Row(
         "mask of other dates",
@@ -194,6 +197,8 @@ GRID = [
         E.TimeError,
         V,
         ("lacks 7",),
+        "good.assign_coords(time=cube.time)",
+        right=pair,
     ),
     Row(
         "mask some minutes later",
@@ -202,6 +207,16 @@ GRID = [
         V,
         ("lacks 7",),
         'good.reindex(time=cube.time, method="nearest", tolerance="1h")',
+        right=pair,
+    ),
+    Row(
+        "mask some minutes later, in disorder",
+        lambda: masked(lambda m: m.assign_coords(time=m.time + DAY // 288).isel(time=[3, 1, 0, 6, 2, 4, 5])),
+        E.TimeError,
+        V,
+        ("lacks 7",),
+        'good.sortby(\'time\').reindex(time=cube.time, method="nearest", tolerance="1h")',
+        right=pair,
     ),
     Row("mask without time", lambda: masked(lambda m: m.isel(time=0)), E.DimensionError, V, ("('y', 'x')",)),
 ]

@@ -30,7 +30,8 @@ ANYTHING = st.one_of(
     ),
 )
 OPTION_NAMES = (
-    "date model clear mask scheme threshold snow strict dilate bands window scale offset nodata layers screen block"
+    "date freq merge model clear mask scheme threshold snow strict dilate bands window scale offset nodata layers "
+    "screen block"
 ).split()
 
 

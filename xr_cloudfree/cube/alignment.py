@@ -122,9 +122,26 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
     raise TimeError(
         f"{name} has {len(found)} dates, the cube {len(wanted)}, of which it lacks {len(lacking)}{first}",
         "the same dates",
-        f'{name}.reindex(time=cube.time, method="nearest", tolerance="1h") if only the clock differs, '
-        f"or {name}.sel(time=cube.time) if it has more dates",
+        _same_dates(layer, name, template),
     )
+
+
+def _same_dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> str:
+    """What to type for a layer whose dates are not those of the cube."""
+    found, wanted = layer.indexes["time"], template.indexes["time"]
+    if not found.is_unique:
+        return f"{name}.groupby('time').max() if its scenes of one time were merged in the cube by their largest value"
+    if wanted.isin(found).all():
+        return f"{name}.sel(time=cube.time)"
+    gaps = np.abs(found.to_numpy()[:, None] - wanted.to_numpy()[None]).min(axis=0)
+    if (gaps <= np.timedelta64(1, "h")).all():
+        by_time = name if found.is_monotonic_increasing else f"{name}.sortby('time')"
+        return f'{by_time}.reindex(time=cube.time, method="nearest", tolerance="1h"), as only the clock differs'
+    if not wanted.isin(found).any() and len(found) == len(wanted):
+        return f"{name}.assign_coords(time=cube.time) if these are the same scenes in the same order"
+    if layer.dtype == bool:
+        return f"{name}.reindex(time=cube.time, fill_value=False), by which nothing is clear on the other dates"
+    return f"cube.sel(time=cube.time.isin({name}.time)), and {name}.sel(time={name}.time.isin(cube.time))"
 
 
 def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remedy: str) -> None:

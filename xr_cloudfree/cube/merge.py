@@ -52,8 +52,8 @@ class Scenes:
         return [[places[scene] for scene in self.members[date]] for date in dates]
 
 
-def check_merge(merge: Any) -> None:
-    """Raise if the option has a value that it cannot take.
+def parse_merge(merge: Any) -> Merge | None:
+    """How scenes are merged, None if they are not.
 
     Raises
     ------
@@ -62,6 +62,7 @@ def check_merge(merge: Any) -> None:
     """
     if merge is not None and not (isinstance(merge, str) and merge == "day"):
         raise OptionError(f"merge is {merge!r}", '"day", or None for scenes as they are', 'merge="day"')
+    return "day" if merge is not None else None
 
 
 def scenes_of(array: xr.DataArray, times: Times) -> Scenes:

@@ -443,7 +443,7 @@ def _fingerprint(
 ) -> dict[str, str]:
     """What the answer depends on, so that a difference can be told in words."""
     job, understood = plan.job, plan.understood
-    spec, targets = job.model.spec, job.targets
+    spec, targets, scenes = job.model.spec, job.targets, job.scenes
     model = (spec.to_json(), type(job.model).__qualname__, getattr(job.model, "precision", ""))
     dates = [str(value) for value in np.datetime_as_string(targets.times, unit="s")]
     times = np.datetime_as_string(job.times, unit="ns")
@@ -459,9 +459,7 @@ def _fingerprint(
         "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",
         "shards": f"{shard[0]} x {shard[1]}",
         "times of the cube": _hash(list(times)),
-        "scenes": "each a date"
-        if job.scenes is None
-        else f"merged {_hash((job.scenes.members, list(job.scenes.stamps)))}",
+        "scenes": "each a date" if scenes is None else f"merged by day {_hash((scenes.members, list(scenes.stamps)))}",
         "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
         "values of the cube": _hash([sources.stamp(variable) for variable in variables]),
         "Sentinel-1": _hash([list(plan.s1.times), *map(sources.stamp, radar)]) if plan.s1 is not None else "none",
