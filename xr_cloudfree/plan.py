@@ -15,7 +15,8 @@ from xr_cloudfree import io
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
-from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
+from xr_cloudfree.cube.masks import MaskRule, Snow
+from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.engine.fill import FillJob
@@ -108,6 +109,7 @@ def read(
         strict=strict,
         dilate=dilate,
         template=cube.template,
+        band=cube.typed_band,
     )
     scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
     return Understood(cube, times, quality, rule, scaling)

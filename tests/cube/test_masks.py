@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat, resolve_mask
+from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
+from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import (
     DimensionError,

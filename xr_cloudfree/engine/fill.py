@@ -18,6 +18,7 @@ from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.dates import Targets, Times, candidates
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.cube.polarity import check_polarity
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
@@ -265,10 +266,12 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     window = job.grid.window(box)
     stored = stack(bands)
     seen = read_quality(quality, job.rule, job.grid, window)
-    clear = seen.clear & valid_everywhere(stored, job.scaling)
+    valid = valid_everywhere(stored, job.scaling)
+    clear = seen.clear & valid
     times = job.times[job.reads]
     if job.check:
         checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
+        check_polarity(stored, clear, valid & ~(seen.clear | seen.missing), job.scaling, job.roles, job.rule)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
