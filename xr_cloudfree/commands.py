@@ -82,7 +82,11 @@ def as_typed(remedy: str) -> str:
     '--bands B02,B03, or cube.isel(band=0)'
     >>> as_typed("scale=1e-4  # or check=False, if the values are as they should be")
     '--scale 1e-4, or --no-check, if the values are as they should be'
+    >>> as_typed("mask=None, clear=ds.good if True means clear")
+    '--clear good if True means clear'
     """
+    remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=None,? ?", "", remedy)
+    remedy = re.sub(r"(clear|mask)=ds\.(\w+)(?![\w.(/])(?! [=<>])", r"\1=\2", remedy)
     remedy = remedy.replace("snow='not clear'", "--no-snow").replace("overwrite=True", "--overwrite")
     remedy = remedy.replace("check=False", "--no-check").replace("  # or", ", or")
     remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=True", r"--\1", remedy)

@@ -254,7 +254,7 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
         raise MaskTypeError(
             f"mask= is {name}, a boolean layer, of which nothing tells what True means",
             "a layer of which True means clear, given as clear=",
-            f"clear={typed} if True means clear, clear=~{typed} if True means cloud; both with mask=None",
+            f"mask=None, clear={typed} if True means clear; mask=None, clear=~{typed} if True means cloud",
         )
     if layer.dtype.kind not in "iuf":
         raise MaskTypeError(
