@@ -24,7 +24,8 @@ class Row:
     """One malformed cube or call.
 
     `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
-    values can tell, which a lazy cube raises when it is computed.
+    values can tell, which a lazy cube raises when it is computed; `right` gives the clear mask that the cube has once
+    the remedy was typed.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Row:
     says: tuple[str, ...]
     cure: str | None = None
     late: bool = False
+    right: Callable[[], xr.DataArray] | None = None
 
 
 def cube(**options):
@@ -82,10 +84,35 @@ def quality(values=4, name="SCL", attrs=None, dtype="uint8", **options):
     return da.to_dataset(name="reflectance").assign({name: layer}), options
 
 
-def probability(top=1.0, **options):
+def truth(odd=None):
+    """The clear mask of these cubes; `odd` for the one pixel that `quality` gives another value."""
+    clear = make_cube(shape=(NY, NX))[1]
+    if odd is not None:
+        clear[2, 5, 5] = odd
+    return clear
+
+
+def coded(name, here, gone, odd=None, dtype="uint8", attrs=None, **options):
+    """A cube with a quality layer of two codes, and another one in a single pixel."""
+    ds, _ = quality(name=name, dtype=dtype)
+    layer = ds[name].copy(data=np.where(truth(), here, gone).astype(dtype))
+    if odd is not None:
+        layer[2, 5, 5] = odd
+    layer.attrs = attrs or {}
+    return ds.assign({name: layer}), options
+
+
+def resampled(**options):
+    """A cube whose SCL was resampled as if it were a reflectance."""
+    ds, _ = quality()
+    return ds.assign(SCL=ds["SCL"].astype("float32").rolling(x=2, min_periods=1).mean()), options
+
+
+def probability(top=1.0, name="cloud_prob", **options):
     da, clear = make_cube(shape=(NY, NX))
-    layer = xr.where(clear, 0.1 * top, 0.9 * top).astype("float32")
-    return da.to_dataset(name="reflectance").assign(cloud_prob=layer), options
+    low, high = (0.9, 0.1) if name.startswith(("cs", "clear")) else (0.1, 0.9)
+    layer = xr.where(clear, low * top, high * top).astype("float32")
+    return da.to_dataset(name="reflectance").assign({name: layer}), options
 
 
 def numbers(dtype="uint16", change=lambda values: values, attrs=None, **options):

@@ -133,7 +133,7 @@ def _flags(rows: Sequence[_Row], name: str, typed: str, instead: str) -> list[Fl
         raise MaskError(
             f"{name} has flag_meanings that are not understood: {', '.join(row.word for row in unknown)}",
             "meanings such as clear, cloud, cloud_shadow, snow, no_data",
-            f"{instead}, or clear={said} means clear",
+            f"{instead}, or mask=None, clear={said} means clear",
         )
     # A bit that says clear says nothing beside bits of cloud: producers set it on snow and cirrus too.
     if not any(flag.state == "cloud" for flag in flags):

@@ -64,9 +64,13 @@ def check_polarity(
         if kind.sum() < _ENOUGH or kind.any(axis=(1, 2)).sum() < _DATES:
             return
     bright = to_reflectance(bands[:, visible, ::step, ::step], scaling).mean(axis=1)
-    level = np.ma.median(np.ma.masked_array(bright, ~clear), axis=0).filled(np.nan)
-    darker = (bright - level)[cloudy & np.isfinite(level)] < -_DARKER
-    if darker.size < _ENOUGH or np.median(bright[cloudy]) >= _DARK or darker.mean() < _SHARE:
+    both = clear.any(axis=0) & cloudy.any(axis=0)
+    bright, clear, cloudy = bright[:, both], clear[:, both], cloudy[:, both]
+    if cloudy.sum() < _ENOUGH:
+        return
+    level = np.nanmedian(np.where(clear, bright, np.nan), axis=0)
+    darker = (bright - level)[cloudy] < -_DARKER
+    if np.median(bright[cloudy]) >= _DARK or darker.mean() < _SHARE:
         return
     warnings.warn(
         f"what {rule.label} calls cloud is darker than what it calls clear, nearly everywhere: it seems to be the "

@@ -164,11 +164,7 @@ def _check_capable(scheme: Scheme, name: str, snow: Snow, strict: bool) -> None:
 
 def _not_clear(layer: xr.DataArray, name: str, typed: str) -> MaskTypeError:
     """The error for a layer given as clear that is not boolean: what it is, where that is known."""
-    known = _by_name(name)
-    try:
-        known = scheme_of_flags(layer.attrs, name, typed, known) or known
-    except MaskError:  # its flags are no help then
-        pass
+    known = _known(layer, name, typed)
     whole = f"clear=None, mask={name!r}" if typed.startswith("ds") else f"clear=None, mask={typed}"
     if known is None or layer.dtype.kind not in "iuf":
         remedy = ""
@@ -219,6 +215,15 @@ def _by_name(name: str) -> Scheme | None:
     return next((known for known in SCHEMES.values() if name.lower() in known.names), None)
 
 
+def _known(layer: xr.DataArray, name: str, typed: str) -> Scheme | None:
+    """What a layer is by its flags or its name, None if neither tells."""
+    by_name = _by_name(name)
+    try:
+        return scheme_of_flags(layer.attrs, name, typed, by_name) or by_name
+    except MaskError:  # flags that are not understood say nothing
+        return by_name
+
+
 def _own(variables: Mapping[str, xr.DataArray], wanted: Sequence[str] = ()) -> str | None:
     """Name of the variable that is taken where none is given, None if there is none."""
     lower = {name.lower(): name for name in reversed(list(variables))}
@@ -228,8 +233,14 @@ def _own(variables: Mapping[str, xr.DataArray], wanted: Sequence[str] = ()) -> s
 
 def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) -> str:
     """Name of the variable to use where none was given."""
-    wanted = known_scheme(scheme).names if scheme is not None else ()
-    found = None if scheme is not None and not wanted else _own(variables, wanted)
+    wanted: list[str] = []
+    if scheme is not None:
+        told = known_scheme(scheme)
+        # Its own names first, then those of layers that are taken for another scheme at first.
+        wanted = [*told.names, *(n for s in SCHEMES.values() if told.name in s.mistaken for n in s.names)]
+        if "cloud_mask" in variables and _known(variables["cloud_mask"], "cloud_mask", "") is None:
+            wanted.append("cloud_mask")
+    found = _own(variables, wanted) if wanted or scheme is None else None
     if found is not None:
         return found
     scored = next((name for name in variables if (known := _by_name(name)) and known.has_threshold), None)
@@ -242,7 +253,7 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
         # Where a layer is lacking, clouds may have been taken out before.
         remedy = f"clear={band}.notnull() if what was cloudy has no value, or clear= or mask= with a layer that tells"
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
-    names = wanted or ("cloud_mask", "scl", "qa_pixel", "fmask", "cfmask")
+    names = wanted or ["cloud_mask", "scl", "qa_pixel", "fmask", "cfmask"]
     raise MaskError(
         f"{what} among the variables: {', '.join(variables) or 'none'}", f"one of {', '.join(names)}", remedy
     )
@@ -250,23 +261,25 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
 
 def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, threshold: float | None) -> Scheme:
     """What the values of a layer mean: told, or from its attributes, or from its name."""
+    given = {"mask": True, "scheme": scheme is not None, "threshold": threshold is not None}
+    boolean = ", ".join(f"{option}=None" for option, there in given.items() if there) + ", clear="
     if layer.dtype == np.bool_:
         raise MaskTypeError(
             f"mask= is {name}, a boolean layer, of which nothing tells what True means",
             "a layer of which True means clear, given as clear=",
-            f"mask=None, clear={typed} if True means clear; mask=None, clear=~{typed} if True means cloud",
+            f"{boolean}{typed} if True means clear; {boolean}~{typed} if True means cloud",
         )
     if layer.dtype.kind not in "iuf":
         raise MaskTypeError(
             f"{name} has dtype {layer.dtype}",
             "a layer of numbers",
-            f"mask={typed}.astype('float32') if these are numbers, mask=None, clear={typed} == 'clear' if words",
+            f"mask={typed}.astype('float32') if these are numbers, {boolean}{typed} == 'clear' if words",
         )
     by_name = _by_name(name)
     found: Scheme | None
     if scheme is not None:
         found = known_scheme(scheme)
-        _check_kind(found, layer, name, typed, by_name)
+        _check_kind(found, layer, name, typed)
     else:
         found = scheme_of_flags(layer.attrs, name, typed, by_name) or by_name
     if found is None:
@@ -276,14 +289,14 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
             "a table of flags in its attributes, a known name, or scheme=",
             f'scheme="scl" if they are the classes of SCL (others: {", ".join(classes[1:])}), '
             f'scheme="probability", threshold=0.4 if they are probabilities of cloud, scheme="clear_score", '
-            f"threshold=0.6 if of clear ground, or mask=None, clear={typed} == 0 if 0 alone means clear",
+            f"threshold=0.6 if of clear ground, or {boolean}{typed} == 0 if 0 alone means clear",
         )
     if found.has_threshold and threshold is None:
         raise MaskError(
             f"{name} is a {_kind(found)} without a threshold", "a threshold", f"threshold={found.threshold:g}"
         )
     if found.has_threshold:
-        _check_threshold(layer, name, typed, cast(float, threshold))
+        _check_threshold(layer, name, f"{boolean}{typed}", cast(float, threshold))
     elif threshold is not None:
         raise MaskError(
             f"threshold={threshold:g} was given, and {name} is no probability ({found.title})",
@@ -297,15 +310,12 @@ def _kind(scheme: Scheme) -> str:
     return scheme.name.replace("_", " ") if scheme.has_threshold else "layer of classes or bits"
 
 
-def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str, by_name: Scheme | None) -> None:
+def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str) -> None:
     """Refuse a scheme of another kind than the layer's: a threshold divides no classes, nor clear from cloud."""
-    try:
-        known = scheme_of_flags(layer.attrs, name, typed, by_name) or by_name
-    except MaskError:  # flags that are not understood say nothing
-        known = by_name
+    known = _known(layer, name, typed)
     if known is None or _kind(known) == _kind(told):
         return
-    bare = typed if known is by_name else f"{typed}.drop_attrs()"
+    bare = typed if known.name in SCHEMES else f"{typed}.drop_attrs()"
     right = known.example if known.has_threshold else "scheme=None, threshold=None"
     raise MaskError(
         f"{name} is a {_kind(known)} ({known.title}), and scheme={told.name!r} reads a {_kind(told)}",
@@ -314,7 +324,7 @@ def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str, by_nam
     )
 
 
-def _check_threshold(layer: xr.DataArray, name: str, typed: str, threshold: float) -> None:
+def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: float) -> None:
     """Refuse a threshold in other units than those that the dtype and the attribute ``units`` tell."""
     units = str(layer.attrs.get("units", "")).strip().lower()
     if units in _PERCENT_UNITS and threshold < 1:
@@ -328,7 +338,7 @@ def _check_threshold(layer: xr.DataArray, name: str, typed: str, threshold: floa
             f"{name} holds whole numbers ({_stored(layer)}), and the threshold is {threshold:g}",
             "a threshold in the units of the layer",
             f"threshold={threshold * 100:g} if it goes up to 100, threshold={threshold * 255:g} if up to 255, "
-            f"or mask=None, clear={typed} == 0 if it holds 0 for clear and 1 for cloud",
+            f"or {boolean} == 0 if it holds 0 for clear and 1 for cloud",
         )
     if units == "1" and _stored(layer).kind == "f" and threshold > 1:
         raise MaskError(
