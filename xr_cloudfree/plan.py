@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
+from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
@@ -110,6 +111,7 @@ def read(
         dilate=dilate,
         template=cube.template,
         band=cube.typed_band,
+        axes=Axes(*(cube.dims[role] for role in Axes._fields)),
     )
     scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
     return Understood(cube, times, quality, rule, scaling)

@@ -70,6 +70,13 @@ def masked(change):
     return da, {"clear": change(options["clear"])}
 
 
+def degrees(change):
+    """A pair with other names of its axes, whose mask was changed."""
+    da, options = pair()
+    named = {"time": "t", "y": "lat", "x": "lon"}
+    return da.rename(named), {"clear": change(options["clear"]).rename(named)}
+
+
 def both(change):
     ds, options = cube()
     return change(ds), options

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
@@ -53,7 +53,7 @@ class MaskRule:
     dilate: int = 0
     factor: int = 1
     label: str = "clear"
-    typed: str = "layer"
+    typed: str = field(default="layer", repr=False, compare=False)
 
 
 class Decoded(NamedTuple):
@@ -84,7 +84,7 @@ def _whole(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any
             f"{rule.label} holds {float(filled[~whole][0]):g}, which is no whole number",
             "the classes or bits of the quality layer, untouched",
             f'resampling={{"{rule.typed.removeprefix("ds.")}": "nearest"}} where the bands are loaded, or '
-            f'mask=original.reindex(y={cube_of(rule.typed)}.y, x={cube_of(rule.typed)}.x, method="nearest") with the '
+            f'mask=original.reindex_like({cube_of(rule.typed)}, method="nearest") with the '
             "layer before it was resampled",
         )
     return filled.astype(np.int64), nan

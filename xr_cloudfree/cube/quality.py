@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.cube.alignment import align
+from xr_cloudfree.cube.alignment import Axes, align
 from xr_cloudfree.cube.flags import scheme_of_flags
 from xr_cloudfree.cube.masks import MaskRule, Snow, not_boolean
 from xr_cloudfree.cube.schemes import SCHEMES, STATES, Flag, Scheme, known_scheme, states
@@ -36,6 +36,7 @@ def resolve_mask(
     dilate: int = 0,
     template: xr.DataArray,
     band: str = "cube",
+    axes: Axes | None = None,
 ) -> tuple[xr.DataArray, MaskRule]:
     """The quality layer of a cube and how to read it, from metadata alone.
 
@@ -72,6 +73,8 @@ def resolve_mask(
         The grid of the cube.
     band : str
         What is typed for one band of the cube, in remedies.
+    axes : Axes, optional
+        The user's names of the dimensions, for remedies.
 
     Returns
     -------
@@ -131,7 +134,7 @@ def resolve_mask(
             label=f"{name} ({how})",
             typed=typed,
         )
-    layer, factor = align(layer, name, typed, template)
+    layer, factor = align(layer, name, typed, template, axes)
     return layer, replace(rule, factor=factor)
 
 
