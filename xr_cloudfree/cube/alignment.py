@@ -57,7 +57,7 @@ def align(
         If its pixels are neither those of the cube nor coarser ones with edges on the cube's, or the CRS is
         another.
     """
-    cube, axes = "ds" if typed.startswith("ds") else "cube", axes or Axes()
+    cube, axes = "ds" if typed.startswith(("ds.", "ds[")) else "cube", axes or Axes()
     layer = _dates(_dimensions(layer, name, typed, cube, axes), name, typed, cube, template, axes.time)
     # GDAL warps no booleans, and what it finds beyond the layer is not clear.
     warped = f".rio.reproject_match({cube})"

@@ -162,7 +162,7 @@ def _named(flag: Flag) -> str:
 
 def cube_of(typed: str) -> str:
     """What is typed for the cube of which a layer is typed so."""
-    return "ds" if typed.startswith("ds") else "cube"
+    return "ds" if typed.startswith(("ds.", "ds[")) else "cube"
 
 
 def not_boolean(label: str, typed: str, dtype: np.dtype[Any], remedy: str = "") -> MaskTypeError:

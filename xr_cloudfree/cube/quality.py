@@ -168,7 +168,7 @@ def _check_capable(scheme: Scheme, name: str, snow: Snow, strict: bool) -> None:
 def _not_clear(layer: xr.DataArray, name: str, typed: str) -> MaskTypeError:
     """The error for a layer given as clear that is not boolean: what it is, where that is known."""
     known = _known(layer, name, typed)
-    whole = f"clear=None, mask={name!r}" if typed.startswith("ds") else f"clear=None, mask={typed}"
+    whole = f"clear=None, mask={name!r}" if typed.startswith(("ds.", "ds[")) else f"clear=None, mask={typed}"
     if known is None or layer.dtype.kind not in "iuf":
         remedy = ""
     elif known.has_threshold:
