@@ -239,7 +239,8 @@ def test_known_names(name, scheme):
         ("fmask", [0, 1, 2, 3, 4, 255], ['scheme="cfmask" if 0 is clear']),
         ("fmask", [1, 2], ['scheme="dea_fmask"', 'or scheme="cfmask"']),
         ("qa_pixel", [322, 352, 1], ['scheme="pixel_qa"']),
-        ("qa_pixel", [0, 1, 2, 5], ['scheme="pixel_qa"', 'scheme="dea_fmask"']),
+        ("qa_pixel", [0, 1, 2, 5], ['scheme="dea_fmask"']),
+        ("pixel_qa", [0, 1, 2, 4], ['scheme="dea_fmask"', 'scheme="cfmask"']),
         ("pixel_qa", [21824, 22280], ['scheme="qa_pixel"']),
         ("clm", [0, 3, 64], ['scheme="maja"']),
         ("cfmask", [0, 1, 5], ['scheme="dea_fmask"']),
@@ -298,7 +299,7 @@ def test_bytes_go_up_to_255_unless_they_are_percent():
         ({"units": "%"}, np.float32, 0.4, "threshold=40"),
         ({"units": "percent"}, np.uint8, 0.4, "threshold=40"),
         ({"units": "1"}, np.float32, 40, "threshold=0.4"),
-        ({}, np.uint8, 0.4, "threshold=40 if it goes up to 100, threshold=102 if up to 255"),
+        ({}, np.uint8, 0.4, "threshold=40 if it goes up to 100, or threshold=102 if up to 255"),
     ],
 )
 def test_units_tell_those_of_the_threshold(attrs, dtype, threshold, remedy):

@@ -91,7 +91,8 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
     Flag(value=1, meaning='cloud', state='cloud', mask=None)
     """
     instead = f"scheme={by_name.name!r}" if by_name is not None and not by_name.has_threshold else "scheme='scl'"
-    others = ", ".join(known for known in SCHEMES if f"'{known}'" not in instead)
+    classes = (known.name for known in SCHEMES.values() if not known.has_threshold)
+    others = ", ".join(known for known in classes if f"'{known}'" not in instead)
     instead += f" if {name} follows it (or one of {others})"
     if "flag_meanings" in attrs:
         kind, rows = "CF flags", _cf(attrs, name, instead)
@@ -129,11 +130,11 @@ def _flags(rows: Sequence[_Row], name: str, typed: str, instead: str) -> list[Fl
             flags.append(flag)
     if unknown:
         clear = [flag.value for flag in flags if flag.state in ("clear", "snow", "doubtful")]
-        said = f"{typed}.isin({clear}) if only these" if clear else f"{typed} == {unknown[0].value} if only this"
+        said = f"{typed}.isin({clear}) if these mean" if clear else f"{typed} == {unknown[0].value} if it means"
         raise MaskError(
             f"{name} has flag_meanings that are not understood: {', '.join(row.word for row in unknown)}",
             "meanings such as clear, cloud, cloud_shadow, snow, no_data",
-            f"{instead}, or mask=None, clear={said} means clear",
+            f"{instead}, or mask=None, clear={said} clear and no others do",
         )
     # A bit that says clear says nothing beside bits of cloud: producers set it on snow and cirrus too.
     if not any(flag.state == "cloud" for flag in flags):

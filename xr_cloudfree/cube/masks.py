@@ -172,7 +172,7 @@ def not_boolean(label: str, typed: str, dtype: np.dtype[Any], remedy: str = "") 
     return MaskTypeError(
         f"clear= is {label} of dtype {dtype}",
         "a boolean layer, True where clear",
-        remedy or f"clear={typed} == 1 if 1 means clear, clear={typed} == 0 if 0 does, mask= for a quality layer",
+        remedy or f"clear={typed} == 1 if 1 means clear, or clear={typed} == 0 if 0 does, or mask= for a quality layer",
     )
 
 

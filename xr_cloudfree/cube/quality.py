@@ -290,8 +290,8 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
         raise MaskError(
             f"nothing tells what the values of {name} mean",
             "a table of flags in its attributes, a known name, or scheme=",
-            f'scheme="scl" if they are the classes of SCL (others: {", ".join(classes[1:])}), '
-            f'scheme="probability", threshold=0.4 if they are probabilities of cloud, scheme="clear_score", '
+            f'scheme="scl" if they are the classes of SCL (others: {", ".join(classes[1:])}), or '
+            f'scheme="probability", threshold=0.4 if they are probabilities of cloud, or scheme="clear_score", '
             f"threshold=0.6 if of clear ground, or {boolean}{typed} == 0 if 0 alone means clear",
         )
     if found.has_threshold and threshold is None:
@@ -299,7 +299,7 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
             f"{name} is a {_kind(found)} without a threshold", "a threshold", f"threshold={found.threshold:g}"
         )
     if found.has_threshold:
-        _check_threshold(layer, name, f"{boolean}{typed}", cast(float, threshold))
+        _check_threshold(layer, name, f"{boolean}{typed} == {int(found.name == 'clear_score')}", cast(float, threshold))
     elif threshold is not None:
         raise MaskError(
             f"threshold={threshold:g} was given, and {name} is no probability ({found.title})",
@@ -314,9 +314,9 @@ def _kind(scheme: Scheme) -> str:
 
 
 def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str) -> None:
-    """Refuse a scheme of another kind than the layer's: a threshold divides no classes, nor clear from cloud."""
+    """Refuse a threshold on a layer of another kind: on classes, or on a score that says clear and not cloud."""
     known = _known(layer, name, typed)
-    if known is None or _kind(known) == _kind(told):
+    if known is None or not told.has_threshold or _kind(known) == _kind(told):
         return
     bare = typed if known.name in SCHEMES else f"{typed}.drop_attrs()"
     right = known.example if known.has_threshold else "scheme=None, threshold=None"
@@ -340,8 +340,8 @@ def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: fl
         raise MaskError(
             f"{name} holds whole numbers ({_stored(layer)}), and the threshold is {threshold:g}",
             "a threshold in the units of the layer",
-            f"threshold={threshold * 100:g} if it goes up to 100, threshold={threshold * 255:g} if up to 255, "
-            f"or {boolean} == 0 if it holds 0 for clear and 1 for cloud",
+            f"threshold={threshold * 100:g} if it goes up to 100, or threshold={threshold * 255:g} if up to 255, "
+            f"or {boolean} if it holds 0 and 1 alone",
         )
     if units == "1" and _stored(layer).kind == "f" and threshold > 1:
         raise MaskError(

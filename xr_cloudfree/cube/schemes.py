@@ -151,10 +151,12 @@ _TABLE = (
             _bit(4, "snow", "snow"),
             _bit(5, "cloud", "cloud"),
             Flag(0x300, "cirrus confidence high", "cloud", 0x300),
+            # Each pixel carries a cloud confidence; classes numbered from 0 on do not.
+            Flag(0, "no confidence", "unknown", 0xC0),
         ),
         bits=11,
         names=("pixel_qa",),
-        mistaken=("qa_pixel",),
+        mistaken=("qa_pixel", "dea_fmask", "cfmask"),
     ),
     Scheme(
         name="fmask",
