@@ -131,14 +131,15 @@ def test_nan_is_missing_and_a_fraction_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("threshold", "values", "expected"),
+    ("threshold", "top", "values", "expected"),
     [
-        (0.4, [0.0, 0.39, 0.4, 1.0, np.nan], "ccxxm"),
-        (40, [0, 39, 40, 100, np.nan], "ccxxm"),
+        (0.4, 1, [0.0, 0.39, 0.4, 1.0, np.nan], "ccxxm"),
+        (40, 100, [0, 39, 40, 100, np.nan], "ccxxm"),
+        (102, 255, [0, 101, 102, 255, np.nan], "ccxxm"),
     ],
 )
-def test_probability(threshold, values, expected):
-    assert states(values, MaskRule(SCHEMES["probability"], threshold=threshold), float) == expected
+def test_probability(threshold, top, values, expected):
+    assert states(values, MaskRule(SCHEMES["probability"], threshold=threshold, top=top), float) == expected
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,8 @@ def test_probability(threshold, values, expected):
 )
 def test_probability_in_other_units_than_its_threshold(threshold, values, remedy):
     with pytest.raises(MaskError, match=remedy):
-        decode(np.array(values, np.float32), MaskRule(SCHEMES["probability"], threshold=threshold))
+        rule = resolve(layer(name="CLP", dtype=np.float32), mask="CLP", threshold=threshold)[1]
+        decode(np.array(values, np.float32), rule)
 
 
 # Growing and repeating.
@@ -306,6 +308,21 @@ def test_units_tell_those_of_the_threshold(attrs, dtype, threshold, remedy):
     with pytest.raises(MaskError) as raised:
         resolve(layer(name="cloud_prob", dtype=dtype, **attrs), mask="cloud_prob", threshold=threshold)
     assert remedy in raised.value.remedy
+
+
+def test_one_percent_is_a_threshold_of_percent():
+    for one in (layer(name="CLD"), layer(name="q", dtype=np.float32, units="%")):
+        rule = resolve(one, mask=str(one.name), scheme="probability", threshold=1)[1]
+        assert states([0, 1, 90], rule, one.dtype) == "cxx"
+
+
+def test_a_told_scheme_finds_layers_that_are_taken_for_another():
+    assert resolve(layer(name="Fmask"), scheme="dea_fmask")[1].label == "Fmask (dea_fmask)"
+    both = layer(name="fmask"), layer(name="oa_fmask")
+    assert resolve(*both, scheme="dea_fmask")[1].label == "oa_fmask (dea_fmask)"
+    assert resolve(layer(name="cloud_mask"), scheme="cloudsen12")[1].label == "cloud_mask (cloudsen12)"
+    with pytest.raises(MaskError, match=r"no layer of scheme 'scl'.*scheme=None"):
+        resolve(layer(name="cloud_mask", **CLOUD_MASK), scheme="scl")
 
 
 def test_units_of_bytes_are_not_those_of_probabilities():

@@ -315,6 +315,16 @@ LAYERS = [
         )
         for right in [lambda right=right: truth(right)]
     ),
+    Row(
+        "bits with a sign",
+        lambda: coded("QA_PIXEL", 21824, -10940, dtype="int16"),
+        E.MaskError,
+        V,
+        ("holds -10940",),
+        "mask=ds.QA_PIXEL.astype('uint16')",
+        True,
+        right=truth,
+    ),
     Row("threshold of classes", lambda: quality(threshold=0.4), E.MaskError, V, ("no probability",), "threshold=None"),
     Row(
         "probability alone",

@@ -34,7 +34,7 @@ class MaskRule:
     threshold : float or None
         Probability of cloud from which on a pixel is not clear, or score from which on it is, in the layer's units.
     top : float
-        The highest value that the layer can hold where the threshold is above 1: 100 or 255.
+        The highest value that the layer can hold where it has a threshold: 1, 100 or 255.
     dilate : int
         Pixels of the cube by which cloud and shadow grow.
     factor : int
@@ -49,7 +49,7 @@ class MaskRule:
     snow: Snow = "clear"
     strict: bool = False
     threshold: float | None = None
-    top: float = 100.0
+    top: float = 1.0
     dilate: int = 0
     factor: int = 1
     label: str = "clear"
@@ -181,7 +181,9 @@ def _strange(unknown: NDArray[Any], count: int, found: NDArray[Any], rule: MaskR
     strange = [int(value) for value in unknown]
     others = [SCHEMES[name] for name in scheme.mistaken]
     fitting = [other for other in others if not (states(found.astype(np.int64), other) == RANK["unknown"]).any()]
-    if fitting:
+    if scheme.bits is not None and found.dtype == np.dtype(f"int{-(-scheme.bits // 8) * 8}") and max(strange) < 0:
+        remedy = f"mask={rule.typed}.astype('u{found.dtype}')"  # the highest bit was taken for a sign
+    elif fitting:
         remedy = ", or ".join(f"{other.example} if {_first(other)}" for other in fitting)
     elif all(flag.mask is None for flag in scheme.flags):
         remedy = f"mask={rule.typed}.where({rule.typed}.isin({[flag.value for flag in scheme.flags]}))"
@@ -210,7 +212,7 @@ def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> D
     seen = values[~missing]
     if seen.size:
         low, high = float(seen.min()), float(seen.max())
-        top = 1.0 if threshold <= 1 else rule.top
+        top = rule.top
         if low < 0 or high > top:
             raise MaskError(
                 f"{rule.label} holds values from {low:g} to {high:g} with threshold={threshold:g}",

@@ -329,14 +329,14 @@ def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str) -> Non
 
 def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: float) -> None:
     """Refuse a threshold in other units than those that the dtype and the attribute ``units`` tell."""
-    units = str(layer.attrs.get("units", "")).strip().lower()
+    units = _units(layer)
     if units in _PERCENT_UNITS and threshold < 1:
         raise MaskError(
             f"{name} is in percent, and the threshold is {threshold:g}",
             "a threshold in percent",
             f"threshold={threshold * 100:g}",
         )
-    if _stored(layer).kind in "iu" and "scale_factor" not in {**layer.attrs, **layer.encoding} and threshold < 1:
+    if _stored(layer).kind in "iu" and not _is_packed(layer) and threshold < 1:
         raise MaskError(
             f"{name} holds whole numbers ({_stored(layer)}), and the threshold is {threshold:g}",
             "a threshold in the units of the layer",
@@ -351,6 +351,14 @@ def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: fl
         )
 
 
+def _units(layer: xr.DataArray) -> str:
+    return str(layer.attrs.get("units", "")).strip().lower()
+
+
+def _is_packed(layer: xr.DataArray) -> bool:
+    return "scale_factor" in layer.attrs or "scale_factor" in layer.encoding
+
+
 def _stored(layer: xr.DataArray) -> np.dtype[Any]:
     """The type in which a layer is kept: that of its file, where it was decoded."""
     kept = layer.encoding.get("dtype")
@@ -358,10 +366,12 @@ def _stored(layer: xr.DataArray) -> np.dtype[Any]:
 
 
 def _top(layer: xr.DataArray, name: str, threshold: float | None) -> float:
-    """The highest value of a layer of which the threshold is above 1: bytes go up to 255, unless they are percent."""
-    percent = name.lower() in _PERCENT or str(layer.attrs.get("units", "")).strip().lower() in _PERCENT_UNITS
-    byte = _stored(layer) == np.uint8 and "scale_factor" not in {**layer.attrs, **layer.encoding}
-    return 255.0 if (threshold or 0) > 100 or (byte and not percent) else 100.0
+    """The highest value of a layer: 255 for bytes that are not percent, 1 or 100 by the threshold for others."""
+    percent = name.lower() in _PERCENT or _units(layer) in _PERCENT_UNITS
+    if (threshold or 0) > 100 or (_stored(layer) == np.uint8 and not percent and not _is_packed(layer)):
+        return 255.0
+    whole = _stored(layer).kind in "iu" and not _is_packed(layer)
+    return 1.0 if (threshold or 0) <= 1 and not whole and not percent else 100.0
 
 
 def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str, typed: str) -> Scheme:
