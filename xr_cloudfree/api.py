@@ -85,11 +85,13 @@ def fill(
         True = clear. On the cube's grid, or on a coarser one that nests exactly.
     mask : DataArray or str, optional
         A quality layer or its name; exclusive with `clear`. By default a Dataset's ``cloud_mask`` is taken, then the
-        sensor's own (SCL, QA_PIXEL, Fmask, cfmask).
-    scheme : {"scl", "qa_pixel", "fmask", "cfmask", "probability"}, optional
-        How to read `mask`, where its CF flags and its name do not tell.
+        sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others).
+    scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
+"modis_state", "probability", "clear_score"}, optional
+        How to read `mask`, where the flags in its attributes and its name do not tell.
     threshold : float, optional
-        For a probability layer: from this value on a pixel is not clear.
+        For a probability of cloud: from this value on a pixel is not clear. For a clear score: from it on it is clear.
+        In the layer's units: 0 to 1, 0 to 100 or, for bytes, 0 to 255.
     snow : {"clear", "not clear"}
         Whether snow counts as clear.
     strict : bool

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import OptionError
 
 CLEAR, VALUES, RUN = "Which pixels are clear", "What the values mean", "Running"
@@ -42,7 +43,7 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Quality layer. By default cloud_mask, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask).",
+        help="Quality layer. By default cloud_mask, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others).",
         rich_help_panel=CLEAR,
     ),
 ]
@@ -50,13 +51,16 @@ MaskScheme = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="How to read the mask where its flags and name do not tell: scl, qa_pixel, fmask, cfmask or probability.",
+        help=f"How to read the mask where its flags and name do not tell: {', '.join(SCHEMES)}.",
         rich_help_panel=CLEAR,
     ),
 ]
 Threshold = Annotated[
     float | None,
-    typer.Option(help="For a probability: from this value on a pixel is not clear.", rich_help_panel=CLEAR),
+    typer.Option(
+        help="For a probability: from this value on a pixel is not clear. For a clear score: from it on it is.",
+        rich_help_panel=CLEAR,
+    ),
 ]
 Snow = Annotated[bool, typer.Option("--snow/--no-snow", help="Snow counts as clear.", rich_help_panel=CLEAR)]
 Strict = Annotated[

@@ -82,7 +82,14 @@ def as_typed(remedy: str) -> str:
     '--bands B02,B03, or cube.isel(band=0)'
     >>> as_typed("scale=1e-4  # or check=False, if the values are as they should be")
     '--scale 1e-4, or --no-check, if the values are as they should be'
+    >>> as_typed("mask=None, clear=ds.good if True means clear; mask=None, clear=~ds.good if True means cloud")
+    'no --mask --clear good if True means clear'
     """
+    remedy = re.sub(r"\b(clear|mask)=ds\.(\w+)(?![\w.(])(?! [=<>/])", r"\1=\2", remedy)
+    # Of several ways, those that take an expression are for Python.
+    ways = re.split(r"; or |; |, or ", remedy)
+    remedy = ", or ".join([way for way in ways if not re.search(r"\bds[.\[]", way)]) or remedy
+    remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=(None|False)", r"no --\1", remedy)
     remedy = remedy.replace("snow='not clear'", "--no-snow").replace("overwrite=True", "--overwrite")
     remedy = remedy.replace("check=False", "--no-check").replace("  # or", ", or")
     remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=True", r"--\1", remedy)

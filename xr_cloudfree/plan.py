@@ -12,13 +12,15 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
+from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import dims_of
-from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
+from xr_cloudfree.cube.masks import MaskRule, Snow
 from xr_cloudfree.cube.merge import Merge, Scenes, parse_merge, scenes_of
+from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
@@ -118,6 +120,8 @@ def read(
         strict=strict,
         dilate=dilate,
         template=cube.template,
+        band=cube.typed_band,
+        axes=Axes(*(cube.dims[role] for role in Axes._fields)),
     )
     scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
     return Understood(cube, times if scenes is None else scenes.times, quality, rule, scaling, scenes)

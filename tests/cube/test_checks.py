@@ -8,7 +8,8 @@ import pytest
 import xarray as xr
 
 from xr_cloudfree.cube.checks import check_reflectance
-from xr_cloudfree.cube.masks import decode, resolve_mask
+from xr_cloudfree.cube.masks import decode
+from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.scaling import Scaling, encode, from_reflectance, resolve_scaling, to_reflectance
 from xr_cloudfree.errors import ScalingError
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat, resolve_mask
+from tests.layers import CLOUD_MASK, TEMPLATE, TIMES, layer, resolve, states
+from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import (
     DimensionError,
@@ -23,41 +24,6 @@ from xr_cloudfree.errors import (
     OptionTypeError,
     TimeError,
 )
-
-TIMES = np.array(["2023-05-01T10:00", "2023-05-06T10:00", "2023-05-11T10:00"], "datetime64[ns]")
-
-
-def layer(values=None, name="SCL", *, ny=4, nx=6, step=10.0, y0=4000.0, x0=500.0, dtype=np.uint8, **attrs):
-    """A layer whose first pixel's outer corner lies at (y0, x0)."""
-    values = np.full((3, ny, nx), 4, dtype) if values is None else values
-    coords = {
-        "time": TIMES,
-        "y": y0 - step * (np.arange(ny) + 0.5),
-        "x": x0 + step * (np.arange(nx) + 0.5),
-    }
-    return xr.DataArray(values, dims=("time", "y", "x"), coords=coords, name=name, attrs=attrs)
-
-
-TEMPLATE = layer(dtype=np.uint16, name="B02")
-CLOUD_MASK = {
-    "flag_values": np.arange(5, dtype=np.uint8),
-    "flag_meanings": "clear cloud cloud_shadow snow nodata_or_other",
-}
-
-
-def resolve(*layers, template=TEMPLATE, **options):
-    return resolve_mask({str(one.name): one for one in layers}, template=template, **options)
-
-
-def states(values, rule, dtype):
-    """One letter per value: c clear, s snow and clear, x not clear, n snow and not clear, m missing."""
-    found = decode(np.asarray(values, dtype), rule)
-    letters = []
-    for clear, snow, missing in zip(*found, strict=True):
-        assert not (missing and (clear or snow))
-        letters.append("m" if missing else {(1, 0): "c", (1, 1): "s", (0, 1): "n", (0, 0): "x"}[clear, snow])
-    return "".join(letters)
-
 
 # What the producers publish.
 
@@ -83,6 +49,23 @@ def states(values, rule, dtype):
         ),
         ("fmask", np.uint8, {64: "c", 194: "x", 196: "x", 200: "x", 208: "s", 224: "c", 255: "m", 0: "c"}),
         ("cfmask", np.uint8, {0: "c", 1: "c", 2: "x", 3: "s", 4: "x", 255: "m"}),
+        ("dea_fmask", np.uint8, {0: "m", 1: "c", 2: "x", 3: "x", 4: "s", 5: "c"}),
+        # Landsat 8: clear, clear with high cirrus, water, shadow, snow, cloud, fill; Landsat 5: clear, cloud
+        (
+            "pixel_qa",
+            np.uint16,
+            {322: "c", 834: "x", 324: "c", 328: "x", 336: "s", 352: "x", 1: "m", 66: "c", 224: "x", 0: "m"},
+        ),
+        ("cloudsen12", np.uint8, {0: "c", 1: "x", 2: "x", 3: "x"}),
+        ("csmask", np.uint8, {0: "c", 1: "x", 2: "x"}),
+        ("clm", np.uint8, {0: "c", 1: "x", 255: "m"}),
+        ("maja", np.uint8, {0: "c", 3: "x", 5: "x", 9: "x", 64: "x", 128: "x"}),
+        # clear land, cloudy, mixed, shadow, small and average cirrus, internal cloud, snow, adjacent, fill
+        (
+            "modis_state",
+            np.uint16,
+            {8: "c", 9: "x", 10: "x", 12: "x", 264: "c", 520: "x", 1032: "x", 4104: "s", 8200: "x", 65535: "m"},
+        ),
     ],
 )
 def test_published_values(scheme, dtype, known):
@@ -116,6 +99,7 @@ def test_landsat_is_not_clear_as_the_bits_say(qa):
 
 @given(arrays(np.uint8, 50))
 def test_fmask_nodata_comes_before_the_bits(fmask):
+    fmask[fmask != 255] &= 0xFE  # as HLS leaves the first bit
     found = decode(fmask, MaskRule(SCHEMES["fmask"]))
     assert (found.clear == ((fmask & 0b1110) == 0)).all()
     assert (found.missing == (fmask == 255)).all()
@@ -147,14 +131,15 @@ def test_nan_is_missing_and_a_fraction_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("threshold", "values", "expected"),
+    ("threshold", "top", "values", "expected"),
     [
-        (0.4, [0.0, 0.39, 0.4, 1.0, np.nan], "ccxxm"),
-        (40, [0, 39, 40, 100, np.nan], "ccxxm"),
+        (0.4, 1, [0.0, 0.39, 0.4, 1.0, np.nan], "ccxxm"),
+        (40, 100, [0, 39, 40, 100, np.nan], "ccxxm"),
+        (102, 255, [0, 101, 102, 255, np.nan], "ccxxm"),
     ],
 )
-def test_probability(threshold, values, expected):
-    assert states(values, MaskRule(SCHEMES["probability"], threshold=threshold), float) == expected
+def test_probability(threshold, top, values, expected):
+    assert states(values, MaskRule(SCHEMES["probability"], threshold=threshold, top=top), float) == expected
 
 
 @pytest.mark.parametrize(
@@ -168,7 +153,8 @@ def test_probability(threshold, values, expected):
 )
 def test_probability_in_other_units_than_its_threshold(threshold, values, remedy):
     with pytest.raises(MaskError, match=remedy):
-        decode(np.array(values, np.float32), MaskRule(SCHEMES["probability"], threshold=threshold))
+        rule = resolve(layer(name="CLP", dtype=np.float32), mask="CLP", threshold=threshold)[1]
+        decode(np.array(values, np.float32), rule)
 
 
 # Growing and repeating.
@@ -234,64 +220,114 @@ def test_precedence():
     assert resolve(*own, clear, clear="mine")[1].label == "mine (boolean, True is clear)"
 
 
-@pytest.mark.parametrize("name", ["SCL", "scl", "QA_PIXEL", "qa_pixel", "Fmask", "cfmask", "CFMask"])
-def test_known_names(name):
-    assert resolve(layer(name=name))[1].scheme.name == name.lower()
-
-
-def test_cf_classes():
-    quality, rule = resolve(layer(name="cloud_mask", **CLOUD_MASK))
-    assert states([0, 1, 2, 3, 4], rule, np.uint8) == "cxxsm"
-    assert quality.dims == ("time", "y", "x")
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        *((name, name.lower()) for name in ("SCL", "scl", "QA_PIXEL", "qa_pixel", "Fmask", "cfmask", "CFMask", "CLM")),
+        ("pixel_qa", "pixel_qa"),
+        ("oa_fmask", "dea_fmask"),
+        ("cloudmask_en", "cloudsen12"),
+        ("state_1km", "modis_state"),
+    ],
+)
+def test_known_names(name, scheme):
+    assert resolve(layer(name=name))[1].scheme.name == scheme
 
 
 @pytest.mark.parametrize(
-    ("attrs", "values", "expected"),
+    ("scheme", "values", "remedies"),
     [
-        # as a text file writes them
-        ({"flag_values": "0b, 1b", "flag_meanings": "clear cloudy"}, [0, 1], "cx"),
-        ({"flag_values": [0, 1], "flag_meanings": ["Clear sky", "Cloud shadows"]}, [0, 1], "cx"),
-        # SCL as others write it
-        (
-            {
-                "flag_values": list(range(12)),
-                "flag_meanings": "no_data saturated_or_defective dark_area_pixels cloud_shadows vegetation "
-                "not_vegetated water unclassified cloud_medium_probability cloud_high_probability "
-                "thin_cirrus snow",
-            },
-            list(range(12)),
-            "mmcxccccxxxs",
-        ),
-        # boolean bits: none of them is clear
-        (
-            {"flag_masks": [1, 2, 4, 128], "flag_meanings": "cloud cloud_shadow snow no_data"},
-            [0, 1, 2, 3, 4, 5, 128, 129, 64],
-            "cxxxsxmmc",
-        ),
-        # a bit that says clear: without any, a pixel was not looked at
-        ({"flag_masks": [1, 2], "flag_meanings": "clear cloud"}, [0, 1, 2, 3], "mcxx"),
-        # a field of two bits, and one bit
-        (
-            {
-                "flag_masks": [3, 3, 3, 4],
-                "flag_values": [0, 1, 2, 4],
-                "flag_meanings": "clear cloud shadow snow",
-            },
-            [0, 1, 2, 4, 5],
-            "cxxsx",
-        ),
+        ("fmask", [0, 1, 2, 3, 4, 5], ['scheme="dea_fmask" if 0 is no data']),
+        ("fmask", [0, 1, 2, 3, 4, 255], ['scheme="cfmask" if 0 is clear']),
+        ("fmask", [1, 2], ['scheme="dea_fmask"', 'or scheme="cfmask"']),
+        ("qa_pixel", [322, 352, 1], ['scheme="pixel_qa"']),
+        ("qa_pixel", [0, 1, 2, 5], ['scheme="dea_fmask"']),
+        ("pixel_qa", [0, 1, 2, 4], ['scheme="dea_fmask"', 'scheme="cfmask"']),
+        ("pixel_qa", [21824, 22280], ['scheme="qa_pixel"']),
+        ("clm", [0, 3, 64], ['scheme="maja"']),
+        ("cfmask", [0, 1, 5], ['scheme="dea_fmask"']),
+        ("dea_fmask", [1, 255, 4], ['scheme="cfmask"']),
+        ("scl", [4, 17], ["mask=layer.where(layer.isin([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]))"]),
     ],
 )
-def test_cf_flags(attrs, values, expected):
-    _, rule = resolve(layer(name="quality", **attrs), mask="quality")
-    assert states(values, rule, np.uint8) == expected
+def test_values_of_another_scheme_name_it(scheme, values, remedies):
+    with pytest.raises(MaskError) as raised:
+        decode(np.array([values], np.uint16), MaskRule(SCHEMES[scheme], label=scheme))
+    assert all(remedy in raised.value.remedy for remedy in remedies), raised.value.remedy
 
 
-def test_a_field_value_that_no_meaning_has_is_an_error():
-    attrs = {"flag_masks": [3, 3, 3], "flag_values": [0, 1, 2], "flag_meanings": "clear cloud shadow"}
-    _, rule = resolve(layer(name="quality", **attrs), mask="quality")
-    with pytest.raises(MaskError, match="holds 3"):
-        decode(np.array([3], np.uint8), rule)
+@pytest.mark.parametrize("scheme", ["probability", "clear_score"])
+@pytest.mark.parametrize("threshold", [0.4, 40])
+def test_classes_are_no_probability(scheme, threshold):
+    flagged = layer(name="quality", **CLOUD_MASK)
+    for one in (layer(name="SCL"), layer(name="SCL", dtype=np.float32), flagged):
+        with pytest.raises(MaskError, match="layer of classes or bits") as raised:
+            resolve(one, mask=str(one.name), scheme=scheme, threshold=threshold)
+        assert "rename" in raised.value.remedy
+
+
+def test_a_clear_score_is_no_probability_and_is_clear_from_its_threshold_on():
+    assert states([0.1, 0.59, 0.6, 1.0, np.nan], MaskRule(SCHEMES["clear_score"], threshold=0.6), float) == "xxccm"
+    score, probability = (layer(name=name, dtype=np.float32) for name in ("cs_cdf", "cloud_prob"))
+    assert resolve(score, mask="cs_cdf", threshold=0.6)[1].scheme.name == "clear_score"
+    with pytest.raises(MaskError, match=r"clear score without a threshold.*threshold=0\.6"):
+        resolve(score, mask="cs_cdf")
+    with pytest.raises(MaskError, match=r'cs_cdf is a clear score.*scheme="clear_score"'):
+        resolve(score, mask="cs_cdf", scheme="probability", threshold=0.6)
+    with pytest.raises(MaskError, match=r'cloud_prob is a probability.*scheme="probability"'):
+        resolve(probability, mask="cloud_prob", scheme="clear_score", threshold=0.6)
+    with pytest.raises(MaskError, match=r"mask='cs_cdf', scheme=.clear_score., threshold=0\.6"):
+        resolve(score)
+
+
+def test_bytes_go_up_to_255_unless_they_are_percent():
+    values = np.array([0, 101, 102, 255], np.uint8)
+    _, rule = resolve(layer(name="CLP"), mask="CLP", threshold=102)
+    assert states(values, rule, np.uint8) == "ccxx"
+    _, rule = resolve(layer(name="CLP"), mask="CLP", threshold=40)
+    assert states(values, rule, np.uint8) == "cxxx"
+    decoded = layer(name="CLP", dtype=np.float32)
+    decoded.encoding["dtype"] = np.dtype("uint8")
+    assert states([0, 101], resolve(decoded, mask="CLP", threshold=40)[1], np.float32) == "cx"
+    for percent in (layer(name="CLP", units="%"), layer(name="MSK_CLDPRB")):
+        _, rule = resolve(percent, mask=str(percent.name), threshold=40)
+        with pytest.raises(MaskError, match="from 0 to 255"):
+            decode(values, rule)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "dtype", "threshold", "remedy"),
+    [
+        ({"units": "%"}, np.float32, 0.4, "threshold=40"),
+        ({"units": "percent"}, np.uint8, 0.4, "threshold=40"),
+        ({"units": "1"}, np.float32, 40, "threshold=0.4"),
+        ({}, np.uint8, 0.4, "threshold=40 if it goes up to 100, or threshold=102 if up to 255"),
+    ],
+)
+def test_units_tell_those_of_the_threshold(attrs, dtype, threshold, remedy):
+    with pytest.raises(MaskError) as raised:
+        resolve(layer(name="cloud_prob", dtype=dtype, **attrs), mask="cloud_prob", threshold=threshold)
+    assert remedy in raised.value.remedy
+
+
+def test_one_percent_is_a_threshold_of_percent():
+    for one in (layer(name="CLD"), layer(name="q", dtype=np.float32, units="%")):
+        rule = resolve(one, mask=str(one.name), scheme="probability", threshold=1)[1]
+        assert states([0, 1, 90], rule, one.dtype) == "cxx"
+
+
+def test_a_told_scheme_finds_layers_that_are_taken_for_another():
+    assert resolve(layer(name="Fmask"), scheme="dea_fmask")[1].label == "Fmask (dea_fmask)"
+    both = layer(name="fmask"), layer(name="oa_fmask")
+    assert resolve(*both, scheme="dea_fmask")[1].label == "oa_fmask (dea_fmask)"
+    assert resolve(layer(name="cloud_mask"), scheme="cloudsen12")[1].label == "cloud_mask (cloudsen12)"
+    with pytest.raises(MaskError, match=r"no layer of scheme 'scl'.*scheme=None"):
+        resolve(layer(name="cloud_mask", **CLOUD_MASK), scheme="scl")
+
+
+def test_units_of_bytes_are_not_those_of_probabilities():
+    attrs = {"units": "1"}  # as the Open Data Cube writes for everything
+    assert resolve(layer(name="CLD", **attrs), mask="CLD", threshold=40)[1].threshold == 40
 
 
 def test_told_scheme_wins_over_flags_and_name():
@@ -333,7 +369,7 @@ def test_sentinel_fill_value_is_the_one_of_its_scheme():
         (("SCL",), {"scheme": "fmask"}, MaskError, "no layer of scheme 'fmask'"),
         (("SCL",), {"threshold": 0.4}, MaskError, "no probability"),
         (("cloud_prob",), {"mask": "cloud_prob"}, MaskError, "without a threshold"),
-        (("cloud_mask",), {}, MaskError, r"nothing tells.*clear=cloud_mask == 0"),
+        (("cloud_mask",), {}, MaskError, r"nothing tells.*clear=ds.cloud_mask == 0"),
         (("quality",), {"mask": "quality"}, MaskError, "scheme="),
         (("quality",), {"mask": "quality", "threshold": 0.5}, MaskError, "scheme="),
         (("cfmask",), {"strict": True}, MaskError, "strict=False"),
@@ -344,8 +380,8 @@ def test_sentinel_fill_value_is_the_one_of_its_scheme():
         (("SCL",), {"dilate": -1}, OptionError, "dilate"),
         (("SCL",), {"dilate": 1.5}, OptionTypeError, "dilate"),
         (("SCL",), {"dilate": True}, OptionTypeError, "dilate"),
-        (("CLD",), {"mask": "CLD", "threshold": 140}, OptionError, "at most 100"),
-        (("CLD",), {"mask": "CLD", "threshold": float("nan")}, OptionError, "at most 100"),
+        (("CLD",), {"mask": "CLD", "threshold": 300}, OptionError, "at most 255"),
+        (("CLD",), {"mask": "CLD", "threshold": float("nan")}, OptionError, "at most 255"),
         (("CLD",), {"mask": "CLD", "threshold": "0.4"}, OptionTypeError, "a number"),
     ],
 )
@@ -360,9 +396,9 @@ def test_what_cannot_be_understood(layers, options, error, match):
 @pytest.mark.parametrize("as_name", [True, False])
 def test_a_boolean_given_as_mask_is_not_guessed(as_name):
     cloudy = layer(np.zeros((3, 4, 6), bool), name="cloudy")
-    with pytest.raises(MaskTypeError, match=r"clear=cloudy if .* clear=~cloudy if"):
+    with pytest.raises(MaskTypeError, match=r"clear=(ds\.)?cloudy if .* clear=~(ds\.)?cloudy if"):
         resolve(cloudy, mask="cloudy" if as_name else cloudy)
-    with pytest.raises(MaskTypeError, match="clear=~cloud_mask"):
+    with pytest.raises(MaskTypeError, match=r"clear=~ds\.cloud_mask"):
         resolve(cloudy.rename("cloud_mask"))
 
 

@@ -26,7 +26,8 @@ class Row:
     """One malformed cube or call.
 
     `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
-    values can tell, which a lazy cube raises when it is computed; `right` is what has the result that the remedy gives.
+    values can tell, which a lazy cube raises when it is computed; `right` gives the clear mask that the cube has once
+    the remedy was typed, or a cube and options with the same result.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Row:
     says: tuple[str, ...]
     cure: str | None = None
     late: bool = False
-    right: Callable[[], tuple[Any, dict[str, Any]]] | None = None
+    right: Callable[[], xr.DataArray | tuple[Any, dict[str, Any]]] | None = None
 
 
 def cube(**options):
@@ -106,6 +107,13 @@ def masked(change):
     return da, {"clear": change(options["clear"])}
 
 
+def degrees(change):
+    """A pair with other names of its axes, whose mask was changed."""
+    da, options = pair()
+    named = {"time": "t", "y": "lat", "x": "lon"}
+    return da.rename(named), {"clear": change(options["clear"]).rename(named)}
+
+
 def both(change):
     ds, options = cube()
     return change(ds), options
@@ -120,10 +128,35 @@ def quality(values=4, name="SCL", attrs=None, dtype="uint8", **options):
     return da.to_dataset(name="reflectance").assign({name: layer}), options
 
 
-def probability(top=1.0, **options):
+def truth(odd=None):
+    """The clear mask of these cubes; `odd` for the one pixel that `quality` gives another value."""
+    clear = make_cube(shape=(NY, NX))[1]
+    if odd is not None:
+        clear[2, 5, 5] = odd
+    return clear
+
+
+def coded(name, here, gone, odd=None, dtype="uint8", attrs=None, **options):
+    """A cube with a quality layer of two codes, and another one in a single pixel."""
+    ds, _ = quality(name=name, dtype=dtype)
+    layer = ds[name].copy(data=np.where(truth(), here, gone).astype(dtype))
+    if odd is not None:
+        layer[2, 5, 5] = odd
+    layer.attrs = attrs or {}
+    return ds.assign({name: layer}), options
+
+
+def resampled(**options):
+    """A cube whose SCL was resampled as if it were a reflectance."""
+    ds, _ = quality()
+    return ds.assign(SCL=ds["SCL"].astype("float32").rolling(x=2, min_periods=1).mean()), options
+
+
+def probability(top=1.0, name="cloud_prob", **options):
     da, clear = make_cube(shape=(NY, NX))
-    layer = xr.where(clear, 0.1 * top, 0.9 * top).astype("float32")
-    return da.to_dataset(name="reflectance").assign(cloud_prob=layer), options
+    low, high = (0.9, 0.1) if name.startswith(("cs", "clear")) else (0.1, 0.9)
+    layer = xr.where(clear, low * top, high * top).astype("float32")
+    return da.to_dataset(name="reflectance").assign({name: layer}), options
 
 
 def numbers(dtype="uint16", change=lambda values: values, attrs=None, **options):

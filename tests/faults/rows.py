@@ -1,4 +1,7 @@
-"""The table of malformed cubes and calls: the error, words of its message, a remedy that can be typed."""
+"""The table of malformed cubes and calls: the error, words of its message, a remedy that can be typed.
+
+The rows of masks and quality layers are in `mask_rows`.
+"""
 
 import numpy as np
 import xarray as xr
@@ -15,6 +18,7 @@ from tests.faults.makers import (
     changed,
     coarse,
     cube,
+    degrees,
     floats,
     huge,
     masked,
@@ -22,15 +26,15 @@ from tests.faults.makers import (
     numbers,
     offset_jump,
     pair,
-    probability,
     quality,
     shifted,
     small,
     spoiled,
     too_few,
+    truth,
     variable_of,
-    without_quality,
 )
+from tests.faults.mask_rows import LAYERS, MASKS
 from tests.faults.rows_time import TIME
 from xr_cloudfree import errors
 from xr_cloudfree.models.classical import Linear
@@ -155,6 +159,22 @@ GRID = [
         'good.reindex(y=cube.y, x=cube.x, method="nearest", tolerance=70, fill_value=False)',
     ),
     Row(
+        "mask half a pixel off, in degrees",
+        lambda: degrees(lambda m: shifted(m, 5.0)),
+        E.GridError,
+        V,
+        ("good lies on another grid",),
+        'good.reindex(lat=cube.lat, lon=cube.lon, method="nearest", tolerance=10, fill_value=False)',
+    ),
+    Row(
+        "mask some minutes later, in degrees",
+        lambda: degrees(lambda m: m.assign_coords(time=m.time + np.timedelta64(5, "m"))),
+        E.TimeError,
+        V,
+        ("lacks 7",),
+        'good.reindex(t=cube.t, method="nearest", tolerance="1h", fill_value=False)',
+    ),
+    Row(
         "CRS in nonsense",
         lambda: both(lambda ds: ds.assign_coords(spatial_ref=xr.Variable((), 0, {"crs_wkt": "UTM, somewhere"}))),
         E.GridError,
@@ -162,7 +182,14 @@ GRID = [
         ("CRS of", "UTM, somewhere"),
         "cube.rio.write_crs('EPSG:32629')",
     ),
-    Row("mask part", lambda: masked(lambda m: m.isel(x=slice(9))), E.GridError, V, (f"{NY} x 9", f"{NY} x {NX}")),
+    Row(
+        "mask part",
+        lambda: masked(lambda m: m.isel(x=slice(9))),
+        E.GridError,
+        V,
+        (f"{NY} x 9", f"{NY} x {NX}"),
+        'good.reindex(y=cube.y, x=cube.x, method="nearest", tolerance=10, fill_value=False)',
+    ),
     Row(
         "mask in another CRS",
         lambda: masked(lambda m: m.rio.write_crs("EPSG:32630")),
@@ -178,7 +205,7 @@ GRID = [
         V,
         ("5 dates, the cube 7", "lacks 2"),
         "good.reindex(time=cube.time, fill_value=False)",
-        right=lambda: masked(lambda m: m & (m.time < DATES[5])),
+        right=lambda: truth().where(np.arange(7)[:, None, None] < 5, False),
     ),
     Row(
         "mask with more dates",
@@ -189,7 +216,7 @@ GRID = [
         V,
         ("8 dates",),
         "good.sel(time=cube.time)",
-        right=pair,
+        right=truth,
     ),
     Row(
         "mask of other dates",
@@ -198,7 +225,7 @@ GRID = [
         V,
         ("lacks 7",),
         "good.assign_coords(time=cube.time)",
-        right=pair,
+        right=truth,
     ),
     Row(
         "mask some minutes later",
@@ -206,8 +233,8 @@ GRID = [
         E.TimeError,
         V,
         ("lacks 7",),
-        'good.reindex(time=cube.time, method="nearest", tolerance="1h")',
-        right=pair,
+        'good.reindex(time=cube.time, method="nearest", tolerance="1h", fill_value=False)',
+        right=truth,
     ),
     Row(
         "mask some minutes later, in disorder",
@@ -215,10 +242,45 @@ GRID = [
         E.TimeError,
         V,
         ("lacks 7",),
-        'good.sortby(\'time\').reindex(time=cube.time, method="nearest", tolerance="1h")',
-        right=pair,
+        'good.sortby(\'time\').reindex(time=cube.time, method="nearest", tolerance="1h", fill_value=False)',
+        right=truth,
     ),
-    Row("mask without time", lambda: masked(lambda m: m.isel(time=0)), E.DimensionError, V, ("('y', 'x')",)),
+    Row(
+        "mask with a date twice",
+        lambda: masked(lambda m: m.isel(time=[0, 1, 2, 3, 3, 4, 5, 6])),
+        E.TimeError,
+        V,
+        ("8 dates, the cube 7",),
+        "good.drop_duplicates('time').sel(time=cube.time)",
+        right=truth,
+    ),
+    Row(
+        "mask without time",
+        lambda: masked(lambda m: m.isel(time=0)),
+        E.DimensionError,
+        V,
+        ("('y', 'x')",),
+        "good.drop_vars('time').expand_dims(time=cube.time)",
+        right=lambda: truth().copy(data=np.broadcast_to(truth()[0], (7, NY, NX))),
+    ),
+    Row(
+        "mask with an axis of unknown name",
+        lambda: masked(lambda m: m.rename(x="lon", y="v").transpose("time", "lon", "v")),
+        E.DimensionError,
+        V,
+        ("'v'",),
+        "good.rename({'v': 'y'})",
+        right=truth,
+    ),
+    Row(
+        "mask with a band too many",
+        lambda: masked(lambda m: xr.concat([m, ~m], "band")),
+        E.DimensionError,
+        V,
+        ("'band'",),
+        "good.isel({'band': 0}, drop=True)",
+        right=truth,
+    ),
 ]
 
 BANDS = [
@@ -417,115 +479,6 @@ VALUES = [
     ),
 ]
 
-MASKS = [
-    Row(
-        "boolean mask",
-        lambda: cube(clear=None, mask="good"),
-        E.MaskTypeError,
-        T,
-        ("what True means",),
-    ),
-    Row("numbers as clear", lambda: quality(clear="SCL"), E.MaskTypeError, T, ("uint8", "boolean")),
-    Row(
-        "flags not understood",
-        lambda: quality(attrs={"flag_values": [4, 9], "flag_meanings": "fine foul"}),
-        E.MaskError,
-        V,
-        ("fine, foul",),
-        "scheme='scl'",
-    ),
-    Row(
-        "flags of two lengths",
-        lambda: quality(attrs={"flag_values": [4, 9, 1], "flag_meanings": "clear cloud"}),
-        E.MaskError,
-        V,
-        ("2 flag_meanings, 3 flag_values",),
-        "scheme='scl'",
-    ),
-    Row(
-        "flags in words",
-        lambda: quality(attrs={"flag_values": "a b", "flag_meanings": "clear cloud"}),
-        E.MaskError,
-        V,
-        ("0 flag_values",),
-        "scheme='scl'",
-    ),
-    Row("unknown class", lambda: quality(17), E.MaskError, V, ("SCL (scl) holds 17", "9 cloud"), None, True),
-    Row("class between", lambda: quality(4.5, dtype="float32"), E.MaskError, V, ("4.5", "whole"), None, True),
-    Row(
-        "probability alone",
-        lambda: probability(mask="cloud_prob"),
-        E.MaskError,
-        V,
-        ("without a threshold",),
-        "threshold=0.4",
-    ),
-    Row(
-        "probability not chosen",
-        probability,
-        E.MaskError,
-        V,
-        ("no quality layer",),
-        "mask='cloud_prob', scheme=\"probability\", threshold=0.4",
-    ),
-    Row("threshold of classes", lambda: quality(threshold=0.4), E.MaskError, V, ("0.4", "no probability")),
-    Row(
-        "percent with a share",
-        lambda: probability(100, mask="cloud_prob", threshold=0.4),
-        E.MaskError,
-        V,
-        ("from 10 to 90",),
-        "threshold=40",
-        True,
-    ),
-    Row(
-        "share with percent",
-        lambda: probability(1, mask="cloud_prob", threshold=40),
-        E.MaskError,
-        V,
-        ("fractions up to 0.9",),
-        "threshold=0.4",
-        True,
-    ),
-    Row("both", lambda: cube(mask="good"), E.MaskError, V, ("both",)),
-    Row("no mask", without_quality, E.MaskError, V, ("no quality layer",)),
-    Row("unknown name", lambda: quality(mask="SLC"), E.MaskError, V, ("'SLC'", "SCL"), "mask='SCL'"),
-    Row("unknown scheme", lambda: quality(scheme="slc"), E.MaskError, V, ("'slc'", "fmask"), "scheme='scl'"),
-    Row("scheme that is a number", lambda: quality(scheme=3), E.MaskError, V, ("3",), "scheme='scl'"),
-    Row("scheme without layer", lambda: quality(scheme="fmask"), E.MaskError, V, ("'fmask'", "SCL")),
-    Row("nothing tells", lambda: quality(name="qa", mask="qa"), E.MaskError, V, ("values of qa",)),
-    Row("mask of text", lambda: quality(dtype=str), E.MaskTypeError, T, ("dtype <U", "numbers")),
-    Row("mask a number", lambda: quality(mask=5), E.MaskTypeError, T, ("mask= is a int",)),
-    Row("mask an array", lambda: cube(clear=np.ones((7, NY, NX), bool)), E.MaskTypeError, T, ("ndarray",)),
-    Row("scheme of clear", lambda: cube(scheme="scl"), E.MaskError, V, ("scheme=", "boolean layer alone")),
-    Row(
-        "snow that is not told",
-        lambda: quality(attrs={"flag_values": [4, 9], "flag_meanings": "clear cloud"}, snow="not clear"),
-        E.MaskError,
-        V,
-        ("does not tell snow",),
-        'snow="clear"',
-    ),
-    Row(
-        "strict without doubt",
-        lambda: quality(attrs={"flag_values": [4, 9], "flag_meanings": "clear cloud"}, strict=True),
-        E.MaskError,
-        V,
-        ("no doubtful",),
-        "strict=False",
-    ),
-    Row("fill that is clear", lambda: quality(attrs={"_FillValue": 4}), E.MaskError, V, ("fill value 4", "clear")),
-    Row("fill in words", lambda: quality(attrs={"_FillValue": "none"}), E.MaskError, V, ("'none'",)),
-    Row(
-        "threshold zero",
-        lambda: probability(mask="cloud_prob", threshold=0),
-        E.OptionError,
-        V,
-        ("threshold is 0",),
-        "threshold=0.4",
-    ),
-]
-
 OPTIONS = [
     Row("unknown model", lambda: cube(model="magic"), E.ModelNotFoundError, L, ("'magic'", "linear")),
     Row("wrong case", lambda: cube(model="Linear"), E.ModelNotFoundError, L, ("'Linear'",), "model='linear'"),
@@ -567,4 +520,4 @@ OPTIONS = [
     Row("bare arrays", lambda: cube(model=Answers(arrays)), E.ModelError, V, ("ndarray", "Prediction"), None, True),
     Row("too few answers", lambda: cube(model=Answers(too_few)), E.ModelError, V, ("0 predictions",), None, True),
 ]
-ROWS = [*TIME, *GRID, *BANDS, *VALUES, *MASKS, *OPTIONS]
+ROWS = [*TIME, *GRID, *BANDS, *VALUES, *MASKS, *LAYERS, *OPTIONS]

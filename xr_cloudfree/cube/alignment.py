@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from xr_cloudfree.cube.crs import crs_of
+from xr_cloudfree.cube.dims import role_of
 from xr_cloudfree.cube.stamps import dated
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
+_HOUR = 3_600_000_000_000  # in nanoseconds
 
-def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.DataArray, int]:
+
+class Axes(NamedTuple):
+    """The user's names of the dimensions, for what is typed."""
+
+    time: str = "time"
+    y: str = "y"
+    x: str = "x"
+
+
+def align(
+    layer: xr.DataArray, name: str, typed: str, template: xr.DataArray, axes: Axes | None = None
+) -> tuple[xr.DataArray, int]:
     """Bring a layer onto the dates of a cube, and check that its pixels are the cube's or nest in them.
 
     Parameters
@@ -22,8 +35,12 @@ def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.Da
         With the dimensions time, y and x in any order; others of length one are dropped.
     name : str
         What to call the layer in messages.
+    typed : str
+        What is typed for the layer, in remedies: ``"good"``, or ``"ds.SCL"``.
     template : DataArray, shape (time, y, x)
         The cube's grid.
+    axes : Axes, optional
+        The user's names of the dimensions, for remedies.
 
     Returns
     -------
@@ -42,11 +59,15 @@ def align(layer: xr.DataArray, name: str, template: xr.DataArray) -> tuple[xr.Da
         If its pixels are neither those of the cube nor coarser ones with edges on the cube's, or the CRS is
         another.
     """
-    layer = _dates(dated(_dimensions(layer, name), name), name, template)
+    cube, axes = "ds" if typed.startswith(("ds.", "ds[")) else "cube", axes or Axes()
+    layer = _dimensions(layer, name, typed, cube, axes)
+    layer = _dates(dated(layer, name), name, typed, cube, template, axes.time)
     # GDAL warps no booleans, and what it finds beyond the layer is not clear.
-    warped = ".astype('uint8').rio.reproject_match(cube) == 1" if layer.dtype == bool else ".rio.reproject_match(cube)"
-    _check_crs(layer, name, template, name + warped)
-    return layer, _factor(layer, name, template)
+    warped = f".rio.reproject_match({cube})"
+    if layer.dtype == bool:
+        warped = f".astype('uint8'){warped} == 1"
+    _check_crs(layer, name, template, typed + warped)
+    return layer, _factor(layer, name, typed, cube, template, axes)
 
 
 def check_same(layer: xr.DataArray, name: str, template: xr.DataArray, *, reproject: str, interpolate: str) -> None:
@@ -77,7 +98,7 @@ def check_same(layer: xr.DataArray, name: str, template: xr.DataArray, *, reproj
         )
 
 
-def _dimensions(layer: xr.DataArray, name: str) -> xr.DataArray:
+def _dimensions(layer: xr.DataArray, name: str, typed: str, cube: str, axes: Axes) -> xr.DataArray:
     """The layer as (time, y, x)."""
     extra = [dim for dim in layer.dims if dim not in ("time", "y", "x") and layer.sizes[dim] == 1]
     layer = layer.squeeze(extra, drop=True)
@@ -85,13 +106,29 @@ def _dimensions(layer: xr.DataArray, name: str) -> xr.DataArray:
         raise DimensionError(
             f"{name} has the dimensions {tuple(layer.dims)} with the sizes {layer.shape}",
             "time, y and x",
-            f"{name}.rename(lat='y', lon='x') for other names, {name}.isel(band=0, drop=True) for one too "
-            f"many, {name}.expand_dims(time=cube.time) for a single date",
+            _as_layer(layer, typed, cube, axes),
         )
     return layer.transpose("time", "y", "x")
 
 
-def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArray:
+def _as_layer(layer: xr.DataArray, typed: str, cube: str, axes: Axes) -> str:
+    """What to type to make a layer (time, y, x)."""
+    lacking = [dim for dim in ("time", "y", "x") if dim not in layer.dims]
+    others = [str(dim) for dim in layer.dims if dim not in ("time", "y", "x")]
+    if lacking == ["time"] and not others:
+        time = axes.time
+        bare = f"{typed}.drop_vars({time!r})" if "time" in layer.coords else typed
+        return f"{bare}.expand_dims({time}={cube}.{time}) if it holds for all dates"
+    if len(lacking) == len(others):
+        told = {dim: role_of(dim) for dim in others}
+        known = {dim: role for dim, role in told.items() if role in lacking}
+        rest = [dim for dim in lacking if dim not in known.values()]
+        renamed = known | dict(zip([dim for dim in others if dim not in known], rest, strict=True))
+        return f"{typed}.rename({ {dim: getattr(axes, role) for dim, role in renamed.items()} })"
+    return f"{typed}.isel({ {dim: 0 for dim in others} }, drop=True)"
+
+
+def _dates(layer: xr.DataArray, name: str, typed: str, cube: str, template: xr.DataArray, time: str) -> xr.DataArray:
     """The layer with its dates in the order of the cube's."""
     wanted = template.indexes.get("time")
     found = layer.indexes.get("time")
@@ -101,7 +138,7 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
         raise TimeError(
             f"{name} has {layer.sizes['time']} dates, the cube {template.sizes['time']}",
             "the same dates",
-            f"{name}.sel(time=cube.time), with time coordinates on both",
+            f"{typed}.assign_coords({time}=dates).sel({time}={cube}.{time}), with the dates of the layer",
         )
     if found.equals(wanted):
         return layer
@@ -122,26 +159,29 @@ def _dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> xr.DataArr
     raise TimeError(
         f"{name} has {len(found)} dates, the cube {len(wanted)}, of which it lacks {len(lacking)}{first}",
         "the same dates",
-        _same_dates(layer, name, template),
+        _on_dates(layer, typed, f"{cube}.{time}", found, wanted, time),
     )
 
 
-def _same_dates(layer: xr.DataArray, name: str, template: xr.DataArray) -> str:
-    """What to type for a layer whose dates are not those of the cube."""
-    found, wanted = layer.indexes["time"], template.indexes["time"]
-    if not found.is_unique:
-        return f"{name}.groupby('time').max() if its scenes of one time were merged in the cube by their largest value"
+def _on_dates(
+    layer: xr.DataArray, typed: str, dates: str, found: pd.Index[Any], wanted: pd.Index[Any], time: str
+) -> str:
+    """What to type to bring a layer onto the cube's dates."""
+    once = typed if found.is_unique else f"{typed}.drop_duplicates({time!r})"
+    beyond = ", fill_value=False" if layer.dtype == bool else ""  # elsewhere NaN, which is missing
     if wanted.isin(found).all():
-        return f"{name}.sel(time=cube.time)"
-    gaps = np.abs(found.to_numpy()[:, None] - wanted.to_numpy()[None]).min(axis=0)
-    if (gaps <= np.timedelta64(1, "h")).all():
-        by_time = name if found.is_monotonic_increasing else f"{name}.sortby('time')"
-        return f'{by_time}.reindex(time=cube.time, method="nearest", tolerance="1h"), as only the clock differs'
-    if not wanted.isin(found).any() and len(found) == len(wanted):
-        return f"{name}.assign_coords(time=cube.time) if these are the same scenes in the same order"
-    if layer.dtype == bool:
-        return f"{name}.reindex(time=cube.time, fill_value=False), by which nothing is clear on the other dates"
-    return f"cube.sel(time=cube.time.isin({name}.time)), and {name}.sel(time={name}.time.isin(cube.time))"
+        return f"{once}.sel({time}={dates})"
+    ours, theirs = (index.to_numpy().astype("datetime64[ns]").astype(np.int64) for index in (wanted, found.unique()))
+    away = np.abs(ours[:, None] - theirs[None]).min(axis=1, initial=np.iinfo(np.int64).max)
+    near = f'method="nearest", tolerance="{"1h" if (away <= _HOUR).all() else "12h"}"'
+    if (away <= 12 * _HOUR).all():
+        once += "" if found.is_monotonic_increasing else f".sortby({time!r})"
+        return f"{once}.reindex({time}={dates}, {near}{beyond}) if only the clock differs"
+    if wanted.isin(found).any():
+        return f"{once}.reindex({time}={dates}{beyond}), with which nothing is clear on the dates that it lacks"
+    if len(found) == len(wanted):
+        return f"{typed}.assign_coords({time}={dates}) if these are its dates, in this order"
+    return f"{typed}.assign_coords({time}=its_dates).sel({time}={dates}), with the dates of the layer"
 
 
 def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remedy: str) -> None:
@@ -154,7 +194,7 @@ def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remedy: s
         )
 
 
-def _factor(layer: xr.DataArray, name: str, template: xr.DataArray) -> int:
+def _factor(layer: xr.DataArray, name: str, typed: str, cube: str, template: xr.DataArray, axes: Axes) -> int:
     """How many pixels of the cube make one of the layer, which has to be a whole number with common edges."""
     factors = {dim: _axis_factor(layer, template, dim) for dim in ("y", "x")}
     known = {factor for factor in factors.values() if factor != 0}
@@ -162,18 +202,19 @@ def _factor(layer: xr.DataArray, name: str, template: xr.DataArray) -> int:
         raise GridError(
             f"{name} lies on another grid: {_grid(layer)}; the cube: {_grid(template)}",
             "the pixels of the cube, or coarser ones whose edges are edges of the cube's",
-            _nearest(layer, name, template),
+            _nearest(layer, typed, cube, template, axes),
         )
     return cast(int, known.pop()) if known else 1
 
 
-def _nearest(layer: xr.DataArray, name: str, template: xr.DataArray) -> str:
+def _nearest(layer: xr.DataArray, typed: str, cube: str, template: xr.DataArray, axes: Axes) -> str:
     """What to type to bring a layer onto the cube's grid, without stretching it beyond its edges."""
+    y, x = axes.y, axes.x
     if any(dim not in array.coords for array in (layer, template) for dim in ("y", "x")):
-        return f"{name}.assign_coords(y=..., x=...), and the same on the cube, with the centres of the pixels"
+        return f"{typed}.assign_coords({y}=y, {x}=x), and the same on the cube, with the centres of the pixels"
     step = max(float(abs(np.diff(layer.coords[dim].values)).max(initial=0)) for dim in ("y", "x"))
     beyond = ", fill_value=False" if layer.dtype == bool else ""  # elsewhere NaN, which is missing
-    return f'{name}.reindex(y=cube.y, x=cube.x, method="nearest", tolerance={step:g}{beyond})'
+    return f'{typed}.reindex({y}={cube}.{y}, {x}={cube}.{x}, method="nearest", tolerance={step:g}{beyond})'
 
 
 def _axis_factor(layer: xr.DataArray, template: xr.DataArray, dim: str) -> int | None:

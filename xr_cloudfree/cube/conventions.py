@@ -101,6 +101,15 @@ class Cube:
         return first.isel(band=0, drop=True) if "band" in first.dims else first
 
     @property
+    def typed_band(self) -> str:
+        """What is typed for one band (time, y, x), in messages."""
+        if self.kind == "layer":
+            return "cube"
+        if self.kind == "bands":
+            return f"ds[{self.bands[0]!r}]"
+        return f"{'cube' if self.kind == 'array' else f'ds[{self.name!r}]'}.isel({self.dims['band']}=0, drop=True)"
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         return int(self.arrays[0].sizes["y"]), int(self.arrays[0].sizes["x"])

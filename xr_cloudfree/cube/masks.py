@@ -1,31 +1,22 @@
-"""From a quality layer to one meaning: clear.
+"""From the values of a quality layer to one meaning: clear.
 
-`resolve_mask` looks at names, attributes and coordinates only; `decode` turns a window of values into
-booleans.
+`decode` turns a window of values into booleans, by a `MaskRule` that `quality.resolve_mask` makes.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from numbers import Real
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, overload
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.alignment import align
-from xr_cloudfree.cube.schemes import RANK, SCHEMES, STATES, Flag, Scheme, cf_scheme, known_scheme, states
-from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTypeError
+from xr_cloudfree.cube.schemes import RANK, SCHEMES, Flag, Scheme, states
+from xr_cloudfree.errors import MaskError, MaskTypeError
 
 Snow = Literal["clear", "not clear"]
 Bools = NDArray[np.bool_]
-
-# Cloud that grows by more than this leaves nothing clear, and takes long to do so.
-MAX_DILATE = 1000
 
 
 @dataclass(frozen=True)
@@ -41,22 +32,28 @@ class MaskRule:
     strict : bool
         Whether doubtful classes (SCL 2 and 7) are not clear.
     threshold : float or None
-        Probability of cloud from which on a pixel is not clear, in the layer's units.
+        Probability of cloud from which on a pixel is not clear, or score from which on it is, in the layer's units.
+    top : float
+        The highest value that the layer can hold where it has a threshold: 1, 100 or 255.
     dilate : int
         Pixels of the cube by which cloud and shadow grow.
     factor : int
         Pixels of the cube per pixel of the quality layer, along each axis.
     label : str
         The layer and its scheme, for people.
+    typed : str
+        What is typed for the layer, for remedies.
     """
 
     scheme: Scheme | None = None
     snow: Snow = "clear"
     strict: bool = False
     threshold: float | None = None
+    top: float = 1.0
     dilate: int = 0
     factor: int = 1
     label: str = "clear"
+    typed: str = field(default="layer", repr=False, compare=False)
 
 
 class Decoded(NamedTuple):
@@ -86,7 +83,9 @@ def _whole(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any
         raise MaskError(
             f"{rule.label} holds {float(filled[~whole][0]):g}, which is no whole number",
             "the classes or bits of the quality layer, untouched",
-            'mask= with the layer resampled with "nearest", or scheme="probability", threshold=0.4',
+            f'resampling={{"{rule.typed.removeprefix("ds.")}": "nearest"}} where the bands are loaded, or '
+            f'mask=original.reindex_like({cube_of(rule.typed)}, method="nearest") with the '
+            "layer before it was resampled",
         )
     return filled.astype(np.int64), nan
 
@@ -122,10 +121,10 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
     scheme = rule.scheme
     if scheme is None:
         if values.dtype != np.bool_:
-            raise _not_boolean(rule.label, values.dtype)
+            raise not_boolean(rule.label, rule.typed, values.dtype)
         return Decoded(values, np.zeros(values.shape, bool), np.zeros(values.shape, bool))
-    if scheme.is_probability:
-        return _decode_probability(values, rule, scheme)
+    if scheme.has_threshold:
+        return _decode_threshold(values, rule, scheme)
     nan = None
     if values.dtype.kind == "f":
         values, nan = _whole(values, rule)
@@ -139,12 +138,7 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
         ranks[nan] = RANK["missing"]
     unknown = ranks == RANK["unknown"]
     if unknown.any():
-        strange = ", ".join(str(int(v)) for v in np.unique(values[unknown])[:8])
-        raise MaskError(
-            f"{rule.label} holds {strange}, with {int(unknown.sum())} pixels in all",
-            f"the values of {scheme.title}: " + ", ".join(_named(flag) for flag in scheme.flags),
-            "scheme= with the layer's own scheme, or clear= with a boolean layer, True where clear",
-        )
+        raise _strange(np.unique(values[unknown]), int(unknown.sum()), np.unique(values), rule, scheme)
     snow = ranks == RANK["snow"]
     clear = ranks == RANK["clear"]
     if rule.snow == "clear":
@@ -166,7 +160,51 @@ def _named(flag: Flag) -> str:
     return f"{flag.value} {flag.meaning}" if flag.mask is None else f"{flag.value}/{flag.mask} {flag.meaning}"
 
 
-def _decode_probability(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> Decoded:
+def cube_of(typed: str) -> str:
+    """What is typed for the cube of which a layer is typed so."""
+    return "ds" if typed.startswith(("ds.", "ds[")) else "cube"
+
+
+def not_boolean(label: str, typed: str, dtype: np.dtype[Any], remedy: str = "") -> MaskTypeError:
+    """The error for a layer given as clear that is not boolean; `remedy` says more than its dtype does."""
+    if not remedy and dtype.kind == "O":
+        remedy = f"clear={typed} == True"
+    return MaskTypeError(
+        f"clear= is {label} of dtype {dtype}",
+        "a boolean layer, True where clear",
+        remedy or f"clear={typed} == 1 if 1 means clear, or clear={typed} == 0 if 0 does, or mask= for a quality layer",
+    )
+
+
+def _strange(unknown: NDArray[Any], count: int, found: NDArray[Any], rule: MaskRule, scheme: Scheme) -> MaskError:
+    """The error for values that a scheme does not have, which names the scheme that has them."""
+    strange = [int(value) for value in unknown]
+    others = [SCHEMES[name] for name in scheme.mistaken]
+    fitting = [other for other in others if not (states(found.astype(np.int64), other) == RANK["unknown"]).any()]
+    if scheme.bits is not None and found.dtype == np.dtype(f"int{-(-scheme.bits // 8) * 8}") and max(strange) < 0:
+        remedy = f"mask={rule.typed}.astype('u{found.dtype}')"  # the highest bit was taken for a sign
+    elif fitting:
+        remedy = ", or ".join(f"{other.example} if {_first(other)}" for other in fitting)
+    elif all(flag.mask is None for flag in scheme.flags):
+        remedy = f"mask={rule.typed}.where({rule.typed}.isin({[flag.value for flag in scheme.flags]}))"
+        remedy += " if the others are no data"
+    else:
+        remedy = f"mask={rule.typed}.where(~{rule.typed}.isin({strange[:64]})) if these are no data"
+    return MaskError(
+        f"{rule.label} holds {', '.join(map(str, strange[:8]))}, with {count} pixels in all",
+        f"the values of {scheme.title}: " + ", ".join(_named(flag) for flag in scheme.flags),
+        remedy,
+    )
+
+
+def _first(scheme: Scheme) -> str:
+    """The head of a scheme, to tell it from another."""
+    told = ", ".join(f"{flag.value} is {flag.meaning}" for flag in scheme.flags[:3] if flag.mask is None)
+    return told if scheme.bits is None else f"it is {scheme.title}"
+
+
+def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> Decoded:
+    """Probabilities and scores, of which a threshold makes clear and not clear."""
     threshold = cast(float, rule.threshold)
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     for flag in scheme.flags:  # the layer's own fill value
@@ -174,23 +212,37 @@ def _decode_probability(values: NDArray[Any], rule: MaskRule, scheme: Scheme) ->
     seen = values[~missing]
     if seen.size:
         low, high = float(seen.min()), float(seen.max())
-        top = 1.0 if threshold <= 1 else 100.0
+        top = rule.top
         if low < 0 or high > top:
             raise MaskError(
                 f"{rule.label} holds values from {low:g} to {high:g} with threshold={threshold:g}",
-                f"probabilities from 0 to {top:g}, in the units of the threshold",
-                f"threshold={threshold * 100:g}" if 0 <= low and high <= 100 else "mask= with a probability",
+                f"values from 0 to {top:g}, in the units of the threshold",
+                _in_units(low, high, threshold, rule.typed),
             )
         # In the wrong units nothing would ever be cloudy.
         if top > 1 >= high >= threshold / 100 and (seen != np.rint(seen)).any():
             raise MaskError(
                 f"{rule.label} holds fractions up to {high:g} with threshold={threshold:g}",
                 "a threshold in the units of the layer",
-                f"threshold={threshold / 100:g}, or mask=layer.round() if they are percentages",
+                f"threshold={threshold / top:g}, or mask={rule.typed}.round() if they are percentages",
             )
+    below = seen < threshold
     clear = ~missing
-    clear[clear] = seen < threshold
+    clear[clear] = below if scheme.name == "probability" else ~below
     return Decoded(clear, np.zeros(values.shape, bool), missing)
+
+
+def _in_units(low: float, high: float, threshold: float, typed: str) -> str:
+    """What to type where values lie outside of those that go with a threshold."""
+    if low < 0:
+        return f"mask={typed}.where({typed} >= 0) if values below zero are no data"
+    if threshold <= 1 and high <= 100:
+        return f"threshold={threshold * 100:g}"
+    for top in (255, 1000, 10_000, 65_535):
+        if high <= top:
+            share = threshold if threshold <= 1 else threshold / 100
+            return f"mask={typed} / {top}, threshold={share:g} if it goes up to {top}"
+    return f"mask={typed}.where({typed} <= 100) if higher values are no data"
 
 
 @overload
@@ -264,244 +316,3 @@ def dilate_not_clear(clear: Bools, missing: Bools, pixels: int) -> Bools:
             grown[..., dy:, :] |= wide[..., :-dy, :]
             grown[..., :-dy, :] |= wide[..., dy:, :]
     return clear & ~grown
-
-
-def resolve_mask(
-    variables: Mapping[str, xr.DataArray],
-    *,
-    clear: str | xr.DataArray | None = None,
-    mask: str | xr.DataArray | None = None,
-    scheme: str | None = None,
-    threshold: float | None = None,
-    snow: Snow = "clear",
-    strict: bool = False,
-    dilate: int = 0,
-    template: xr.DataArray,
-) -> tuple[xr.DataArray, MaskRule]:
-    """The quality layer of a cube and how to read it, from metadata alone.
-
-    An argument wins over a variable ``cloud_mask``, which wins over the sensor's own layer (SCL, QA_PIXEL,
-    Fmask, CFMask). The scheme comes from `scheme`, else from the CF attributes ``flag_values``,
-    ``flag_masks`` and ``flag_meanings``, else from the layer's name. A boolean layer is only taken as
-    `clear`: given as `mask`, nothing tells which of its values is cloud.
-
-    Landsat's QA_RADSAT is not looked at; to leave saturated pixels out, give
-    ``mask=ds.QA_PIXEL.where(ds.QA_RADSAT == 0, 1)``.
-
-    Parameters
-    ----------
-    variables : mapping of str to DataArray
-        Variables of the cube's Dataset; empty for a DataArray.
-    clear : str or DataArray of bool, optional
-        Layer that is True where a pixel is clear, or its name.
-    mask : str or DataArray, optional
-        Quality layer, or its name.
-    scheme : {"scl", "qa_pixel", "fmask", "cfmask", "probability"}, optional
-        What the values of `mask` mean.
-    threshold : float, optional
-        Probability of cloud from which on a pixel is not clear, in the layer's units (0 to 1 or 0 to 100).
-    snow : {"clear", "not clear"}
-        Whether snow counts as clear.
-    strict : bool
-        Whether doubtful classes (SCL 2 and 7) are not clear.
-    dilate : int
-        Pixels by which cloud and shadow grow.
-    template : DataArray, shape (time, y, x)
-        The grid of the cube.
-
-    Returns
-    -------
-    quality : DataArray, shape (time, y, x)
-        The layer on the dates of the cube and on its grid, or on one that is `MaskRule.factor` times coarser.
-        Never computed here.
-    rule : MaskRule
-        How to read it.
-
-    Raises
-    ------
-    MaskError
-        If there is no layer, or nothing tells what its values mean.
-    MaskTypeError
-        If `clear` is not boolean, or `mask` is.
-    DimensionError
-        If the layer lacks a dimension or has one too many.
-    TimeError
-        If its dates are not those of the cube.
-    GridError
-        If its pixels are neither those of the cube nor nest in them.
-    OptionError
-        If an option has a value that it cannot take.
-    """
-    _check_options(snow, strict, dilate, threshold)
-    if clear is not None and mask is not None:
-        raise MaskError("clear= and mask= were both given", "one of the two", "clear=... or mask=..., not both")
-    if clear is not None:
-        if scheme is not None or threshold is not None or strict or snow != "clear":
-            raise MaskError(
-                "clear= was given with scheme=, threshold=, strict= or snow=",
-                "a boolean layer alone: it has no classes that these could choose from",
-                "mask= with the quality layer itself",
-            )
-        layer, name = _layer(variables, clear, "clear")
-        if layer.dtype != np.bool_:
-            raise _not_boolean(name, layer.dtype)
-        rule = MaskRule(dilate=int(dilate), label=f"{name} (boolean, True is clear)")
-    else:
-        layer, name = _layer(variables, _find(variables, scheme) if mask is None else mask, "mask")
-        known = _scheme(layer, name, scheme, threshold)
-        _check_capable(known, name, snow, strict)
-        how = "CF flags" if known.name == "cf" else known.name
-        if known.is_probability:
-            how += f", threshold {threshold:g}"
-        rule = MaskRule(
-            scheme=known,
-            snow=snow,
-            strict=bool(strict),
-            threshold=None if threshold is None else float(threshold),
-            dilate=int(dilate),
-            label=f"{name} ({how})",
-        )
-    layer, factor = align(layer, name, template)
-    return layer, replace(rule, factor=factor)
-
-
-def _check_options(snow: object, strict: object, dilate: object, threshold: object) -> None:
-    if not isinstance(snow, str) or snow not in ("clear", "not clear"):
-        raise OptionError(f"snow is {snow!r}", '"clear" or "not clear"', 'snow="clear"')
-    if not isinstance(strict, bool | np.bool_):
-        raise OptionTypeError(f"strict is {strict!r}", "True or False", "strict=True")
-    if isinstance(dilate, bool) or not isinstance(dilate, int | np.integer):
-        raise OptionTypeError(f"dilate is {dilate!r}", "a whole number of pixels", "dilate=2")
-    if not 0 <= dilate <= MAX_DILATE:
-        raise OptionError(f"dilate is {dilate}", f"0 to {MAX_DILATE} pixels", "dilate=2")
-    if threshold is None:
-        return
-    if isinstance(threshold, bool) or not isinstance(threshold, Real):
-        raise OptionTypeError(f"threshold is {threshold!r}", "a number", "threshold=0.4")
-    if not 0 < cast(float, threshold) <= 100:  # no float yet: an integer of Python may be too large for one
-        raise OptionError(f"threshold is {threshold}", "above 0 and at most 100", "threshold=0.4")
-
-
-def _check_capable(scheme: Scheme, name: str, snow: Snow, strict: bool) -> None:
-    """An option that could do nothing is refused, not ignored."""
-    if snow == "not clear" and not scheme.has("snow"):
-        raise MaskError(f'snow="not clear" with {name}, which does not tell snow', "a layer with snow", 'snow="clear"')
-    if strict and not scheme.has("doubtful"):
-        raise MaskError(
-            f"strict=True with {name}, which has no doubtful classes", "a layer that has them", "strict=False"
-        )
-
-
-def _not_boolean(name: str, dtype: np.dtype[Any]) -> MaskTypeError:
-    return MaskTypeError(
-        f"clear= is {name} of dtype {dtype}",
-        "a boolean layer, True where clear",
-        "clear=layer == 0 with the value that means clear, or mask=layer for a quality layer",
-    )
-
-
-def _layer(variables: Mapping[str, xr.DataArray], given: object, option: str) -> tuple[xr.DataArray, str]:
-    """The layer that was given, and what to call it."""
-    if isinstance(given, xr.DataArray):
-        return given, str(given.name) if given.name is not None else "layer"
-    if not isinstance(given, str):
-        raise MaskTypeError(
-            f"{option}= is a {type(given).__name__}",
-            "the name of a variable, or a DataArray with the cube's coordinates",
-            f'{option}=xr.DataArray(values, dims=("time", "y", "x"))',
-        )
-    if given not in variables:
-        near = difflib.get_close_matches(given, variables, n=1)
-        raise MaskError(
-            f"the cube has no variable {given!r}",
-            f"one of {', '.join(variables)}" if variables else "a DataArray: the cube has no other variables",
-            f"{option}={near[0]!r}" if near else f"{option}= with a DataArray",
-        )
-    return variables[given], given
-
-
-def _find(variables: Mapping[str, xr.DataArray], scheme: str | None) -> str:
-    """Name of the variable to use where none was given."""
-    lower = {name.lower(): name for name in reversed(list(variables))}
-    if scheme is not None:
-        wanted: Sequence[str] = known_scheme(scheme).names
-    else:
-        own = (name for known in SCHEMES.values() if not known.is_probability for name in known.names)
-        wanted = ("cloud_mask", *own)
-    for name in wanted:
-        if name in lower:
-            return lower[name]
-    probability = next((lower[name] for name in SCHEMES["probability"].names if name in lower), None)
-    if probability is not None:
-        remedy = f'mask={probability!r}, scheme="probability", threshold=0.4'
-    else:
-        remedy = "clear= with a boolean layer, True where clear, or mask= with a quality layer"
-    what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
-    raise MaskError(
-        f"{what} among the variables: {', '.join(variables) or 'none'}",
-        f"one of {', '.join(wanted)}",
-        remedy,
-    )
-
-
-def _scheme(layer: xr.DataArray, name: str, scheme: str | None, threshold: float | None) -> Scheme:
-    """What the values of a layer mean: told, or from its attributes, or from its name."""
-    if layer.dtype == np.bool_:
-        raise MaskTypeError(
-            f"mask= is {name}, a boolean layer, of which nothing tells what True means",
-            "a layer of which True means clear, given as clear=",
-            f"clear={name} if True means clear, clear=~{name} if True means cloud",
-        )
-    if layer.dtype.kind not in "iuf":
-        raise MaskTypeError(f"{name} has dtype {layer.dtype}", "a layer of numbers", "mask= with the quality layer")
-    by_name = next((known for known in SCHEMES.values() if name.lower() in known.names), None)
-    if scheme is not None:
-        found = known_scheme(scheme)
-    elif "flag_meanings" in layer.attrs:
-        found = cf_scheme(layer.attrs, name, by_name)
-    elif by_name is not None:
-        found = by_name
-    else:
-        raise MaskError(
-            f"nothing tells what the values of {name} mean",
-            "CF attributes flag_values and flag_meanings, a known name, or scheme=",
-            f"scheme= with one of {', '.join(SCHEMES)}, or clear={name} == 0 with the value that means clear",
-        )
-    if found.is_probability and threshold is None:
-        raise MaskError(f"{name} is a probability without a threshold", "a threshold", "threshold=0.4")
-    if not found.is_probability and threshold is not None:
-        raise MaskError(
-            f"threshold={threshold:g} was given, and {name} is no probability ({found.title})",
-            "a threshold together with a probability",
-            f'scheme="probability" if {name} is one, or mask= with the layer that is',
-        )
-    return _with_fill(found, layer, name)
-
-
-def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str) -> Scheme:
-    """The scheme, with the layer's fill value as one more flag."""
-    for where in (layer.attrs, layer.encoding):
-        for key in ("_FillValue", "missing_value", "nodata"):
-            fill = where.get(key)
-            if fill is None:
-                continue
-            try:
-                number = float(np.asarray(fill).ravel().tolist()[0])
-            except (TypeError, ValueError, IndexError, OverflowError) as error:
-                raise MaskError(
-                    f"the attribute {key} of {name} is {fill!r}", "a number", f"del {name}.attrs[{key!r}]"
-                ) from error
-            if not np.isfinite(number):
-                continue
-            flag = Flag(int(number), "fill value", "missing")
-            if scheme.is_probability:
-                return replace(scheme, flags=(flag,))
-            state = STATES[int(states(np.array([flag.value]), scheme)[0])]
-            if state not in ("unknown", "missing"):
-                raise MaskError(
-                    f"{name} has the fill value {flag.value}, which also means {state} ({scheme.title})",
-                    "a fill value that means nothing else",
-                    f"del {name}.encoding['_FillValue'] before it is written; then open the cube again",
-                )
-            return replace(scheme, flags=(*scheme.flags, flag)) if state == "unknown" else scheme
-    return scheme

@@ -94,6 +94,7 @@ class Seen:
     stored: NDArray[Any]  # (time, band, y, x)
     clear: Bools  # (time, y, x), as the quality layer says
     snow: Bools
+    missing: Bools
 
 
 def merged(seen: Seen, scenes: Scenes, dates: NDArray[np.intp], scaling: Scaling, extras: tuple[int, ...] = ()) -> Seen:
@@ -119,10 +120,10 @@ def merged(seen: Seen, scenes: Scenes, dates: NDArray[np.intp], scaling: Scaling
     bands = [i for i in range(seen.stored.shape[1]) if i not in extras]
     groups = scenes.together(dates)
     first = [group[0] for group in groups]
-    out = Seen(seen.stored[first], seen.clear[first], seen.snow[first])
+    out = Seen(seen.stored[first], seen.clear[first], seen.snow[first], seen.missing[first])
     for date, group, made in zip(dates, groups, range(len(groups)), strict=True):
         if len(group) > 1:
-            one = Seen(out.stored[made], out.clear[made], out.snow[made])  # views, written to
+            one = Seen(out.stored[made], out.clear[made], out.snow[made], out.missing[made])  # views, written to
             _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], one, scaling, bands)
     return out
 
@@ -142,6 +143,7 @@ def _merge_one(
         np.copyto(out.stored, seen.stored[place], where=better)
         np.copyto(out.clear, seen.clear[place], where=better)
         np.copyto(out.snow, seen.snow[place], where=better)
+        np.copyto(out.missing, seen.missing[place], where=better)
         np.copyto(best, rank, where=better)
         taken[better] = stamp
 

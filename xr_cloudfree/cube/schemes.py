@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -53,12 +52,17 @@ class Scheme:
     title : str
         One line for people.
     flags : tuple of Flag
-        The table. Empty for a probability, which has a threshold in its place.
+        The table. Empty where a threshold stands in its place.
     bits : int or None
         Number of bits of a bit field, where a value that matches no flag is clear. None: each value has to
         match one.
     names : tuple of str
         Lower-case names of variables that are known to follow the scheme.
+    mistaken : tuple of str
+        Schemes whose layers go by the same names; they are proposed where a value does not occur in this one.
+    threshold : float or None
+        For a scheme with a threshold, the one that messages propose, of values from 0 to 1. None for classes and
+        bits.
     """
 
     name: str
@@ -66,11 +70,26 @@ class Scheme:
     flags: tuple[Flag, ...] = ()
     bits: int | None = None
     names: tuple[str, ...] = ()
+    mistaken: tuple[str, ...] = ()
+    threshold: float | None = None
 
     @property
-    def is_probability(self) -> bool:
-        """Whether values are probabilities of cloud."""
-        return self.name == "probability"
+    def has_threshold(self) -> bool:
+        """Whether values are probabilities or scores, which a threshold divides."""
+        return self.threshold is not None
+
+    @property
+    def example(self) -> str:
+        """What is typed to read a layer by the scheme."""
+        told = f'scheme="{self.name}"'
+        return f"{told}, threshold={self.threshold:g}" if self.has_threshold else told
+
+    @property
+    def clear_values(self) -> list[int]:
+        """The values of classes that are clear by default: clear, snow and doubtful ones. None of them for bits."""
+        if self.bits is not None or any(flag.mask is not None for flag in self.flags):
+            return []
+        return [flag.value for flag in self.flags if flag.state in ("clear", "snow", "doubtful")]
 
     def has(self, state: State) -> bool:
         """Whether the scheme can tell a state."""
@@ -119,13 +138,33 @@ _TABLE = (
             Flag(0, "no confidence, as in Collection 1", "unknown", 0xF000),
         ),
         bits=16,
-        names=("qa_pixel", "pixel_qa"),
+        names=("qa_pixel",),
+        mistaken=("pixel_qa", "dea_fmask", "cfmask"),
+    ),
+    Scheme(
+        name="pixel_qa",
+        title="Landsat Collection 1 pixel_qa",
+        flags=(
+            Flag(0, "nothing written", "missing"),
+            _bit(0, "fill", "missing"),
+            _bit(3, "cloud shadow", "shadow"),
+            _bit(4, "snow", "snow"),
+            _bit(5, "cloud", "cloud"),
+            Flag(0x300, "cirrus confidence high", "cloud", 0x300),
+            # Each pixel carries a cloud confidence; classes numbered from 0 on do not.
+            Flag(0, "no confidence", "unknown", 0xC0),
+        ),
+        bits=11,
+        names=("pixel_qa",),
+        mistaken=("qa_pixel", "dea_fmask", "cfmask"),
     ),
     Scheme(
         name="fmask",
         title="Harmonized Landsat Sentinel-2 Fmask",
         flags=(
             Flag(255, "no data", "missing"),
+            # HLS never sets it, but classes numbered from 0 on do.
+            _bit(0, "not used", "unknown"),
             _bit(1, "cloud", "cloud"),
             _bit(2, "adjacent to cloud or shadow", "cloud"),
             _bit(3, "cloud shadow", "shadow"),
@@ -133,6 +172,21 @@ _TABLE = (
         ),
         bits=8,
         names=("fmask",),
+        mistaken=("dea_fmask", "cfmask"),
+    ),
+    Scheme(
+        name="dea_fmask",
+        title="Fmask classes of Geoscience Australia and python-fmask",
+        flags=(
+            Flag(0, "no data", "missing"),
+            Flag(1, "valid", "clear"),
+            Flag(2, "cloud", "cloud"),
+            Flag(3, "cloud shadow", "shadow"),
+            Flag(4, "snow", "snow"),
+            Flag(5, "water", "clear"),
+        ),
+        names=("oa_fmask", "dea_fmask"),
+        mistaken=("cfmask", "fmask"),
     ),
     Scheme(
         name="cfmask",
@@ -146,42 +200,91 @@ _TABLE = (
             Flag(255, "fill", "missing"),
         ),
         names=("cfmask",),
+        mistaken=("dea_fmask", "pixel_qa", "fmask"),
+    ),
+    Scheme(
+        name="cloudsen12",
+        title="Classes of OmniCloudMask and CloudSEN12",
+        flags=(
+            Flag(0, "clear", "clear"),
+            Flag(1, "thick cloud", "cloud"),
+            Flag(2, "thin cloud", "cloud"),
+            Flag(3, "cloud shadow", "shadow"),
+        ),
+        names=("omnicloudmask", "ocm", "cloudsen12", "cloudmask_en"),
+    ),
+    Scheme(
+        name="csmask",
+        title="Classes of UKIS CSmask",
+        flags=(
+            Flag(0, "background", "clear"),
+            Flag(1, "cloud", "cloud"),
+            Flag(2, "cloud shadow", "shadow"),
+        ),
+        names=("csmask", "ukis_csmask"),
+    ),
+    Scheme(
+        name="clm",
+        title="Sentinel Hub's cloud mask CLM, of s2cloudless",
+        flags=(
+            Flag(0, "clear", "clear"),
+            Flag(1, "cloud", "cloud"),
+            Flag(255, "no data", "missing"),
+        ),
+        names=("clm",),
+        mistaken=("maja",),
+    ),
+    Scheme(
+        name="maja",
+        title="Theia's cloud mask CLM, of MAJA",
+        flags=(
+            _bit(0, "cloud or shadow", "cloud"),
+            _bit(1, "cloud", "cloud"),
+            _bit(2, "cloud shadow", "shadow"),
+            _bit(3, "shadow of a cloud outside the image", "shadow"),
+            _bit(4, "cloud, from one date", "cloud"),
+            _bit(5, "cloud, from several dates", "cloud"),
+            _bit(6, "thinnest cloud", "cloud"),
+            _bit(7, "high cloud", "cloud"),
+        ),
+        bits=8,
+    ),
+    Scheme(
+        name="modis_state",
+        title="MODIS surface reflectance state",
+        flags=(
+            Flag(65535, "fill", "missing"),
+            Flag(1, "cloudy", "cloud", 0x3),
+            Flag(2, "mixed", "cloud", 0x3),
+            Flag(3, "not set, assumed clear", "doubtful", 0x3),
+            _bit(2, "cloud shadow", "shadow"),
+            Flag(0x100, "cirrus small", "doubtful", 0x300),
+            Flag(0x200, "cirrus average", "cloud", 0x300),
+            Flag(0x300, "cirrus high", "cloud", 0x300),
+            _bit(10, "internal cloud flag", "cloud"),
+            _bit(12, "snow or ice, of MOD35", "snow"),
+            _bit(13, "adjacent to cloud", "cloud"),
+            _bit(15, "internal snow mask", "snow"),
+        ),
+        bits=16,
+        names=("state_1km", "stateqa", "sur_refl_state_500m"),
     ),
     Scheme(
         name="probability",
-        title="Probability of cloud, 0 to 1 or 0 to 100, with threshold=",
-        names=("cloud_prob", "cloud_probability", "cld", "msk_cldprb", "s2cloudless", "cloudprob"),
+        title="Probability of cloud: 0 to 1, 0 to 100 or 0 to 255, with threshold=",
+        names=("cloud_prob", "cloud_probability", "cld", "clp", "msk_cldprb", "s2cloudless", "cloudprob"),
+        threshold=0.4,
+    ),
+    Scheme(
+        name="clear_score",
+        title="Score or probability of clear ground: 0 to 1, 0 to 100 or 0 to 255, with threshold=",
+        names=("cs", "cs_cdf", "clear_score", "clear_prob", "clear_probability", "clearprob", "clear_sky_probability"),
+        threshold=0.6,
     ),
 )
 
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _TABLE})
-"""The schemes that are known by name. Layers with CF flag attributes need none."""
-
-_CLEAR_WORDS = frozenset("clear clear_sky cloud_free no_cloud not_cloud valid good".split())
-_WORDS: dict[State, str] = {
-    "clear": """
-        clear clear_sky cloud_free no_cloud not_cloud valid good land clear_land vegetation vegetated
-        not_vegetated non_vegetated bare_soil soil water clear_water
-    """,
-    "doubtful": """
-        dark dark_area dark_area_pixel dark_feature dark_feature_shadow unclassified topographic_shadow
-        terrain_shadow cast_shadow casted_shadow topographic_casted_shadow cloud_low_probability
-        low_probability_cloud
-    """,
-    "cloud": """
-        cloud cloudy thick_cloud thin_cloud opaque_cloud semi_transparent_cloud haze cloud_medium_probability
-        medium_probability_cloud cloud_high_probability high_probability_cloud cirrus thin_cirrus cirrus_cloud
-        dilated_cloud cloud_edge adjacent adjacent_cloud adjacent_to_cloud adjacent_to_cloud_shadow
-        adjacent_to_cloud_or_shadow cloud_or_shadow cloud_or_cloud_shadow
-    """,
-    "shadow": "shadow cloud_shadow",
-    "snow": "snow ice snow_ice snow_or_ice snow_and_ice",
-    "missing": """
-        nodata no_data nodata_or_other fill fill_value missing invalid not_observed no_observation outside
-        background saturated defective saturated_or_defective saturated_defective
-    """,
-}
-_STATE_OF: dict[str, State] = {word: state for state, words in _WORDS.items() for word in words.split()}
+"""The schemes that are known by name. Layers with a table of flags in their attributes need none."""
 
 
 def states(values: NDArray[np.integer[Any]], scheme: Scheme) -> NDArray[np.uint8]:
@@ -224,79 +327,6 @@ def known_scheme(name: object) -> Scheme:
         raise MaskError(
             f"no scheme is called {name!r}",
             f"one of {', '.join(SCHEMES)}",
-            f"scheme={(near or ['scl'])[0]!r}, or clear= with a boolean layer",
+            f"scheme={(near or ['scl'])[0]!r}",
         )
     return SCHEMES[name]
-
-
-def _numbers(given: Any) -> list[int]:
-    """Numbers of a CF attribute, whichever way it was written; none if it holds anything else."""
-    if isinstance(given, str):
-        return [int(word) for word in re.findall(r"-?\d+", given)]
-    try:
-        return [int(np.int64(number)) for number in np.atleast_1d(given)]
-    except (TypeError, ValueError, OverflowError):
-        return []
-
-
-def cf_scheme(attrs: Mapping[Any, Any], name: str, by_name: Scheme | None = None) -> Scheme:
-    """A scheme from the CF attributes ``flag_values``, ``flag_masks`` and ``flag_meanings``.
-
-    Parameters
-    ----------
-    attrs : mapping
-        Attributes of the layer.
-    name : str
-        Name of the layer, for messages.
-    by_name : Scheme, optional
-        The scheme that the name suggests, for messages.
-
-    Raises
-    ------
-    MaskError
-        If a meaning is not understood, or the attributes differ in length.
-
-    Examples
-    --------
-    >>> cf_scheme({"flag_values": [0, 1, 4], "flag_meanings": "clear cloud no_data"}, "qa").flags[1]
-    Flag(value=1, meaning='cloud', state='cloud', mask=None)
-    """
-    meanings = attrs["flag_meanings"]
-    words = meanings.split() if isinstance(meanings, str) else [str(word) for word in np.atleast_1d(meanings)]
-    masks = _numbers(attrs["flag_masks"]) if "flag_masks" in attrs else None
-    values = _numbers(attrs["flag_values"]) if "flag_values" in attrs else masks
-    remedy = f"scheme={by_name.name!r}" if by_name else f"scheme= with one of {', '.join(SCHEMES)}"
-    remedy += f", or clear={name} == 0 with the value that means clear"
-    if values is None or len(values) != len(words) or (masks is not None and len(masks) != len(words)):
-        raise MaskError(
-            f"{name} has {len(words)} flag_meanings, {len(values or ())} flag_values and {len(masks or ())} flag_masks",
-            "one value, or one mask, for each meaning",
-            remedy,
-        )
-    plain = [_plain(word) for word in words]
-    unknown = [word for word, key in zip(words, plain, strict=True) if key not in _STATE_OF]
-    if unknown:
-        raise MaskError(
-            f"{name} has flag_meanings that are not understood: {', '.join(unknown)}",
-            "meanings such as clear, cloud, cloud_shadow, snow, no_data",
-            remedy,
-        )
-    flags = [
-        Flag(value, word, _STATE_OF[key], masks[i] if masks else None)
-        for i, (value, word, key) in enumerate(zip(values, words, plain, strict=True))
-    ]
-    if masks:
-        every = 0
-        for mask in masks:
-            every |= mask
-        if not any(flag.value == 0 for flag in flags):
-            # With a bit that says clear, a pixel without any bit was not looked at.
-            rest: State = "missing" if _CLEAR_WORDS & set(plain) else "clear"
-            flags.append(Flag(0, "no flag set", rest, every))
-    return Scheme("cf", f"the flag attributes of {name}", tuple(flags))
-
-
-def _plain(meaning: str) -> str:
-    """A meaning in lower case, with single underscores and in the singular."""
-    plain = re.sub(r"[^a-z0-9]+", "_", meaning.lower()).strip("_")
-    return re.sub(r"(cloud|shadow|pixel|area|feature|soil)s(?=_|$)", r"\1", plain)

@@ -93,7 +93,7 @@ def look(
     """
     together = () if scenes is None else [group for group in scenes.together(dates) if len(group) > 1]
     read = read_quality(quality, rule, grid, window, together)
-    seen = Seen(stack(bands), read.clear, read.snow)
+    seen = Seen(stack(bands), read.clear, read.snow, read.missing)
     return seen if scenes is None else merged(seen, scenes, dates, how, extras)
 
 

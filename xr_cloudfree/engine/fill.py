@@ -20,6 +20,7 @@ from xr_cloudfree.cube.dates import Targets, candidates
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.merge import Scenes
 from xr_cloudfree.cube.observations import Observations, Prediction
+from xr_cloudfree.cube.polarity import check_polarity
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
@@ -303,6 +304,7 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     if job.check:
         checks.check_classes(stored, job.bands, job.roles, clear)
         checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
+        check_polarity(stored, clear, everywhere & ~(seen.clear | seen.missing), job.scaling, job.roles, job.rule)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
