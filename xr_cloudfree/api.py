@@ -14,12 +14,12 @@ from xr_cloudfree.cube.masks import Snow
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
-from xr_cloudfree.errors import ModelNotFoundError, OptionTypeError
+from xr_cloudfree.errors import ModelNotFoundError
 from xr_cloudfree.labels import as_given, label
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import COMMON_LAYERS, check_names
+from xr_cloudfree.options import COMMON_LAYERS, check_names, parse_flag
 from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs
 
@@ -231,9 +231,8 @@ def to_zarr(
     >>> folder.cleanup()
     """
     check_names(options, to_zarr, fill)
-    for name, flag in (("resume", resume), ("overwrite", overwrite)):
-        if not isinstance(flag, bool):
-            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
+    parse_flag("resume", resume)
+    parse_flag("overwrite", overwrite)
     run = runs.prepare(obj, store, date, model=model, shard=shard, **options)
     with runs.started(run, resume=resume, overwrite=overwrite) as missing:
         runs.run_here(run, missing)
@@ -255,6 +254,7 @@ def clear_mask(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    check: bool = True,
 ) -> xr.DataArray:
     """The clear mask that `fill` uses: True where a pixel was seen and is valid in every band.
 
@@ -264,6 +264,11 @@ def clear_mask(
     -------
     DataArray of bool
         Dimensions (time, y, x), under the cube's own names.
+
+    Raises
+    ------
+    ScalingError
+        If most values cannot be reflectance: when values are computed, unless `check` is False.
 
     Examples
     --------
@@ -287,12 +292,15 @@ def clear_mask(
         offset=offset,
         nodata=nodata,
     )
+    parse_flag("check", check)
     cube = understood.cube
     job = ClearJob(
         make_grid(cube, understood.times.size, 0, None, None),
         understood.rule,
         understood.scaling,
         understood.times.size,
+        understood.within if check else None,
+        cube.sensor,
     )
     template = cube.template
     out = template.copy(data=_run(job, understood)["clear"]).rename("clear")

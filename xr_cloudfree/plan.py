@@ -16,16 +16,18 @@ from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
+from xr_cloudfree.cube.measured import ValidRange, valid_range
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
+from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_layers
+from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_flag, parse_layers
 from xr_cloudfree.tiling.grid import TileGrid, choose_block
 
 # A graph of more tasks than this does not run well anywhere.
@@ -41,6 +43,12 @@ class Understood:
     quality: xr.DataArray
     rule: MaskRule
     scaling: Scaling
+    within: ValidRange
+
+    @property
+    def spelling(self) -> Spelling:
+        """What the user's cube is made of, for remedies."""
+        return spelling_of(self.cube)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,8 +117,14 @@ def read(
         dilate=dilate,
         template=cube.template,
     )
-    scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
-    return Understood(cube, times, quality, rule, scaling)
+    scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata, spelling=spelling_of(cube))
+    return Understood(cube, times, quality, rule, scaling, valid_range(cube.arrays, scaling))
+
+
+def spelling_of(cube: Cube) -> Spelling:
+    """What the user's cube is made of, for remedies."""
+    variables = {"array": (), "variable": (cube.name or "",), "bands": cube.bands}[cube.kind]
+    return Spelling(cube.dims["time"], variables, cube.bands)
 
 
 def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
@@ -179,9 +193,8 @@ def plan_fill(
     made = registry.create(model)
     s1, cut = open_s1(s1, obj)
     understood = read(cut, bands=bands, **reading)
-    for name, flag in (("screen", screen), ("check", check)):
-        if not isinstance(flag, bool):
-            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
+    parse_flag("screen", screen)
+    parse_flag("check", check)
     cube, times, rule = understood.cube, understood.times, understood.rule
     if check:
         check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor)
@@ -229,6 +242,8 @@ def plan_fill(
         screen=screen,
         check=check,
         s1_times=None if radar is None else radar.times,
+        within=understood.within if check else None,
+        spelling=understood.spelling,
     )
     if radar is not None and not job.s1_reads.size:
         warnings.warn(

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api, io
 from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.cube.checks import ANYWAY, check_reflectance
+from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.radar import Radar, check_decibels, image_of, understand_radar, within_reach
+from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError

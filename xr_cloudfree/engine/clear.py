@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube import scaling
+from xr_cloudfree.cube.checks import check_level
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
+from xr_cloudfree.cube.measured import ValidRange, clear_where
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, stack
 from xr_cloudfree.tiling.grid import Box, TileGrid
@@ -49,14 +50,6 @@ def read_quality(quality: Array, rule: MaskRule, grid: TileGrid, window: Box) ->
     return _crop(seen, window.within(reach))
 
 
-def valid_everywhere(stored: Array, how: Scaling) -> NDArray[np.bool_]:
-    """True where all bands hold a value; shape (time, y, x) from (time, band, y, x)."""
-    valid = scaling.valid(stored[:, 0], how)
-    for band in range(1, stored.shape[1]):
-        valid &= scaling.valid(stored[:, band], how)
-    return valid
-
-
 def _crop(seen: Decoded, part: tuple[slice, slice]) -> Decoded:
     return Decoded(seen.clear[(..., *part)], seen.snow[(..., *part)], seen.missing[(..., *part)])
 
@@ -75,12 +68,18 @@ class ClearJob:
         Which stored values are missing.
     n_times : int
         Number of dates.
+    within : ValidRange or None
+        Which numbers can be measurements; None for all.
+    sensor : str or None
+        The sensor, where it is known.
     """
 
     grid: TileGrid
     rule: MaskRule
     scaling: Scaling
     n_times: int
+    within: ValidRange | None = None
+    sensor: str | None = None
 
     name = "cloudfree-clear"
     s1_reads = np.empty(0, np.intp)
@@ -104,7 +103,10 @@ class ClearJob:
     def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The clear mask of one block."""
         seen = read_quality(quality, self.rule, self.grid, box)
-        return (seen.clear & valid_everywhere(stack(bands), self.scaling),)
+        stored = stack(bands)
+        if self.within is not None:
+            check_level(stored, seen.clear, self.scaling, self.within, self.sensor)
+        return (clear_where(stored, seen.clear, self.scaling, self.within),)
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
         """The clear masks of several blocks."""

@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.dates import Targets, Times, candidates
 from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
+from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
-from xr_cloudfree.engine.clear import quality_window, read_quality, valid_everywhere
+from xr_cloudfree.engine.clear import quality_window, read_quality
 from xr_cloudfree.errors import ModelError, ScalingError
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.screen import suspect
@@ -74,6 +76,10 @@ class FillJob:
         Whether values that do not look like reflectance, or like decibels, are refused.
     s1_times : ndarray of datetime64[ns], optional
         Time stamps of Sentinel-1, in its order, for a model that takes it; None if none is given.
+    within : ValidRange or None
+        Which stored numbers can be measurements; None for all.
+    spelling : Spelling
+        What the user's cube is made of, for remedies.
     """
 
     model: FillModel
@@ -91,6 +97,8 @@ class FillJob:
     screen: bool = False
     check: bool = True
     s1_times: Times | None = None
+    within: ValidRange | None = None
+    spelling: Spelling = field(default_factory=Spelling)
     reads: NDArray[np.intp] = field(init=False)
     s1_reads: NDArray[np.intp] = field(init=False)
 
@@ -265,10 +273,12 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     window = job.grid.window(box)
     stored = stack(bands)
     seen = read_quality(quality, job.rule, job.grid, window)
-    clear = seen.clear & valid_everywhere(stored, job.scaling)
     times = job.times[job.reads]
-    if job.check:
-        checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
+    if job.check:  # of the values as they are, before any of them counts as missing
+        checks.check_reflectance(
+            stored, seen.clear, job.scaling, times, job.sensor, job.roles, job.within, job.spelling
+        )
+    clear = clear_where(stored, seen.clear, job.scaling, job.within)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
@@ -417,7 +427,7 @@ def _restore(
     keep = scene.seen[own][inner]
     if haze is not None and job.screen:
         keep = keep & ~haze[inner]
-    valid = scaling.valid(values, job.scaling) & keep
+    valid = measured(values, job.scaling, job.within, axis=0) & keep
     np.copyto(image, values, where=valid, casting="same_kind")
     return np.asarray(valid.all(axis=0))
 
