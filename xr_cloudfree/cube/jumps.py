@@ -37,9 +37,9 @@ class _Need:
 
 
 _NEED = {
-    1: _Need(near=0.01, alike=0.0, spread=0.02, darkest=0.01, contrast=0.12, slope=0.08, days=16, pixels=1024),
-    2: _Need(near=0.015, alike=0.012, spread=0.03, darkest=0.015, contrast=0.1, slope=0.12, days=60, pixels=ENOUGH),
-    3: _Need(near=0.02, alike=0.02, spread=0.04, darkest=0.02, contrast=0.1, slope=0.2, days=np.inf, pixels=ENOUGH),
+    1: _Need(near=0.02, alike=0.0, spread=0.03, darkest=0.005, contrast=0.12, slope=0.12, days=30, pixels=1024),
+    2: _Need(near=0.025, alike=0.03, spread=0.03, darkest=0.006, contrast=0.12, slope=0.12, days=60, pixels=ENOUGH),
+    3: _Need(near=0.03, alike=0.03, spread=0.04, darkest=0.02, contrast=0.1, slope=0.2, days=60, pixels=ENOUGH),
 }
 
 
