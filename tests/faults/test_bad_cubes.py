@@ -42,6 +42,9 @@ def caught(row, call):
 
 def apply(cure, obj, options):
     """Carry out what a remedy says: options, or an expression of the cube or of its mask ``good``."""
+    cure, _, more = cure.partition(", with ")
+    if more:
+        options = options | eval(f"dict({more})")
     if re.match(r"\w+=", cure):
         return obj, options | eval(f"dict({cure})")
     names = {"cube": obj, "ds": obj, "good": options.get("clear"), "pd": pd, "np": np, "xr": xr}
@@ -66,7 +69,8 @@ def test_the_remedy_works(row):
     obj, options = row.make()
     error = caught(row, lambda: fill(obj, options))
     assert row.cure in error.remedy
-    fill(*apply(row.cure, obj, options))
+    image = fill(*apply(row.cure, obj, options))
+    assert row.right is None or row.right(image)
 
 
 def computes(*args, **kwargs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.errors import ScalingError
 
+_UNITS = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
 BASELINE, APPLIED = "s2:processing_baseline", "earthsearch:boa_offset_applied"
 SENTINEL_SCALE, SENTINEL_OFFSET = 1e-4, -0.1
 """Sentinel-2 L2A from processing baseline 04.00 on; before it the offset is 0."""
@@ -71,6 +72,34 @@ def told_by_archive(array: xr.DataArray) -> list[Told]:
     return []
 
 
+def select_bands(array: xr.DataArray, index: Sequence[int]) -> xr.DataArray:
+    """Some bands of an array, with what its attributes list band by band.
+
+    Examples
+    --------
+    >>> cube = xr.DataArray(np.zeros((3, 2)), dims=("band", "x"), attrs={"offsets": (0.0, 0.0, -0.1)})
+    >>> select_bands(cube, [2]).attrs
+    {'offsets': (-0.1,)}
+    """
+    chosen = array.isel(band=list(index))
+    for key in ("raster:bands", "scales", "offsets", *_UNITS, "BOA_ADD_OFFSET"):
+        try:
+            value = _parsed(array.attrs.get(key), key)
+        except ScalingError:  # which is told when the value is needed
+            continue
+        if isinstance(value, list | tuple) and len(value) == array.sizes["band"]:
+            chosen.attrs[key] = type(value)(value[i] for i in index)
+    return chosen
+
+
+def _values(coordinate: xr.DataArray) -> NDArray[Any]:
+    """The values of a small coordinate. ``cube.chunk()`` makes it lazy like the cube, but it is still metadata."""
+    data = coordinate.variable.data
+    if hasattr(data, "__dask_graph__"):
+        data = data.compute(scheduler="synchronous")
+    return np.asarray(data)
+
+
 def _n_bands(array: xr.DataArray) -> int:
     return int(array.sizes.get("band", 1))
 
@@ -126,7 +155,7 @@ def _raster_bands(array: xr.DataArray) -> list[Told]:
         coordinate = array.coords[key]
         values = coordinate.transpose("time", ...) if "time" in coordinate.dims else coordinate
         table = np.empty(values.shape, object)
-        table[...] = values.to_numpy()
+        table[...] = _values(values)
         rows = [table.tolist()] if "time" not in coordinate.dims else table.tolist()
         rows = [row if "band" in coordinate.dims else [row] for row in rows]
         if any(row != rows[0] for row in rows):
@@ -190,7 +219,7 @@ def _gdal(array: xr.DataArray) -> list[Told]:
 
 
 def _product(array: xr.DataArray) -> list[Told]:
-    units = next((u for u in ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE") if u in array.attrs), None)
+    units = next((u for u in _UNITS if u in array.attrs), None)
     shift = "BOA_ADD_OFFSET" if "BOA_ADD_OFFSET" in array.attrs else None
     if units is None and shift is None:
         return []
@@ -200,9 +229,7 @@ def _product(array: xr.DataArray) -> list[Told]:
         per_one = number(unit, units or "") if units else 1 / SENTINEL_SCALE
         digits = number(offset, shift or "") if shift else None
         if per_one is None or not 1 <= per_one <= 1e9:
-            raise ScalingError(
-                f"{units} is {unit!r}", "digital numbers per reflectance of 1, such as 10000", "scale=1e-4"
-            )
+            raise ScalingError(f"{units} is {unit!r}", "digital numbers for a reflectance of 1", "scale=1e-4, offset=0")
         made.append(Told(1 / per_one, None if digits is None else digits / per_one, None, units or "BOA_ADD_OFFSET"))
     return made
 
@@ -241,7 +268,7 @@ def offset_applied(array: xr.DataArray) -> NDArray[np.bool_] | None:
 
 def _by_date(array: xr.DataArray, key: str) -> list[Any] | None:
     if key in array.coords and array.coords[key].dims in ((), ("time",)):
-        return list(np.atleast_1d(array.coords[key].to_numpy()))
+        return list(np.atleast_1d(_values(array.coords[key])))
     return None if key not in array.attrs else [array.attrs[key]]
 
 

@@ -221,7 +221,10 @@ def _check_wrapped(
     else:
         wrapped = (reflectance > 6.0) & (reflectance < 6.5536)
     share = float(wrapped.mean())
-    if picked.size >= _ENOUGH and share > 0.001 and not _mostly(reflectance > 1.5):
+    if share <= 0.001 or picked.size < _ENOUGH:
+        return
+    # Percent, say, lie there as well, but not there alone.
+    if share > 0.8 * float((reflectance > 2).mean()) and not _mostly(reflectance > 1.5):
         unit = 1.0 if picked.dtype.kind in "iu" or scaling.scale != 1 else 1e-4
         raise ScalingError(
             f"{share:.1%} of the clear values lie just below 65536 digital numbers: an unsigned integer fell "

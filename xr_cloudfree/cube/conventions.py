@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.archives import select_bands
 from xr_cloudfree.errors import BandError, DimensionError, GridError, OptionTypeError
 from xr_cloudfree.options import parse_list
 
@@ -300,7 +301,7 @@ def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, na
     roles = common_names(labels)
     if bands:
         index = [labels.index(_known(band, labels)) for band in bands]
-        cube, labels, roles = cube.isel(band=index), [labels[i] for i in index], tuple(roles[i] for i in index)
+        cube, labels, roles = select_bands(cube, index), [labels[i] for i in index], tuple(roles[i] for i in index)
         _check_bands(labels)
     _check_numbers(cube)
     _check_grid(cube)

@@ -191,7 +191,8 @@ def _first_nodata(array: xr.DataArray, given: Told, told: list[Told]) -> float |
 
 def _of_one(array: xr.DataArray, given: Told, item: Told) -> Scaling:
     is_float = array.dtype.kind == "f"
-    scale_attr, offset_attr = (number(array.attrs.get(key), key) for key in ("scale_factor", "add_offset"))
+    scale_attr = None if given.scale is not None else number(array.attrs.get("scale_factor"), "scale_factor")
+    offset_attr = None if given.offset is not None else number(array.attrs.get("add_offset"), "add_offset")
     if array.dtype.kind in "iu" and scale_attr == 1 and not offset_attr:
         # Some readers write 1 and 0 where the file says nothing, and whole numbers cannot be reflectance.
         scale_attr = offset_attr = None
