@@ -127,11 +127,12 @@ def _of_dtype(dtype: np.dtype[Any]) -> tuple[float, ...]:
 
 
 def _decoded(arrays: Sequence[xr.DataArray]) -> tuple[float, ...]:
-    """The marks as reflectance. 1 is left out: reflectance may be cut off there."""
+    """The marks as reflectance, decoded or not. 1 is left out: reflectance may be cut off there."""
     packing = decoded_by(arrays[0])
-    if packing is not None:
-        return tuple({0.0, *(mark * packing[0] + packing[1] for mark in MARKS)})
-    return tuple({0.0, *(mark * scale + offset for scale, offset in _PRODUCTS for mark in _PRODUCT_MARKS)})
+    packed = MARKS if packing is not None else _PRODUCT_MARKS
+    products = _PRODUCTS if packing is None else (packing,)
+    raw = (float(mark) for mark in MARKS if mark not in (1, -1))
+    return tuple(sorted({*raw, *(mark * scale + offset for scale, offset in products for mark in packed)}))
 
 
 def _nodata_of(array: xr.DataArray) -> list[float]:
