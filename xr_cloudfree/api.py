@@ -16,12 +16,12 @@ from xr_cloudfree.cube.merge import Merge
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_now
-from xr_cloudfree.errors import ModelNotFoundError, OptionTypeError
+from xr_cloudfree.errors import ModelNotFoundError
 from xr_cloudfree.labels import as_given, label
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import COMMON_LAYERS, check_names
+from xr_cloudfree.options import COMMON_LAYERS, check_names, parse_flag
 from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs
 
@@ -255,9 +255,8 @@ def to_zarr(
     >>> folder.cleanup()
     """
     check_names(options, to_zarr, fill)
-    for name, flag in (("resume", resume), ("overwrite", overwrite)):
-        if not isinstance(flag, bool):
-            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
+    parse_flag("resume", resume)
+    parse_flag("overwrite", overwrite)
     run = runs.prepare(obj, store, date, model=model, shard=shard, **options)
     with runs.started(run, resume=resume, overwrite=overwrite) as missing:
         runs.run_here(run, missing)
@@ -280,6 +279,7 @@ def clear_mask(
     offset: float | None = None,
     nodata: float | None = None,
     merge: Merge | None = None,
+    check: bool = True,
 ) -> xr.DataArray:
     """The clear mask that `fill` uses: True where a pixel was seen and is valid in every band.
 
@@ -290,6 +290,11 @@ def clear_mask(
     -------
     DataArray of bool
         Dimensions (time, y, x), under the cube's own names.
+
+    Raises
+    ------
+    ScalingError
+        If most values cannot be reflectance: when values are computed, unless `check` is False.
 
     Examples
     --------
@@ -314,8 +319,10 @@ def clear_mask(
         nodata=nodata,
         merge=merge,
     )
+    parse_flag("check", check)
     cube = understood.cube
-    out = _dates_of(cube.template, understood, _run(_clear_job(understood), understood)["clear"]).rename("clear")
+    job = _clear_job(understood, check=check)
+    out = _dates_of(cube.template, understood, _run(job, understood)["clear"]).rename("clear")
     out.attrs = {
         "long_name": "seen as clear, and valid in every band",
         "cloudfree_mask": understood.rule.label,
@@ -386,7 +393,7 @@ def list_models() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _clear_job(understood: Understood, stored: bool = False) -> ClearJob:
+def _clear_job(understood: Understood, stored: bool = False, check: bool = True) -> ClearJob:
     cube, n_times = understood.cube, understood.times.size
     return ClearJob(
         make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None),
@@ -396,6 +403,8 @@ def _clear_job(understood: Understood, stored: bool = False) -> ClearJob:
         understood.scenes,
         (len(cube.labels), cube.dtype) if stored else None,
         cube.extras,
+        understood.within if check else None,
+        cube.sensor,
     )
 
 

@@ -168,3 +168,21 @@ def parse_count(name: str, value: Any, least: int, example: str) -> int:
     if value < least:
         raise OptionError(f"{name} is {value}", f"at least {least}", example)
     return int(value)
+
+
+def parse_flag(name: str, value: Any) -> bool:
+    """An option that is on or off.
+
+    Raises
+    ------
+    OptionTypeError
+        If it is neither True nor False.
+
+    Examples
+    --------
+    >>> parse_flag("screen", True)
+    True
+    """
+    if not isinstance(value, bool):
+        raise OptionTypeError(f"{name} is {value!r}", "True or False", f"{name}=True")
+    return value

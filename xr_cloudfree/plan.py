@@ -19,19 +19,21 @@ from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.cube.masks import MaskRule, Snow
+from xr_cloudfree.cube.measured import ValidRange, valid_range
 from xr_cloudfree.cube.merge import Merge, Scenes, parse_merge, scenes_of
 from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
+from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_layers
+from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_flag, parse_layers
 from xr_cloudfree.tiling.grid import TileGrid, choose_block
 
 # A graph of more tasks than this does not run well anywhere.
@@ -50,11 +52,17 @@ class Understood:
     quality: xr.DataArray
     rule: MaskRule
     scaling: Scaling
+    within: ValidRange
     scenes: Scenes | None = None
 
     def scene(self, date: int) -> int:
         """Index in the arrays of a date, or of its earliest scene."""
         return date if self.scenes is None else self.scenes.members[date][0]
+
+    @property
+    def spelling(self) -> Spelling:
+        """What the user's cube is made of, for remedies."""
+        return spelling_of(self.cube)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +131,10 @@ def read(
         band=cube.typed_band,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
     )
-    scaling = resolve_scaling(cube.arrays, scale=scale, offset=offset, nodata=nodata)
-    return Understood(cube, times if scenes is None else scenes.times, quality, rule, scaling, scenes)
+    spelling = spelling_of(cube)
+    scaling = resolve_scaling(cube.measured, scale=scale, offset=offset, nodata=nodata, spelling=spelling)
+    within = valid_range(cube.measured, scaling, cube.limits)
+    return Understood(cube, times if scenes is None else scenes.times, quality, rule, scaling, within, scenes)
 
 
 def _renamed(layer: Any, cube: Cube) -> Any:
@@ -135,6 +145,12 @@ def _renamed(layer: Any, cube: Cube) -> Any:
     own |= {name: role for role, name in dims_of(layer).items() if name not in own and role not in own.values()}
     names = {name: role for name, role in own.items() if name != role and role not in (*layer.dims, *layer.coords)}
     return layer.rename(names)
+
+
+def spelling_of(cube: Cube) -> Spelling:
+    """What the user's cube is made of, for remedies."""
+    variables = {"array": (), "layer": (), "variable": (cube.name or "",), "bands": cube.bands}[cube.kind]
+    return Spelling(cube.dims["time"], variables, cube.bands)
 
 
 def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
@@ -204,9 +220,8 @@ def plan_fill(
     made = registry.create(model)
     s1, cut = open_s1(s1, obj)
     understood = read(cut, bands=bands, **reading)
-    for name, flag in (("screen", screen), ("check", check)):
-        if not isinstance(flag, bool):
-            raise OptionTypeError(f"{name} is {flag!r}", "True or False", f"{name}=True")
+    parse_flag("screen", screen)
+    parse_flag("check", check)
     cube, times, rule = understood.cube, understood.times, understood.rule
     if cube.extras:
         named = [cube.labels[i] for i in cube.extras]
@@ -262,8 +277,10 @@ def plan_fill(
         limits=_value_limits(cube, understood.scaling),
         layers=wanted,
         screen=screen,
-        check=check and cube.limits is None,  # the checks are made for reflectance
+        check=check,
         s1_times=None if radar is None else radar.times,
+        within=understood.within if check else None,
+        spelling=understood.spelling,
         scenes=understood.scenes,
     )
     if radar is not None and not job.s1_reads.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,11 @@ from xr_cloudfree.api import clear_mask, merged
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
+from xr_cloudfree.cube.measured import clear_where
 from xr_cloudfree.cube.merge import Merge, scenes_of
 from xr_cloudfree.cube.stamps import MERGE, cube_times
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import CloudfreeError, MaskError
+from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
 from xr_cloudfree.plan import Understood, read
 
 # A repr is shown unasked: it reads no more than this, in memory or from a file.
@@ -150,12 +152,15 @@ def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood, merge:
         If they are refused.
     """
     cube = understood.cube
-    clear = clear_mask(obj, merge=merge).rename({name: role for role, name in cube.dims.items() if role != "band"})
+    clear = clear_mask(obj, merge=merge, check=False)
+    clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
-    if cube.limits is None:  # an index is no reflectance
-        stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
-        check_reflectance(stored, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
-    return np.asarray(seen.mean(axis=(1, 2)))
+    stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
+    how = understood.scaling, understood.within
+    check_reflectance(stored, seen, how[0], understood.times, cube.sensor, cube.roles, how[1], understood.spelling)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
+        return np.asarray(clear_where(stored, seen, *how).mean(axis=(1, 2)))
 
 
 def _shortened(marks: list[str], most: int = 40) -> list[str]:

@@ -27,7 +27,7 @@ class Row:
 
     `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
     values can tell, which a lazy cube raises when it is computed; `right` gives the clear mask that the cube has once
-    the remedy was typed, or a cube and options with the same result.
+    the remedy was typed, or a cube and options with the same result; `holds` says whether the image is right.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Row:
     cure: str | None = None
     late: bool = False
     right: Callable[[], xr.DataArray | tuple[Any, dict[str, Any]]] | None = None
+    holds: Callable[[Any], bool] | None = None
 
 
 def cube(**options):
@@ -173,13 +174,11 @@ def as_bands(*names, dtype="float32"):
     return ds.assign(good=clear), {"clear": "good"}
 
 
-def offset_jump():
-    """Sentinel-2 without clouds, of which the first three dates lack the offset."""
-    rng = np.random.default_rng(2)
-    level = np.array([0.05, 0.15, 0.35])[:, None, None] + rng.uniform(0, 0.02, (3, NY, NX))
+def offset_jump(level, late):
+    """A landscape (band, y, x) without clouds, the dates from the fourth on brighter."""
     da, clear = make_cube(shape=(NY, NX))
     da = da.copy(data=np.broadcast_to(level, da.shape).astype("float32")).assign_coords(band=["B02", "B04", "B08"])
-    return da.where(da.time >= da.time[3], da + 0.1), {"clear": xr.ones_like(clear)}
+    return da.where(da.time < da.time[3], da + late), {"clear": xr.ones_like(clear)}
 
 
 def variable_of(values):

@@ -23,9 +23,6 @@ from tests.faults.makers import (
     huge,
     masked,
     nothing,
-    numbers,
-    offset_jump,
-    pair,
     quality,
     shifted,
     small,
@@ -36,6 +33,7 @@ from tests.faults.makers import (
 )
 from tests.faults.mask_rows import LAYERS, MASKS
 from tests.faults.rows_time import TIME
+from tests.faults.rows_values import VALUES
 from xr_cloudfree import errors
 from xr_cloudfree.models.classical import Linear
 
@@ -369,115 +367,6 @@ BANDS = [
     Row("nothing in it", lambda: (xr.Dataset(), {}), E.BandError, V, ("there are none",)),
 ]
 
-VALUES = [
-    Row("digital numbers", numbers, E.ScalingError, V, ("uint16",), "scale=1e-4, offset=-0.1, nodata=0"),
-    Row(
-        "digital numbers as floats",
-        lambda: numbers("float32"),
-        E.ScalingError,
-        V,
-        ("median", "digital numbers"),
-        "scale=1e-4, offset=-0.1, nodata=0",
-        True,
-    ),
-    Row("scaled twice", lambda: pair(scale=1e-4), E.ScalingError, V, ("scaled twice",), "scale=1", True),
-    Row(
-        "wrapped below zero",
-        lambda: numbers(change=lambda v: (v - 1000) % 2**16, scale=1e-4),
-        E.ScalingError,
-        V,
-        ("below zero and wrapped", "65536"),
-        None,
-        True,
-    ),
-    Row("offset in numbers", lambda: numbers(scale=1e-4, offset=-1000), E.ScalingError, V, ("-1000",), "offset=-0.1"),
-    Row(
-        "offset jumps",
-        offset_jump,
-        E.ScalingError,
-        V,
-        ("shift by about 0.1", "2021-06-03"),
-        "cube.where(cube.time >= np.datetime64('2021-06-03'), cube.astype('float32') - 0.1)",
-        True,
-    ),
-    Row(
-        "zeros without nodata",
-        lambda: changed(lambda da: da.where(da.x > da.x[9], 0)),
-        E.ScalingError,
-        V,
-        ("zero in every band",),
-        "nodata=0",
-        True,
-    ),
-    Row("percent", lambda: changed(lambda da: da * 100), E.ScalingError, V, ("median", "0 and about 1"), None, True),
-    Row(
-        "offset subtracted twice",
-        lambda: changed(lambda da: da - 0.2),
-        E.ScalingError,
-        V,
-        ("below -0.02", "once"),
-        None,
-        True,
-    ),
-    Row("nodata out of range", lambda: numbers(scale=1e-4, nodata=-9999), E.ScalingError, V, ("uint16",), "nodata=0"),
-    Row("nodata a fraction", lambda: numbers(scale=1e-4, nodata=0.5), E.ScalingError, V, ("0.5",), "nodata=0"),
-    Row(
-        "nodata not told",
-        lambda: numbers("int16", scale=1e-4, nodata=None),
-        E.ScalingError,
-        V,
-        ("no clear observation", "int16"),
-        "nodata=0",
-        True,
-    ),
-    Row("nodata beyond float32", lambda: cube(nodata=1e39), E.ScalingError, V, ("1e+39",), "nodata=-9999"),
-    Row("scale zero", lambda: cube(scale=0), E.OptionError, V, ("scale is 0", "positive")),
-    Row("scale NaN", lambda: cube(scale=np.nan), E.OptionError, V, ("nan", "positive")),
-    Row("scale as text", lambda: cube(scale="1e-4"), E.OptionTypeError, T, ("'1e-4'", "number")),
-    Row("offset infinite", lambda: cube(offset=np.inf), E.OptionError, V, ("inf", "finite")),
-    Row("nodata as text", lambda: cube(nodata="none"), E.OptionTypeError, T, ("'none'",)),
-    Row(
-        "scale in words",
-        lambda: numbers(attrs={"scale_factor": "tenth"}),
-        E.ScalingError,
-        V,
-        ("scale_factor is 'tenth'",),
-    ),
-    Row(
-        "negative scale", lambda: numbers(attrs={"scale_factor": -1e-4}), E.ScalingError, V, ("-0.0001",), "scale=1e-4"
-    ),
-    Row(
-        "nodata in words",
-        lambda: numbers(attrs={"scale_factor": 1e-4, "_FillValue": "none"}, nodata=None),
-        E.ScalingError,
-        V,
-        ("_FillValue is 'none'",),
-        "scale=1e-4, offset=0, nodata=0",
-    ),
-    Row(
-        "two values for nodata",
-        lambda: numbers("int16", attrs={"scale_factor": 1e-4, "_FillValue": 0, "missing_value": -1}, nodata=None),
-        E.ScalingError,
-        V,
-        ("_FillValue 0, missing_value -1",),
-        "nodata=0",
-    ),
-    Row(
-        "offset NaN in the attributes",
-        lambda: numbers(attrs={"scale_factor": 1e-4, "add_offset": np.nan}),
-        E.ScalingError,
-        V,
-        ("the offset is nan",),
-        "offset=-0.1",
-    ),
-    Row(
-        "bands stored in two ways",
-        lambda: both(lambda ds: as_bands("B02", "B04", "B08")[0].assign(B08=lambda d: d["B08"].assign_attrs(nodata=0))),
-        E.ScalingError,
-        V,
-        ("B02", "B08", "nodata 0"),
-    ),
-]
 
 OPTIONS = [
     Row("unknown model", lambda: cube(model="magic"), E.ModelNotFoundError, L, ("'magic'", "linear")),

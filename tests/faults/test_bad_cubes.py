@@ -46,6 +46,9 @@ def apply(cure, obj, options):
     names = {name: options[option] for name, option in layers.items()}
     names |= {"cube": obj, "ds": obj, "pd": pd, "np": np, "xr": xr, "original": quality()[0]["SCL"]}
     names["values"] = next((value for value in options.values() if isinstance(value, np.ndarray)), None)
+    cure, _, more = cure.partition(", with ")
+    if more:
+        options = options | eval(f"dict({more})")
     if re.match(r"\w+=", cure):
         return obj, options | eval(f"dict({cure})", names)
     value = eval(cure, names)
@@ -76,6 +79,7 @@ def test_the_remedy_works(row):
     assert row.cure in error.remedy
     obj, options = apply(row.cure, obj, options)
     image = fill(obj, options)
+    assert row.holds is None or row.holds(image)
     if row.right is None:
         return
     right = row.right()

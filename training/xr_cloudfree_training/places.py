@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api, io
 from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.cube.checks import ANYWAY, check_reflectance
+from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.radar import Radar, check_decibels, image_of, understand_radar, within_reach
+from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
@@ -252,10 +253,16 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
         for dim, n in zip(("y", "x"), cube.shape, strict=True)
     }
     look = stack([_now(array.isel(middle)) for array in arrays])
-    if cube.limits is None:
-        check_reflectance(
-            look, np.asarray(_now(seen.isel(middle))), understood.scaling, understood.times, cube.sensor, cube.roles
-        )
+    check_reflectance(
+        look,
+        np.asarray(_now(seen.isel(middle))),
+        understood.scaling,
+        understood.times,
+        cube.sensor,
+        cube.roles,
+        understood.within,
+        understood.spelling,
+    )
     if decibels:
         shown: NDArray[Any] = stack([_now(array.isel(middle)) for array in decibels])
         check_decibels(shown)

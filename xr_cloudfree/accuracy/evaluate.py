@@ -25,6 +25,7 @@ from xr_cloudfree.accuracy.simulate import (
     target_frames,
 )
 from xr_cloudfree.cube.checks import check_reflectance
+from xr_cloudfree.cube.measured import clear_where
 from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar, within_reach
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.stamps import Times
@@ -174,16 +175,18 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
     for dim, length in zip(("y", "x"), cube.shape, strict=True):
         first = max((length - size) // 2, 0)
         middle[dim] = slice(first, first + size)
+    # What the checks look at are the values as they are, before any of them counts as missing.
     clear = understood.quality
     if given.scenes is None:
-        clear = api.clear_mask(obj, **reading).rename(
-            {name: role for role, name in cube.dims.items() if role != "band"}
-        )
+        back = {name: role for role, name in cube.dims.items() if role != "band"}
+        clear = api.clear_mask(obj, **reading, check=False).rename(back)
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
-    if check and cube.limits is None:
-        check_reflectance(digits, seen, understood.scaling, understood.times, cube.sensor, cube.roles)
+    if check:
+        how = understood.scaling, understood.within
+        check_reflectance(digits, seen, how[0], understood.times, cube.sensor, cube.roles, how[1], understood.spelling)
+        seen = clear_where(digits, seen, *how)
     values = to_reflectance(digits, understood.scaling)
     doubtful = cube.arrays[0].coords.get("suspect")
     suspect = np.zeros(order.size, bool)

@@ -1,32 +1,29 @@
 """What only values can tell: whether they are reflectance at all.
 
-Each check looks at a strided sample of one window, so that it costs little beside the work on the window, and
-is meant to stay silent on any real scene: dark water, snow, haze that the mask missed.
+Each check looks at a strided sample of one window or at its border, so that it costs little beside the work on the
+window, and is meant to stay silent on any real scene: dark water, snow, haze that the mask missed.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.edges import find_edge
+from xr_cloudfree.cube.jumps import OFFSET, Times, brighter_dates, find_jumps
+from xr_cloudfree.cube.measured import HIGH, LOW, ValidRange, is_mark, share_impossible
+from xr_cloudfree.cube.remedies import ANYWAY, Spelling
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.errors import BandError, ScalingError
 
-ANYWAY = "  # or check=False, if the values are as they should be"
 SAMPLE = 2048  # pixels per date
 _ENOUGH = 256  # values below which a statistic says nothing
 _CLASSES = 24  # different values that a layer of classes has at most
-_USUAL = {
-    "sentinel-2": "scale=1e-4, offset=-0.1, nodata=0 from processing baseline 04.00 on, else offset=0",
-    "landsat": "scale=2.75e-5, offset=-0.2, nodata=0",
-}
-
-Times = NDArray[np.datetime64]
+_WRAP = 65536  # what unsigned numbers of 16 bits wrap by
 
 
 def check_reflectance(
@@ -36,6 +33,8 @@ def check_reflectance(
     times: Times,
     sensor: str | None = None,
     roles: Sequence[str | None] = (),
+    within: ValidRange | None = None,
+    spelling: Spelling | None = None,
 ) -> None:
     """Raise if the clear values of a window cannot be reflectance under this scaling.
 
@@ -50,35 +49,86 @@ def check_reflectance(
     times : ndarray of datetime64, shape (time,)
         Dates, in any order.
     sensor : {"sentinel-2", "landsat"} or None
-        Sensor, whose usual scaling the remedy names. Offset jumps are looked for on Sentinel-2 alone.
+        Sensor, whose usual scaling the remedy names.
     roles : sequence of (str or None)
         STAC common name per band, for messages.
+    within : ValidRange, optional
+        Which numbers count as measurements: what is missing by it is not looked at. If it is that of an index, nothing
+        is asked but that most values lie within its limits.
+    spelling : Spelling, optional
+        What the user's cube is made of, for remedies.
 
     Raises
     ------
     ScalingError
         If nothing tells the scale of integers; if the values look like digital numbers, were scaled twice or
-        wrapped below zero; if nodata was not told; if the offset was subtracted twice, or on some dates only.
+        wrapped below zero; if nodata was not told; if the offset was subtracted twice, or on some dates only; if
+        many values are beyond what ground can have, or one number fills an edge of the window.
     """
+    spelling = spelling or Spelling()
     check_scale(bands.dtype, scaling, sensor)
-    step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / SAMPLE)))
-    stored = bands[:, :, ::step, ::step]
-    seen = clear[:, ::step, ::step] & valid(stored, scaling).all(axis=1)
+    stored, seen = _sample(bands, clear, scaling)
     if not seen.any():
         return
-    # (time, pixel, band), so that one index picks a pixel's whole spectrum.
-    stored = np.moveaxis(stored, 1, -1).reshape(len(times), -1, bands.shape[1])
-    seen = seen.reshape(len(times), -1)
+    if within is not None and within.index:
+        _check_index(stored[seen], scaling, within)
+        return
+    date = np.nonzero(seen)[0]
+    _check_zeros(stored[seen], date, times, scaling)
+    if within is not None:
+        seen &= ~is_mark(stored, seen, within)
+        if not seen.any():
+            return
+        date = np.nonzero(seen)[0]
     picked = stored[seen]
     reflectance = to_reflectance(picked, scaling)
+    _check_wrapped(picked, reflectance, scaling, spelling)
+    _check_level(picked, reflectance, scaling, sensor)
+    if within is not None:
+        _check_beyond(picked, date, times, scaling, sensor, within, spelling)
+    _check_negative(reflectance, date, times, scaling, spelling)
+    _check_jump(to_reflectance(stored, scaling), seen, times, scaling, stored.dtype, spelling)
+    _check_edge(bands, clear, times, scaling, within, spelling)
 
-    date = np.nonzero(seen)[0]
-    _check_zeros(picked, date, times, scaling)
-    _check_wrapped(picked, reflectance)
-    _check_level(reflectance, scaling, sensor)
-    _check_negative(reflectance, date, times, scaling)
-    if sensor == "sentinel-2":
-        _check_jump(to_reflectance(stored, scaling), seen, times, scaling)
+
+def check_level(
+    bands: NDArray[Any],
+    clear: NDArray[np.bool_],
+    scaling: Scaling,
+    within: ValidRange,
+    sensor: str | None = None,
+) -> None:
+    """Raise if most clear values of a window are far from what they should be: they would all count as missing.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, y, x)
+        Values as stored.
+    clear : ndarray of bool, shape (time, y, x)
+        Pixels that are looked at.
+    scaling : Scaling
+        How the values are stored.
+    within : ValidRange
+        Which numbers count as measurements.
+    sensor : {"sentinel-2", "landsat"} or None
+        As for `check_reflectance`.
+
+    Raises
+    ------
+    ScalingError
+        If the median is no reflectance, or beyond the limits of an index.
+    """
+    if scaling.scale is None:  # then no number is beyond anything
+        return
+    stored, seen = _sample(bands, clear, scaling)
+    seen &= ~is_mark(stored, seen, within)
+    if not seen.any():
+        return
+    picked = stored[seen]
+    if within.index:
+        _check_index(picked, scaling, within)
+    else:
+        _check_level(picked, to_reflectance(picked, scaling), scaling, sensor)
 
 
 def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = None) -> None:
@@ -102,19 +152,51 @@ def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = Non
         raise ScalingError(
             f"the values are {dtype}, and nothing tells how they become reflectance",
             "reflectance, or scale= and offset=",
-            _usual(sensor),
+            _usual(sensor, dtype, scaling),
         )
 
 
-def _usual(sensor: str | None) -> str:
-    if sensor in _USUAL:
-        return _USUAL[sensor]
-    return "; ".join(f"{name}: {told}" for name, told in _USUAL.items())
+def _sample(bands: NDArray[Any], clear: NDArray[np.bool_], scaling: Scaling) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Some pixels of a window, (time, pixel, band), and which of them are clear and hold a value in all bands."""
+    step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / SAMPLE)))
+    stored = bands[:, :, ::step, ::step]
+    seen = clear[:, ::step, ::step] & valid(stored, scaling).all(axis=1)
+    # (time, pixel, band), so that one index picks a pixel's whole spectrum.
+    stored = np.moveaxis(stored, 1, -1).reshape(len(bands), -1, bands.shape[1])
+    return stored, seen.reshape(len(bands), -1)
+
+
+def _usual(sensor: str | None, dtype: np.dtype[Any], scaling: Scaling, picked: NDArray[Any] | None = None) -> str:
+    """What may be typed for digital numbers: the likeliest first, and behind it what else there is."""
+    nodata = "" if scaling.nodata is not None or dtype.kind == "f" else ", nodata=0"
+    late, early = (f"scale=1e-4, offset={offset}{nodata}" for offset in ("-0.1", "0"))
+    landsat = f"scale=2.75e-5, offset=-0.2{nodata}"
+    if picked is not None and picked.size and float(np.median(picked)) < 100:
+        return "scale=0.01, offset=0  # percent" + ANYWAY.replace("  #", ";")
+    # With the offset hardly anything is as dark as this.
+    if picked is not None and np.count_nonzero(picked < 800) > 0.02 * picked.size:
+        sentinel = f"{early}  # Sentinel-2 before processing baseline 04.00; from it on: {late}"
+    else:
+        sentinel = f"{late}  # Sentinel-2 from processing baseline 04.00 on; before it: {early}"
+    if sensor == "sentinel-2":
+        return sentinel
+    return f"{landsat}  # Landsat Collection 2" if sensor == "landsat" else f"{sentinel}; Landsat: {landsat}"
 
 
 def _mostly(hit: NDArray[np.bool_], share: float = 0.5) -> bool:
     """Whether a quantile lies on the one side, which is cheaper to count than to find."""
     return bool(np.count_nonzero(hit) > share * hit.size)
+
+
+def _check_index(picked: NDArray[Any], scaling: Scaling, within: ValidRange) -> None:
+    share = share_impossible(picked, within)
+    if share > 0.5:
+        raise ScalingError(
+            f"{share:.0%} of the clear values are not {within.meaning}; their median is "
+            f"{float(np.median(to_reflectance(picked, scaling))):.6g}",
+            "values within these limits, or a scale that brings them there",
+            "scale=1e-4, offset=0" + ANYWAY,
+        )
 
 
 def _check_zeros(picked: NDArray[Any], date: NDArray[np.intp], times: Times, scaling: Scaling) -> None:
@@ -131,23 +213,30 @@ def _check_zeros(picked: NDArray[Any], date: NDArray[np.intp], times: Times, sca
         )
 
 
-def _check_wrapped(picked: NDArray[Any], reflectance: NDArray[np.float32]) -> None:
+def _check_wrapped(
+    picked: NDArray[Any], reflectance: NDArray[np.float32], scaling: Scaling, spelling: Spelling
+) -> None:
     """Unsigned 500 - 1000 is 65036, and stays 6.5 once it is scaled."""
     if picked.dtype == np.uint16:
         wrapped = (picked > 60000) & (reflectance > 3)
     else:
         wrapped = (reflectance > 6.0) & (reflectance < 6.5536)
     share = float(wrapped.mean())
-    if picked.size >= _ENOUGH and share > 0.001 and not _mostly(reflectance > 1.5):
+    if share <= 0.001 or picked.size < _ENOUGH:
+        return
+    # Percent, say, lie there as well, but not there alone.
+    if share > 0.8 * float((reflectance > 2).mean()) and not _mostly(reflectance > 1.5):
+        unit = 1.0 if picked.dtype.kind in "iu" or scaling.scale != 1 else 1e-4
         raise ScalingError(
             f"{share:.1%} of the clear values lie just below 65536 digital numbers: an unsigned integer fell "
             "below zero and wrapped",
             "the offset as an argument, or a subtraction in signed integers",
-            "offset=-0.1 on the values as they came, or cube.astype('int32') - 1000",
+            spelling.subtract(_WRAP * unit, f"{{cube}} < {60000 * unit:g}", picked.dtype, scaling.nodata)
+            + "  # or offset=-0.1 with the values as they came",
         )
 
 
-def _check_level(reflectance: NDArray[np.float32], scaling: Scaling, sensor: str | None) -> None:
+def _check_level(picked: NDArray[Any], reflectance: NDArray[np.float32], scaling: Scaling, sensor: str | None) -> None:
     told = f"scale {scaling.scale:g}, offset {scaling.offset:g}, {scaling.source}"
     # A handful of pixels may all be of a cloud that was missed, which saturates at about 2.
     if _mostly(reflectance > (1.5 if reflectance.size >= _ENOUGH else 15.0)):
@@ -155,77 +244,122 @@ def _check_level(reflectance: NDArray[np.float32], scaling: Scaling, sensor: str
         raise ScalingError(
             f"the median of the clear values is {middle:.6g}, which looks like digital numbers ({told})",
             "reflectance, which lies between 0 and about 1",
-            _usual(sensor) + ANYWAY,
+            _usual(sensor, picked.dtype, scaling, picked),
         )
     if reflectance.size >= _ENOUGH and _mostly(np.abs(reflectance) < 1e-3, 0.99):
+        whole = picked.dtype.kind in "iu"
         raise ScalingError(
             f"99 % of the clear values are below 0.001: they seem to be scaled twice ({told})",
             "reflectance, which lies between 0 and about 1",
-            "leave scale= out, or scale=1 for values that are reflectance already" + ANYWAY,
+            _usual(sensor, picked.dtype, scaling, picked) if whole else "scale=1, offset=0" + ANYWAY,
         )
 
 
-def _check_negative(reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling) -> None:
+def _check_beyond(
+    picked: NDArray[Any],
+    date: NDArray[np.intp],
+    times: Times,
+    scaling: Scaling,
+    sensor: str | None,
+    within: ValidRange,
+    spelling: Spelling,
+) -> None:
+    """Look for dates or bands of which much is beyond what ground can have: a few pixels may be, and are missing."""
+    wide = picked.astype(np.float64)
+    odd = (wide < within.low) | (wide > within.high)
+    if np.count_nonzero(odd) < 0.001 * odd.size:
+        return
+    count = np.bincount(date, minlength=len(times)) * picked.shape[1]
+    share = np.bincount(date, odd.sum(axis=1), len(times)) / np.maximum(count, 1)
+    bad = (share > 0.05) & (count >= _ENOUGH)
+    if not bad.any():
+        return
+    there = count > 0
+    good = [name for name, part in zip(spelling.bands, odd.mean(axis=0), strict=False) if part < 0.02]
+    days = np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist()
+    if bad.sum() < 0.5 * there.sum():
+        remedy = spelling.except_on(days)
+    elif good and len(good) < picked.shape[1]:
+        remedy = f"bands={good!r}"
+    else:
+        remedy = _usual(sensor, picked.dtype, scaling, picked)
+    raise ScalingError(
+        f"{float(share[bad].max()):.0%} of the clear values lie below {LOW:g} or above {HIGH:g} on {_days(times[bad])}",
+        "reflectance, which lies between 0 and about 1, on all dates and in all bands",
+        remedy + ("" if "#" in remedy else ANYWAY),
+    )
+
+
+def _check_negative(
+    reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling, spelling: Spelling
+) -> None:
     """Look for dates that lie deeper than an atmosphere corrected too far, which makes dark pixels -0.04."""
-    count = np.bincount(date, minlength=len(times)) * reflectance.shape[1]
+    pixels = np.bincount(date, minlength=len(times))
+    count = pixels * reflectance.shape[1]
     share = np.bincount(date, (reflectance < -0.02).sum(axis=1), len(times)) / np.maximum(count, 1)
     deep = np.bincount(date, (reflectance < -0.05).sum(axis=1), len(times)) / np.maximum(count, 1)
     bad = (share > 0.2) & (deep > 0.05) & (count >= _ENOUGH)
     if bad.any():
+        if scaling.offset < 0:
+            remedy = "offset=0"
+        elif bad.sum() < 0.5 * (pixels > 0).sum():
+            remedy = spelling.except_on(np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist())
+        else:
+            remedy = f"offset={scaling.offset + OFFSET:g}"
         raise ScalingError(
             f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])} "
             f"(offset {scaling.offset:g})",
             "reflectance from which the offset was subtracted once",
-            "offset=0 if it was subtracted before, or leave these dates out" + ANYWAY,
+            remedy + ANYWAY,
         )
 
 
-def _check_jump(reflectance: NDArray[np.float32], seen: NDArray[np.bool_], times: Times, scaling: Scaling) -> None:
-    """Look for neighbouring dates between which all bands shift alike, by an offset of 0.1.
-
-    Haze brightens dark bands more than bright ones, and seldom as much where it is thinnest. So a bright band
-    is needed to tell by, and the darkest pixels have to shift like the others.
-    """
-    order = np.argsort(times, kind="stable")
-    order = order[seen[order].sum(axis=1) >= _ENOUGH]
-    jumps: list[tuple[int, int, float]] = []
-    for before, after in itertools.pairwise(order.tolist()):
-        both = seen[before] & seen[after]
-        if both.sum() < _ENOUGH or reflectance.shape[2] < 3:
-            continue
-        one_band = reflectance[after, both, 0] - reflectance[before, both, 0]
-        if abs(abs(np.median(one_band)) - 0.1) > 0.02:  # as nearly always: the others need no look
-            continue
-        earlier, later = reflectance[before, both], reflectance[after, both]
-        change = later - earlier
-        low, middle, high = np.percentile(change, (25, 50, 75), axis=0)
-        shift = float(middle.mean())
-        darkest = np.percentile(later, 2, axis=0) - np.percentile(earlier, 2, axis=0)
-        near = (np.abs(np.abs((middle, darkest)) - 0.1) < 0.02).all() and np.ptp(middle) < 0.02
-        if near and (high - low).max() < 0.04 and np.ptp(np.median(earlier, axis=0)) > 0.1:
-            jumps.append((before, after, shift))
-    if jumps:
-        _tell_jumps(jumps, order.tolist(), times, scaling)
-
-
-def _tell_jumps(jumps: list[tuple[int, int, float]], order: list[int], times: Times, scaling: Scaling) -> NoReturn:
+def _check_jump(
+    reflectance: NDArray[np.float32],
+    seen: NDArray[np.bool_],
+    times: Times,
+    scaling: Scaling,
+    dtype: np.dtype[Any],
+    spelling: Spelling,
+) -> None:
+    jumps = find_jumps(reflectance, seen, times)
+    if not jumps:
+        return
     told = "; ".join(f"{_days(times[[a]])} to {_days(times[[b]])}: {shift:+.3f}" for a, b, shift in jumps[:4])
-    if len(jumps) == 1:
-        side = "<" if jumps[0][2] > 0 else ">="
-        right = f"cube.time {side} np.datetime64('{_days(times[[jumps[0][1]]])}')"
+    bright = brighter_dates(jumps, reflectance, seen, times)
+    dates = np.sort(times[bright]).astype("datetime64[D]")
+    dark = np.sort(times[~bright]).astype("datetime64[D]")
+    if dates[0] > dark[-1]:
+        unless = f"cube[{spelling.time!r}] < np.datetime64('{dates[0]}')"
+    elif dates[-1] < dark[0]:
+        unless = f"cube[{spelling.time!r}] > np.datetime64('{dates[-1]}T23:59:59')"
     else:
-        shifts = {after: shift for _, after, shift in jumps}
-        bright, higher = jumps[0][2] < 0, []
-        for date in order:
-            bright = shifts.get(date, 0) > 0 or (bright and date not in shifts)
-            if bright:
-                higher.append(str(times[date].astype("datetime64[D]")))
-        right = f"~cube.time.dt.strftime('%Y-%m-%d').isin({higher})"
+        unless = f"~{spelling.on(np.unique(dates).astype(str).tolist())}"
     raise ScalingError(
-        f"all bands shift by about 0.1 between neighbouring dates ({told}): some items carry the offset of "
-        "processing baseline 04.00 and some do not",
+        f"all bands shift by about 0.1 between dates ({told}): some items carry the offset of processing baseline "
+        "04.00 and some do not",
         "one offset for all dates",
-        f"cube.where({right}, cube.astype('float32') - {0.1 / (scaling.scale or 1.0):g})" + ANYWAY,
+        spelling.subtract(OFFSET / (scaling.scale or 1.0), unless, dtype, scaling.nodata) + ANYWAY,
+    )
+
+
+def _check_edge(
+    bands: NDArray[Any],
+    clear: NDArray[np.bool_],
+    times: Times,
+    scaling: Scaling,
+    within: ValidRange | None,
+    spelling: Spelling,
+) -> None:
+    edge = find_edge(bands, clear, scaling, within)
+    if edge is None:
+        return
+    value = f"{edge.value:.17g}" if bands.dtype.kind in "iu" else repr(edge.value)
+    raise ScalingError(
+        f"{edge.pixels} clear pixels at the edge hold {edge.value:.7g} on {_days(times[[edge.date]])}, in {edge.bands} "
+        f"of {bands.shape[1]} bands, where other dates vary (nodata {scaling.nodata})",
+        "the value that marks pixels without a measurement",
+        (f"nodata={value}" if scaling.nodata is None else spelling.replace(value, scaling.nodata)) + ANYWAY,
     )
 
 

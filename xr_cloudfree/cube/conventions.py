@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.archives import select_bands
 from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import dims_of, standardise
 from xr_cloudfree.cube.schemes import SCHEMES
@@ -92,7 +93,8 @@ class Cube:
         """The arrays, without what is no band."""
         if not self.extras:
             return self.arrays
-        return tuple(array.isel(band=[self.labels.index(band) for band in self.bands]) for array in self.arrays)
+        chosen = [self.labels.index(band) for band in self.bands]
+        return tuple(select_bands(array, chosen) for array in self.arrays)
 
     @property
     def template(self) -> xr.DataArray:
@@ -275,7 +277,7 @@ def _from_array(
     quality = {name: cube.isel(band=i, drop=True) for i, name in enumerate(labels) if is_quality(name)}
     if bands:
         chosen = _chosen(bands, labels, list(roles.values()))
-        cube, labels = cube.isel(band=[labels.index(band) for band in chosen]), chosen
+        cube, labels = select_bands(cube, [labels.index(band) for band in chosen]), chosen
     _check_numbers(cube)
     _check_grid(cube)
     spectral = [label for label in labels if not is_quality(label)]

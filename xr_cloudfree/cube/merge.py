@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.scaling import Scaling, valid
+from xr_cloudfree.cube.measured import ValidRange, measured
+from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.errors import OptionError
 
@@ -97,7 +98,14 @@ class Seen:
     missing: Bools
 
 
-def merged(seen: Seen, scenes: Scenes, dates: NDArray[np.intp], scaling: Scaling, extras: tuple[int, ...] = ()) -> Seen:
+def merged(
+    seen: Seen,
+    scenes: Scenes,
+    dates: NDArray[np.intp],
+    scaling: Scaling,
+    extras: tuple[int, ...] = (),
+    within: ValidRange | None = None,
+) -> Seen:
     """One image of the scenes of each date: a pixel is taken from one of them, its mask together with its bands.
 
     A scene that was seen as clear there and has all bands comes first, then one that has all bands, then the one with
@@ -116,26 +124,40 @@ def merged(seen: Seen, scenes: Scenes, dates: NDArray[np.intp], scaling: Scaling
         Which stored values are missing.
     extras : tuple of int
         Positions along the band axis of layers that are no bands: they come with the bands, and say nothing of them.
+    within : ValidRange, optional
+        Which numbers can be measurements; None for all.
     """
-    bands = [i for i in range(seen.stored.shape[1]) if i not in extras]
+    bands = tuple(i for i in range(seen.stored.shape[1]) if i not in extras)
+    ranking = _Ranking(scaling, within, bands)
     groups = scenes.together(dates)
     first = [group[0] for group in groups]
     out = Seen(seen.stored[first], seen.clear[first], seen.snow[first], seen.missing[first])
     for date, group, made in zip(dates, groups, range(len(groups)), strict=True):
         if len(group) > 1:
             one = Seen(out.stored[made], out.clear[made], out.snow[made], out.missing[made])  # views, written to
-            _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], one, scaling, bands)
+            _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], one, ranking)
     return out
 
 
-def _merge_one(
-    seen: Seen, group: Sequence[int], stamps: Times, out: Seen, scaling: Scaling, bands: Sequence[int]
-) -> None:
+@dataclass(frozen=True)
+class _Ranking:
+    """How much a scene knows of each pixel: the number of its bands first, then whether it was seen as clear."""
+
+    scaling: Scaling
+    within: ValidRange | None
+    bands: tuple[int, ...]
+
+    def of(self, seen: Seen, place: int) -> NDArray[np.intp]:
+        good = measured(seen.stored[place, list(self.bands)], self.scaling, self.within, axis=0)
+        return np.asarray(2 * good.sum(axis=0, dtype=np.intp) + seen.clear[place])
+
+
+def _merge_one(seen: Seen, group: Sequence[int], stamps: Times, out: Seen, ranking: _Ranking) -> None:
     """Merge the scenes of one date into `out`, which holds the first of them."""
-    best = _rank(seen, group[0], scaling, bands)
+    best = ranking.of(seen, group[0])
     taken = np.full(best.shape, stamps[0])
     for place, stamp in zip(group[1:], stamps[1:], strict=True):
-        rank = _rank(seen, place, scaling, bands)
+        rank = ranking.of(seen, place)
         better = rank > best
         tied = (rank == best) & (taken == stamp)
         if tied.any():
@@ -146,12 +168,6 @@ def _merge_one(
         np.copyto(out.missing, seen.missing[place], where=better)
         np.copyto(best, rank, where=better)
         taken[better] = stamp
-
-
-def _rank(seen: Seen, place: int, scaling: Scaling, bands: Sequence[int]) -> NDArray[np.intp]:
-    """How much a scene knows of each pixel: the number of its bands first, then whether it was seen as clear."""
-    n_bands = valid(seen.stored[place, list(bands)], scaling).sum(axis=0, dtype=np.intp)
-    return np.asarray(2 * n_bands + seen.clear[place])
 
 
 def _smaller(seen: Seen, place: int, out: Seen) -> Bools:

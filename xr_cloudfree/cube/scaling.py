@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -11,11 +11,24 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.archives import (
+    APPLIED,
+    BASELINE,
+    SENTINEL_OFFSET,
+    SENTINEL_SCALE,
+    Told,
+    number,
+    offset_applied,
+    sentinel_offsets,
+    told_by_archive,
+)
+from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
 
 # Beyond these a float32 could not hold what becomes of the values.
 LEAST_SCALE = 1e-12
 # What of a variable's encoding belongs to the values; the rest (chunks, compression) belongs to the old file.
+NODATA_KEYS = ("_FillValue", "missing_value", "nodata")
 PACKING = ("dtype", "scale_factor", "add_offset", "_FillValue", "grid_mapping")
 
 
@@ -47,18 +60,22 @@ def resolve_scaling(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    spelling: Spelling | None = None,
 ) -> Scaling:
-    """Read the scaling of a cube from the arguments, else from attributes, else from the dtype.
+    """Read the scaling of a cube from the arguments, else from metadata, else from the dtype.
 
-    Attributes ``scale_factor`` and ``add_offset`` are still to be applied. In the encoding they were applied
-    when the cube was opened. Nothing is computed.
+    Of metadata the bands' own come first (see `told_by_archive`), then the processing baseline of Sentinel-2, then the
+    attributes ``scale_factor`` and ``add_offset``, which are still to be applied. In the encoding they were applied
+    when the cube was opened. What archives say beside them counts for integers alone. Nothing is computed.
 
     Parameters
     ----------
     arrays : sequence of DataArray
         The bands, or the one array that holds them all.
     scale, offset, nodata : float, optional
-        What the user says; wins over attributes.
+        What the user says; wins over metadata.
+    spelling : Spelling, optional
+        What the cube is made of, for remedies.
 
     Returns
     -------
@@ -69,7 +86,8 @@ def resolve_scaling(
     Raises
     ------
     ScalingError
-        If bands differ, the offset is in digital numbers, or nodata does not fit the dtype.
+        If bands or dates differ, metadata cannot be read or contradict each other, the offset is in digital numbers,
+        or nodata does not fit the dtype.
     OptionError
         If an argument is not a number, or the scale is not positive.
 
@@ -79,83 +97,169 @@ def resolve_scaling(
     >>> resolve_scaling([band], scale=1e-4, offset=-0.1)
     Scaling(scale=0.0001, offset=-0.1, nodata=0.0, source='scale=')
     """
+    spelling = spelling or Spelling()
+    example = _example(arrays[0])
     for name, value in (("scale", scale), ("offset", offset), ("nodata", nodata)):
         if value is not None and (isinstance(value, bool | np.bool_) or not isinstance(value, Real)):
-            raise OptionTypeError(f"{name} is {value!r}", "a number", "scale=1e-4, offset=-0.1, nodata=0")
+            raise OptionTypeError(f"{name} is {value!r}", "a number", example)
         try:
             float(value or 0)
         except OverflowError as error:  # integers of Python have no end
-            raise OptionError(
-                f"{name} is a number of more than 300 digits", "a smaller one", "scale=1e-4, offset=-0.1, nodata=0"
-            ) from error
+            raise OptionError(f"{name} is a number of more than 300 digits", "a smaller one", example) from error
     if scale is not None and not LEAST_SCALE <= float(scale) <= 1 / LEAST_SCALE:
-        raise OptionError(f"scale is {scale}", "a positive number, usually below 1", "scale=1e-4")
+        raise OptionError(f"scale is {scale}", "a positive number, usually below 1", example)
     if offset is not None and not np.isfinite(float(offset)):
-        raise OptionError(f"offset is {offset}", "a finite number", "offset=-0.1")
-    offset = None if offset is None else float(offset)
-    found = [_of_one(array, scale, offset, nodata) for array in arrays]
-    for array, other in zip(arrays, found, strict=True):
-        if other != found[0]:
+        raise OptionError(f"offset is {offset}", "a finite number", example)
+    said = [None if value is None else float(value) for value in (scale, offset, nodata)]
+    given = Told(said[0], said[1], said[2], "scale=")
+    found: list[tuple[str, Scaling]] = []
+    for array in arrays:
+        labels = array["band"].to_numpy().tolist() if "band" in array.coords and array["band"].ndim else [array.name]
+        told = _of_item(array, given, spelling)
+        found += zip(map(str, labels), [_of_one(array, given, one) for one in told] * len(labels), strict=False)
+    for name, other in found:
+        if other != found[0][1]:
+            alike = [label for label, one in found if one == found[0][1]]
             raise ScalingError(
-                f"bands are stored in different ways: {_told(arrays[0], found[0])}; {_told(array, other)}",
+                f"bands are stored in different ways: {_told(*found[0])}; {_told(name, other)}",
                 "one scale, offset and nodata for all bands",
-                "bands=['B02', 'B03'] with bands that go together, or scale=, offset= and nodata= where the "
-                "attributes are wrong",
+                f"bands={alike!r}  # the bands that go with the first; or scale=, offset= and nodata= where the "
+                "metadata are wrong",
             )
-    return found[0]
+    return found[0][1]
 
 
-def _of_one(array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None) -> Scaling:
+def _example(array: xr.DataArray) -> str:
+    """What may be typed for values of this dtype, if they are what they look like."""
+    if array.dtype.kind == "f":
+        return "scale=1, offset=0"
+    attrs, nodata = array.attrs, ""
+    if not {"_FillValue", "missing_value", "nodata"} & set(attrs):
+        nodata = ", nodata=0"
+    return "scale=1e-4, offset=0" + nodata
+
+
+def _of_item(array: xr.DataArray, given: Told, spelling: Spelling) -> list[Told]:
+    """What the item tells of an array of integers; of floats it was applied when they were made."""
+    if array.dtype.kind not in "iu" or (given.scale is not None and given.offset is not None):
+        told = told_by_archive(array) if array.dtype.kind in "iu" and given.nodata is None else []
+        return [Told(nodata=one.nodata) for one in told] or [Told()]
+    told = told_by_archive(array)
+    offsets = sentinel_offsets(array)
+    if given.offset is not None:
+        offsets = None if offsets is None else np.array([given.offset])
+    elif offsets is not None and np.ptp(offsets):
+        low = offsets < 0
+        days = np.unique(array["time"].to_numpy()[low].astype("datetime64[D]")).astype(str).tolist()
+        fill = _first_nodata(array, given, told)
+        keep = f"~{spelling.on(days)}"
+        units = 1 / (given.scale or SENTINEL_SCALE)
+        raise ScalingError(
+            f"{int(low.sum())} of {low.size} dates carry the offset of processing baseline 04.00, as {BASELINE} tells",
+            "one offset for all dates",
+            f"{spelling.subtract(-SENTINEL_OFFSET * units, keep, array.dtype, fill)}, with scale="
+            f"{given.scale or SENTINEL_SCALE:g}, offset=0",
+        )
+    applied = offset_applied(array)
+    if given.offset is None and applied is not None and applied.all() and any(one.offset for one in told):
+        raise ScalingError(
+            f"{told[0].source} tells the offset {next(one.offset for one in told if one.offset):g}, and {APPLIED} that "
+            "it was subtracted already",
+            "one offset",
+            "offset=0  # or the offset itself, if it was not",
+        )
+    if offsets is None:
+        return told or [Told()]
+    by_baseline = Told(SENTINEL_SCALE, float(offsets[0]), None, BASELINE)
+    if not told:
+        return [by_baseline]
+    return [
+        Told(
+            by_baseline.scale if one.scale is None else one.scale,
+            by_baseline.offset if one.offset is None else one.offset,
+            one.nodata,
+            by_baseline.source if one.scale is None else one.source,
+        )
+        for one in told
+    ]
+
+
+def _first_nodata(array: xr.DataArray, given: Told, told: list[Told]) -> float | None:
+    found = (given.nodata, *(number(array.attrs.get(key), key) for key in NODATA_KEYS), *(one.nodata for one in told))
+    return next((value for value in found if value is not None and not np.isnan(value)), None)
+
+
+def _of_one(array: xr.DataArray, given: Told, item: Told) -> Scaling:
     is_float = array.dtype.kind == "f"
-    attrs, encoding = array.attrs, array.encoding
-    scale_attr, offset_attr = _number(attrs, "scale_factor"), _number(attrs, "add_offset")
+    scale_attr = None if given.scale is not None else number(array.attrs.get("scale_factor"), "scale_factor")
+    offset_attr = None if given.offset is not None else number(array.attrs.get("add_offset"), "add_offset")
     if array.dtype.kind in "iu" and scale_attr == 1 and not offset_attr:
         # Some readers write 1 and 0 where the file says nothing, and whole numbers cannot be reflectance.
         scale_attr = offset_attr = None
-    if scale is not None:
-        used, source = float(scale), "scale="
+    used: float | None
+    if given.scale is not None:
+        used, source = given.scale, given.source
+    elif item.scale is not None and not (item.scale == 1 and not item.offset):
+        used, source = item.scale, item.source
     elif scale_attr is not None:
         used, source = scale_attr, "attribute scale_factor"
     elif is_float:
-        decoded = _number(encoding, "scale_factor") not in (None, 1)
-        used, source = 1.0, "decoded when opened" if decoded else "float values are reflectance"
+        used, source = 1.0, "float values are reflectance" if decoded_by(array) is None else "decoded when opened"
     else:
-        return _checked(array, None, offset_attr if offset is None else offset, nodata, "not told")
-    return _checked(array, used, offset_attr if offset is None else offset, nodata, source)
+        used, source = None, "not told"
+    offset = next((value for value in (given.offset, item.offset, offset_attr) if value is not None), None)
+    return _checked(array, used, offset, _nodata(array, given.nodata, item), source)
+
+
+def decoded_by(array: xr.DataArray) -> tuple[float, float] | None:
+    """Scale and offset that were applied when an array was opened, None if none were.
+
+    Parameters
+    ----------
+    array : DataArray
+        The array, whose encoding tells.
+    """
+    scale = number(array.encoding.get("scale_factor"), "scale_factor")
+    if array.dtype.kind != "f" or scale in (None, 1):
+        return None
+    return float(scale or 1), number(array.encoding.get("add_offset"), "add_offset") or 0.0
+
+
+def _nodata(array: xr.DataArray, given: float | None, item: Told) -> float | None:
+    if given is None:
+        told = {key: number(array.attrs.get(key), key) for key in NODATA_KEYS}
+        told[item.source] = item.nodata
+        known = {key: value for key, value in told.items() if value is not None and not np.isnan(value)}
+        if len(set(known.values())) > 1:
+            raise ScalingError(
+                "the attributes tell of two values for nodata: " + ", ".join(f"{k} {v:g}" for k, v in known.items()),
+                "one value",
+                " or ".join(f"nodata={value:g}" for value in dict.fromkeys(known.values())),
+            )
+        given = next(iter(known.values()), None)
+    return None if given is None or np.isnan(given) else given
 
 
 def _checked(
     array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None, source: str
 ) -> Scaling:
     if scale is not None and not LEAST_SCALE <= scale <= 1 / LEAST_SCALE:
-        raise ScalingError(f"the attribute scale_factor is {scale}", "a positive number, usually below 1", "scale=1e-4")
+        raise ScalingError(f"{source} is {scale}", "a positive number, usually below 1", "scale=1e-4")
     if offset is not None and not abs(offset) < 1:
         finite = bool(np.isfinite(offset))
-        right = f"{offset * (scale if scale is not None and scale < 1 else 1e-4):g}" if finite else "-0.1"
+        right = f"{offset * (scale if scale is not None and scale < 1 else 1e-4):g}" if finite else "0"
         raise ScalingError(
             f"the offset is {offset:g}" + ", which looks like digital numbers" * finite,
             "an offset in reflectance, which is added after scaling",
             f"offset={right}",
         )
-    if nodata is None:
-        told = {key: _number(array.attrs, key) for key in ("_FillValue", "missing_value", "nodata")}
-        told = {key: value for key, value in told.items() if value is not None and not np.isnan(value)}
-        if len(set(told.values())) > 1:
-            raise ScalingError(
-                "the attributes tell of two values for nodata: " + ", ".join(f"{k} {v:g}" for k, v in told.items()),
-                "one value",
-                " or ".join(f"nodata={value:g}" for value in told.values()),
-            )
-        nodata = next(iter(told.values()), None)
-    if nodata is not None and np.isnan(float(nodata)):
-        nodata = None
     if nodata is not None and array.dtype.kind in "iu":
         limits = np.iinfo(array.dtype)
         if not limits.min <= nodata <= limits.max or nodata != int(nodata):
             raise ScalingError(
                 f"nodata is {nodata:g}, which {array.dtype} cannot hold",
                 f"a whole number from {limits.min} to {limits.max}",
-                "nodata=0" if limits.min == 0 else "nodata=-9999",
+                "nodata=0" if limits.min > -9999 else "nodata=-9999",
             )
     elif nodata is not None:
         with np.errstate(over="ignore"):
@@ -167,20 +271,7 @@ def _checked(
     return Scaling(scale, float(offset or 0.0), None if nodata is None else float(nodata), source)
 
 
-def _number(attrs: Mapping[Any, Any], key: str) -> float | None:
-    value = attrs.get(key)
-    if value is None:
-        return None
-    try:
-        return float(np.asarray(value).item())
-    except (TypeError, ValueError) as error:
-        raise ScalingError(
-            f"the attribute {key} is {value!r}", "one number", "scale=1e-4, offset=0, nodata=0"
-        ) from error
-
-
-def _told(array: xr.DataArray, scaling: Scaling) -> str:
-    name = array.name if array.name is not None else "the first"
+def _told(name: str, scaling: Scaling) -> str:
     return f"{name} has scale {scaling.scale}, offset {scaling.offset:g}, nodata {scaling.nodata}"
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube import scaling
+from xr_cloudfree.cube.checks import check_level
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
+from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.merge import Scenes, Seen, merged
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, stack
@@ -69,6 +70,7 @@ def look(
     dates: NDArray[np.intp],
     scenes: Scenes | None = None,
     extras: tuple[int, ...] = (),
+    within: ValidRange | None = None,
 ) -> Seen:
     """What was stored in a window and what of it was seen as clear, one image for each date.
 
@@ -90,25 +92,36 @@ def look(
         Of which scenes they are made; None if each is one.
     extras : tuple of int
         Positions along the band axis of layers that are no bands.
+    within : ValidRange, optional
+        Which numbers can be measurements; None for all.
     """
     together = () if scenes is None else [group for group in scenes.together(dates) if len(group) > 1]
     read = read_quality(quality, rule, grid, window, together)
     seen = Seen(stack(bands), read.clear, read.snow, read.missing)
-    return seen if scenes is None else merged(seen, scenes, dates, how, extras)
+    return seen if scenes is None else merged(seen, scenes, dates, how, extras, within)
 
 
-def valid_bands(stored: Array, how: Scaling) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """Return where all bands hold a value, (time, y, x), and where each does, (time, band, y, x).
+def uneven_bands(
+    stored: Array, seen: NDArray[np.bool_], clear: NDArray[np.bool_], how: Scaling, within: ValidRange | None
+) -> NDArray[np.bool_] | None:
+    """Return where each band holds a measurement, None if at each pixel that was seen all bands do or none does.
 
-    The latter is None if, at each pixel and date, all bands hold one or none does.
+    Parameters
+    ----------
+    stored : ndarray, shape (time, band, y, x)
+        Stored values.
+    seen : ndarray of bool, shape (time, y, x)
+        What the quality layer calls clear.
+    clear : ndarray of bool, shape (time, y, x)
+        What of it has all bands, see `clear_where`.
+    how, within
+        As `look` takes them.
     """
-    every = scaling.valid(stored[:, 0], how)
-    some = every.copy()
-    for band in range(1, stored.shape[1]):
-        valid = scaling.valid(stored[:, band], how)
-        every &= valid
-        some |= valid
-    return every, None if np.array_equal(every, some) else scaling.valid(stored, how)
+    lacking = seen & ~clear
+    dates = np.flatnonzero(lacking.any(axis=(1, 2)))
+    if not dates.size or not (lacking[dates] & measured(stored[dates], how, within, axis=1).any(axis=1)).any():
+        return None
+    return measured(stored, how, within, axis=1)
 
 
 def bands_alone(stored: Array, extras: tuple[int, ...]) -> tuple[Array, Array | None]:
@@ -142,6 +155,10 @@ class ClearJob:
         Number of bands and their type, to give the values as well.
     extras : tuple of int
         Positions along the arrays' band axis of layers that are no bands.
+    within : ValidRange or None
+        Which numbers can be measurements; None for all.
+    sensor : str or None
+        The sensor, where it is known.
     """
 
     grid: TileGrid
@@ -151,6 +168,8 @@ class ClearJob:
     scenes: Scenes | None = None
     stored: tuple[int, np.dtype[np.generic]] | None = None
     extras: tuple[int, ...] = ()
+    within: ValidRange | None = None
+    sensor: str | None = None
 
     s1_reads = np.empty(0, np.intp)
     lead: tuple[int, ...] = ()
@@ -185,8 +204,12 @@ class ClearJob:
     def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The clear mask of one block."""
         dates = np.arange(self.n_times)
-        seen = look(bands, quality, self.rule, self.scaling, self.grid, box, dates, self.scenes, self.extras)
-        clear = seen.clear & valid_bands(bands_alone(seen.stored, self.extras)[0], self.scaling)[0]
+        how = self.scaling, self.grid, box, dates, self.scenes, self.extras, self.within
+        seen = look(bands, quality, self.rule, *how)
+        stored, _ = bands_alone(seen.stored, self.extras)
+        if self.within is not None:
+            check_level(stored, seen.clear, self.scaling, self.within, self.sensor)
+        clear = clear_where(stored, seen.clear, self.scaling, self.within)
         return (clear,) if self.stored is None else (clear, seen.stored)
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:

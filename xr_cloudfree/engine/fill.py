@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.dates import Targets, candidates
 from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.merge import Scenes
 from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.polarity import check_polarity
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
+from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
-from xr_cloudfree.engine.clear import bands_alone, look, quality_window, valid_bands
+from xr_cloudfree.engine.clear import bands_alone, look, quality_window, uneven_bands
 from xr_cloudfree.engine.layers import PARTLY, Layers, nearest_last
 from xr_cloudfree.engine.parts import Part, join, split
 from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError
@@ -85,6 +87,10 @@ class FillJob:
         clear observation.
     s1_times : ndarray of datetime64[ns], optional
         Time stamps of Sentinel-1, in its order, for a model that takes it; None if none is given.
+    within : ValidRange or None
+        Which stored numbers can be measurements; None for all.
+    spelling : Spelling
+        What the user's cube is made of, for remedies.
     scenes : Scenes, optional
         The scenes of which each date is made; None if each is one.
     """
@@ -106,6 +112,8 @@ class FillJob:
     bands: tuple[str, ...] = ()
     extras: tuple[int, ...] = ()
     s1_times: Times | None = None
+    within: ValidRange | None = None
+    spelling: Spelling = field(default_factory=Spelling)
     scenes: Scenes | None = None
     dates: NDArray[np.intp] = field(init=False)
     reads: NDArray[np.intp] = field(init=False)
@@ -294,17 +302,21 @@ def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[
 
 def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array]) -> _Scene:
     window = job.grid.window(box)
-    seen = look(bands, quality, job.rule, job.scaling, job.grid, window, job.dates, job.scenes, job.extras)
+    how = job.scaling, job.grid, window, job.dates, job.scenes, job.extras, job.within
+    seen = look(bands, quality, job.rule, *how)
     stored, extras = bands_alone(seen.stored, job.extras)
-    everywhere, valid = valid_bands(stored, job.scaling)
-    clear = seen.clear & everywhere
     times = job.times[job.dates]
+    if job.check:  # of the values as they are, before any of them counts as missing
+        checks.check_classes(stored, job.bands, job.roles, seen.clear)
+        looked = times, job.sensor, job.roles, job.within, job.spelling
+        checks.check_reflectance(stored, seen.clear, job.scaling, *looked)
+    clear = clear_where(stored, seen.clear, job.scaling, job.within)
+    valid = uneven_bands(stored, seen.clear, clear, job.scaling, job.within)
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
-        checks.check_classes(stored, job.bands, job.roles, clear)
-        checks.check_reflectance(stored, clear, job.scaling, times, job.sensor, job.roles)
-        check_polarity(stored, clear, everywhere & ~(seen.clear | seen.missing), job.scaling, job.roles, job.rule)
+        cloudy = ~(seen.clear | seen.missing) & scaling.valid(stored, job.scaling).all(axis=1)
+        check_polarity(stored, clear, cloudy, job.scaling, job.roles, job.rule)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
@@ -503,7 +515,7 @@ def _restore(
     keep = scene.seen[own][inner]
     if haze is not None and job.screen:
         keep = keep & ~haze[inner]
-    valid = scaling.valid(values, job.scaling) & keep
+    valid = measured(values, job.scaling, job.within, axis=0) & keep
     np.copyto(image, values, where=valid, casting="same_kind")
     return np.asarray(valid)
 

@@ -1,0 +1,191 @@
+"""Numbers that no ground can have are missing, pixel by pixel, with a word about it; ordinary ones are not."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import xr_cloudfree
+from tests.cubes import make_cube
+from xr_cloudfree.cube.edges import find_edge
+from xr_cloudfree.cube.measured import clear_where, measured, valid_range
+from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.errors import CloudfreeWarning, ScalingError
+
+DIGITS, SENTINEL, LANDSAT = Scaling(1e-4), Scaling(1e-4, -0.1), Scaling(2.75e-5, -0.2)
+DAY = "2021-06-03"
+
+
+def within_of(values, scaling, limits=None):
+    return valid_range([xr.DataArray(values)], scaling, limits)
+
+
+def kept(values, scaling, dtype):
+    """Whether each number is taken as a measurement, alone and where two bands hold the same."""
+    values = np.array(values, dtype)
+    within = within_of(values, scaling)
+    alone = measured(values, scaling, within)
+    alike = measured(np.stack([values, values]), scaling, within, axis=0)
+    return alone.tolist(), alike[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("scaling", "dtype", "values", "alone", "alike"),
+    [
+        (DIGITS, "uint16", [0, 1, 55537, 32768, 65535, 65526, 41000], [1, 1, 0, 0, 0, 0, 0], [0] * 7),
+        (SENTINEL, "uint16", [0, 1, 9999, 32768, 40000], [0, 1, 1, 0, 1], [0, 0, 0, 0, 1]),
+        (DIGITS, "int16", [-9999, -32768, 32767, -1, -900, 20000], [0, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]),
+        (LANDSAT, "uint16", [0, 65535, 55537, 7273, 43636], [0, 0, 1, 1, 1], [0, 0, 0, 1, 1]),
+        (Scaling(), "float32", [0, -0.1, -0.2, 5.5537, 3.2768, -9999, 1], [1, 0, 0, 0, 0, 0, 1], [0] * 6 + [1]),
+        (Scaling(), "float64", [1e-4, -0.05, 1.4, 3.5], [1, 1, 1, 1], [0, 1, 1, 1]),
+    ],
+)
+def test_what_is_a_measurement(scaling, dtype, values, alone, alike):
+    assert kept(values, scaling, dtype) == ([bool(v) for v in alone], [bool(v) for v in alike])
+
+
+def test_every_ordinary_number_is_one():
+    for scaling, first, last in ((DIGITS, 2, 15000), (SENTINEL, 200, 16000), (LANDSAT, 7273, 43636)):
+        values = np.arange(first, last, dtype=np.uint16)
+        values = values[~np.isin(values, (9999, 32767, 32768))]
+        assert all(map(all, kept(values, scaling, np.uint16)))
+
+
+def test_limits_of_an_index():
+    values = np.array([-1.5, -1, -0.2, 0, 1, 1.0000001, 1.2], np.float32)
+    within = within_of(values, Scaling(), (-1, 1))
+    assert within.index
+    assert measured(values, Scaling(), within).tolist() == [False, True, True, True, True, True, False]
+    digits = np.array([-10001, -10000, 0, 10000, 10001], np.int16)
+    within = within_of(digits, DIGITS, (-1, 1))
+    assert measured(digits, DIGITS, within).tolist() == [False, True, True, True, False]
+
+
+def test_what_attributes_call_nodata_stays_missing():
+    band = xr.DataArray(np.array([0, 42, 500], np.uint16), attrs={"nodata": 0})
+    within = valid_range([band], Scaling(1e-4, 0, 42))
+    assert measured(band.values, Scaling(1e-4, 0, 42), within).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mark", "words"),
+    [
+        ("uint16", 55537, "clear pixels hold 55537,"),
+        ("uint16", 1, "clear pixels hold 1,"),
+        ("int16", -32768, "nodata=-32768 says so"),
+        ("int16", -9999, "nodata=-9999 says so"),
+        ("float32", -9999, "clear pixels hold -9999,"),
+        ("float32", 0, "clear pixels hold 0,"),
+    ],
+)
+def test_a_slanted_edge_is_missing_and_told_once(dtype, mark, words):
+    da, clear = make_cube(dtype="float32" if dtype == "float32" else "uint16")
+    clear[:] = True
+    da = da.astype(dtype)
+    da.attrs = {} if dtype == "float32" else {"scale_factor": 1e-4}
+    options = {"clear": clear, "model": "linear", "layers": ["filled"]}
+    rows, columns = np.indices(da.shape[2:])
+    beyond = columns < 4 - rows // 8
+    da[3].values[:, beyond] = mark
+    with pytest.warns(CloudfreeWarning) as told:
+        image = xr_cloudfree.fill(da, DAY, **options)
+    assert {str(one.message).count(words) for one in told} == {1}
+    assert (image["filled"].values[beyond] == 2).all() and (image["filled"].values[~beyond] == 1).mean() > 0.9
+    assert ((image["reflectance"].values != mark)[:, beyond]).all()
+    with pytest.warns(CloudfreeWarning, match=words):
+        mask = xr_cloudfree.clear_mask(da, clear=clear)
+    assert not mask[3].values[beyond].any()
+    with pytest.warns(CloudfreeWarning):
+        lazy = xr_cloudfree.fill(da.chunk(y=7, x=11), DAY, **options, block=9).compute()
+    xr.testing.assert_identical(lazy, image)
+    # As it is, if that is what is wanted.
+    raw = xr_cloudfree.fill(da, DAY, **options, check=False)
+    assert (raw["reflectance"].values[:, beyond] == mark).all() and (raw["filled"].values[beyond] == 1).all()
+    assert xr_cloudfree.clear_mask(da, clear=clear, check=False)[3].values[beyond].all()
+
+
+def test_a_single_number_that_wrapped_is_missing():
+    da, clear = make_cube(dtype="uint16")
+    clear[:] = True
+    da[3, 1, 10, 10] = 500 - 1000 + 65536
+    with pytest.warns(CloudfreeWarning, match=r"cannot be reflectance from -0\.3 to 4"):
+        image = xr_cloudfree.fill(da, DAY, clear=clear, model="linear", layers=["filled"])
+    assert image["filled"][10, 10] == 2 and int((image["filled"] == 1).sum()) == image["filled"].size - 1
+    assert image["reflectance"][1, 10, 10] < 4001
+
+
+def test_a_mark_in_one_band_leaves_the_others():
+    da, clear = make_cube()
+    clear[:] = True
+    da[3, 1, 10:14, 10:14] = -9999
+    with pytest.warns(CloudfreeWarning, match="-9999"):
+        image = xr_cloudfree.fill(da, DAY, clear=clear, model="linear")
+    np.testing.assert_array_equal(image[[0, 2]], da[3, [0, 2]])
+    assert (image[1, 10:14, 10:14] > 0).all()
+
+
+def test_no_word_of_what_the_mask_leaves_out():
+    values = np.full((2, 2, 4, 4), 500, np.uint16)
+    values[0, :, :2] = 0
+    seen = np.ones((2, 4, 4), bool)
+    seen[0, :2] = False
+    clear = clear_where(values, seen, DIGITS, within_of(values, DIGITS))
+    np.testing.assert_array_equal(clear, seen)
+
+
+def test_a_mask_of_percent_is_refused_as_the_fill_is():
+    da, clear = make_cube()
+    with pytest.raises(ScalingError, match="looks like digital numbers"):
+        xr_cloudfree.clear_mask(da * 100, clear=clear)
+    lazy = xr_cloudfree.clear_mask((da * 100).chunk(), clear=clear.chunk())
+    with pytest.raises(ScalingError, match="looks like digital numbers"):
+        lazy.compute()
+
+
+# Edges of any other number.
+
+
+def scene(seed=0, n=64):
+    return np.random.default_rng(seed).integers(300, 4000, (8, 3, n, n)).astype(np.uint16)
+
+
+def edge_of(values, clear=None):
+    clear = np.ones((len(values), *values.shape[2:]), bool) if clear is None else clear
+    return find_edge(values, clear, DIGITS, within_of(values, DIGITS))
+
+
+ROWS, COLUMNS = np.indices((64, 64))
+
+
+@pytest.mark.parametrize(
+    "beyond",
+    [COLUMNS < 4, COLUMNS > 59, ROWS < 3, ROWS > 60, COLUMNS + ROWS < 20, COLUMNS + 2 * ROWS > 170],
+    ids=["left", "right", "top", "bottom", "corner", "slanted"],
+)
+@pytest.mark.parametrize("bands", [[0, 1, 2], [1]])
+def test_an_edge_of_one_number_is_found(beyond, bands):
+    values = scene()
+    assert edge_of(values) is None
+    for date in (2, 5):
+        for band in bands:
+            values[date, band, beyond] = 77
+    found = edge_of(values)
+    assert (found.value, found.date, found.bands) == (77, 2, len(bands))
+    assert found.pixels == beyond.sum()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda v: np.where(COLUMNS < 20, 77, v),  # water, cut off on all dates
+        lambda v: np.where(COLUMNS < 20, np.where(np.arange(8)[:, None, None, None] % 2, 77, v // 40), v),  # on some
+        lambda v: v[..., ::2, ::2].repeat(2, -1).repeat(2, -2),  # 20 m on 10 m
+        lambda v: v[..., ::6, ::6].repeat(6, -1).repeat(6, -2)[..., :64, :64],  # 60 m on 10 m
+        lambda v: v[..., ::30, ::30].repeat(30, -1).repeat(30, -2)[..., :64, :64],
+        lambda v: v // 100 * 100,  # few levels
+        lambda v: np.full_like(v, 900),
+        lambda v: v[:1] * 0 + 900,
+    ],
+)
+def test_no_edge_where_numbers_repeat(change):
+    values = np.ascontiguousarray(change(scene()), np.uint16)
+    assert edge_of(values) is None

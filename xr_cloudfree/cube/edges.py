@@ -1,0 +1,124 @@
+"""Areas at the edge of a window that hold one number on some dates: what archives put beyond a swath."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.measured import ValidRange, measured
+from xr_cloudfree.cube.scaling import Scaling
+
+_RUN = 16  # pixels along the edge: more than a coarse band has when it is repeated on a finer grid
+_ALONG = 512  # pixels that are looked at along one side
+_AREA = 48  # pixels
+_DIFFERENT = 0.03  # reflectance by which other dates differ there
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An edge area: its number, the date, how many pixels and bands of how many."""
+
+    value: float
+    date: int
+    pixels: int
+    bands: int
+
+
+def find_edge(
+    bands: NDArray[Any], clear: NDArray[np.bool_], scaling: Scaling, within: ValidRange | None
+) -> Edge | None:
+    """An area at the edge of a window that holds one number on a date, where other dates vary and differ from it.
+
+    Water that is cut off at zero is as flat on other dates, or as dark; a coarse band that was repeated is as flat.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, y, x)
+        Values as stored.
+    clear : ndarray of bool, shape (time, y, x)
+        Pixels that are looked at.
+    scaling : Scaling
+        How the values are stored.
+    within : ValidRange or None
+        Numbers that are missing already are not looked for.
+
+    Returns
+    -------
+    Edge or None
+        The first that is found.
+    """
+    ring, rows, columns = _ring(bands)
+    if ring.shape[-1] < _RUN or len(ring) < 2:
+        return None
+    flat = ring[..., 1:] == ring[..., :-1]
+    runs = _starts(flat)
+    if not runs.any():
+        return None
+    good = measured(ring, scaling, within, axis=1) & clear[:, None, rows, columns]
+    flat &= good[..., 1:] & good[..., :-1]
+    runs = _starts(flat)
+    for date, band in zip(*np.nonzero(runs.any(axis=-1)), strict=True):
+        first = int(runs[date, band].argmax())
+        ends = np.flatnonzero(~flat[date, band, first:])
+        last = first + int(ends[0]) if ends.size else flat.shape[-1]
+        run = np.arange(first, last + 1)
+        if not _others_differ(ring[:, band, run], good[:, band, run], int(date), scaling):
+            continue
+        value = ring[date, band, first]
+        area = _area(bands[date, band], clear[date], value, int(rows[first]), int(columns[first]))
+        if area.sum() >= _AREA:
+            alike = (bands[date][:, area] == value).mean(axis=1) > 0.99
+            return Edge(value.item(), int(date), int(area.sum()), int(alike.sum()))
+    return None
+
+
+def _ring(bands: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
+    """The pixels along the window's border, once around, and their rows and columns; of a large window every n-th."""
+    ny, nx = bands.shape[-2:]
+    step = -(-max(ny, nx) // _ALONG)
+    down, right = np.arange(ny), np.arange(nx)
+    top, east, south, west = right[::step], down[1::step], right[-2::-step], down[-2:0:-step]
+    rows = np.concatenate([np.zeros_like(top), east, np.full_like(south, ny - 1), west])
+    columns = np.concatenate([top, np.full_like(east, nx - 1), south, np.zeros_like(west)])
+    sides = (
+        bands[..., 0, ::step],
+        bands[..., 1::step, -1],
+        bands[..., -1, -2::-step],
+        bands[..., -2:0:-step, 0],
+    )
+    return np.concatenate(sides, axis=-1), rows, columns
+
+
+def _starts(flat: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where a run of equal numbers begins that is long enough."""
+    count = np.cumsum(flat, axis=-1, dtype=np.int32)
+    length = _RUN - 1
+    within = count[..., length - 1 :].copy()
+    within[..., 1:] -= count[..., :-length]
+    return np.asarray(within == length)
+
+
+def _others_differ(values: NDArray[Any], good: NDArray[np.bool_], date: int, scaling: Scaling) -> bool:
+    """Whether enough of the other dates vary where one does not, and are brighter or darker."""
+    vary = flat = 0
+    mark = float(values[date, 0])
+    for other in range(len(values)):
+        seen = values[other][good[other]].astype(np.float64)
+        if other == date or seen.size < _RUN // 2:
+            continue
+        if np.count_nonzero(seen[1:] == seen[:-1]) > 0.5 * seen.size:
+            flat += 1
+        elif abs(float(np.median(seen)) - mark) * (scaling.scale or 1.0) > _DIFFERENT:
+            vary += 1
+    return vary > 0 and 2 * vary >= flat
+
+
+def _area(values: NDArray[Any], clear: NDArray[np.bool_], value: Any, row: int, column: int) -> NDArray[np.bool_]:
+    """The pixels that hold a number and hang together with one of them."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label((values == value) & clear)
+    return np.asarray(labels == labels[row, column])
