@@ -99,8 +99,8 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
     else:
         kind, key = "flags", next((key for key in attrs if str(key).endswith(tuple(_READERS))), None)
         try:
-            rows = [] if key is None else list(_rows(str(key), attrs))
-        except (TypeError, ValueError, KeyError, AttributeError, SyntaxError, OverflowError) as error:
+            rows = [] if key is None else [_checked(row) for row in _rows(str(key), attrs)]
+        except (TypeError, ValueError, LookupError, AttributeError, SyntaxError, ArithmeticError, MemoryError) as error:
             raise MaskError(
                 f"the attribute {key} of {name} cannot be read: {str(attrs[key])[:80]}",
                 "a table of values and meanings",
@@ -265,6 +265,12 @@ _READERS = {
     "classification:classes": _stac_classes,
     "class_names": _class_names,
 }
+
+
+def _checked(row: _Row) -> _Row:
+    """The row, if its numbers fit into those of an array."""
+    np.array([row.value, row.mask or 0], np.int64)
+    return row
 
 
 def _rows(key: str, attrs: Mapping[Any, Any]) -> Iterator[_Row]:
