@@ -189,9 +189,14 @@ def _numbers(given: Any) -> list[int]:
     if isinstance(given, str):
         return [int(word) for word in re.findall(r"-?\d+", given)]
     try:
-        return [int(np.int64(number)) for number in np.atleast_1d(given)]
+        numbers = np.atleast_1d(given).ravel().tolist()
+        whole = [int(number) for number in numbers]
+        np.array(whole, np.int64)
     except (TypeError, ValueError, OverflowError):
         return []
+    return (
+        whole if all(isinstance(one, str) or one == number for one, number in zip(numbers, whole, strict=True)) else []
+    )
 
 
 def _cf(attrs: Mapping[Any, Any], name: str, instead: str) -> list[_Row]:
