@@ -24,7 +24,7 @@ class Row:
     """One malformed cube or call.
 
     `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
-    values can tell, which a lazy cube raises when it is computed; `right` gives the clear mask that the cube has once
+    values can tell, which a lazy cube raises when it is computed; `clear` gives the clear mask that the cube has once
     the remedy was typed.
     """
 
@@ -35,7 +35,7 @@ class Row:
     says: tuple[str, ...]
     cure: str | None = None
     late: bool = False
-    right: Callable[[], xr.DataArray] | None = None
+    clear: Callable[[], xr.DataArray] | None = None
 
 
 def cube(**options):

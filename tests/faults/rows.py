@@ -1,6 +1,6 @@
 """The table of malformed cubes and calls: the error, words of its message, a remedy that can be typed.
 
-The rows of masks and quality layers are in `mask_rows`.
+The rows of masks and quality layers are in `rows_masks`.
 """
 
 import datetime as dt
@@ -40,7 +40,7 @@ from tests.faults.makers import (
     truth,
     variable_of,
 )
-from tests.faults.mask_rows import LAYERS, MASKS
+from tests.faults.rows_masks import LAYERS, MASKS
 from xr_cloudfree import errors
 from xr_cloudfree.models.classical import Linear
 
@@ -265,7 +265,7 @@ GRID = [
         V,
         ("5 dates, the cube 7", "lacks 2"),
         "good.reindex(time=cube.time, fill_value=False)",
-        right=lambda: truth().where(np.arange(7)[:, None, None] < 5, False),
+        clear=lambda: truth().where(np.arange(7)[:, None, None] < 5, False),
     ),
     Row(
         "mask with more dates",
@@ -276,7 +276,7 @@ GRID = [
         V,
         ("8 dates",),
         "good.sel(time=cube.time)",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask of other dates",
@@ -285,7 +285,7 @@ GRID = [
         V,
         ("lacks 7",),
         "good.assign_coords(time=cube.time)",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask some minutes later",
@@ -294,7 +294,7 @@ GRID = [
         V,
         ("lacks 7",),
         'good.reindex(time=cube.time, method="nearest", tolerance="1h", fill_value=False)',
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask with a date twice",
@@ -303,7 +303,7 @@ GRID = [
         V,
         ("8 dates, the cube 7",),
         "good.drop_duplicates('time').sel(time=cube.time)",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask without time",
@@ -312,7 +312,7 @@ GRID = [
         V,
         ("('y', 'x')",),
         "good.drop_vars('time').expand_dims(time=cube.time)",
-        right=lambda: truth().copy(data=np.broadcast_to(truth()[0], (7, NY, NX))),
+        clear=lambda: truth().copy(data=np.broadcast_to(truth()[0], (7, NY, NX))),
     ),
     Row(
         "mask with axes of other names",
@@ -321,7 +321,7 @@ GRID = [
         V,
         ("'northing'",),
         "good.rename({'lon': 'x', 'northing': 'y'})",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask with a band too many",
@@ -330,7 +330,7 @@ GRID = [
         V,
         ("'band'",),
         "good.isel({'band': 0}, drop=True)",
-        right=truth,
+        clear=truth,
     ),
 ]
 

@@ -72,10 +72,10 @@ def test_the_remedy_works(row):
     assert row.cure in error.remedy
     obj, options = apply(row.cure, obj, options)
     fill(obj, options)
-    if row.right is not None:
+    if row.clear is not None:
         read = {name: options.get(name) for name in ("clear", "mask", "scheme", "threshold")}
         bands = obj["reflectance"] if "reflectance" in obj else obj
-        expected = xr_cloudfree.clear_mask(bands, clear=row.right())
+        expected = xr_cloudfree.clear_mask(bands, clear=row.clear())
         np.testing.assert_array_equal(xr_cloudfree.clear_mask(obj, **read), expected)
 
 
