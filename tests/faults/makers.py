@@ -26,8 +26,8 @@ class Row:
     """One malformed cube or call.
 
     `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
-    values can tell, which a lazy cube raises when it is computed; `right` gives the clear mask that the cube has once
-    the remedy was typed, or a cube and options with the same result; `holds` says whether the image is right.
+    values can tell, which a lazy cube raises when it is computed. What has to be right once the remedy was typed:
+    `clear` gives the clear mask, `right` a cube and options with the same image, `holds` looks at the image.
     """
 
     name: str
@@ -37,8 +37,9 @@ class Row:
     says: tuple[str, ...]
     cure: str | None = None
     late: bool = False
-    right: Callable[[], xr.DataArray | tuple[Any, dict[str, Any]]] | None = None
     holds: Callable[[Any], bool] | None = None
+    clear: Callable[[], xr.DataArray] | None = None
+    right: Callable[[], tuple[Any, dict[str, Any]]] | None = None
 
 
 def cube(**options):

@@ -1,6 +1,6 @@
 """The table of malformed cubes and calls: the error, words of its message, a remedy that can be typed.
 
-The rows of masks and quality layers are in `mask_rows`.
+The rows of masks and quality layers are in `rows_masks`.
 """
 
 import numpy as np
@@ -31,7 +31,7 @@ from tests.faults.makers import (
     truth,
     variable_of,
 )
-from tests.faults.mask_rows import LAYERS, MASKS
+from tests.faults.rows_masks import LAYERS, MASKS
 from tests.faults.rows_time import TIME
 from tests.faults.rows_values import VALUES
 from xr_cloudfree import errors
@@ -203,7 +203,7 @@ GRID = [
         V,
         ("5 dates, the cube 7", "lacks 2"),
         "good.reindex(time=cube.time, fill_value=False)",
-        right=lambda: truth().where(np.arange(7)[:, None, None] < 5, False),
+        clear=lambda: truth().where(np.arange(7)[:, None, None] < 5, False),
     ),
     Row(
         "mask with more dates",
@@ -214,7 +214,7 @@ GRID = [
         V,
         ("8 dates",),
         "good.sel(time=cube.time)",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask of other dates",
@@ -223,7 +223,7 @@ GRID = [
         V,
         ("lacks 7",),
         "good.assign_coords(time=cube.time)",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask some minutes later",
@@ -232,7 +232,7 @@ GRID = [
         V,
         ("lacks 7",),
         'good.reindex(time=cube.time, method="nearest", tolerance="1h", fill_value=False)',
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask some minutes later, in disorder",
@@ -241,7 +241,7 @@ GRID = [
         V,
         ("lacks 7",),
         'good.sortby(\'time\').reindex(time=cube.time, method="nearest", tolerance="1h", fill_value=False)',
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask with a date twice",
@@ -250,7 +250,7 @@ GRID = [
         V,
         ("8 dates, the cube 7",),
         "good.drop_duplicates('time').sel(time=cube.time)",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask without time",
@@ -259,7 +259,7 @@ GRID = [
         V,
         ("('y', 'x')",),
         "good.drop_vars('time').expand_dims(time=cube.time)",
-        right=lambda: truth().copy(data=np.broadcast_to(truth()[0], (7, NY, NX))),
+        clear=lambda: truth().copy(data=np.broadcast_to(truth()[0], (7, NY, NX))),
     ),
     Row(
         "mask with an axis of unknown name",
@@ -268,7 +268,7 @@ GRID = [
         V,
         ("'v'",),
         "good.rename({'v': 'y'})",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "mask with a band too many",
@@ -277,7 +277,7 @@ GRID = [
         V,
         ("'band'",),
         "good.isel({'band': 0}, drop=True)",
-        right=truth,
+        clear=truth,
     ),
 ]
 

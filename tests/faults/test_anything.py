@@ -67,7 +67,8 @@ def test_numbers_that_fit_into_no_array(name, value):
 
 
 ATTRIBUTES = (
-    "scale_factor add_offset _FillValue missing_value nodata flag_values flag_masks flag_meanings grid_mapping units"
+    "scale_factor add_offset _FillValue missing_value nodata flag_values flag_masks flag_meanings grid_mapping units "
+    "flags_definition classification:classes classification:bitfields class_names SCL_class_names"
 ).split()
 
 
@@ -78,6 +79,22 @@ def test_any_attribute(key, value, name, encoded):
     layer = ds[name].copy()
     (layer.encoding if encoded else layer.attrs)[key] = value
     works_or_is_refused(ds.assign({name: layer}), options)
+
+
+PARTS = st.integers(-2, 70) | st.text(max_size=2) | st.booleans() | st.sampled_from([10**20, "cloud", "clear", None])
+FIELDS = st.dictionaries(st.sampled_from(["bits", "values", "name", "value", "offset", "length", "classes"]), PARTS)
+TABLES = st.recursive(
+    PARTS | FIELDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["cloud", "values", "0", "9"]), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(ATTRIBUTES[-5:]), TABLES, st.sampled_from([lambda table: table, str]))
+def test_any_table(key, table, kept):
+    ds, options = SCENE
+    works_or_is_refused(ds.assign(SCL=ds["SCL"].assign_attrs({key: kept(table)})), options)
 
 
 LABELS = [st.integers(-9, 9), st.floats(width=32), st.text(max_size=3), st.dates(), st.none(), st.booleans()]

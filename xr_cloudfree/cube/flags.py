@@ -99,8 +99,8 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
     else:
         kind, key = "flags", next((key for key in attrs if str(key).endswith(tuple(_READERS))), None)
         try:
-            rows = [] if key is None else list(_rows(str(key), attrs))
-        except (TypeError, ValueError, KeyError, AttributeError, SyntaxError, OverflowError) as error:
+            rows = [] if key is None else [_checked(row) for row in _rows(str(key), attrs)]
+        except (TypeError, ValueError, LookupError, AttributeError, SyntaxError, ArithmeticError, MemoryError) as error:
             raise MaskError(
                 f"the attribute {key} of {name} cannot be read: {str(attrs[key])[:80]}",
                 "a table of values and meanings",
@@ -189,9 +189,14 @@ def _numbers(given: Any) -> list[int]:
     if isinstance(given, str):
         return [int(word) for word in re.findall(r"-?\d+", given)]
     try:
-        return [int(np.int64(number)) for number in np.atleast_1d(given)]
+        numbers = np.atleast_1d(given).ravel().tolist()
+        whole = [int(number) for number in numbers]
+        np.array(whole, np.int64)
     except (TypeError, ValueError, OverflowError):
         return []
+    return (
+        whole if all(isinstance(one, str) or one == number for one, number in zip(numbers, whole, strict=True)) else []
+    )
 
 
 def _cf(attrs: Mapping[Any, Any], name: str, instead: str) -> list[_Row]:
@@ -265,6 +270,12 @@ _READERS = {
     "classification:classes": _stac_classes,
     "class_names": _class_names,
 }
+
+
+def _checked(row: _Row) -> _Row:
+    """The row, if its numbers fit into those of an array."""
+    np.array([row.value, row.mask or 0], np.int64)
+    return row
 
 
 def _rows(key: str, attrs: Mapping[Any, Any]) -> Iterator[_Row]:

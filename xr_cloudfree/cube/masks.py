@@ -192,7 +192,7 @@ def _strange(unknown: NDArray[Any], count: int, found: NDArray[Any], rule: MaskR
         remedy = f"mask={rule.typed}.where(~{rule.typed}.isin({strange[:64]})) if these are no data"
     return MaskError(
         f"{rule.label} holds {', '.join(map(str, strange[:8]))}, with {count} pixels in all",
-        f"the values of {scheme.title}: " + ", ".join(_named(flag) for flag in scheme.flags),
+        f"the values of {scheme.title}: " + ", ".join(_named(flag) for flag in scheme.flags if flag.state != "unknown"),
         remedy,
     )
 

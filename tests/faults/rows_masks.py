@@ -44,9 +44,9 @@ MASKS = [
         T,
         ("what True means",),
         "mask=None, clear=ds.good",
-        right=truth,
+        clear=truth,
     ),
-    Row("boolean of cloud", cloudy, E.MaskTypeError, T, ("True means",), "mask=None, clear=~ds.cloudy", right=truth),
+    Row("boolean of cloud", cloudy, E.MaskTypeError, T, ("True means",), "mask=None, clear=~ds.cloudy", clear=truth),
     Row(
         "numbers as clear",
         lambda: quality(clear="SCL"),
@@ -54,7 +54,7 @@ MASKS = [
         T,
         ("uint8", "boolean"),
         "clear=ds.SCL.isin([2, 4, 5, 6, 7, 11])",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "ones as clear",
@@ -63,7 +63,7 @@ MASKS = [
         T,
         ("uint8", "boolean"),
         "clear=ds.usable == 1",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "booleans as objects",
@@ -72,7 +72,7 @@ MASKS = [
         T,
         ("object", "boolean"),
         "clear=ds.usable == True",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "bits as clear",
@@ -81,7 +81,7 @@ MASKS = [
         T,
         ("uint16",),
         "clear=None, mask='QA_PIXEL'",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "probability as clear",
@@ -90,9 +90,9 @@ MASKS = [
         T,
         ("float32",),
         "clear=ds.cloud_prob < 0.4",
-        right=truth,
+        clear=truth,
     ),
-    Row("both", lambda: cube(mask="good"), E.MaskError, V, ("both",), "mask=None", right=truth),
+    Row("both", lambda: cube(mask="good"), E.MaskError, V, ("both",), "mask=None", clear=truth),
     Row(
         "no mask",
         without_quality,
@@ -114,7 +114,7 @@ MASKS = [
         V,
         ("values of qa",),
         'scheme="scl"',
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "OmniCloudMask's codes in cloud_mask",
@@ -123,7 +123,7 @@ MASKS = [
         V,
         ("values of cloud_mask", "cloudsen12"),
         "mask=None, clear=ds.cloud_mask == 0",
-        right=lambda: truth(False),
+        clear=lambda: truth(False),
     ),
     Row(
         "mask of digits",
@@ -132,9 +132,9 @@ MASKS = [
         T,
         ("dtype <U", "numbers"),
         "mask=ds.SCL.astype('float32')",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
-    Row("mask of words", in_words, E.MaskTypeError, T, ("<U5",), "mask=None, clear=ds.sky == 'clear'", right=truth),
+    Row("mask of words", in_words, E.MaskTypeError, T, ("<U5",), "mask=None, clear=ds.sky == 'clear'", clear=truth),
     Row("mask a number", lambda: quality(mask=5), E.MaskTypeError, T, ("mask= is a int",), "mask=None"),
     Row(
         "mask an array",
@@ -143,7 +143,7 @@ MASKS = [
         T,
         ("ndarray",),
         'clear=xr.DataArray(values, dims=("time", "y", "x"))',
-        right=truth,
+        clear=truth,
     ),
     Row("scheme of clear", lambda: cube(scheme="scl"), E.MaskError, V, ("boolean layer alone",), "scheme=None"),
     Row(
@@ -153,7 +153,7 @@ MASKS = [
         V,
         ("boolean layer alone",),
         'threshold=None, strict=False, snow="clear"',
-        right=truth,
+        clear=truth,
     ),
     Row(
         "snow that is not told",
@@ -182,7 +182,7 @@ LAYERS = [
         V,
         ("fine, foul",),
         "scheme='scl'",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "flags understood in part",
@@ -191,7 +191,7 @@ LAYERS = [
         V,
         ("not understood: foul",),
         "mask=None, clear=ds.qa.isin([4])",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "flags of two lengths",
@@ -200,7 +200,7 @@ LAYERS = [
         V,
         ("2 flag_meanings, 3 flag_values",),
         "scheme='scl'",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "flags in words",
@@ -217,7 +217,7 @@ LAYERS = [
         V,
         ("flags_definition of SCL cannot be read",),
         "scheme='scl'",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "classes of STAC without values",
@@ -243,7 +243,7 @@ LAYERS = [
         ("SCL (scl) holds 17", "9 cloud"),
         f"mask=ds.SCL.where(ds.SCL.isin({CODES}))",
         True,
-        right=lambda: truth(False),
+        clear=lambda: truth(False),
     ),
     Row(
         "class between",
@@ -253,7 +253,7 @@ LAYERS = [
         ("4.5", "whole"),
         'mask=original.reindex_like(ds, method="nearest")',
         True,
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "SCL resampled bilinearly",
@@ -263,7 +263,7 @@ LAYERS = [
         ("6.5", "whole", 'resampling={"SCL": "nearest"}'),
         'mask=original.reindex_like(ds, method="nearest")',
         True,
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     *(
         Row(
@@ -283,7 +283,7 @@ LAYERS = [
         V,
         ("SCL is a layer of classes",),
         "scheme=None, threshold=None",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "flags as a probability",
@@ -292,10 +292,10 @@ LAYERS = [
         V,
         ("the flags of qa",),
         "scheme=None, threshold=None",
-        right=truth,
+        clear=truth,
     ),
     *(
-        Row(f"{what} in {name}", made, E.MaskError, V, (name,), cure, True, right=right)
+        Row(f"{what} in {name}", made, E.MaskError, V, (name,), cure, True, clear=right)
         for what, name, made, cure, right in (
             ("Geoscience Australia's classes", "fmask", lambda: coded("fmask", 1, 2, 5), 'scheme="dea_fmask"', True),
             ("nodata and water", "Fmask", lambda: coded("Fmask", 5, 0, 3), 'scheme="dea_fmask"', False),
@@ -323,7 +323,7 @@ LAYERS = [
         ("holds -10940",),
         "mask=ds.QA_PIXEL.astype('uint16')",
         True,
-        right=truth,
+        clear=truth,
     ),
     Row("threshold of classes", lambda: quality(threshold=0.4), E.MaskError, V, ("no probability",), "threshold=None"),
     Row(
@@ -333,7 +333,7 @@ LAYERS = [
         V,
         ("without a threshold",),
         "threshold=0.4",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "probability not chosen",
@@ -342,7 +342,7 @@ LAYERS = [
         V,
         ("no quality layer",),
         "mask='cloud_prob', scheme=\"probability\", threshold=0.4",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "clear score alone",
@@ -351,7 +351,7 @@ LAYERS = [
         V,
         ("cs_cdf is a clear score without a threshold",),
         "threshold=0.6",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "clear score not chosen",
@@ -360,7 +360,7 @@ LAYERS = [
         V,
         ("no quality layer",),
         "mask='clear_probability', scheme=\"clear_score\", threshold=0.6",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "clear score as a probability",
@@ -369,7 +369,7 @@ LAYERS = [
         V,
         ("cs is a clear score",),
         'scheme="clear_score", threshold=0.6',
-        right=truth,
+        clear=truth,
     ),
     Row(
         "probability as a clear score",
@@ -378,7 +378,7 @@ LAYERS = [
         V,
         ("cloud_prob is a probability",),
         'scheme="probability", threshold=0.4',
-        right=truth,
+        clear=truth,
     ),
     Row(
         "percent with a share",
@@ -388,7 +388,7 @@ LAYERS = [
         ("from 10 to 90",),
         "threshold=40",
         True,
-        right=truth,
+        clear=truth,
     ),
     Row(
         "share with percent",
@@ -398,7 +398,7 @@ LAYERS = [
         ("fractions up to 0.9",),
         "threshold=0.4",
         True,
-        right=truth,
+        clear=truth,
     ),
     Row(
         "floats up to 255 with percent",
@@ -408,7 +408,7 @@ LAYERS = [
         ("to 229.5",),
         "mask=ds.cloud_prob / 255, threshold=0.4",
         True,
-        right=truth,
+        clear=truth,
     ),
     Row(
         "probability below zero",
@@ -418,7 +418,7 @@ LAYERS = [
         ("from -9999 to 90",),
         "mask=ds.cloud_prob.where(ds.cloud_prob >= 0)",
         True,
-        right=lambda: truth(False),
+        clear=lambda: truth(False),
     ),
     Row(
         "percent by its units with a share",
@@ -427,7 +427,7 @@ LAYERS = [
         V,
         ("in percent",),
         "threshold=40",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "share by its units with percent",
@@ -436,7 +436,7 @@ LAYERS = [
         V,
         ("share of 1",),
         "threshold=0.4",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "bytes with a share",
@@ -445,7 +445,7 @@ LAYERS = [
         V,
         ("whole numbers (uint8)",),
         "threshold=102",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "noughts and ones with a share",
@@ -454,7 +454,7 @@ LAYERS = [
         V,
         ("whole numbers (uint8)",),
         "mask=None, threshold=None, clear=ds.cloud_prob == 0",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "fill that is clear",
@@ -463,7 +463,7 @@ LAYERS = [
         V,
         ("fill value 4", "clear"),
         "mask=ds.SCL.assign_attrs(_FillValue=None)",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "fill that was clear in the file",
@@ -472,7 +472,7 @@ LAYERS = [
         V,
         ("fill value 4", "clear"),
         "mask=ds.SCL.fillna(4).drop_encoding()",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "fill in words",
@@ -481,7 +481,7 @@ LAYERS = [
         V,
         ("'none'",),
         "mask=ds.SCL.assign_attrs(_FillValue=None)",
-        right=lambda: truth(True),
+        clear=lambda: truth(True),
     ),
     Row(
         "threshold zero",
@@ -490,7 +490,7 @@ LAYERS = [
         V,
         ("threshold is 0",),
         "threshold=0.4",
-        right=truth,
+        clear=truth,
     ),
     Row(
         "threshold beyond bytes",
@@ -499,6 +499,6 @@ LAYERS = [
         V,
         ("at most 255",),
         "threshold=0.4",
-        right=truth,
+        clear=truth,
     ),
 ]
