@@ -142,11 +142,14 @@ def date_as_text(date: Any) -> Any:
 
 
 def freq_as_text(freq: Any) -> Any:
-    """A frequency as text."""
+    """A frequency as text; as it is, if no text says the same."""
     if freq is None or isinstance(freq, str):
         return freq
-    step = pd.Timedelta(freq) if isinstance(freq, np.timedelta64) else freq
-    return pd.tseries.frequencies.to_offset(step).freqstr
+    step = pd.tseries.frequencies.to_offset(pd.Timedelta(freq) if isinstance(freq, np.timedelta64) else freq)
+    try:
+        return step.freqstr if pd.tseries.frequencies.to_offset(step.freqstr) == step else freq
+    except ValueError:
+        return freq
 
 
 def parse_window(window: Any) -> tuple[float, float] | None:
@@ -378,7 +381,8 @@ def _within(span: _Span, times: Times) -> list[int]:
     told, verb = " and ".join(_typed(times, i) for i in near), "are" if len(near) > 1 else "is"
     middle = span.start + (span.end - span.start) // 2
     nearest = min(near, key=lambda i: abs(times[i] - middle))
-    series = f', or date="{span.text}", freq="10D"' if abs(times[nearest] - middle) < MAX_GAP_DAYS * _DAY else ""
+    far = max(np.abs(times - end).min() for end in (span.start, span.end)) > MAX_GAP_DAYS * _DAY
+    series = "" if far or span.end < span.start else f', or date="{span.text}", freq="10D"'
     raise TimeError(
         f"no date of the cube lies in {span.text}: the nearest {verb} {told}",
         "a span with a date of the cube, or freq= for a series of dates that need not be observed",
