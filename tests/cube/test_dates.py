@@ -138,6 +138,7 @@ def test_one_date_in_other_words(date):
     ("date", "freq", "expected"),
     [
         ("2021-05", "10D", ["2021-05-01", "2021-05-11", "2021-05-21", "2021-05-31"]),
+        (slice("2021-05-28", "2021-06-08"), np.timedelta64(5, "D"), ["2021-05-28", "2021-06-02", "2021-06-07"]),
         (slice("2021-05-28", "2021-06-08"), dt.timedelta(days=5), ["2021-05-28", "2021-06-02", "2021-06-07"]),
         ("2021-05-28/2021-06-08", pd.Timedelta("5D"), ["2021-05-28", "2021-06-02", "2021-06-07"]),
         ("2021", "QS", ["2021-01-01", "2021-04-01", "2021-07-01", "2021-10-01"]),
@@ -152,6 +153,21 @@ def test_a_regular_series(date, freq, expected):
         assert days(date, freq) == expected
     again = parse_targets(json.loads(json.dumps(date_as_text(date))), TIMES, freq_as_text(freq))
     np.testing.assert_array_equal(again.times, parse_targets(date, TIMES, freq).times)
+
+
+def test_a_frequency_that_no_text_says_stays_as_it_is():
+    assert freq_as_text(pd.offsets.MonthBegin()) == "MS" and freq_as_text(dt.timedelta(days=3)) in ("3D", "72h")
+    step = pd.DateOffset(months=1)
+    assert freq_as_text(step) is step
+
+
+@pytest.mark.parametrize("date", ["2021-08", slice("2021-08", None), "2022", "2025", slice(None, "2021-04")])
+def test_each_alternative_for_a_span_without_dates_can_be_typed(date):
+    da, clear = make_cube(shape=(20, 24))
+    with pytest.raises(TimeError) as info:
+        xr_cloudfree.fill(da, date, clear=clear)
+    for remedy in info.value.remedy.split(", or "):
+        xr_cloudfree.fill(da, clear=clear, model="linear", **eval(f"dict({remedy})"))
 
 
 def test_a_series_takes_the_observation_of_its_days():

@@ -25,6 +25,7 @@ _END = re.compile(rf"(\.\.)?|{_PERIOD.pattern}|{ISO}({ZONE})?")
 MAX_GAP_DAYS = 366.0
 # A series of more dates than this was not meant.
 MAX_SERIES = 100_000
+_STEPS = {"M": "MS", "Q": "QS", "Y": "YS", "A": "YS", "H": "h"}
 _FORMS = "an ISO text, datetime, numpy.datetime64, pandas.Timestamp or pandas.Period, a slice, or a list of these"
 
 
@@ -141,8 +142,14 @@ def date_as_text(date: Any) -> Any:
 
 
 def freq_as_text(freq: Any) -> Any:
-    """A frequency as text."""
-    return freq if freq is None or isinstance(freq, str) else pd.tseries.frequencies.to_offset(freq).freqstr
+    """A frequency as text; as it is, if no text says the same."""
+    if freq is None or isinstance(freq, str):
+        return freq
+    step = pd.tseries.frequencies.to_offset(pd.Timedelta(freq) if isinstance(freq, np.timedelta64) else freq)
+    try:
+        return step.freqstr if pd.tseries.frequencies.to_offset(step.freqstr) == step else freq
+    except ValueError:
+        return freq
 
 
 def parse_window(window: Any) -> tuple[float, float] | None:
@@ -318,7 +325,8 @@ def _span(value: Any, times: Times) -> _Span | None:
             return None
         ends = (None if first in ("", "..") else first, None if last in ("", "..") else last)
     elif _is_period(value):
-        return _Span(*_bounds(value, times), str(value).strip())
+        text = str(value).strip()
+        return _Span(*_bounds(value, times), text if _PERIOD.fullmatch(text) else date_as_text(value))
     else:
         return None
     start = (
@@ -373,7 +381,8 @@ def _within(span: _Span, times: Times) -> list[int]:
     told, verb = " and ".join(_typed(times, i) for i in near), "are" if len(near) > 1 else "is"
     middle = span.start + (span.end - span.start) // 2
     nearest = min(near, key=lambda i: abs(times[i] - middle))
-    series = f', or date="{span.text}", freq="10D"' if abs(times[nearest] - middle) < MAX_GAP_DAYS * _DAY else ""
+    far = max(np.abs(times - end).min() for end in (span.start, span.end)) > MAX_GAP_DAYS * _DAY
+    series = "" if far or span.end < span.start else f', or date="{span.text}", freq="10D"'
     raise TimeError(
         f"no date of the cube lies in {span.text}: the nearest {verb} {told}",
         "a span with a date of the cube, or freq= for a series of dates that need not be observed",
@@ -398,15 +407,18 @@ def _series(date: Any, times: Times, freq: Any) -> list[np.datetime64]:
             raise TypeError("a number without a unit")
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # what is deprecated will be an error soon
-            step = pd.tseries.frequencies.to_offset(freq)
+            step = pd.tseries.frequencies.to_offset(pd.Timedelta(freq) if isinstance(freq, np.timedelta64) else freq)
         start = pd.Timestamp(span.start)
         first = (start + step) - start
     except (ValueError, TypeError, OverflowError, Warning) as error:
         kind = OptionError if isinstance(freq, str | dt.timedelta | np.timedelta64) else OptionTypeError
+        # Letters of old that pandas does not take any more.
+        old = re.fullmatch(r"(\d*)([MQYAH])", freq) if isinstance(freq, str) else None
+        right = f"{old[1]}{_STEPS[old[2]]}" if old else "10D"
         raise kind(
             f"freq is {freq!r}: {error}",
             "a frequency of pandas, such as 10D, MS for months, or YS for years",
-            'freq="10D"',
+            f'freq="{right}"',
         ) from error
     if first <= pd.Timedelta(0):
         raise OptionError(f"freq is {freq!r}", "a step forwards in time", 'freq="10D"')
@@ -469,6 +481,9 @@ def _unreadable(value: Any, times: Times) -> TimeError | OptionTypeError:
     """The error for a value that names no moment without doubt."""
     text = str(value.isoformat())[:10] if hasattr(value, "isoformat") else str(value).strip()
     meant = [one for one in readings(text) if _in_reach(one, times)]
+    if month := re.fullmatch(r"(\d{4})[-/](\d{1,2})|(\d{1,2})[-/](\d{4})", text):
+        year, number = month[1] or month[4], int(month[2] or month[3])
+        meant = [f"{year}-{number:02d}"] if f"{year}-{number:02d}" in times.astype("datetime64[M]").astype(str) else []
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if number and _PERIOD.fullmatch(text) and meant:
         meant = [text]
