@@ -66,7 +66,9 @@ def test_numbers_that_fit_into_no_array(name, value):
 
 
 ATTRIBUTES = (
-    "scale_factor add_offset _FillValue missing_value nodata flag_values flag_masks flag_meanings grid_mapping units"
+    "scale_factor add_offset _FillValue missing_value nodata flag_values flag_masks flag_meanings grid_mapping units "
+    "raster:bands _eopf_attrs scales offsets QUANTIFICATION_VALUE BOA_ADD_OFFSET s2:processing_baseline "
+    "earthsearch:boa_offset_applied"
 ).split()
 
 
