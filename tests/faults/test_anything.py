@@ -73,9 +73,11 @@ ATTRIBUTES = (
 
 
 @settings(max_examples=200)
-@given(st.sampled_from(ATTRIBUTES), ANYTHING, st.sampled_from(["reflectance", "SCL"]), st.booleans())
-def test_any_attribute(key, value, name, encoded):
+@given(st.sampled_from(ATTRIBUTES), ANYTHING, st.sampled_from(["reflectance", "SCL"]), st.booleans(), st.booleans())
+def test_any_attribute(key, value, name, encoded, whole):
     ds, options = SCENE
+    if whole:
+        ds = ds.assign(reflectance=(ds["reflectance"] * 1e4).fillna(0).astype("uint16"))
     layer = ds[name].copy()
     (layer.encoding if encoded else layer.attrs)[key] = value
     works_or_is_refused(ds.assign({name: layer}), options)
