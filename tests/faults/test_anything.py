@@ -68,14 +68,18 @@ def test_numbers_that_fit_into_no_array(name, value):
 
 ATTRIBUTES = (
     "scale_factor add_offset _FillValue missing_value nodata flag_values flag_masks flag_meanings grid_mapping units "
-    "flags_definition classification:classes classification:bitfields class_names SCL_class_names"
+    "flags_definition classification:classes classification:bitfields class_names SCL_class_names "
+    "raster:bands _eopf_attrs scales offsets QUANTIFICATION_VALUE BOA_ADD_OFFSET s2:processing_baseline "
+    "earthsearch:boa_offset_applied"
 ).split()
 
 
 @settings(max_examples=200)
-@given(st.sampled_from(ATTRIBUTES), ANYTHING, st.sampled_from(["reflectance", "SCL"]), st.booleans())
-def test_any_attribute(key, value, name, encoded):
+@given(st.sampled_from(ATTRIBUTES), ANYTHING, st.sampled_from(["reflectance", "SCL"]), st.booleans(), st.booleans())
+def test_any_attribute(key, value, name, encoded, whole):
     ds, options = SCENE
+    if whole:
+        ds = ds.assign(reflectance=(ds["reflectance"] * 1e4).fillna(0).astype("uint16"))
     layer = ds[name].copy()
     (layer.encoding if encoded else layer.attrs)[key] = value
     works_or_is_refused(ds.assign({name: layer}), options)
