@@ -43,6 +43,7 @@ from xr_cloudfree.cli_options import (
 )
 from xr_cloudfree.commands import Commands, plain_errors
 from xr_cloudfree.errors import OutputError
+from xr_cloudfree.locations import local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,10 +66,11 @@ app.add_typer(cli_runs.app)
 def fill(
     cube: CubePath,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out",
             "-o",
+            metavar="PATH",
             help="OUT.zarr: all in one store. OUT.tif: a GeoTIFF for each date, and one for each layer.",
             rich_help_panel="Output",
             show_default=False,
@@ -93,7 +95,7 @@ def fill(
         ),
     ] = None,
     preview: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="PNG", help="Picture of before and after, for each date.", rich_help_panel="Output"),
     ] = None,
     overwrite: Overwrite = False,
@@ -133,7 +135,8 @@ def fill(
         from xr_cloudfree.runner import sources
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
-        io.refuse_source(out, sources.places(cube, s1))
+        target, drawn = local(out), None if preview is None else local(preview, "preview")
+        io.refuse_source(target, sources.places(cube, s1))
         opened = io.open_cube(cube)
         wanted = names(bands)
         image = api.fill(
@@ -150,11 +153,11 @@ def fill(
             **read,
         )
         opened = plan.open_s1(s1, opened)[1]
-        pictures = _pictures(preview, image, overwrite)
+        pictures = _pictures(drawn, image, overwrite)
         scaling = api.read(opened, bands=wanted, **read).scaling
         start = clock.perf_counter()
         with _progress(quiet):
-            files = io.write(image, out, scaling=scaling, overwrite=overwrite)
+            files = io.write(image, target, scaling=scaling, overwrite=overwrite)
         seconds = clock.perf_counter() - start
         written = _by_date(image, files)
         if not quiet:
@@ -183,7 +186,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
     s1: S1 = None,
     csv: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Write the table as CSV too.", rich_help_panel="Output"),
     ] = None,
     overwrite: Overwrite = False,
@@ -217,8 +220,9 @@ def evaluate(
         from xr_cloudfree.accuracy.evaluate import evaluate as score
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata)
-        if csv is not None:
-            io.check_free([csv], overwrite)
+        file = None if csv is None else local(csv, "csv")
+        if file is not None:
+            io.check_free([file], overwrite)
         opened: Any = io.open_cube(cube)
         with _working("Hiding clear pixels and filling them", quiet):
             table = score(
@@ -234,10 +238,10 @@ def evaluate(
                 **read,
             )
         typer.echo(_score_table(table))
-        if csv is not None:
-            table.to_csv(csv)
+        if file is not None:
+            table.to_csv(file)
             if not quiet:
-                typer.echo(f"Wrote {csv}")
+                typer.echo(f"Wrote {file}")
 
 
 @app.command()

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.cube.scaling import PACKING, Scaling
-from xr_cloudfree.errors import MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.locations import local, name_of, place
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
@@ -29,12 +30,13 @@ _NO_DAY = np.iinfo(np.int32).min
 
 
 def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a cube from a Zarr store or a NetCDF file, lazily and with its CRS.
+    """Open a cube from a Zarr store or a NetCDF file, here or at a URL, lazily and with its CRS.
 
     Parameters
     ----------
     path : str or path
-        A ``.zarr`` store, or a ``.nc`` file.
+        A ``.zarr`` store, a zipped one (``.zarr.zip``), or a ``.nc`` file; a path, or a URL that fsspec knows:
+        ``https://``, ``s3://``, ``gs://``, ``az://``, ``memory://``, and chains such as ``zip::s3://``.
 
     Returns
     -------
@@ -45,13 +47,17 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     ------
     OptionError
         If there is nothing at `path`, or it is neither.
+    InputError
+        If a server cannot be reached, or refuses.
     MissingDependencyError
-        If no package that reads NetCDF is installed.
+        If no package is installed that reads NetCDF, or URLs of this kind.
     """
-    where = Path(path)
+    where = place(path)
+    if isinstance(where, str):
+        return _open_remote(where)
     if not where.exists():
         raise OptionError(f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it")
-    if is_store(where):
+    if is_store(where) or is_zipped(where):
         return open_store(where)
     if where.suffix.lower() not in _NETCDF or not where.is_file():
         raise OptionError(
@@ -66,7 +72,31 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
             'pip install "xr-cloudfree[netcdf]"',
         )
     # Opened once: netCDF4 crashes when a file is closed and opened again while another handle to it is open.
-    ds = xr.open_dataset(where, decode_coords="all", cache=False)
+    return _in_chunks(xr.open_dataset(where, decode_coords="all", cache=False))
+
+
+def _open_remote(url: str) -> xr.Dataset:
+    if not is_netcdf(url):
+        return open_store(url)
+    from xr_cloudfree import remote
+
+    file = remote.file_at(url)
+    if "h5netcdf" not in xr.backends.list_engines():
+        raise MissingDependencyError(
+            f"{url} is a NetCDF file, and h5netcdf is not installed",
+            "it, which reads NetCDF from URLs",
+            "pip install h5netcdf",
+        )
+    try:
+        opened = xr.open_dataset(file, engine="h5netcdf", decode_coords="all", cache=False)
+    except Exception as error:
+        raise remote.refused(url, error) from error
+    opened.encoding["source"] = url
+    return _in_chunks(opened)
+
+
+def _in_chunks(ds: xr.Dataset) -> xr.Dataset:
+    """A NetCDF file in its own chunks, or in chunks of ours where it has none."""
     stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
     edges = {name: _CHUNK for role in ("y", "x") for name in DIM_NAMES[role] if name in ds.dims}
     for name, array in ds.data_vars.items():
@@ -129,7 +159,7 @@ def dated_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
     >>> [file.name for file in dated_paths("fields.tif", dates)]
     ['fields_2021-07-08.tif', 'fields_2021-07-13.tif']
     """
-    where, stamps = Path(path), np.asarray(times)
+    where, stamps = local(path), np.asarray(times)
     if stamps.ndim == 0:
         return [where]
     days = stamps.astype("datetime64[D]")
@@ -224,7 +254,7 @@ def write(
         If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
     """
     time = next(name for name in DIM_NAMES["time"] if name in image.coords)
-    where = Path(path)
+    where = local(path)
     ending = where.suffix.lower()
     if ending not in (".zarr", *_TIFF):
         raise OutputError(
@@ -249,15 +279,80 @@ def write(
     return files
 
 
-def open_store(path: Path) -> xr.Dataset:
-    """Open a Zarr store, lazily and with its CRS."""
+def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
+    """Open a Zarr store, lazily and with its CRS.
+
+    Parameters
+    ----------
+    path : str or path
+        A folder, a zip file or a URL.
+    **how
+        What xarray is told otherwise: ``mask_and_scale``, ``decode_coords``.
+
+    Raises
+    ------
+    OptionError, InputError, MissingDependencyError
+        If what lies at a URL, or in a zip file, cannot be opened.
+    """
+    where = place(path)
+    store, folder = _store(where)
+    told: dict[str, Any] = {"decode_coords": "all", **how}
+    if store is where:
+        return _opened(store, folder, told)
+    from xr_cloudfree import remote
+
+    try:
+        opened = _opened(store, folder, told)
+    except CloudfreeError:
+        raise
+    except Exception as error:
+        raise remote.refused(str(where), error) from error
+    if not opened.variables:
+        raise OptionError(
+            f"the store at {where} names no arrays: it is empty, or its server does not list folders",
+            "consolidated metadata",
+            "zarr.consolidate_metadata(store) where the store lies",
+        )
+    opened.encoding["source"] = str(where)
+    return opened
+
+
+def _opened(store: Any, folder: str, told: Mapping[str, Any]) -> xr.Dataset:
     import zarr
 
     # xarray warns where it has to find out by itself.
-    consolidated = zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
-    opened: xr.Dataset = xr.open_zarr(path, decode_coords="all", consolidated=consolidated)
+    consolidated = zarr.open_group(store, path=folder, mode="r").metadata.consolidated_metadata is not None
+    opened: xr.Dataset = xr.open_zarr(store, group=folder or None, consolidated=consolidated, **told)
     # Without consolidated metadata the variables come in the order in which their files happen to be found.
     return opened if consolidated else opened[sorted(map(str, opened.data_vars))]
+
+
+def _store(where: Path | str) -> tuple[Any, str]:
+    """What zarr opens, and the folder in it."""
+    if isinstance(where, Path) and not is_zipped(where):
+        return where, ""
+    from zipfile import BadZipFile
+
+    from zarr.storage import ZipStore
+
+    from xr_cloudfree import remote
+
+    if isinstance(where, str):
+        return remote.store_at(where), ""
+    try:
+        return ZipStore(where, mode="r"), remote.zipped_folder(str(where))
+    except BadZipFile as error:
+        raise remote.refused(str(where), error) from error
+
+
+def is_zipped(path: Path) -> bool:
+    """Whether a file is called as a zipped Zarr store is."""
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def is_netcdf(url: str) -> bool:
+    """Whether a URL names a NetCDF file."""
+    return Path(name_of(url)).suffix.lower() in _NETCDF
 
 
 def is_store(path: Path) -> bool:

@@ -20,6 +20,7 @@ from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_re
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError
+from xr_cloudfree.locations import is_url, place
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.learned import Learned
@@ -133,7 +134,7 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
     if names := s1_variables(s1, obj):
         # A second variable with bands would leave open which of them is the cube.
         return obj[names], obj.drop_vars(names)
-    if isinstance(s1, list | tuple) or not os.path.exists(s1):
+    if isinstance(s1, list | tuple) or not s1 or not (is_url(s1) or os.path.exists(place(s1))):
         there = ", ".join(map(str, obj.data_vars)) if isinstance(obj, xr.Dataset) else ""
         raise OptionError(
             f"s1 is {s1!r}, and there is neither a file nor a variable of the cube that is called so",

@@ -16,6 +16,7 @@ from xarray.coding.common import _ElementwiseFunctionArray
 
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.engine.blocks import Array, Window, as_slice
+from xr_cloudfree.locations import is_url, place
 from xr_cloudfree.tiling.grid import Box
 
 
@@ -157,14 +158,14 @@ def places(*given: Any) -> set[Path]:
     """
     found: set[Path] = set()
     for obj in given:
-        if isinstance(obj, str | os.PathLike):
-            found.add(Path(obj))
+        if isinstance(obj, str | os.PathLike) and not is_url(obj):
+            found.add(Path(place(obj)))
         if not isinstance(obj, xr.DataArray | xr.Dataset):
             continue
         variables = obj.variables.values() if isinstance(obj, xr.Dataset) else [obj.variable]
         for told in (obj, *variables):
-            if isinstance(named := told.encoding.get("source"), str):
-                found.add(Path(named))
+            if isinstance(named := told.encoding.get("source"), str) and not is_url(named):
+                found.add(Path(place(named)))
         for data in (variable._data for variable in variables):
             layers = getattr(getattr(data, "dask", None), "layers", {})
             # That is how dask calls what a graph begins with.
