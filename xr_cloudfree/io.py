@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.attributes import storable
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError
@@ -262,7 +263,9 @@ def write(
             "an ending .zarr or .tif",
             f"out='{where.stem or where.name}.zarr'",
         )
-    rasters = _plan(image, dated_paths(where, image[time].to_numpy()), time) if ending in _TIFF else {}
+    rasters = {}
+    if ending in _TIFF:
+        rasters = _plan(storable(image, coords=False), dated_paths(where, image[time].to_numpy()), time)
     files = list(rasters) or [where]
     check_free(files, overwrite)
     try:
@@ -378,10 +381,13 @@ def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
-    """The image as Zarr stores it: what belongs to the old file is left out of its encoding."""
+    """The image as Zarr stores it: what belongs to the old file is left out of its encoding.
+
+    Warns of what Zarr cannot hold, see `xr_cloudfree.attributes.storable`.
+    """
     from zarr.codecs import BloscCodec
 
-    image = image.copy()
+    image = storable(image)
     compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
     for name in list(image.variables):
         kept = {key: value for key, value in image[name].encoding.items() if key in PACKING}
@@ -563,7 +569,7 @@ def _tags(array: xr.DataArray) -> dict[str, str]:
         "grid_mapping",
         "long_name",
     )
-    tags = {str(key): str(value) for key, value in array.attrs.items() if key not in skipped}
+    tags = {str(key): str(value) for key, value in array.attrs.items() if key not in skipped and value is not None}
     if array.dtype.kind == "M":
         tags["units"] = "days since 1970-01-01"
     if "flag_values" in array.attrs:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.attributes import SCALING, pending
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED
@@ -169,7 +170,10 @@ def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
 
 def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
     """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
-    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and k not in attrs}
+    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and (k != "grid_mapping" or k not in attrs)}
+    if any(key in attrs for key in SCALING) and (array.dtype.kind != "f" or pending(array)):
+        # Attributes that are still to be applied tell of the values in memory, which are written as they are.
+        return {key: value for key, value in kept.items() if key == "grid_mapping"}
     packed = packing_of(array)
     if packed is not None and kept.get("_FillValue") is None:
         # Estimates stay one step inside both ends of the packing, so an end is free.

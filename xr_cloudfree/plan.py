@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
+from xr_cloudfree.attributes import pending
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
@@ -299,7 +300,7 @@ def packing_of(array: xr.DataArray) -> np.iinfo[Any] | None:
     """The integers in which the values of a decoded array will be packed when it is written, if they will be."""
     encoding = array.encoding
     packed = np.dtype(encoding["dtype"]) if encoding.get("dtype") is not None else array.dtype
-    if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor"):
+    if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor") or pending(array):
         return None
     return np.iinfo(packed)
 

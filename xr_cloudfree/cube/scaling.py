@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.attributes import pending
 from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
 
 # Beyond these a float32 could not hold what becomes of the values.
@@ -107,7 +108,7 @@ def resolve_scaling(
 
 def _of_one(array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None) -> Scaling:
     is_float = array.dtype.kind == "f"
-    attrs, encoding = array.attrs, array.encoding
+    attrs, encoding = pending(array), array.encoding
     scale_attr, offset_attr = _number(attrs, "scale_factor"), _number(attrs, "add_offset")
     if array.dtype.kind in "iu" and scale_attr == 1 and not offset_attr:
         # Some readers write 1 and 0 where the file says nothing, and whole numbers cannot be reflectance.
@@ -138,7 +139,8 @@ def _checked(
             f"offset={right}",
         )
     if nodata is None:
-        told = {key: _number(array.attrs, key) for key in ("_FillValue", "missing_value", "nodata")}
+        attrs = {**pending(array), "nodata": array.attrs.get("nodata")}
+        told = {key: _number(attrs, key) for key in ("_FillValue", "missing_value", "nodata")}
         told = {key: value for key, value in told.items() if value is not None and not np.isnan(value)}
         if len(set(told.values())) > 1:
             raise ScalingError(
