@@ -14,7 +14,7 @@ import xarray as xr
 from xr_cloudfree import io
 from xr_cloudfree.attributes import pending
 from xr_cloudfree.cube.checks import check_scale
-from xr_cloudfree.cube.conventions import Cube, crs_as_coordinate, understand
+from xr_cloudfree.cube.conventions import Cube, check_sizes, crs_as_coordinate, understand
 from xr_cloudfree.cube.dates import Targets, check_reach, cube_times, parse_targets, parse_window
 from xr_cloudfree.cube.masks import MaskRule, Snow, resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
@@ -100,6 +100,9 @@ def read(
         return layer.rename({a: b for a, b in standard.items() if a != b and a in (*layer.dims, *layer.coords)})
 
     layers = obj.data_vars if isinstance(obj, xr.Dataset) else {}
+    for called, given in (("clear", clear), ("mask", mask)):
+        if isinstance(given, xr.DataArray):
+            check_sizes(given, called)
     quality, rule = resolve_mask(
         {str(name): renamed(layer) for name, layer in layers.items() if name not in cube.bands},
         clear=renamed(clear),
@@ -205,6 +208,8 @@ def plan_fill(
     radar = None
     if s1 is not None:
         spec.check_s1()
+        if isinstance(s1, xr.DataArray | xr.Dataset):
+            check_sizes(s1, "s1")
         radar = understand_radar(s1, cube.template)
     grid = make_grid(
         cube,

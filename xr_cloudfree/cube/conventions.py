@@ -201,6 +201,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
     """
     bands = _names(bands)
     if isinstance(obj, xr.DataArray):
+        check_sizes(obj)
         return _from_array(obj, "array", bands, ())
     if not isinstance(obj, xr.Dataset):
         raise OptionTypeError(
@@ -208,6 +209,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
             "an xarray DataArray (time, band, y, x) or Dataset",
             "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
         )
+    check_sizes(obj)
     names = [str(name) for name in obj.variables]
     array = _only_4d(obj)
     if array is not None and (bands is None or not set(bands) <= set(map(str, obj.data_vars))):
@@ -285,6 +287,34 @@ def _rename(array: xr.DataArray, needed: Sequence[str]) -> tuple[xr.DataArray, d
             )
     renamed = array.rename({name: role for role, name in dims.items() if name != role})
     return renamed.transpose(*needed), dims
+
+
+def check_sizes(obj: xr.DataArray | xr.Dataset, called: str = "cube") -> None:
+    """Refuse chunks of unknown size, as dask has them after a selection by values.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, or a layer.
+    called : str
+        The argument by which it was given.
+
+    Raises
+    ------
+    DimensionError
+        If the size along a dimension is not known.
+    """
+    unknown = tuple(str(d) for d, size in obj.sizes.items() if np.isnan(size))
+    if not unknown:
+        return
+    counted = f"{called}.copy(data={called}.data.compute_chunk_sizes())"
+    if isinstance(obj, xr.Dataset):
+        counted = f"{called}.map(lambda layer: layer.copy(data=layer.data.compute_chunk_sizes()))"
+    raise DimensionError(
+        f"the size of {called} along {unknown} is not known: dask has not counted what was selected",
+        "a size along each dimension",
+        f"{counted}, which computes the selection",
+    )
 
 
 def _from_array(array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
