@@ -16,7 +16,7 @@ FLOORS = (
     ("errors", "version"),
     ("options", "locations", "attributes", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "remote"),
-    ("tiling",),
+    ("tiling", "placement"),
     ("models", "io"),
     ("engine",),
     ("plan",),

@@ -22,6 +22,7 @@ from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MissingDependencyError, OptionError, OutputError
 from xr_cloudfree.locations import local, name_of, place
+from xr_cloudfree.placement import assumed_of, axes_of, transform_of
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
@@ -132,7 +133,7 @@ def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
         array: Any = rioxarray.open_rasterio(file, chunks={"y": 1024, "x": 1024}, mask_and_scale=decode)
         names = array.attrs.get("long_name")
         array = array.assign_coords(band=[names] if isinstance(names, str) else list(names))
-        turned = (role for role, name in _axes(like).items() if _runs_against_the_map(like[name], role))
+        turned = (role for role, name in axes_of(like).items() if _runs_against_the_map(like[name], role))
         opened[name] = array.isel({role: slice(None, None, -1) for role in turned})
     opened["filled"] = opened["filled"].isel(band=0, drop=True)
     attrs = {key: value for key, value in opened["reflectance"].attrs.items() if key.startswith("cloudfree_")}
@@ -419,14 +420,14 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
     if not bands:
         raise OutputError("the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')")
     first = arrays[bands[0]]
-    axes = _axes(image)
+    axes = axes_of(image)
     if first.rio.crs is None or len(axes) < 2:
         raise OutputError(
             "the cube does not say where on Earth it lies (no CRS, or no coordinates)",
             "a CRS and coordinates, for a GeoTIFF",
             "an output .zarr, or cube.rio.write_crs('EPSG:32629') in Python before it is saved",
         )
-    if told := _assumed(first):
+    if told := assumed_of(first):
         warnings.warn(told, CloudfreeWarning, stacklevel=3)
     if len(bands) > 1:
         label = xr.Variable("band", np.array(bands, object))
@@ -446,82 +447,10 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
     return files
 
 
-def _axes(image: xr.DataArray | xr.Dataset) -> dict[str, str]:
-    """The image's names of y and x, where it has coordinates for them."""
-    names = {role: next((n for n in DIM_NAMES[role] if n in image.dims), "") for role in ("y", "x")}
-    return {role: name for role, name in names.items() if name in image.coords}
-
-
 def _runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
     """Whether an axis has to be turned for north to be up and east to the right."""
     rises = bool(axis[-1] > axis[0])
     return rises if role == "y" else not rises
-
-
-def transform_of(array: xr.DataArray | xr.Dataset) -> Any:
-    """Where an image lies on the map, from the coordinates of its pixels' centres.
-
-    Along an axis of one pixel its size is that of the attribute ``GeoTransform`` of the CRS variable, else that of
-    the other axis.
-
-    Returns
-    -------
-    affine.Affine
-        As rasterio has it.
-
-    Raises
-    ------
-    OutputError
-        If nothing tells how large a pixel is.
-    """
-    from rasterio import Affine
-
-    axes = _axes(array)
-    if all(array.sizes[name] > 1 for name in axes.values()):
-        return array.rio.transform(recalc=True)
-    own = {role: _step(array[name]) for role, name in axes.items()}
-    told = _told_steps(array, own)
-    any_step = own["y"] or own["x"]
-    dx, dy = (
-        own[role] or told.get(role) or (any_step and sign * abs(any_step)) for role, sign in (("x", 1), ("y", -1))
-    )
-    x, y = (float(array[axes[role]][0]) for role in ("x", "y"))
-    if not (dx and dy):
-        name, size = array.rio.grid_mapping, 0.0001 if array.rio.crs.is_geographic else 10.0
-        numbers = " ".join(f"{number!r}" for number in (x - size / 2, size, 0.0, y + size / 2, 0.0, -size))
-        raise OutputError(
-            "the image is one pixel, and nothing tells how large it is",
-            f"the width and height of a pixel, for a GeoTIFF; here as if they were {size:g}",
-            f"cube.assign_coords({name}=cube.{name}.assign_attrs(GeoTransform={numbers!r}))",
-        )
-    return Affine(dx, 0.0, x - dx / 2, 0.0, dy, y - dy / 2)
-
-
-def _step(axis: xr.DataArray) -> float | None:
-    """From one pixel's centre to the next."""
-    return float(axis[-1] - axis[0]) / (axis.size - 1) if axis.size > 1 else None
-
-
-def _told_steps(array: xr.DataArray | xr.Dataset, own: Mapping[str, float | None]) -> dict[str, float]:
-    """The steps of the attribute GeoTransform, unless it is that of another grid."""
-    text = str(array.coords[array.rio.grid_mapping].attrs.get("GeoTransform", ""))
-    try:
-        _, dx, _, _, _, dy = map(float, text.split())
-    except ValueError:
-        return {}
-    told = {"x": dx, "y": dy}
-    same = all(step is None or np.isclose(abs(step), abs(told[role])) for role, step in own.items())
-    return told if same else {}
-
-
-def _assumed(array: xr.DataArray) -> str | None:
-    """What is assumed of the size of pixels, in words."""
-    own = {role: _step(array[name]) for role, name in _axes(array).items()}
-    transform_of(array)
-    if None not in own.values() or _told_steps(array, own):
-        return None
-    lacking, size = ("width", own["y"]) if own["x"] is None else ("height", own["x"])
-    return f"the image is one pixel in {lacking}: its pixels are taken to be square, {abs(size or 0):g} wide and high"
 
 
 _LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")

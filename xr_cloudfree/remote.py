@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
@@ -27,8 +28,13 @@ _FORBIDDEN, _ABSENT = (401, 403, 407), (404, 410)
 class RemoteStore(FsspecStore):
     """A Zarr store at a URL, for reading. What a server refuses is an `InputError`, also when chunks are read."""
 
+    # What lies in the memory of a process is not there in others, where all chunks would be missing, and so nodata.
+    process: int | None = None
+
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes of a key; None where the server says that there are none."""
+        if self.process not in (None, os.getpid()):
+            raise elsewhere(f"memory:/{self.path}")
         try:
             return await super().get(key, prototype, byte_range)
         except Exception as error:  # the packages that read URLs have errors of their own
@@ -69,6 +75,9 @@ def store_at(url: str) -> Store:
         raise _lacking(url, error) from error
     except Exception as error:
         raise refused(url, error) from error
+    assert isinstance(store, RemoteStore)
+    if "memory://" in url:
+        store.process = os.getpid()
     return store
 
 
@@ -164,6 +173,22 @@ def refused(url: str, error: Exception) -> CloudfreeError:
         "a server that answers",
         f"curl -fI {url}, which has to answer 200; then again",
     )
+
+
+def elsewhere(path: str) -> InputError:
+    """The error for what lies in the memory of another process."""
+    return InputError(
+        f"{path} lies in the memory of another process (memory://)",
+        "a cube that all processes can read",
+        "cube.to_zarr('cube.zarr') in the process that has it, and then 'cube.zarr'",
+    )
+
+
+def in_memory(store: Any) -> bool:
+    """Whether a store of fsspec lies in the memory of a process."""
+    files = getattr(store, "fs", None)
+    protocol = getattr(getattr(files, "sync_fs", files), "protocol", ())
+    return "memory" in ([protocol] if isinstance(protocol, str) else protocol)
 
 
 def nothing_at(url: str) -> OptionError:

@@ -18,6 +18,7 @@ import xarray as xr
 from xr_cloudfree import io
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.errors import MissingDependencyError, OutputError
+from xr_cloudfree.placement import transform_of
 from xr_cloudfree.runner.verify import store_digest
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -246,7 +247,7 @@ def _item(single: xr.Dataset, name: str) -> Any:
             "a CRS, for a STAC item",
             "cube.rio.write_crs('EPSG:32629') in Python before it is filled",
         )
-    transform, (rows, columns) = io.transform_of(single), (single.rio.height, single.rio.width)
+    transform, (rows, columns) = transform_of(single), (single.rio.height, single.rio.width)
     west, east = sorted((transform.c, transform.c + columns * transform.a))
     south, north = sorted((transform.f, transform.f + rows * transform.e))
     geometry = transform_geom(crs, "EPSG:4326", _ring(west, south, east, north), precision=7)
