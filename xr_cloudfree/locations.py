@@ -21,7 +21,6 @@ _FOLDED = re.compile(r"(https?|s3a?|gc?s|az|abfss?|memory|file|ftp|hf|zip):[/\\]
 _COPY = {
     "s3": "aws s3 cp{folder} {name} {url}",
     "gs": "gcloud storage cp{folder} {name} {url}",
-    "az": "azcopy copy{folder} {name} {url}",
 }
 _COPY |= {"s3a": _COPY["s3"], "gcs": _COPY["gs"]}
 

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-import fsspec  # type: ignore[import-untyped]
+import fsspec
 from zarr.errors import NodeNotFoundError
 from zarr.storage import FsspecStore
 
@@ -158,7 +158,7 @@ def refused(url: str, error: Exception) -> CloudfreeError:
             "http, https, s3, gs, az, abfs or memory",
             "https://host/cube.zarr",
         )
-    told = f"{type(first).__name__}: {str(first).strip() or 'no more is told'}"
+    told = f"{type(first).__name__}: {(str(first).strip() or 'no more is told').splitlines()[0]}"
     if status in _FORBIDDEN or isinstance(first, PermissionError) or "Credential" in type(first).__name__:
         scheme = url.rsplit("::", 1)[-1].split(":", 1)[0].lower()
         return InputError(
@@ -209,10 +209,11 @@ def _lacking(url: str, error: ImportError) -> MissingDependencyError:
 
 
 def _by_obstore(url: str) -> Store:
-    from obstore.store import from_url  # type: ignore[import-not-found,unused-ignore]
+    from obstore.store import from_url
     from zarr.storage import ObjectStore
 
     try:
-        return ObjectStore(from_url(url), read_only=True)
+        options = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
+        return ObjectStore(from_url(url, **options), read_only=True)
     except Exception as error:
         raise refused(url, error) from error
