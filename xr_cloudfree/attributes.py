@@ -118,14 +118,13 @@ def pending(array: xr.DataArray) -> dict[str, Any]:
     for one, other in (("_FillValue", "missing_value"), ("missing_value", "_FillValue")):
         applied.setdefault(one, applied.get(other))
     attrs = array.attrs
-    return {key: attrs[key] for key in SCALING if key in attrs and not _same(attrs[key], applied.get(key))}
+    return {key: attrs[key] for key in SCALING if key in attrs and not same_number(attrs[key], applied.get(key))}
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_number(one: Any, other: Any) -> bool:
+    """Whether two attributes are the same number, be it in another precision."""
     try:
-        return other is not None and bool(
-            np.array_equal(np.asarray(one, float), np.asarray(other, float), equal_nan=True)
-        )
+        return other is not None and bool(np.allclose(float(one), float(other), rtol=1e-6, atol=0, equal_nan=True))
     except (TypeError, ValueError):
         return False
 
@@ -276,7 +275,7 @@ def _names(image: xr.Dataset, told: _Told) -> xr.Dataset:
             raise OutputError(
                 f"a variable is called {name!r}",
                 "a name without slashes, which is that of a folder in the store",
-                f"cube.rename({{{name!r}: 'band'}})",
+                f"cube.rename({{{name!r}: 'image'}})",
             )
         text = "".join("_" if letter in "/\\\0" else letter for letter in str(name)) if _is_scalar(name) else ""
         if not text.strip(".") or text in image.variables or text in renamed.values():
@@ -321,7 +320,8 @@ def _typed(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
         return values, ""
     if items and all(type(item).__module__.partition(".")[0] == "cftime" for item in items):
         return values, ""  # dates of other calendars, which xarray writes as numbers
-    plain = [_plain(item)[0] for item in items]
+    # xarray has NaN for None.
+    plain = [None if isinstance(item, float) and np.isnan(item) else _plain(item)[0] for item in items]
     if plain and all(isinstance(item, bool) for item in plain):
         return np.array(plain, bool).reshape(values.shape), "booleans"
     if all(item is None or (isinstance(item, int | float) and not isinstance(item, bool)) for item in plain):

@@ -28,6 +28,7 @@ _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
 # Rows and columns of a chunk, for files that are stored in one piece or by lines.
 _CHUNK = 512
+_NO_FILL = ("_FillValue", None)
 _NO_DAY = np.iinfo(np.int32).min
 
 
@@ -395,10 +396,10 @@ def for_zarr(image: xr.Dataset) -> xr.Dataset:
         if image[name].dtype.kind == "U":
             # Zarr has no specification for text of fixed length, and xarray none for lazy text of any length.
             image[name] = image[name].compute().astype(object)
-        if image[name].dtype.kind in "MOT":
-            # The old file's unit of time may not hold the new dates.
-            kept = {key: value for key, value in kept.items() if key == "grid_mapping"}
-        elif image[name].ndim > 1:
+        if name in image.coords or image[name].dtype.kind in "MOT":
+            # The old file's unit of time may not hold the new dates, nor its packing coordinates that were changed.
+            kept = {key: value for key, value in kept.items() if key == "grid_mapping" or (key, value) == _NO_FILL}
+        if image[name].dtype.kind not in "MOT" and image[name].ndim > 1:
             kept["compressors"] = [compressor]
         image[name].encoding = kept
     return image

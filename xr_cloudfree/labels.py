@@ -97,7 +97,8 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
     cube, job = plan.understood.cube, plan.job
     back = {role: name for role, name in cube.dims.items() if role != name}
     coords = _coords(plan)
-    made: dict[str, xr.DataArray] = {}
+    made: dict[str, xr.Variable] = {}
+    kept: dict[Any, xr.Variable] = {}
     for part in parts(plan):
         keep = {k: v for k, v in coords.items() if set(v.dims) <= set(part.dims)}
         out = xr.DataArray(part.take(done), dims=part.dims, coords=keep, name=part.name, attrs=part.attrs)
@@ -105,8 +106,10 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
         out = out.rename({a: b for a, b in back.items() if a in (*out.dims, *out.coords)})
         if "observation" in part.dims:
             out = out.assign_coords(observation=("observation", job.times))
-        made[part.name] = out
-    return xr.Dataset(made, attrs={**plan.attrs, **_told(plan)})
+        made[part.name] = out.variable
+        # They are the same for all, and not compared: what they hold may be objects that compare as different.
+        kept = {name: coordinate.variable for name, coordinate in out.coords.items()} | kept
+    return xr.Dataset(made, coords=kept, attrs={**plan.attrs, **_told(plan)})
 
 
 def as_given(plan: FillPlan, labelled: xr.Dataset) -> Any:

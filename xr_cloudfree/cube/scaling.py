@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.attributes import pending
+from xr_cloudfree.attributes import pending, same_number
 from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
 
 # Beyond these a float32 could not hold what becomes of the values.
@@ -140,6 +140,8 @@ def _checked(
         )
     if nodata is None:
         attrs = {**pending(array), "nodata": array.attrs.get("nodata")}
+        if array.dtype.kind == "f" and same_number(attrs["nodata"], array.encoding.get("_FillValue")):
+            attrs["nodata"] = None  # of the file; it was made NaN when it was opened
         told = {key: _number(attrs, key) for key in ("_FillValue", "missing_value", "nodata")}
         told = {key: value for key, value in told.items() if value is not None and not np.isnan(value)}
         if len(set(told.values())) > 1:
