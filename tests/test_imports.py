@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("errors", "version"),
-    ("options", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
-    ("cube",),
-    ("tiling",),
+    ("options", "locations", "attributes", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
+    ("cube", "remote"),
+    ("tiling", "placement"),
     ("models", "io"),
     ("engine",),
     ("plan",),

@@ -125,9 +125,9 @@ def fill(
     s1 : DataArray, Dataset, str, path or sequence of str, optional
         Sentinel-1 in decibels on the cube's pixels, on any dates, for a model that takes it: a DataArray (time, band,
         y, x) with the bands vv and vh, a Dataset with such variables (time, y, x), or their names in `obj`; or a
-        Zarr store or a NetCDF file. Of each pixel the observation nearest to the target date is shown to the model,
-        at most 12 days away, of two equally near the earlier; where there is none, the model does without. The
-        attribute ``cloudfree_s1`` names the dates.
+        Zarr store or a NetCDF file, or the URL of one. Of each pixel the observation nearest to the target date is
+        shown to the model, at most 12 days away, of two equally near the earlier; where there is none, the model does
+        without. The attribute ``cloudfree_s1`` names the dates.
 
     Returns
     -------
@@ -204,10 +204,10 @@ def to_zarr(
 
     Parameters
     ----------
-    obj : DataArray, Dataset or path
+    obj : DataArray, Dataset, path or URL
         The cube, or where it lies: see `fill` and `xr_cloudfree.io.open_cube`.
     store : path
-        Where to: a folder whose name ends with ``.zarr``, of Zarr format 3.
+        Where to: a folder whose name ends with ``.zarr``, of Zarr format 3. No URL.
     date : str, datetime, slice, sequence of these, or None
         The target dates, as in `fill`. Each part of the cube is read once for all of them.
     model : str or FillModel

@@ -43,7 +43,7 @@ def batch(
 
     Parameters
     ----------
-    obj : DataArray, Dataset or path
+    obj : DataArray, Dataset, path or URL
         The cube, see `fill`. Workers open one that was opened from a Zarr store or a NetCDF file by themselves, so
         they have to see it under the same path or address; any other is sent to each worker once.
     store : path

@@ -45,6 +45,7 @@ from xr_cloudfree.cli_options import (
 )
 from xr_cloudfree.commands import Commands, plain_errors
 from xr_cloudfree.errors import OutputError
+from xr_cloudfree.locations import local
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,10 +68,11 @@ app.add_typer(cli_runs.app)
 def fill(
     cube: CubePath,
     out: Annotated[
-        Path,
+        str,
         typer.Option(
             "--out",
             "-o",
+            metavar="PATH",
             help="OUT.zarr: all in one store. OUT.tif: a GeoTIFF for each date, and one for each layer.",
             rich_help_panel="Output",
             show_default=False,
@@ -96,7 +98,7 @@ def fill(
         ),
     ] = None,
     preview: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="PNG", help="Picture of before and after, for each date.", rich_help_panel="Output"),
     ] = None,
     overwrite: Overwrite = False,
@@ -138,7 +140,8 @@ def fill(
         from xr_cloudfree.runner import sources
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata, merge)
-        io.refuse_source(out, sources.places(cube, s1))
+        target, drawn = local(out), None if preview is None else local(preview, "preview")
+        io.refuse_source(target, sources.places(cube, s1))
         opened = io.open_cube(cube)
         wanted = names(bands)
         image = api.fill(
@@ -156,11 +159,11 @@ def fill(
             **read,
         )
         opened = plan.open_s1(s1, opened)[1]
-        pictures = _pictures(preview, image, overwrite)
+        pictures = _pictures(drawn, image, overwrite)
         scaling = api.read(opened, bands=wanted, **read).scaling
         start = clock.perf_counter()
         with _progress(quiet):
-            files = io.write(image, out, scaling=scaling, overwrite=overwrite)
+            files = io.write(image, target, scaling=scaling, overwrite=overwrite)
         seconds = clock.perf_counter() - start
         written = _by_date(image, files)
         if not quiet:
@@ -189,7 +192,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
     s1: S1 = None,
     csv: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Write the table as CSV too.", rich_help_panel="Output"),
     ] = None,
     overwrite: Overwrite = False,
@@ -224,8 +227,9 @@ def evaluate(
         from xr_cloudfree.accuracy.evaluate import evaluate as score
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata, merge)
-        if csv is not None:
-            io.check_free([csv], overwrite)
+        file = None if csv is None else local(csv, "csv")
+        if file is not None:
+            io.check_free([file], overwrite)
         opened: Any = io.open_cube(cube)
         with _working("Hiding clear pixels and filling them", quiet):
             table = score(
@@ -241,10 +245,10 @@ def evaluate(
                 **read,
             )
         typer.echo(_score_table(table))
-        if csv is not None:
-            table.to_csv(csv)
+        if file is not None:
+            table.to_csv(file)
             if not quiet:
-                typer.echo(f"Wrote {csv}")
+                typer.echo(f"Wrote {file}")
 
 
 @app.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +10,11 @@ from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import OptionError
 
 CLEAR, VALUES, RUN = "Which pixels are clear", "What the values mean", "Running"
-CubePath = Annotated[Path, typer.Argument(metavar="CUBE", help="A .zarr store or a .nc file.", show_default=False)]
+# Places are text: pathlib would make one slash of the two in a URL.
+CubePath = Annotated[
+    str,
+    typer.Argument(metavar="CUBE", help="A .zarr store, zipped or not, or a .nc file; or its URL.", show_default=False),
+]
 Dates = Annotated[
     list[str] | None,
     typer.Option(
@@ -77,8 +80,8 @@ S1 = Annotated[
     typer.Option(
         "--s1",
         metavar="PATH|NAMES",
-        help="Sentinel-1 in decibels, for a model that looks at it: a .zarr store or a .nc file with vv and vh, or the "
-        "names of two layers of the cube.",
+        help="Sentinel-1 in decibels, for a model that looks at it: a .zarr store or a .nc file with vv and vh, its "
+        "URL, or the names of two layers of the cube.",
     ),
 ]
 Scale = Annotated[

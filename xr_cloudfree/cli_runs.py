@@ -41,6 +41,7 @@ from xr_cloudfree.cli_options import (
 )
 from xr_cloudfree.commands import plain_errors
 from xr_cloudfree.errors import OptionError, RunError
+from xr_cloudfree.locations import local
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -49,7 +50,7 @@ app = typer.Typer()
 
 _CLUSTER = "Cluster"
 _MOST_LINES = 20
-StorePath = Annotated[Path, typer.Argument(metavar="STORE", help="What --out named.", show_default=False)]
+StorePath = Annotated[str, typer.Argument(metavar="STORE", help="What --out named.", show_default=False)]
 Cluster = Annotated[
     str | None,
     typer.Option(
@@ -79,7 +80,7 @@ Cog = Annotated[
 ]
 Stac = Annotated[bool, typer.Option("--stac", help="A STAC item for each date too.", rich_help_panel="Output")]
 Icechunk = Annotated[
-    Path | None,
+    str | None,
     typer.Option(metavar="FOLDER", help="A new version in an Icechunk repository too.", rich_help_panel="Output"),
 ]
 
@@ -88,7 +89,7 @@ Icechunk = Annotated[
 def batch(
     cube: CubePath,
     out: Annotated[
-        Path,
+        str,
         typer.Option("--out", "-o", metavar="STORE", help="OUT.zarr.", rich_help_panel="Output", show_default=False),
     ],
     dates: Dates = None,
@@ -164,7 +165,7 @@ def batch(
 
         run = runs.prepare(
             cube,
-            out,
+            local(out),
             dates_of(dates),
             freq=freq,
             model=model,
@@ -312,7 +313,7 @@ def _carry_out(
     overwrite: bool,
     cog: bool,
     stac: bool,
-    icechunk: Path | None,
+    icechunk: str | None,
     quiet: bool,
     replace: bool | None = None,
 ) -> None:
@@ -320,10 +321,10 @@ def _carry_out(
     from xr_cloudfree.runner import sinks
     from xr_cloudfree.runner.status import status as status_of
 
-    store = Path(run.path)
+    store, repository = Path(run.path), None if icechunk is None else local(icechunk, "icechunk")
     replace = overwrite if replace is None else replace
     times = run.plan.job.targets.times
-    sinks.check_sinks(store, cog=cog, stac=stac, icechunk=icechunk, overwrite=replace, times=times)
+    sinks.check_sinks(store, cog=cog, stac=stac, icechunk=repository, overwrite=replace, times=times)
     with _stoppable(store), _client(cluster, quiet) as client:
         carry_out(run, client, overwrite=overwrite, stall=stall, gpu=gpu, progress=not quiet)
         written = [store]
@@ -334,10 +335,10 @@ def _carry_out(
                 typer.echo(f"{told.counted()} (pixels of all dates)")
             for path in written:
                 typer.echo(f"Wrote {path}")
-        if icechunk is not None:
-            snapshot = sinks.write_icechunk(store, icechunk)
+        if repository is not None:
+            snapshot = sinks.write_icechunk(store, repository)
             if not quiet:
-                typer.echo(f"Wrote {icechunk}, snapshot {snapshot}")
+                typer.echo(f"Wrote {repository}, snapshot {snapshot}")
 
 
 @contextmanager
@@ -383,7 +384,7 @@ class _Stopped(BaseException):
 
 
 @contextmanager
-def _stoppable(store: Path) -> Iterator[None]:
+def _stoppable(store: str | Path) -> Iterator[None]:
     """SIGTERM and Ctrl-C end the run cleanly, and say how to go on."""
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:

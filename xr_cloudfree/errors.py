@@ -67,6 +67,10 @@ class OptionTypeError(OptionError, TypeError):
     """An option has the wrong type."""
 
 
+class InputError(OptionError, OSError):
+    """What lies at a URL cannot be read: the server cannot be reached, or refuses."""
+
+
 class ModelNotFoundError(CloudfreeError, LookupError):
     """No model of this name is installed."""
 

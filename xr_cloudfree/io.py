@@ -17,24 +17,29 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
-from xr_cloudfree.errors import MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.locations import local, name_of, place
+from xr_cloudfree.placement import assumed_of, axes_of, transform_of
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
 # Rows and columns of a chunk, for files that are stored in one piece or by lines.
 _CHUNK = 512
+_NO_FILL = ("_FillValue", None)
 _NO_DAY = np.iinfo(np.int32).min
 
 
 def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a cube from a Zarr store or a NetCDF file, lazily and with its CRS.
+    """Open a cube from a Zarr store or a NetCDF file, here or at a URL, lazily and with its CRS.
 
     Parameters
     ----------
     path : str or path
-        A ``.zarr`` store, or a ``.nc`` file.
+        A ``.zarr`` store, a zipped one (``.zarr.zip``), or a ``.nc`` file; a path, or a URL that fsspec knows:
+        ``https://``, ``s3://``, ``gs://``, ``az://``, ``memory://``, and chains such as ``zip::s3://``.
 
     Returns
     -------
@@ -45,13 +50,17 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     ------
     OptionError
         If there is nothing at `path`, or it is neither.
+    InputError
+        If a server cannot be reached, or refuses.
     MissingDependencyError
-        If no package that reads NetCDF is installed.
+        If no package is installed that reads NetCDF, or URLs of this kind.
     """
-    where = Path(path)
+    where = place(path)
+    if isinstance(where, str):
+        return _open_remote(where)
     if not where.exists():
         raise OptionError(f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it")
-    if is_store(where):
+    if is_store(where) or is_zipped(where):
         return open_store(where)
     if where.suffix.lower() not in _NETCDF or not where.is_file():
         raise OptionError(
@@ -66,7 +75,31 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
             'pip install "xr-cloudfree[netcdf]"',
         )
     # Opened once: netCDF4 crashes when a file is closed and opened again while another handle to it is open.
-    ds = xr.open_dataset(where, decode_coords="all", cache=False)
+    return _in_chunks(xr.open_dataset(where, decode_coords="all", cache=False))
+
+
+def _open_remote(url: str) -> xr.Dataset:
+    if not is_netcdf(url):
+        return open_store(url)
+    from xr_cloudfree import remote
+
+    file = remote.file_at(url)
+    if "h5netcdf" not in xr.backends.list_engines():
+        raise MissingDependencyError(
+            f"{url} is a NetCDF file, and h5netcdf is not installed",
+            "it, which reads NetCDF from URLs",
+            "pip install h5netcdf",
+        )
+    try:
+        opened = xr.open_dataset(file, engine="h5netcdf", decode_coords="all", cache=False)
+    except Exception as error:
+        raise remote.refused(url, error) from error
+    opened.encoding["source"] = url
+    return _in_chunks(opened)
+
+
+def _in_chunks(ds: xr.Dataset) -> xr.Dataset:
+    """A NetCDF file in its own chunks, or in chunks of ours where it has none."""
     stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
     edges = {name: _CHUNK for name in (dim_of(ds, "y"), dim_of(ds, "x")) if name is not None}
     for name, array in ds.data_vars.items():
@@ -101,7 +134,7 @@ def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
         array: Any = rioxarray.open_rasterio(file, chunks={"y": 1024, "x": 1024}, mask_and_scale=decode)
         names = array.attrs.get("long_name")
         array = array.assign_coords(band=[names] if isinstance(names, str) else list(names))
-        turned = (role for role, name in _axes(like).items() if _runs_against_the_map(like[name], role))
+        turned = (role for role, name in axes_of(like).items() if _runs_against_the_map(like[name], role))
         opened[name] = array.isel({role: slice(None, None, -1) for role in turned})
     opened["filled"] = opened["filled"].isel(band=0, drop=True)
     attrs = {key: value for key, value in opened["reflectance"].attrs.items() if key.startswith("cloudfree_")}
@@ -129,7 +162,7 @@ def dated_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
     >>> [file.name for file in dated_paths("fields.tif", dates)]
     ['fields_2021-07-08.tif', 'fields_2021-07-13.tif']
     """
-    where, stamps = Path(path), np.asarray(times)
+    where, stamps = local(path), np.asarray(times)
     if stamps.ndim == 0:
         return [where]
     days = stamps.astype("datetime64[D]")
@@ -224,7 +257,7 @@ def write(
         If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
     """
     time = str(time_of(image))
-    where = Path(path)
+    where = local(path)
     ending = where.suffix.lower()
     if ending not in (".zarr", *_TIFF):
         raise OutputError(
@@ -232,7 +265,9 @@ def write(
             "an ending .zarr or .tif",
             f"out='{where.stem or where.name}.zarr'",
         )
-    rasters = _plan(image, dated_paths(where, image[time].to_numpy()), time) if ending in _TIFF else {}
+    rasters = {}
+    if ending in _TIFF:
+        rasters = _plan(storable(image, coords=False), dated_paths(where, image[time].to_numpy()), time)
     files = list(rasters) or [where]
     check_free(files, overwrite)
     try:
@@ -249,15 +284,80 @@ def write(
     return files
 
 
-def open_store(path: Path) -> xr.Dataset:
-    """Open a Zarr store, lazily and with its CRS."""
+def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
+    """Open a Zarr store, lazily and with its CRS.
+
+    Parameters
+    ----------
+    path : str or path
+        A folder, a zip file or a URL.
+    **how
+        What xarray is told otherwise: ``mask_and_scale``, ``decode_coords``.
+
+    Raises
+    ------
+    OptionError, InputError, MissingDependencyError
+        If what lies at a URL, or in a zip file, cannot be opened.
+    """
+    where = place(path)
+    store, folder = _store(where)
+    told: dict[str, Any] = {"decode_coords": "all", **how}
+    if store is where:
+        return _opened(store, folder, told)
+    from xr_cloudfree import remote
+
+    try:
+        opened = _opened(store, folder, told)
+    except CloudfreeError:
+        raise
+    except Exception as error:
+        raise remote.refused(str(where), error) from error
+    if not opened.variables:
+        raise OptionError(
+            f"the store at {where} names no arrays: it is empty, or its server does not list folders",
+            "consolidated metadata",
+            "zarr.consolidate_metadata(store) where the store lies",
+        )
+    opened.encoding["source"] = str(where)
+    return opened
+
+
+def _opened(store: Any, folder: str, told: Mapping[str, Any]) -> xr.Dataset:
     import zarr
 
     # xarray warns where it has to find out by itself.
-    consolidated = zarr.open_group(path, mode="r").metadata.consolidated_metadata is not None
-    opened: xr.Dataset = xr.open_zarr(path, decode_coords="all", consolidated=consolidated)
+    consolidated = zarr.open_group(store, path=folder, mode="r").metadata.consolidated_metadata is not None
+    opened: xr.Dataset = xr.open_zarr(store, group=folder or None, consolidated=consolidated, **told)
     # Without consolidated metadata the variables come in the order in which their files happen to be found.
     return opened if consolidated else opened[sorted(map(str, opened.data_vars))]
+
+
+def _store(where: Path | str) -> tuple[Any, str]:
+    """What zarr opens, and the folder in it."""
+    if isinstance(where, Path) and not is_zipped(where):
+        return where, ""
+    from zipfile import BadZipFile
+
+    from zarr.storage import ZipStore
+
+    from xr_cloudfree import remote
+
+    if isinstance(where, str):
+        return remote.store_at(where), ""
+    try:
+        return ZipStore(where, mode="r"), remote.zipped_folder(str(where))
+    except BadZipFile as error:
+        raise remote.refused(str(where), error) from error
+
+
+def is_zipped(path: Path) -> bool:
+    """Whether a file is called as a zipped Zarr store is."""
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def is_netcdf(url: str) -> bool:
+    """Whether a URL names a NetCDF file."""
+    return Path(name_of(url)).suffix.lower() in _NETCDF
 
 
 def is_store(path: Path) -> bool:
@@ -283,20 +383,23 @@ def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
 
 
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
-    """The image as Zarr stores it: what belongs to the old file is left out of its encoding."""
+    """The image as Zarr stores it: what belongs to the old file is left out of its encoding.
+
+    Warns of what Zarr cannot hold, see `xr_cloudfree.attributes.storable`.
+    """
     from zarr.codecs import BloscCodec
 
-    image = image.copy()
+    image = storable(image)
     compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
     for name in list(image.variables):
         kept = {key: value for key, value in image[name].encoding.items() if key in PACKING}
         if image[name].dtype.kind == "U":
             # Zarr has no specification for text of fixed length, and xarray none for lazy text of any length.
             image[name] = image[name].compute().astype(object)
-        if image[name].dtype.kind in "MOT":
-            # The old file's unit of time may not hold the new dates.
-            kept = {key: value for key, value in kept.items() if key == "grid_mapping"}
-        elif image[name].ndim > 1:
+        if name in image.coords or image[name].dtype.kind in "MOT":
+            # The old file's unit of time may not hold the new dates, nor its packing coordinates that were changed.
+            kept = {key: value for key, value in kept.items() if key == "grid_mapping" or (key, value) == _NO_FILL}
+        if image[name].dtype.kind not in "MOT" and image[name].ndim > 1:
             kept["compressors"] = [compressor]
         image[name].encoding = kept
     return image
@@ -318,13 +421,15 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
     if not bands:
         raise OutputError("the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')")
     first = arrays[bands[0]]
-    axes = _axes(image)
-    if first.rio.crs is None or len(axes) < 2 or min(image.sizes[name] for name in axes.values()) < 2:
+    axes = axes_of(image)
+    if first.rio.crs is None or len(axes) < 2:
         raise OutputError(
             "the cube does not say where on Earth it lies (no CRS, or no coordinates)",
             "a CRS and coordinates, for a GeoTIFF",
             "an output .zarr, or cube.rio.write_crs('EPSG:32629') in Python before it is saved",
         )
+    if told := assumed_of(first):
+        warnings.warn(told, CloudfreeWarning, stacklevel=3)
     if len(bands) > 1:
         label = xr.Variable("band", np.array(bands, object))
         joined = xr.concat([arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact")
@@ -341,12 +446,6 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
             one = array.isel({time: i}) if time in array.dims else array
             files[layer_path(path, name) if name else path] = one
     return files
-
-
-def _axes(image: xr.Dataset) -> dict[str, str]:
-    """The image's names of y and x, where it has coordinates for them."""
-    names = {role: dim_of(image, role) for role in ("y", "x")}
-    return {role: name for role, name in names.items() if name is not None and name in image.coords}
 
 
 def _runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
@@ -430,7 +529,7 @@ def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]
         "count": 1 if stored.ndim == 2 else stored.shape[0],
         "dtype": stored.dtype.name,
         "crs": array.rio.crs,
-        "transform": array.rio.transform(recalc=True),
+        "transform": transform_of(array),
         "nodata": nodata,
         "tiled": True,
         "blockysize": _tile(chunks[0]),
@@ -468,7 +567,7 @@ def _tags(array: xr.DataArray) -> dict[str, str]:
         "grid_mapping",
         "long_name",
     )
-    tags = {str(key): str(value) for key, value in array.attrs.items() if key not in skipped}
+    tags = {str(key): str(value) for key, value in array.attrs.items() if key not in skipped and value is not None}
     if array.dtype.kind == "M":
         tags["units"] = "days since 1970-01-01"
     if "flag_values" in array.attrs:

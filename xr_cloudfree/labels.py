@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.attributes import SCALING, pending
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs
 from xr_cloudfree.cube.radar import MAX_DAYS
@@ -102,7 +103,8 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
     cube, job = plan.understood.cube, plan.job
     back = {role: name for role, name in cube.dims.items() if role != name}
     coords = _coords(plan)
-    made: dict[str, xr.DataArray] = {}
+    made: dict[str, xr.Variable] = {}
+    kept: dict[Any, xr.Variable] = {}
     for part in parts(plan):
         keep = {k: v for k, v in coords.items() if set(v.dims) <= set(part.dims)}
         out = xr.DataArray(part.take(done), dims=part.dims, coords=keep, name=part.name, attrs=part.attrs)
@@ -110,8 +112,10 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
         out = out.rename({a: b for a, b in back.items() if a in (*out.dims, *out.coords)})
         if "observation" in part.dims:
             out = out.assign_coords(observation=("observation", job.times))
-        made[part.name] = out
-    return xr.Dataset(made, attrs={**plan.attrs, **_told(plan)})
+        made[part.name] = out.variable
+        # They are the same for all, and not compared: what they hold may be objects that compare as different.
+        kept = {name: coordinate.variable for name, coordinate in out.coords.items()} | kept
+    return xr.Dataset(made, coords=kept, attrs={**plan.attrs, **_told(plan)})
 
 
 def as_given(plan: FillPlan, labelled: xr.Dataset) -> Any:
@@ -186,7 +190,10 @@ def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
 
 def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
     """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
-    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and k not in attrs}
+    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and (k != "grid_mapping" or k not in attrs)}
+    if any(key in attrs for key in SCALING) and (array.dtype.kind != "f" or pending(array)):
+        # Attributes that are still to be applied tell of the values in memory, which are written as they are.
+        return {key: value for key, value in kept.items() if key == "grid_mapping"}
     packed = packing_of(array)
     if packed is not None and kept.get("_FillValue") is None:
         # Estimates stay one step inside both ends of the packing, so an end is free.

@@ -12,12 +12,13 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
+from xr_cloudfree.attributes import pending
 from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
-from xr_cloudfree.cube.dims import dims_of
+from xr_cloudfree.cube.dims import check_sizes, dims_of
 from xr_cloudfree.cube.masks import MaskRule, Snow
 from xr_cloudfree.cube.measured import ValidRange, valid_range
 from xr_cloudfree.cube.merge import Merge, Scenes, parse_merge, scenes_of
@@ -28,6 +29,7 @@ from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
+from xr_cloudfree.locations import is_url, place
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.learned import Learned
@@ -118,6 +120,9 @@ def read(
     times = cube_times(cube.arrays[0], several=None if merge else MERGE)
     scenes = scenes_of(cube.arrays[0], times) if merge else None
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
+    for called, given in (("clear", clear), ("mask", mask)):
+        if isinstance(given, xr.DataArray):
+            check_sizes(given, called)
     quality, rule = resolve_mask(
         {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands} | dict(cube.quality),
         clear=_renamed(clear, cube),
@@ -173,7 +178,7 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
     if names := s1_variables(s1, obj):
         # A second variable with bands would leave open which of them is the cube.
         return obj[names], obj.drop_vars(names)
-    if isinstance(s1, list | tuple) or not os.path.exists(s1):
+    if isinstance(s1, list | tuple) or not s1 or not (is_url(s1) or os.path.exists(place(s1))):
         there = ", ".join(map(str, obj.data_vars)) if isinstance(obj, xr.Dataset) else ""
         raise OptionError(
             f"s1 is {s1!r}, and there is neither a file nor a variable of the cube that is called so",
@@ -251,6 +256,8 @@ def plan_fill(
     radar = None
     if s1 is not None:
         spec.check_s1()
+        if isinstance(s1, xr.DataArray | xr.Dataset):
+            check_sizes(s1, "s1")
         radar = understand_radar(s1, cube.template)
     grid = make_grid(
         cube,
@@ -351,7 +358,7 @@ def packing_of(array: xr.DataArray) -> np.iinfo[Any] | None:
     """The integers in which the values of a decoded array will be packed when it is written, if they will be."""
     encoding = array.encoding
     packed = np.dtype(encoding["dtype"]) if encoding.get("dtype") is not None else array.dtype
-    if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor"):
+    if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor") or pending(array):
         return None
     return np.iinfo(packed)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.archives import select_bands
 from xr_cloudfree.cube.crs import crs_of, with_crs
-from xr_cloudfree.cube.dims import dims_of, standardise
+from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.cube.sensors import BAND_NAMES, common_names, index_limits, is_band, sensor_of
 from xr_cloudfree.cube.stamps import dated
@@ -163,6 +163,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
     """
     bands = _names(bands)
     if isinstance(obj, xr.DataArray):
+        check_sizes(obj)
         obj = dated(obj)
         if "band" not in dims_of(obj) and "time" in dims_of(obj) and obj.ndim == 3:
             return _from_layer(obj, bands)
@@ -173,6 +174,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
             "an xarray DataArray (time, band, y, x) or Dataset",
             "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
         )
+    check_sizes(obj)
     obj = dated(obj)
     names = [str(name) for name in obj.variables]
     array = _only_4d(obj)

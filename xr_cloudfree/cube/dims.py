@@ -174,7 +174,7 @@ def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tupl
     Raises
     ------
     DimensionError
-        If a dimension is missing, one is too many, is empty or of unknown length, or clashes with a coordinate.
+        If a dimension is missing, one is too many, is empty, or clashes with a coordinate.
     """
     found = dims_of(array)
     dims = {role: found[role] for role in needed if role in found}
@@ -195,7 +195,7 @@ def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tupl
             f"the dimensions {_listed(needed)} and no other",
             f"cube.isel({{{extra[0]!r}: 0}}, drop=True)",
         )
-    _check_sizes(array, called)
+    _check_not_empty(array, called)
     for role, name in dims.items():
         if name != role and role in array.coords:
             raise DimensionError(
@@ -209,14 +209,35 @@ def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tupl
     return renamed.transpose(*needed), dims
 
 
-def _check_sizes(array: xr.DataArray, called: str) -> None:
-    unknown = [str(dim) for dim, size in zip(array.dims, array.shape, strict=True) if size != size]
-    if unknown:
-        raise DimensionError(
-            f"{called} has an unknown length along {_listed(unknown)}",
-            "known chunk sizes",
-            "cube.copy(data=cube.data.compute_chunk_sizes())",
-        )
+def check_sizes(obj: xr.DataArray | xr.Dataset, called: str = "cube") -> None:
+    """Refuse chunks of unknown size, as dask has them after a selection by values.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, or a layer.
+    called : str
+        The argument by which it was given.
+
+    Raises
+    ------
+    DimensionError
+        If the size along a dimension is not known.
+    """
+    unknown = tuple(str(d) for d, size in obj.sizes.items() if size != size)
+    if not unknown:
+        return
+    counted = f"{called}.copy(data={called}.data.compute_chunk_sizes())"
+    if isinstance(obj, xr.Dataset):
+        counted = f"{called}.map(lambda layer: layer.copy(data=layer.data.compute_chunk_sizes()))"
+    raise DimensionError(
+        f"the size of {called} along {unknown} is not known: dask has not counted what was selected",
+        "a size along each dimension",
+        f"{counted}, which computes the selection",
+    )
+
+
+def _check_not_empty(array: xr.DataArray, called: str) -> None:
     empty = [str(dim) for dim in array.dims if array.sizes[dim] == 0]
     if empty:
         raise DimensionError(

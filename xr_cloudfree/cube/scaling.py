@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.attributes import pending, same_number
 from xr_cloudfree.cube.archives import (
     APPLIED,
     BASELINE,
@@ -191,8 +192,9 @@ def _first_nodata(array: xr.DataArray, given: Told, told: list[Told]) -> float |
 
 def _of_one(array: xr.DataArray, given: Told, item: Told) -> Scaling:
     is_float = array.dtype.kind == "f"
-    scale_attr = None if given.scale is not None else number(array.attrs.get("scale_factor"), "scale_factor")
-    offset_attr = None if given.offset is not None else number(array.attrs.get("add_offset"), "add_offset")
+    attrs = pending(array)
+    scale_attr = None if given.scale is not None else number(attrs.get("scale_factor"), "scale_factor")
+    offset_attr = None if given.offset is not None else number(attrs.get("add_offset"), "add_offset")
     if array.dtype.kind in "iu" and scale_attr == 1 and not offset_attr:
         # Some readers write 1 and 0 where the file says nothing, and whole numbers cannot be reflectance.
         scale_attr = offset_attr = None
@@ -227,7 +229,10 @@ def decoded_by(array: xr.DataArray) -> tuple[float, float] | None:
 
 def _nodata(array: xr.DataArray, given: float | None, item: Told) -> float | None:
     if given is None:
-        told = {key: number(array.attrs.get(key), key) for key in NODATA_KEYS}
+        attrs = {**pending(array), "nodata": array.attrs.get("nodata")}
+        if array.dtype.kind == "f" and same_number(attrs["nodata"], array.encoding.get("_FillValue")):
+            attrs["nodata"] = None  # of the file; it was made NaN when it was opened
+        told = {key: number(attrs.get(key), key) for key in NODATA_KEYS}
         told[item.source] = item.nodata
         known = {key: value for key, value in told.items() if value is not None and not np.isnan(value)}
         if len(set(known.values())) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import uuid
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError
 from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.failures import RESUME
 from xr_cloudfree.runner.loop import census, check_client, quietly, run_regions
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
@@ -150,7 +152,7 @@ def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
     from distributed.comm.addressing import get_address_host
     from distributed.protocol.pickle import dumps
 
-    name, packed = _plugin_name(token), dumps(plan)
+    name, packed, driver = _plugin_name(token), dumps(plan), (socket.gethostname(), os.getpid())
 
     class Bring(WorkerPlugin):  # type: ignore[misc,unused-ignore]
         # It is pickled by value and loads this package in a thread of its own. That takes seconds, and minutes where
@@ -169,7 +171,7 @@ def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
             from xr_cloudfree.runner import cluster
 
             packed, self.packed = self.packed, b""
-            return cluster._unpacked(packed, nanny, threads)
+            return cluster._unpacked(packed, nanny, threads, driver)
 
     return Bring()
 
@@ -187,10 +189,12 @@ def _register(client: Client, plugin: Any) -> None:
             return
 
 
-def _unpacked(packed: bytes, nanny: bool, threads: int) -> RunPlan:
+def _unpacked(packed: bytes, nanny: bool, threads: int, driver: tuple[str, int]) -> RunPlan:
     from distributed.protocol.pickle import loads
 
     plan: RunPlan = loads(packed)
+    if driver != (socket.gethostname(), os.getpid()):
+        sources.check_shared((*plan.bands, plan.quality, *plan.s1))
     if isinstance(plan.job.model, Learned):
         quietly(_warm, plan.job.model, nanny, threads)  # what is wrong with it is said by the first region
     return plan

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.errors import LockedError, OutputError, StoreError
+from xr_cloudfree.locations import local
 from xr_cloudfree.runner.store import sha256, write_file
 
 # Markers in one folder.
@@ -35,7 +36,7 @@ class Journal:
     """
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
-        self.store = Path(store)
+        self.store = local(store, "store")
         self.folder = self.store.with_name(f"{self.store.name}.journal")
         self.run, self.finished = self.folder / "run.json", self.folder / "finished.json"
 

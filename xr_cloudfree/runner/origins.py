@@ -11,6 +11,7 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.errors import CloudfreeError
+from xr_cloudfree.locations import place
 
 # What people tell xarray otherwise than `io.open_cube` does: numbers as they are stored, the CRS as a variable.
 _WAYS: tuple[dict[str, bool], ...] = (
@@ -28,7 +29,7 @@ class Origin:
     Parameters
     ----------
     path : str
-        The store or file.
+        The store or file, or its URL.
     opened : mapping
         What xarray was told otherwise than `io.open_cube` tells it: ``mask_and_scale`` and ``decode_coords``. Only of
         stores.
@@ -45,13 +46,7 @@ class Origin:
         OptionError
             If it is not there any more, or neither a Zarr store nor a NetCDF file.
         """
-        cube = io.open_cube(self.path)
-        if not self.opened:
-            return cube
-        how: dict[str, Any] = {"decode_coords": "all", **self.opened}
-        other: xr.Dataset = xr.open_zarr(self.path, consolidated=False, **how)
-        # Without consolidated metadata they come in any order.
-        return other[[name for name in cube.variables if name in other.data_vars]]
+        return io.open_store(self.path, **self.opened) if self.opened else io.open_cube(self.path)
 
 
 def origin(obj: Any) -> Origin | None:
@@ -68,15 +63,18 @@ def origin(obj: Any) -> Origin | None:
         None if it is no Dataset, or no way of opening a store gives variables of these types.
     """
     where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
-    if not isinstance(where, str) or not Path(where).exists():
+    if not isinstance(where, str):
         return None
-    if not io.is_store(Path(where)):
+    found = place(where)
+    if isinstance(found, Path) and not found.exists():
+        return None
+    if not (io.is_store(found) or io.is_zipped(found) if isinstance(found, Path) else not io.is_netcdf(found)):
         return Origin(where)  # some versions of netCDF4 crash if a file is opened often that is open already
     for opened in _WAYS:
-        found = Origin(where, opened)
+        way = Origin(where, opened)
         try:
-            if _alike(found.open(), obj):
-                return found
+            if _alike(way.open(), obj):
+                return way
         except CloudfreeError:
             return None
     return None

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text
-from xr_cloudfree.errors import ChangedError, CloudfreeError, OutputError, StoreError
+from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, OutputError, StoreError
+from xr_cloudfree.locations import lasting, local
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.failures import HOPELESS, regions_failed
@@ -68,7 +70,7 @@ def prepare(
 
     Parameters
     ----------
-    obj : DataArray, Dataset or path
+    obj : DataArray, Dataset, path or URL
         The cube, or where it lies.
     store : path
         Where the output goes: a folder whose name ends with ``.zarr``.
@@ -82,7 +84,7 @@ def prepare(
     OutputError
         If the output cannot be a store, or is where the cube lies, or what is given with it.
     """
-    path = Path(store)
+    path = local(store, "store")
     if path.suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {path.name}", "an ending .zarr", f"store='{path.name}.zarr'")
     io.refuse_source(path, sources.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
@@ -277,21 +279,21 @@ def _call(
         # From a path it is opened in the usual way.
         s1, named = s1 if opened is None or opened.opened else opened.path, False
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
-        s1 = str(Path(s1).absolute())
+        s1 = lasting(s1)
     found = origin(cube) if where is None else Origin(os.fspath(where))
     if found is None:
         return None
     told = {**options, **({} if s1 is None else {"s1": s1})}
     if options.get("freq") is not None:
         told["freq"] = freq_as_text(options["freq"])
-    call = _plain(
-        {"cube": str(Path(found.path).absolute()), "opened": dict(found.opened), "date": date_as_text(date), **told}
-    )
+    call = _plain({"cube": lasting(found.path), "opened": dict(found.opened), "date": date_as_text(date), **told})
     if call is None or named:
         return call
     try:
-        # What somebody opened may have been changed since.
-        again, _ = plan_run(found.open(), date, **told)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CloudfreeWarning)  # they were told when it was planned first
+            # What somebody opened may have been changed since.
+            again, _ = plan_run(found.open(), date, **told)
     except CloudfreeError:
         return None
     return call if again.fingerprint == plan.fingerprint else None

@@ -18,6 +18,7 @@ import xarray as xr
 from xr_cloudfree import io
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
+from xr_cloudfree.placement import transform_of
 from xr_cloudfree.runner.verify import store_digest
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -246,16 +247,17 @@ def _item(single: xr.Dataset, name: str) -> Any:
             "a CRS, for a STAC item",
             "cube.rio.write_crs('EPSG:32629') in Python before it is filled",
         )
-    west, south, east, north = single.rio.bounds(recalc=True)
+    transform, (rows, columns) = transform_of(single), (single.rio.height, single.rio.width)
+    west, east = sorted((transform.c, transform.c + columns * transform.a))
+    south, north = sorted((transform.f, transform.f + rows * transform.e))
     geometry = transform_geom(crs, "EPSG:4326", _ring(west, south, east, north), precision=7)
     corners = np.array(geometry["coordinates"][0])
     lower, upper = corners.min(axis=0), corners.max(axis=0)
-    transform = single.rio.transform(recalc=True)
     code = crs.to_epsg()
     properties = {
         "proj:code": f"EPSG:{code}" if code else None,
         "proj:bbox": [west, south, east, north],
-        "proj:shape": [single.rio.height, single.rio.width],
+        "proj:shape": [rows, columns],
         "proj:transform": list(transform)[:6],
         **{key: _plain(value) for key, value in _told(single).items()},
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from xarray.coding.common import _ElementwiseFunctionArray
 
 from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Window, as_slice
+from xr_cloudfree.locations import is_url, place
 from xr_cloudfree.tiling.grid import Box
 
 
@@ -147,6 +148,31 @@ def _below(data: Any) -> Iterator[Any]:
         data = getattr(data, "array", None)
 
 
+def check_shared(variables: Iterable[xr.Variable]) -> None:
+    """Refuse arrays that lie in the memory of the process that opened them, in another one.
+
+    Raises
+    ------
+    InputError
+        If one was opened from a URL of the scheme ``memory``.
+    """
+    for part in (part for variable in variables for array in _opened_first(variable) for part in _below(array)):
+        where = getattr(getattr(part, "_array", None), "store_path", None)
+        if where is not None and hasattr(where.store, "fs"):
+            from xr_cloudfree import remote
+
+            if remote.in_memory(where.store):
+                raise remote.elsewhere(f"memory:/{where.store.path}")
+
+
+def _opened_first(variable: xr.Variable) -> list[Any]:
+    """The arrays from which a variable was made: itself, and what a graph begins with."""
+    layers = getattr(getattr(variable._data, "dask", None), "layers", {})
+    # That is how dask calls what a graph begins with.
+    first = [part for name in layers if name.startswith("original-") for part in layers[name].values()]
+    return [variable._data, *first]
+
+
 def places(*given: Any) -> set[Path]:
     """Where on this machine's disks lies what was opened: the files and stores, as far as they can be told.
 
@@ -157,20 +183,16 @@ def places(*given: Any) -> set[Path]:
     """
     found: set[Path] = set()
     for obj in given:
-        if isinstance(obj, str | os.PathLike):
-            found.add(Path(obj))
+        if isinstance(obj, str | os.PathLike) and not is_url(obj):
+            found.add(Path(place(obj)))
         if not isinstance(obj, xr.DataArray | xr.Dataset):
             continue
         variables = obj.variables.values() if isinstance(obj, xr.Dataset) else [obj.variable]
         for told in (obj, *variables):
-            if isinstance(named := told.encoding.get("source"), str):
-                found.add(Path(named))
-        for data in (variable._data for variable in variables):
-            layers = getattr(getattr(data, "dask", None), "layers", {})
-            # That is how dask calls what a graph begins with.
-            first = [part for name in layers if name.startswith("original-") for part in layers[name].values()]
-            for array in (data, *first):
-                found.update(where for part in _below(array) for where in _files(part, whole=True))
+            if isinstance(named := told.encoding.get("source"), str) and not is_url(named):
+                found.add(Path(place(named)))
+        for array in (array for variable in variables for array in _opened_first(variable)):
+            found.update(where for part in _below(array) for where in _files(part, whole=True))
     # A text may be the name of a variable as well, of any length: Path.exists() would raise.
     return {where for where in found if os.path.exists(where)}
 

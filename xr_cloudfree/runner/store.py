@@ -244,7 +244,7 @@ def encode(
     slices = layout.box(index).slices
     dated = part.dims[0] == "time"
     for which in np.ndindex(values.shape[:1] if dated else ()):
-        variable = xr.Variable(part.dims[dated:], values[which], part.attrs, stored_encoding(part))
+        variable = xr.Variable(part.dims[dated:], values[which], None, stored_encoding(part))
         packed = xr.conventions.encode_cf_variable(variable, name=part.name).values
         array[(*which, Ellipsis, *slices)] = packed
         for key in [key for key in files if key != head]:
