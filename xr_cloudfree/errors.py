@@ -87,6 +87,10 @@ class SizeError(CloudfreeError, MemoryError):
     """The request is larger than could be held; refused before anything is allocated."""
 
 
+class InputError(CloudfreeError, OSError):
+    """A file of the cube cannot be read: it is damaged, cut short, or out of reach."""
+
+
 class OutputError(CloudfreeError, OSError):
     """The output cannot be written where it was asked for."""
 

@@ -16,6 +16,7 @@ from xarray.coding.common import _ElementwiseFunctionArray
 
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.engine.blocks import Array, Window, as_slice
+from xr_cloudfree.guard import guarded
 from xr_cloudfree.tiling.grid import Box
 
 
@@ -54,7 +55,7 @@ def _opened(variable: xr.Variable) -> Any:
     adapter = next(iter(layers[f"original-{array.name}"].values()))
     lazy: Any = getattr(adapter, "array", None)
     # Anything else under that name is an array in memory, which dask cuts as well as we do.
-    return lazy if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
+    return guarded(lazy) if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
 
 
 @dataclass(frozen=True, eq=False)
