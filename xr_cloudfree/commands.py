@@ -20,8 +20,8 @@ from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, RunError
 GROUP = "xr_cloudfree.commands"
 
 _OPTIONS = (
-    "block|bands|clear|date|dilate|layers|mask|model|nodata|offset|out|scale|scheme|screen|size|snow|strict|"
-    "threshold|tracks|window"
+    "block|bands|clear|date|dilate|frames|layers|mask|model|nodata|offset|out|scale|scheme|screen|shard|size|snow|stall|"
+    "strict|threshold|tracks|window"
 )
 
 

@@ -111,7 +111,7 @@ def _unreadable(array: Any, key: Any, error: Exception) -> InputError:
     if chunk is not None and stored is not None:
         encode = getattr(stored.metadata, "encode_chunk_key", None)
         part = encode(chunk) if encode else ".".join(map(str, chunk))
-    file = str(Path(where) / name / part) if part and "://" not in where else where
+    file = str(Path(where) / str(name) / part) if part and "://" not in where else where
     return InputError(
         f"{name} in {where} cannot be read" + (f", at chunk {part}" if part else "") + f": {_words(error)}",
         "files as they were written: this one is damaged or cut short",

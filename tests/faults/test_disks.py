@@ -48,39 +48,43 @@ def disk(tmp_path):
     subprocess.run(["umount", folder], check=False)
 
 
-@pytest.fixture(scope="module")
-def noisy(tmp_path_factory):
-    """A cube whose image does not compress, in several blocks."""
-    path = tmp_path_factory.mktemp("noisy") / "cube.zarr"
-    made = synthetic.cube(shape=(3, 2, 256, 256), seed=1, start=HOW["date"]).chunk(y=128, x=128)
-    made.drop_encoding().to_zarr(path, zarr_format=3, consolidated=False)
-    return path
-
-
 @pytest.mark.parametrize("name", ["a.zarr", "a.tif"])
-@pytest.mark.parametrize("options", ["size=40k", "ro"])
-def test_fill_on_a_disk_that_takes_no_more(noisy, disk, name, options):
+@pytest.mark.parametrize("options", ["size=32k", "ro"])
+def test_fill_on_a_disk_that_takes_no_more(cube, disk, name, options):
     folder = disk(options)
-    assert f"{name} cannot be written" in fill(noisy, folder / name)
+    assert f"{name} cannot be written" in fill(cube, folder / name)
     assert not list(folder.iterdir())
 
 
-def test_a_geotiff_of_which_the_last_bytes_do_not_fit(noisy, disk, tmp_path):
+def test_a_geotiff_of_which_the_last_bytes_do_not_fit(cube, disk, tmp_path):
     """GDAL writes them when the file is closed, and says nothing if it cannot."""
-    fill(noisy, tmp_path / "whole.tif", code=0)
+    fill(cube, tmp_path / "whole.tif", code=0)
     size = sum((tmp_path / name).stat().st_size // 4096 * 4 for name in ("whole.tif", "whole.filled.tif"))
     folder = disk(f"size={size}k")
-    assert "a.tif cannot be written" in fill(noisy, folder / "a.tif")
+    assert "a.tif cannot be written" in fill(cube, folder / "a.tif")
     assert not list(folder.iterdir())
     subprocess.run(["mount", "-o", f"remount,size={size + 16}k", folder], check=True)
-    fill(noisy, folder / "a.tif", code=0)
+    fill(cube, folder / "a.tif", code=0)
     with rasterio.open(folder / "a.tif") as one, rasterio.open(tmp_path / "whole.tif") as other:
         np.testing.assert_array_equal(one.read(), other.read())
 
 
-def test_what_is_made_from_a_store_is_made_later(noisy, disk):
+def test_what_is_made_from_a_store_is_made_later(cube, disk):
     folder = disk("size=640k")
-    batch = ("batch", noisy, "--out", folder / "a b.zarr", "--date", DATE, "-m", "linear", "--shard", 128, "-q", "--cog")
+    batch = (
+        "batch",
+        cube,
+        "--out",
+        folder / "a b.zarr",
+        "--date",
+        DATE,
+        "-m",
+        "linear",
+        "--shard",
+        128,
+        "-q",
+        "--cog",
+    )
     said = cli(*batch)
     assert ".tif cannot be written" in said
     subprocess.run(["mount", "-o", "remount,size=16m", folder], check=True)
@@ -92,14 +96,14 @@ def test_what_is_made_from_a_store_is_made_later(noisy, disk):
 
 
 @pytest.mark.parametrize("command", ["preview", "csv"])
-def test_pictures_and_tables_on_a_read_only_disk(noisy, disk, tmp_path, command):
+def test_pictures_and_tables_on_a_read_only_disk(cube, disk, tmp_path, command):
     folder = disk("ro")
     if command == "csv":
         table = folder / "score.csv"
-        said = cli("evaluate", noisy, "--models", "nearest", "--frames", 1, "--size", 32, "--csv", table, "-q")
+        said = cli("evaluate", cube, "--models", "nearest", "--frames", 1, "--size", 32, "--csv", table, "-q")
     else:
         pytest.importorskip("matplotlib")
-        said = fill(noisy, tmp_path / "a.zarr", "--preview", folder / "a.png")
+        said = fill(cube, tmp_path / "a.zarr", "--preview", folder / "a.png")
     assert f"{folder}" in said and "cannot be written" in said
 
 
@@ -126,10 +130,11 @@ def test_a_damaged_chunk_is_named_by_each_command(cube, tmp_path, what, how):
         "fill": lambda: fill(mine, tmp_path / "a.zarr"),
         "fill as GeoTIFF": lambda: fill(mine, tmp_path / "a.tif"),
         "fill of one band": lambda: fill(mine, tmp_path / "b.zarr", "--bands", "B03"),
-        "info": lambda: cli("info", mine, "--dates"),
-        "evaluate": lambda: cli("evaluate", mine, "--models", "nearest", "--size", 192, "-q"),
         "batch": lambda: cli("batch", mine, "--out", tmp_path / "c.zarr", "--date", DATE, "-m", "linear", "-q"),
     }
+    if how == "cut short":
+        commands["info"] = lambda: cli("info", mine, "--dates")
+        commands["evaluate"] = lambda: cli("evaluate", mine, "--models", "nearest", "--size", 192, "-q")
     for command, ask in commands.items():
         said = ask()
         assert f"{name} in {mine} cannot be read, at chunk {part}" in said and str(mine / chunk) in said, command
@@ -143,7 +148,7 @@ def test_a_damaged_chunk_of_a_cube_that_was_opened(cube, tmp_path, opened):
     (mine / CHUNKS["a band"]).write_bytes(b"1")
     chunks = {} if opened == "in chunks" else None
     ds = xr.open_zarr(mine, decode_coords="all", consolidated=False, chunks=chunks)
-    with pytest.raises(errors.InputError, match="reflectance in .* at chunk c/2/0/1/1"):
+    with pytest.raises(errors.InputError, match=r"reflectance in .* at chunk c/2/0/1/1"):
         ds.cloudfree.fill(DATE, model="linear").compute()
     with pytest.raises(errors.CloudfreeError, match="at chunk c/2/0/1/1"):
         ds.cloudfree.to_zarr(tmp_path / "a.zarr", DATE, model="linear")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError
 from xr_cloudfree.models.learned import Learned
-from xr_cloudfree.runner.failures import RESUME
 from xr_cloudfree.runner.loop import census, check_client, quietly, run_regions
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
 from xr_cloudfree.runner.runs import Run, reopen
@@ -63,19 +62,19 @@ def run_on(
         If GPUs are asked for and there is none, or the client cannot be used.
     """
     check_client(client)
-    model = run.plan.job.model
-    found = census(client)
+    model, again = run.plan.job.model, run.how_to_resume
+    found = census(client, again)
     if gpu is None:
         gpu = isinstance(model, Learned) and found.gpus > 0
     token = uuid.uuid4().hex
     plugin = _plugin(token, run.plan, found.hosts)
-    _register(client, plugin)
+    _register(client, plugin, again)
     seen = False
 
     def tell(told: RegionReport) -> None:
         nonlocal seen
         if not seen:
-            _check_shared(run.journal.marker(told.index), told)
+            _check_shared(run.journal.marker(told.index), told, again)
             seen = True
         report(told)
 
@@ -89,6 +88,7 @@ def run_on(
             retries=retries,
             stall=stall,
             gpu=gpu,
+            resume=again,
         )
     finally:
         # The scheduler may be what has failed.
@@ -174,14 +174,14 @@ def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
     return Bring()
 
 
-def _register(client: Client, plugin: Any) -> None:
+def _register(client: Client, plugin: Any, again: str) -> None:
     """Give the plugin to all workers; it fails for all of them if one dies meanwhile."""
     for wait in (0.5, 1.0, 2.0, 4.0, None):
         try:
             client.register_plugin(plugin, name=plugin.name)
         except OSError as error:
             if wait is None:
-                raise RunError(f"the workers cannot be reached: {error}", "a cluster that runs", RESUME) from error
+                raise RunError(f"the workers cannot be reached: {error}", "a cluster that runs", again) from error
             time.sleep(wait)
         else:
             return
@@ -206,7 +206,7 @@ def _warm(model: Learned, nanny: bool, threads: int) -> None:
     model.load()
 
 
-def _check_shared(marker: Path, told: RegionReport) -> None:
+def _check_shared(marker: Path, told: RegionReport, again: str) -> None:
     """Whether what a worker wrote is to be seen from here."""
     until = time.monotonic() + _VISIBLE_WITHIN
     while not marker.exists():
@@ -214,6 +214,6 @@ def _check_shared(marker: Path, told: RegionReport) -> None:
             raise RunError(
                 f"region {told.index} was filled by {told.process}, and is not to be seen here",
                 "a folder for the store that all machines share, under the same path",
-                f"another store; then {RESUME}",
+                f"a store in such a folder; or, once it is shared, {again}",
             )
         time.sleep(0.5)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.engine.blocks import Array, Window
+from xr_cloudfree.engine.blocks import Array, BlockJob, Window
 from xr_cloudfree.engine.fill import FILLED, NOT_FILLED, OBSERVED, TILE_BYTES, FillJob
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
@@ -197,7 +197,7 @@ def plan_run(
         **options,
     )
     job, cube = plan.job, plan.understood.cube
-    chosen = parse_block(shard, job.model.spec.stride)
+    chosen = parse_block(shard, job.model.spec.stride, "shard")
     grid, shard = _grids(plan, chosen, fixed=block is not None)
     n_regions = Layout(cube.shape, shard, ()).n_regions
     if n_regions > MAX_REGIONS:
@@ -348,6 +348,16 @@ def _encoded(plan: RunPlan, box: Box, done: Mapping[str, Array]) -> Iterator[tup
         yield from encode(part, plan.metadata[part.name], plan.layout, index, values)
 
 
+def in_regions(
+    job: BlockJob, bands: Sequence[xr.Variable], quality: xr.Variable, s1: Sequence[xr.Variable]
+) -> Iterator[Box]:
+    """Parts of whole blocks, all together the cube, that may be read in one piece."""
+    per_pixel = _read_bytes(job, bands, s1) + job.reads.size * sources.stored_bytes(quality)
+    usual = int((REGION_BYTES / per_pixel) ** 0.5)
+    rows, columns = (max(usual // edge, 1) * edge for edge in job.grid.block)
+    return TileGrid(job.grid.shape, (rows, columns)).blocks()
+
+
 def _leading(part: Part, job: FillJob) -> tuple[int, ...]:
     """Shards of an array along its axes before rows and columns: one for each date."""
     return tuple(len(job.targets.own) if axis == "time" else 1 for axis in part.dims[:-2])
@@ -359,7 +369,7 @@ def _width(array: xr.Variable, stored: bool = True) -> int:
     return int(each * np.prod(array.shape[1:-2], dtype=int))
 
 
-def _read_bytes(job: FillJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Variable]) -> int:
+def _read_bytes(job: BlockJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Variable]) -> int:
     """Bytes of one pixel of all bands and of Sentinel-1, on the dates that are read, as they are stored."""
     return int(job.reads.size * sum(map(_width, bands)) + job.s1_reads.size * sum(map(_width, s1)))
 
