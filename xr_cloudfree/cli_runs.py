@@ -178,6 +178,7 @@ def batch(
             with runs.started(run, overwrite=overwrite) as missing:
                 n = run.plan.n_regions
                 typer.echo(f"{out}: {n} regions, {len(missing)} to be filled: --index 0 to {n - 1}")
+                typer.echo(f"a region takes about {run.plan.memory // 2**20} MiB of memory while it is filled")
                 return
         _carry_out(run, cluster, gpu, stall, overwrite, cog, stac, icechunk, quiet)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError
 from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.runner.failures import RESUME
 from xr_cloudfree.runner.loop import census, check_client, quietly, run_regions
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
 from xr_cloudfree.runner.runs import Run, reopen
@@ -22,6 +23,8 @@ from xr_cloudfree.runner.runs import Run, reopen
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
+# What a worker's process holds before it begins, dask and this package with what it imports; with torch.
+WORKER_MIB, WITH_TORCH_MIB = 400, 900
 # Shared file systems may be slow to show what another machine has written.
 _VISIBLE_WITHIN = 30.0
 
@@ -90,11 +93,31 @@ def run_on(
             gpu=gpu,
             resume=again,
         )
+    except RunError as error:
+        if type(error.__cause__).__name__ != "KilledWorker":
+            raise
+        raise _starved(error, run.plan) from error.__cause__
     finally:
         # The scheduler may be what has failed.
         forget = threading.Thread(target=quietly, args=(client.unregister_worker_plugin, plugin.name), daemon=True)
         forget.start()
         forget.join(5.0)
+
+
+def _starved(error: RunError, plan: RunPlan) -> RunError:
+    """The error where regions took their workers down with them."""
+    needs, edges = plan.memory // 2**20, plan.layout.shard
+    unit = plan.job.model.spec.stride or 32
+    half = max(min(edges) // 2 // unit, 1) * unit
+    before = WITH_TORCH_MIB if isinstance(plan.job.model, Learned) else WORKER_MIB
+    more = f"workers of {before + needs} MiB each"
+    smaller = f"shard={half}, overwrite=True for smaller regions, or {more}; then {RESUME}"
+    return RunError(
+        f"{error.found}. Most often it is the memory: a region of {edges[0]} x {edges[1]} pixels takes about {needs} MiB "
+        f"beside the {before} MiB that a worker holds before",
+        "workers with the memory that a region takes",
+        smaller if half < min(edges) else f"{more}; then {error.remedy}",
+    )
 
 
 @dataclass(frozen=True)
