@@ -113,8 +113,8 @@ def _starved(error: RunError, plan: RunPlan) -> RunError:
     more = f"workers of {before + needs} MiB each"
     smaller = f"shard={half}, overwrite=True for smaller regions, or {more}; then {RESUME}"
     return RunError(
-        f"{error.found}. Most often it is the memory: a region of {edges[0]} x {edges[1]} pixels takes about {needs} MiB "
-        f"beside the {before} MiB that a worker holds before",
+        f"{error.found}. Most often it is the memory: a region of {edges[0]} x {edges[1]} pixels takes about "
+        f"{needs} MiB beside the {before} MiB that a worker holds before",
         "workers with the memory that a region takes",
         smaller if half < min(edges) else f"{more}; then {error.remedy}",
     )
