@@ -83,7 +83,8 @@ def test_how_a_cube_is_opened_changes_no_bit(tmp_path, monkeypatch, model, opene
     memory = xr_cloudfree.fill(lazy.load().copy(deep=True), **wanted)
     assert memory.identical(xr_cloudfree.fill(opened, **wanted))
     assert memory.identical(xr_cloudfree.fill(xr.open_zarr(path, **how), **wanted).compute())
-    assert memory.identical(xr_cloudfree.fill(opened.transpose("x", "y", ...), **wanted).transpose(*memory.dims))
+    turned = xr_cloudfree.fill(opened.transpose("x", "y", ...), **wanted)
+    assert memory.transpose("band", "y", "x").equals(turned.transpose("band", "y", "x"))
     clear = xr_cloudfree.clear_mask(xr.open_zarr(path, **how, chunks=None))
     assert np.array_equal(clear, xr_cloudfree.clear_mask(lazy))
 
