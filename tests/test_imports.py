@@ -14,7 +14,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("errors", "version"),
-    ("options", "locations", "attributes", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
+    (
+        "options",
+        "locations",
+        "attributes",
+        "guard",
+        "synthetic",
+        "accuracy.metrics",
+        "accuracy.losses",
+        "accuracy.simulate",
+    ),
     ("cube", "remote"),
     ("tiling", "placement"),
     ("models", "io"),

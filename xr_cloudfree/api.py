@@ -23,7 +23,8 @@ from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import COMMON_LAYERS, check_names, parse_flag
 from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
-from xr_cloudfree.runner import runs
+from xr_cloudfree.runner import runs, sources
+from xr_cloudfree.runner.regions import in_regions
 
 __all__ = ["clear_mask", "fill", "list_models", "read", "to_zarr"]
 
@@ -416,19 +417,19 @@ def _dates_of(array: xr.DataArray, understood: Understood, data: Any) -> xr.Data
 
 
 def _run(job: BlockJob, understood: Understood, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
-    """Run a job at once on arrays in memory, as a lazy graph on chunked ones."""
+    """Run a job at once on arrays in memory and on those in files, as a lazy graph on chunked ones."""
     n = len(understood.cube.arrays)
-    sources = [array.data for array in (*understood.cube.arrays, understood.quality, *s1)]
-    if not any(_is_chunked(source) for source in sources):
-        return dict(run_now(job, sources[:n], sources[n], sources[n + 1 :]))
-    # dask is imported at the branch that needs it.
-    import dask.array as da
+    given = [array.variable for array in (*understood.cube.arrays, understood.quality, *s1)]
+    if any(variable.chunks is not None for variable in given):
+        # dask is imported at the branch that needs it.
+        from xr_cloudfree.engine.lazy import run_later
 
-    from xr_cloudfree.engine.lazy import run_later
-
-    chunked = [source if _is_chunked(source) else da.from_array(source) for source in sources]
-    return dict(run_later(job, chunked[:n], chunked[n], chunked[n + 1 :]))
-
-
-def _is_chunked(array: Any) -> bool:
-    return hasattr(array, "__dask_graph__")
+        chunked = [sources.chunked(variable) for variable in given]
+        return dict(run_later(job, chunked[:n], chunked[n], chunked[n + 1 :]))
+    if not any(sources.is_lazy(variable) for variable in given):
+        arrays = [variable.data for variable in given]
+        return dict(run_now(job, arrays[:n], arrays[n], arrays[n + 1 :]))
+    # As a whole, decoded, they might not fit into memory.
+    opened = [sources.windowed(variable) for variable in given]
+    regions = in_regions(job, opened[:n], opened[n], opened[n + 1 :])
+    return dict(run_now(job, opened[:n], opened[n], opened[n + 1 :], read=sources.read, regions=regions))

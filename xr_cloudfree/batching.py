@@ -123,13 +123,15 @@ def batch(
     )
 
 
-def resume(store: str | os.PathLike[str], **options: Any) -> xr.Dataset:
+def resume(store: str | os.PathLike[str], *, cube: str | os.PathLike[str] | None = None, **options: Any) -> xr.Dataset:
     """Go on with a run, from nothing but its store. The cube has to be a file.
 
     Parameters
     ----------
     store : path
         Of a run that has begun.
+    cube : path, optional
+        Where the cube lies now, if it was moved.
     **options
         ``client``, ``retries``, ``stall``, ``gpu`` and ``progress`` of `batch`.
 
@@ -138,7 +140,7 @@ def resume(store: str | os.PathLike[str], **options: Any) -> xr.Dataset:
     Dataset
         The finished store, opened lazily.
     """
-    return carry_out(reopen(store), **options)
+    return carry_out(reopen(store, cube), **options)
 
 
 def carry_out(

@@ -246,7 +246,8 @@ def evaluate(
             )
         typer.echo(_score_table(table))
         if file is not None:
-            table.to_csv(file)
+            with io.writing(file):
+                table.to_csv(file)
             if not quiet:
                 typer.echo(f"Wrote {file}")
 
@@ -425,6 +426,7 @@ def _draw(
     bands: Sequence[str] | None,
     read: dict[str, Any],
 ) -> None:
+    from xr_cloudfree import io
     from xr_cloudfree.cube.conventions import understand
     from xr_cloudfree.plot import before_after
     from xr_cloudfree.plot.figures import pyplot
@@ -433,8 +435,9 @@ def _draw(
     understood = understand(cube, bands)
     shown = [understood.bands[i] for i in choose_bands(understood).index]
     figure = before_after(cube, time, image=image, bands=shown, **read)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=150)
+    with io.writing(picture):
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(picture, dpi=150)
     pyplot().close(figure)
 
 

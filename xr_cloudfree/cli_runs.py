@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,6 +184,7 @@ def batch(
             with runs.started(run, overwrite=overwrite) as missing:
                 n = run.plan.n_regions
                 typer.echo(f"{out}: {n} regions, {len(missing)} to be filled: --index 0 to {n - 1}")
+                typer.echo(f"a region takes about {run.plan.memory // 2**20} MiB of memory while it is filled")
                 return
         _carry_out(run, cluster, gpu, stall, overwrite, cog, stac, icechunk, quiet)
 
@@ -245,6 +247,10 @@ def status(store: StorePath, debug: Debug = False) -> None:
 @app.command()
 def resume(
     store: StorePath,
+    cube: Annotated[
+        Path | None,
+        typer.Option(metavar="CUBE", help="Where the cube lies now, if it was moved.", show_default=False),
+    ] = None,
     cog: Cog = False,
     stac: Stac = False,
     icechunk: Icechunk = None,
@@ -265,7 +271,7 @@ def resume(
     with plain_errors(debug):
         from xr_cloudfree.runner import runs
 
-        _carry_out(runs.reopen(store), cluster, gpu, stall, False, cog, stac, icechunk, quiet, replace=overwrite)
+        _carry_out(runs.reopen(store, cube), cluster, gpu, stall, False, cog, stac, icechunk, quiet, replace=overwrite)
 
 
 @app.command()
@@ -325,7 +331,7 @@ def _carry_out(
     replace = overwrite if replace is None else replace
     times = run.plan.job.targets.times
     sinks.check_sinks(store, cog=cog, stac=stac, icechunk=repository, overwrite=replace, times=times)
-    with _stoppable(store), _client(cluster, quiet) as client:
+    with _stoppable(store), _client(cluster, quiet, run.how_to_resume) as client:
         carry_out(run, client, overwrite=overwrite, stall=stall, gpu=gpu, progress=not quiet)
         written = [store]
         written += sinks.write_cogs(store, overwrite=replace) if cog else []
@@ -342,14 +348,13 @@ def _carry_out(
 
 
 @contextmanager
-def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
+def _client(cluster: str | None, quiet: bool, again: str = "the same call again") -> Iterator[Client | None]:
     """The cluster that was named, and its end if it was started here."""
     if cluster is None:
         yield None
         return
     from dask.system import CPU_COUNT
 
-    from xr_cloudfree.runner.failures import RESUME
     from xr_cloudfree.runner.loop import distributed
 
     dask = distributed()
@@ -370,7 +375,7 @@ def _client(cluster: str | None, quiet: bool) -> Iterator[Client | None]:
     try:
         client = dask.Client(cluster, timeout="10s")
     except (OSError, ValueError) as error:
-        remedy = f"--cluster local:2, or an address such as tcp://10.0.0.1:8786; then {RESUME}"
+        remedy = f"--cluster local:2, or an address such as tcp://10.0.0.1:8786; then {again}"
         raise RunError(f"no scheduler answers at {cluster}: {error}", "a dask scheduler that runs", remedy) from error
     with client:
         yield client
@@ -395,7 +400,9 @@ def _stoppable(store: str | Path) -> Iterator[None]:
         yield
     except _Stopped as stopped:
         name = signal.Signals(stopped.number).name
-        typer.echo(f"Stopped by {name}. What is done stays. To go on: cloudfree resume {store}", err=True)
+        typer.echo(
+            f"Stopped by {name}. What is done stays. To go on: cloudfree resume {shlex.quote(str(store))}", err=True
+        )
         raise typer.Exit(128 + stopped.number) from None
     finally:
         for number, handler in before.items():

@@ -20,8 +20,8 @@ from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, RunError
 GROUP = "xr_cloudfree.commands"
 
 _OPTIONS = (
-    "block|bands|clear|csv|date|dilate|freq|icechunk|layers|mask|merge|model|nodata|offset|out|preview|scale|scheme|"
-    "screen|size|snow|strict|threshold|tracks|window"
+    "block|bands|clear|csv|date|dilate|frames|freq|icechunk|layers|mask|merge|model|nodata|offset|out|preview|scale|"
+    "scheme|screen|shard|size|snow|stall|strict|threshold|tracks|window"
 )
 
 

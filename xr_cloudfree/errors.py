@@ -68,7 +68,7 @@ class OptionTypeError(OptionError, TypeError):
 
 
 class InputError(OptionError, OSError):
-    """What lies at a URL cannot be read: the server cannot be reached, or refuses."""
+    """A file of the cube, or what lies at a URL, cannot be read: it is damaged, cut short, out of reach or refused."""
 
 
 class ModelNotFoundError(CloudfreeError, LookupError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
 import threading
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +23,7 @@ from xr_cloudfree.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.guard import guard_opened, opening
 from xr_cloudfree.locations import local, name_of, place
 from xr_cloudfree.placement import assumed_of, axes_of, transform_of
 
@@ -30,6 +33,8 @@ _TIFF = (".tif", ".tiff")
 _CHUNK = 512
 _NO_FILL = ("_FillValue", None)
 _NO_DAY = np.iinfo(np.int32).min
+# What a disk answers that is full, or read-only, or on which one has no rights.
+_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -51,7 +56,8 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     OptionError
         If there is nothing at `path`, or it is neither.
     InputError
-        If a server cannot be reached, or refuses.
+        If a server cannot be reached, or refuses, or a file cannot be opened. Chunks that cannot be read are found when
+        they are.
     MissingDependencyError
         If no package is installed that reads NetCDF, or URLs of this kind.
     """
@@ -61,7 +67,8 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     if not where.exists():
         raise OptionError(f"there is nothing at {where}", "a .zarr store or a .nc file", "the path as ls shows it")
     if is_store(where) or is_zipped(where):
-        return open_store(where)
+        with opening(where):
+            return guard_opened(open_store(where))
     if where.suffix.lower() not in _NETCDF or not where.is_file():
         raise OptionError(
             f"{where} is neither a Zarr store nor a NetCDF file",
@@ -75,7 +82,8 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
             'pip install "xr-cloudfree[netcdf]"',
         )
     # Opened once: netCDF4 crashes when a file is closed and opened again while another handle to it is open.
-    return _in_chunks(xr.open_dataset(where, decode_coords="all", cache=False))
+    with opening(where):
+        return _in_chunks(xr.open_dataset(where, decode_coords="all", cache=False))
 
 
 def _open_remote(url: str) -> xr.Dataset:
@@ -105,7 +113,7 @@ def _in_chunks(ds: xr.Dataset) -> xr.Dataset:
     for name, array in ds.data_vars.items():
         mine = array.encoding.get("preferred_chunks", {}) if stored else edges
         ds[name] = array.chunk({dim: size for dim, size in mine.items() if dim in array.dims})
-    return ds
+    return guard_opened(ds)
 
 
 def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
@@ -270,18 +278,44 @@ def write(
         rasters = _plan(storable(image, coords=False), dated_paths(where, image[time].to_numpy()), time)
     files = list(rasters) or [where]
     check_free(files, overwrite)
-    try:
+    with writing(where):
         where.parent.mkdir(parents=True, exist_ok=True)
         with _beside(where, files) as parts:
             if rasters:
                 _write_tiffs({parts[file]: array for file, array in rasters.items()}, scaling or Scaling())
             else:
                 _write_zarr(image, parts[where])
-    except PermissionError as error:
-        raise OutputError(
-            f"{error.filename or where} cannot be written", "a folder you may write to", "another path"
-        ) from error
     return files
+
+
+@contextmanager
+def writing(path: Path, remedy: str = "free some space, or another path") -> Iterator[None]:
+    """Tell what a disk refuses as an `OutputError`; other errors pass as they are.
+
+    Parameters
+    ----------
+    path : Path
+        The output.
+    remedy : str
+        What to type then.
+
+    Raises
+    ------
+    OutputError
+        If the disk is full or cannot be written to.
+    """
+    try:
+        yield
+    except CloudfreeError:
+        raise
+    except Exception as error:
+        refused = getattr(error, "errno", None) in _REFUSED
+        if not refused and not type(error).__module__.startswith("rasterio"):
+            raise  # what is computed while it is written may fail as well
+        told = getattr(error, "strerror", None) or error.__cause__ or error.__context__
+        raise OutputError(
+            f"{path} cannot be written: {told or error}", "a folder you may write to, with space left", remedy
+        ) from error
 
 
 def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
@@ -463,20 +497,43 @@ class _Target:
 
     file: Any
     token: str
-    lock: Any = field(default_factory=threading.Lock)
+    written: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
 
     def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
-        from rasterio.windows import Window
-
-        rows, columns = region[-2:]
-        window = Window.from_slices(rows, columns)
-        if block.ndim == 2:
-            self.file.write(block, 1, window=window)
-        else:
-            self.file.write(block, [i + 1 for i in range(region[0].start, region[0].stop)], window=window)
+        if self.file.closed:  # another block has failed, and this one was under way
+            return
+        key = tuple((part.start, part.stop) for part in region)
+        bands, window = _place(key)
+        self.file.write(block.reshape(len(bands), *block.shape[-2:]), bands, window=window)
+        self.written[key] = _crc(block)
 
     def __dask_tokenize__(self) -> str:
         return self.token
+
+    def check(self) -> None:
+        """Read again what was written: GDAL says nothing of what it cannot write when a file is closed."""
+        import rasterio
+
+        try:
+            with rasterio.open(self.token) as file:
+                places = ((*_place(key), crc) for key, crc in self.written.items())
+                whole = all(_crc(file.read(bands, window=window)) == crc for bands, window, crc in places)
+        except rasterio.RasterioIOError:
+            whole = False
+        if not whole:
+            raise OSError(errno.ENOSPC, "what was written cannot be read again, as on a disk that is full")
+
+
+def _place(key: tuple[tuple[int, int], ...]) -> tuple[list[int], Any]:
+    """Numbers of bands and the window of a block."""
+    from rasterio.windows import Window
+
+    bands = [i + 1 for i in range(*key[0])] if len(key) > 2 else [1]
+    return bands, Window.from_slices(*key[-2:])
+
+
+def _crc(block: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data)
 
 
 def _write_tiffs(files: Mapping[Path, xr.DataArray], scaling: Scaling) -> None:
@@ -497,8 +554,15 @@ def _write_tiffs(files: Mapping[Path, xr.DataArray], scaling: Scaling) -> None:
             file.update_tags(**_tags(array))
             sources.append(data if hasattr(data, "__dask_graph__") else da.from_array(data))
             targets.append(_Target(file, str(path)))
-        # One graph for all files: what they share is computed once.
-        da.store(sources, targets, lock=threading.Lock())
+        lock = threading.Lock()
+        try:
+            # One graph for all files: what they share is computed once.
+            da.store(sources, targets, lock=lock)
+        finally:
+            with lock:  # where one block fails, others are still being written
+                stack.close()
+    for target in targets:
+        target.check()
 
 
 def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]]:

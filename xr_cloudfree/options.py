@@ -91,8 +91,8 @@ def parse_layers(
     return tuple(layer for layer in LAYERS if layer in wanted)
 
 
-def parse_block(block: int | tuple[int, int] | None, stride: int | None) -> tuple[int, int] | None:
-    """Rows and columns of a block, as the user wants them.
+def parse_block(block: int | tuple[int, int] | None, stride: int | None, name: str = "block") -> tuple[int, int] | None:
+    """Rows and columns of a block, as the user wants them; or of what `name` calls otherwise.
 
     Raises
     ------
@@ -104,12 +104,14 @@ def parse_block(block: int | tuple[int, int] | None, stride: int | None) -> tupl
     if block is None:
         return None
     pair = tuple(block) if isinstance(block, tuple | list) else (block, block)
+    usual = f"{name}={4 * (stride or 128)}"
     if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in pair):
-        raise OptionTypeError(f"block is {block!r}", "pixels along y and x, as integers", "block=512")
+        raise OptionTypeError(f"{name} is {block!r}", "pixels along y and x, as integers", usual)
     if min(pair) < 1:
-        raise OptionError(f"block is {block!r}", "at least one pixel", "block=512")
+        raise OptionError(f"{name} is {block!r}", "at least one pixel", usual)
     if stride is not None and any(n % stride for n in pair):
-        raise OptionError(f"block is {block!r}", f"a multiple of the model's stride, {stride}", f"block={4 * stride}")
+        near = max(round(max(pair) / stride), 1) * stride
+        raise OptionError(f"{name} is {block!r}", f"a multiple of the model's stride, {stride}", f"{name}={near}")
     return int(pair[0]), int(pair[1])
 
 

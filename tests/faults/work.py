@@ -84,3 +84,15 @@ class Slow:
     def predict(self, tiles):
         time.sleep(self.seconds)
         return self.model.predict(tiles)
+
+
+class Hungry(Slow):
+    """The model `linear`, which takes more memory than a worker has where a region is large."""
+
+    def predict(self, tiles):
+        if tiles[0].shape[1] > 48:
+            held = bytearray()
+            while len(held) < 2**31:
+                held += b"1" * 2**25
+                time.sleep(0.01)
+        return self.model.predict(tiles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,6 +22,36 @@ class Window(Protocol):
     def __getitem__(self, part: Any, /) -> Array:
         """A part in memory."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A window as its file has it, mostly of whole numbers; what is cut out of it is decoded.
+
+    Decoded as a whole, it would take four times the memory: xarray decodes to float64.
+
+    Parameters
+    ----------
+    values : array, shape (time, ...)
+        As stored; in memory, or chunked for `run_later`.
+    decode : tuple of callable
+        What xarray does to them when they are opened, in this order.
+    """
+
+    values: Any
+    decode: tuple[Callable[[Array], Array], ...]
+
+    def __getitem__(self, part: Any) -> Array:
+        values = self.values[part]
+        out: Array | None = None
+        for i in range(len(values)):  # each step makes a copy, which is as large as one date
+            date = values[i]
+            for step in self.decode:
+                date = step(date)
+            if out is None:
+                out = np.empty(values.shape, date.dtype)
+            out[i] = date
+        return np.asarray(values) if out is None else out
 
 
 @dataclass(frozen=True)

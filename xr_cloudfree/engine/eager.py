@@ -1,28 +1,48 @@
-"""The eager driver: blocks of arrays in memory, one after the other."""
+"""The eager driver: blocks of arrays in memory or in files, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from xr_cloudfree.engine.blocks import Array, Block, BlockJob, as_slice
+from xr_cloudfree.engine.blocks import Array, Block, BlockJob, Window, as_slice
 from xr_cloudfree.tiling.grid import Box
 
 
-def run_now(job: BlockJob, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> dict[str, Array]:
-    """Run a job on arrays that lie in memory.
+def cut(array: Any, dates: NDArray[np.intp], box: Box) -> Window:
+    """A window of an array in memory."""
+    window: Window = array[(as_slice(dates), ..., *box.slices)]
+    return window
+
+
+def run_now(
+    job: BlockJob,
+    bands: Sequence[Any],
+    quality: Any,
+    s1: Sequence[Any] = (),
+    *,
+    read: Callable[[Any, NDArray[np.intp], Box], Window] = cut,
+    regions: Iterable[Box] | None = None,
+) -> dict[str, Array]:
+    """Run a job at once.
 
     Parameters
     ----------
     job : BlockJob
         What to do.
-    bands : sequence of ndarray
+    bands : sequence of array
         One array (time, band, y, x), or one (time, y, x) per band, of the whole cube.
-    quality : ndarray, shape (time, y, x)
+    quality : array, shape (time, y, x)
         The quality layer, or the clear mask, of the whole cube.
-    s1 : sequence of ndarray
+    s1 : sequence of array
         Sentinel-1 of the whole cube, in one of the forms of `bands`; empty for none.
+    read : callable
+        From an array, indices of dates and a box to a window.
+    regions : iterable of Box, optional
+        What is read in one piece: whole blocks, all of them together. By default each block.
 
     Returns
     -------
@@ -33,18 +53,24 @@ def run_now(job: BlockJob, bands: Sequence[Array], quality: Array, s1: Sequence[
         o.name: np.empty(job.lead + tuple(job.sizes[d] for d in o.dims[:-2]) + job.grid.shape, o.dtype)
         for o in job.outputs
     }
-    dates, s1_dates = as_slice(job.reads), as_slice(job.s1_reads)
 
-    def cut(box: Box) -> Block:
-        window, quality_window = job.windows(box)
-        return (
-            box,
-            [array[(dates, ..., *window.slices)] for array in bands],
-            quality[(dates, *quality_window.slices)],
-            [array[(s1_dates, ..., *window.slices)] for array in s1],
-        )
+    def blocks() -> Iterator[Block]:
+        for region in job.grid.blocks() if regions is None else regions:
+            window, quality_window = job.windows(region)
+            held = [read(array, job.reads, window) for array in bands]
+            held_quality = read(quality, job.reads, quality_window)
+            held_s1 = [read(array, job.s1_reads, window) for array in s1]
+            for box in job.grid.blocks(region):
+                inner, inner_quality = job.windows(box)
+                part = (..., *inner.within(window))
+                yield (
+                    box,
+                    [array[part] for array in held],
+                    held_quality[(..., *inner_quality.within(quality_window))],
+                    [array[part] for array in held_s1],
+                )
 
-    for box, done in job.stream(map(cut, job.grid.blocks())):
+    for box, done in job.stream(blocks()):
         for o, array in zip(job.outputs, done, strict=True):
             out[o.name][(..., *box.slices)] = array
     return out

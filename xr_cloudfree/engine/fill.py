@@ -42,7 +42,7 @@ T = TypeVar("T", bound=np.generic)
 TILE_BYTES = 2**30
 """Bytes that the tiles may take on which a model works side by side; a batch of it always goes."""
 # What the kernels are compiled for; any other type is made float32 first.
-_KERNEL_DTYPES = tuple(np.dtype(name) for name in ("uint16", "int16", "float32"))
+KERNEL_DTYPES = tuple(np.dtype(name) for name in ("uint16", "int16", "float32"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -567,7 +567,7 @@ def _with_extras(job: FillJob, share: _Share, image: Array, inner: tuple[slice, 
 
 
 def _for_kernels(values: Array) -> Array:
-    if values.dtype in _KERNEL_DTYPES and values.dtype.isnative:
+    if values.dtype in KERNEL_DTYPES and values.dtype.isnative:
         return np.ascontiguousarray(values)
     return values.astype(np.float32)
 

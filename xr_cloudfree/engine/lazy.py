@@ -8,29 +8,36 @@ anchored to the cube whatever the chunks are.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.engine.blocks import Array, BlockJob, Output
+from xr_cloudfree.engine.blocks import Array, BlockJob, Output, Stored
 from xr_cloudfree.tiling.grid import Box
 
 if TYPE_CHECKING:
     import dask.array as da
     from dask.highlevelgraph import HighLevelGraph
 
+    Source = da.Array | Stored
+
 
 @dataclass(frozen=True)
 class _Assembly:
-    """How a window is put together from source chunks: for each, where it goes and which part of it."""
+    """How a window is put together from source chunks: for each, where it goes and which part of it; then decoded."""
 
     shape: tuple[int, ...]
     parts: tuple[tuple[tuple[Any, ...], tuple[Any, ...]], ...]
+    decode: tuple[Callable[[Array], Array], ...] = ()
 
     def __call__(self, chunks: Sequence[Array]) -> Array:
+        joined = self.join(chunks)
+        return Stored(joined, self.decode)[...] if self.decode else joined
+
+    def join(self, chunks: Sequence[Array]) -> Array:
         if len(chunks) == 1 and chunks[0].shape == self.shape and self.parts[0][1] == _everything(self.shape):
             return np.asarray(chunks[0])
         out = np.empty(self.shape, np.asarray(chunks[0]).dtype)
@@ -60,8 +67,9 @@ def _run(index: NDArray[np.intp]) -> Any:
     return index
 
 
-def _plan(array: da.Array, dates: NDArray[np.intp], window: Box) -> tuple[_Assembly, list[tuple[Any, ...]]]:
+def _plan(source: Source, dates: NDArray[np.intp], window: Box) -> tuple[_Assembly, list[tuple[Any, ...]]]:
     """The assembly of a window of a source array, and the keys of the chunks that it takes."""
+    array, decode = (source.values, source.decode) if isinstance(source, Stored) else (source, ())
     axes = [dates, *(np.arange(n) for n in array.shape[1:-2])]
     axes += [np.arange(window.y0, window.y1), np.arange(window.x0, window.x1)]
     touched = [_touched(sizes, wanted) for sizes, wanted in zip(array.chunks, axes, strict=True)]
@@ -69,7 +77,7 @@ def _plan(array: da.Array, dates: NDArray[np.intp], window: Box) -> tuple[_Assem
     for combination in itertools.product(*touched):
         keys.append((array.name, *(c[0] for c in combination)))
         parts.append((tuple(c[1] for c in combination), tuple(c[2] for c in combination)))
-    return _Assembly(tuple(len(axis) for axis in axes), tuple(parts)), keys
+    return _Assembly(tuple(len(axis) for axis in axes), tuple(parts), decode), keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +97,7 @@ class _BlockTask:
 
 
 def run_later(
-    job: BlockJob, bands: Sequence[da.Array], quality: da.Array, s1: Sequence[da.Array] = ()
+    job: BlockJob, bands: Sequence[Source], quality: Source, s1: Sequence[Source] = ()
 ) -> dict[str, da.Array]:
     """Build the graph that runs a job on a chunked cube; nothing is computed.
 
@@ -97,11 +105,11 @@ def run_later(
     ----------
     job : BlockJob
         What to do.
-    bands : sequence of dask.array.Array
-        One array (time, band, y, x), or one (time, y, x) per band.
-    quality : dask.array.Array, shape (time, y, x)
+    bands : sequence of dask.array.Array or Stored
+        One array (time, band, y, x), or one (time, y, x) per band; as its file has it, with how it is decoded.
+    quality : dask.array.Array or Stored, shape (time, y, x)
         The quality layer, or the clear mask.
-    s1 : sequence of dask.array.Array
+    s1 : sequence of dask.array.Array or Stored
         Sentinel-1, in one of the forms of `bands`; empty for none.
 
     Returns
@@ -112,7 +120,7 @@ def run_later(
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
-    sources = [*bands, quality, *s1]
+    sources = [source.values if isinstance(source, Stored) else source for source in (*bands, quality, *s1)]
     token = tokenize(job, *(source.name for source in sources))
     name = f"{job.name}-{token}"
     outputs, lead = job.outputs, job.lead

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 Precision = Literal["fp32", "bf16"]
+R = TypeVar("R")
 
 # Networks that a process keeps; whoever compares more loads again.
 _KEPT = 4
@@ -38,6 +39,18 @@ _networks: dict[tuple[Any, ...], nn.Module] = {}
 _loading = threading.Lock()
 # One forward pass at a time on each GPU: threads would only share its memory.
 _on_gpu: dict[torch.device, threading.Lock] = {}
+_forked = False
+
+
+def _after_fork() -> None:
+    """Set up a forked child: locks that threads of the parent held would never be released in it."""
+    global _forked, _loading
+    _forked, _loading = True, threading.Lock()
+    _on_gpu.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Source(Protocol):
@@ -131,7 +144,12 @@ class Learned:
             If the weights are damaged or do not fit the network.
         SizeError
             If a single tile does not fit into the GPU's memory.
+        ModelError
+            If this process was forked from one that uses the GPU.
         """
+        return _outside_fork(self._predict, tiles)
+
+    def _predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         network, device = self._network()
         import torch
 
@@ -201,7 +219,7 @@ class Learned:
 
     def load(self) -> None:
         """Load the network into this process, before it is needed."""
-        self._network()
+        _outside_fork(self._network)
 
     def _order(self, obs: Observations) -> NDArray[np.intp] | None:
         """Which of the tile's bands the network's are, in its order; None if it takes them as they come."""
@@ -223,6 +241,12 @@ class Learned:
                 f"device is {self.device!r}, and torch finds {torch.cuda.device_count()} CUDA devices here",
                 "one that there is",
                 "device='cpu', or device=None for CUDA where there is any",
+            )
+        if device.type == "cuda" and torch.cuda._is_in_bad_fork():  # type: ignore[no-untyped-call,unused-ignore]
+            raise ModelError(
+                f"process {os.getpid()} was forked from one that had used CUDA, which cannot be used in it",
+                "a process that was not forked, or a model on the CPU",
+                "multiprocessing.get_context('spawn'), or model=xr_cloudfree.from_pretrained(..., device='cpu')",
             )
         spec = self.spec
         key = (spec.weights_sha256, spec.architecture, repr(spec.config), device)
@@ -316,6 +340,18 @@ class Learned:
             "gate": nothing,
         }
         return self._prediction(obs, tile, answer)
+
+
+def _outside_fork(function: Callable[..., R], *arguments: Any) -> R:
+    """The answer of a function that uses torch; in a forked child's main thread it runs in a thread of its own.
+
+    That thread was copied from one for which OpenMP had started others. They were not copied, and OpenMP would wait for
+    them without end. A new thread gets its own, as many as torch had, so the answer is that of the parent.
+    """
+    if not _forked or threading.current_thread() is not threading.main_thread():
+        return function(*arguments)
+    with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-torch") as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def installed() -> bool:

@@ -25,6 +25,8 @@ from xr_cloudfree.runner.runs import Run, reopen
 if TYPE_CHECKING:
     from distributed import Client, Worker
 
+# What a worker's process holds before it begins, dask and this package with what it imports; with torch.
+WORKER_MIB, WITH_TORCH_MIB = 400, 900
 # Shared file systems may be slow to show what another machine has written.
 _VISIBLE_WITHIN = 30.0
 
@@ -65,19 +67,19 @@ def run_on(
         If GPUs are asked for and there is none, or the client cannot be used.
     """
     check_client(client)
-    model = run.plan.job.model
-    found = census(client)
+    model, again = run.plan.job.model, run.how_to_resume
+    found = census(client, again)
     if gpu is None:
         gpu = isinstance(model, Learned) and found.gpus > 0
     token = uuid.uuid4().hex
     plugin = _plugin(token, run.plan, found.hosts)
-    _register(client, plugin)
+    _register(client, plugin, again)
     seen = False
 
     def tell(told: RegionReport) -> None:
         nonlocal seen
         if not seen:
-            _check_shared(run.journal.marker(told.index), told)
+            _check_shared(run.journal.marker(told.index), told, again)
             seen = True
         report(told)
 
@@ -91,12 +93,33 @@ def run_on(
             retries=retries,
             stall=stall,
             gpu=gpu,
+            resume=again,
         )
+    except RunError as error:
+        if type(error.__cause__).__name__ != "KilledWorker":
+            raise
+        raise _starved(error, run.plan) from error.__cause__
     finally:
         # The scheduler may be what has failed.
         forget = threading.Thread(target=quietly, args=(client.unregister_worker_plugin, plugin.name), daemon=True)
         forget.start()
         forget.join(5.0)
+
+
+def _starved(error: RunError, plan: RunPlan) -> RunError:
+    """The error where regions took their workers down with them."""
+    needs, edges = plan.memory // 2**20, plan.layout.shard
+    unit = plan.job.model.spec.stride or 32
+    half = max(min(edges) // 2 // unit, 1) * unit
+    before = WITH_TORCH_MIB if isinstance(plan.job.model, Learned) else WORKER_MIB
+    more = f"workers of {before + needs} MiB each"
+    smaller = f"shard={half}, overwrite=True for smaller regions, or {more}; then {RESUME}"
+    return RunError(
+        f"{error.found}. Most often it is the memory: a region of {edges[0]} x {edges[1]} pixels takes about "
+        f"{needs} MiB beside the {before} MiB that a worker holds before",
+        "workers with the memory that a region takes",
+        smaller if half < min(edges) else f"{more}; then {error.remedy}",
+    )
 
 
 @dataclass(frozen=True)
@@ -176,14 +199,14 @@ def _plugin(token: str, plan: RunPlan, hosts: dict[str, int]) -> Any:
     return Bring()
 
 
-def _register(client: Client, plugin: Any) -> None:
+def _register(client: Client, plugin: Any, again: str) -> None:
     """Give the plugin to all workers; it fails for all of them if one dies meanwhile."""
     for wait in (0.5, 1.0, 2.0, 4.0, None):
         try:
             client.register_plugin(plugin, name=plugin.name)
         except OSError as error:
             if wait is None:
-                raise RunError(f"the workers cannot be reached: {error}", "a cluster that runs", RESUME) from error
+                raise RunError(f"the workers cannot be reached: {error}", "a cluster that runs", again) from error
             time.sleep(wait)
         else:
             return
@@ -210,7 +233,7 @@ def _warm(model: Learned, nanny: bool, threads: int) -> None:
     model.load()
 
 
-def _check_shared(marker: Path, told: RegionReport) -> None:
+def _check_shared(marker: Path, told: RegionReport, again: str) -> None:
     """Whether what a worker wrote is to be seen from here."""
     until = time.monotonic() + _VISIBLE_WITHIN
     while not marker.exists():
@@ -218,6 +241,6 @@ def _check_shared(marker: Path, told: RegionReport) -> None:
             raise RunError(
                 f"region {told.index} was filled by {told.process}, and is not to be seen here",
                 "a folder for the store that all machines share, under the same path",
-                f"another store; then {RESUME}",
+                f"a store in such a folder; or, once it is shared, {again}",
             )
         time.sleep(0.5)

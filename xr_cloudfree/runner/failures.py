@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 from xr_cloudfree.errors import CloudfreeError, RunError
 
-RESUME = "the same call again, or cloudfree resume STORE: what is done stays"
+RESUME = "the same call again: what is done stays"
 # If so many regions failed and none succeeded, the others would fail as well.
 HOPELESS = 20
 _MOST_LISTED = 20
 
 
-def regions_failed(failed: Mapping[int, BaseException], n_done: int) -> CloudfreeError:
+def how_to_resume(store: Path, reopens: bool) -> str:
+    """What to type to go on with a run.
+
+    Parameters
+    ----------
+    store : Path
+        Its store.
+    reopens : bool
+        Whether its journal tells enough for ``cloudfree resume``: a cube that came from a file.
+    """
+    return f"cloudfree resume {shlex.quote(str(store))}, or {RESUME}" if reopens else RESUME
+
+
+def regions_failed(failed: Mapping[int, BaseException], n_done: int, resume: str = RESUME) -> CloudfreeError:
     """One error for all regions that failed; to be raised from the first of theirs.
 
     Parameters
@@ -21,6 +36,8 @@ def regions_failed(failed: Mapping[int, BaseException], n_done: int) -> Cloudfre
         What each of them raised.
     n_done : int
         How many succeeded.
+    resume : str
+        What to type to go on.
 
     Returns
     -------
@@ -38,5 +55,5 @@ def regions_failed(failed: Mapping[int, BaseException], n_done: int) -> Cloudfre
     return RunError(
         f"region{plural} {listed}{more} failed, and {n_done} were done; region {numbers[0]}: {why}",
         first.needed if isinstance(first, CloudfreeError) else "regions that can be filled",
-        f"{first.remedy}; then {RESUME}" if isinstance(first, CloudfreeError) else RESUME,
+        f"{first.remedy}; then {resume}" if isinstance(first, CloudfreeError) else resume,
     )

@@ -52,7 +52,7 @@ class Census:
     hosts: dict[str, int]
 
 
-def census(client: Client) -> Census:
+def census(client: Client, resume: str = RESUME) -> Census:
     """Count the workers, in one question to the scheduler.
 
     Raises
@@ -64,7 +64,7 @@ def census(client: Client) -> Census:
         return Census(*client.run_on_scheduler(_count))
     except Exception as error:
         raise RunError(
-            f"the scheduler does not answer: {type(error).__name__}: {error}", "a cluster that runs", RESUME
+            f"the scheduler does not answer: {type(error).__name__}: {error}", "a cluster that runs", resume
         ) from error
 
 
@@ -141,6 +141,7 @@ def run_regions(
     retries: int = 2,
     stall: float = 900.0,
     gpu: bool = False,
+    resume: str = RESUME,
 ) -> None:
     """Run regions on a cluster until each has succeeded, or has failed for good.
 
@@ -165,6 +166,8 @@ def run_regions(
         Seconds without a finished region, or without a worker, after which to give up.
     gpu : bool
         Run only where workers announce a GPU, one region at a time on each.
+    resume : str
+        What to type to go on after an error.
 
     Raises
     ------
@@ -173,7 +176,7 @@ def run_regions(
     OptionError
         If GPUs are asked for and no worker announces one.
     """
-    _Run(client, _One(work), iter(indices), name, done, window, retries, stall, gpu).run()
+    _Run(client, _One(work), iter(indices), name, done, window, retries, stall, gpu, resume).run()
 
 
 @dataclass
@@ -187,6 +190,7 @@ class _Run:
     retries: int
     stall: float
     gpu: bool
+    resume: str
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     again: deque[int] = field(default_factory=deque)
     alone: deque[int] = field(default_factory=deque)
@@ -209,7 +213,7 @@ class _Run:
         finally:
             self._cancel()
         if self.failed:
-            first, error = self.failed[min(self.failed)], regions_failed(self.failed, self.n_done)
+            first, error = self.failed[min(self.failed)], regions_failed(self.failed, self.n_done, self.resume)
             raise error from None if error is first else first
 
     def _submit(self) -> bool:
@@ -244,10 +248,12 @@ class _Run:
     def _look_around(self) -> None:
         now = time.monotonic()
         if self.client.status not in ("running", "connecting"):
-            raise RunError(f"the client is {self.client.status}: the scheduler is gone", "a cluster that runs", RESUME)
+            raise RunError(
+                f"the client is {self.client.status}: the scheduler is gone", "a cluster that runs", self.resume
+            )
         if now - self.counted < _COUNT_EVERY:
             return
-        found = census(self.client)
+        found = census(self.client, self.resume)
         self.slots, first = (found.gpus if self.gpu else found.threads), self.counted == float("-inf")
         self.counted = now
         if self.gpu and found.threads and not found.gpus and (first or not self.n_done):
@@ -328,7 +334,7 @@ class _Run:
         else:
             found = f"no region was finished within {waited:.0f} s, and {len(self.running)} are under way"
             needed = f"a region every {self.stall:g} s, or more patience (stall=)"
-        raise RunError(found, needed, RESUME)
+        raise RunError(found, needed, self.resume)
 
     def _cancel(self) -> None:
         if not self.running:

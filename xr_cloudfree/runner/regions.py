@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.engine.blocks import Array, Window
-from xr_cloudfree.engine.fill import TILE_BYTES, FillJob
+from xr_cloudfree.engine.blocks import Array, BlockJob, Window
+from xr_cloudfree.engine.fill import KERNEL_DTYPES, FillJob
 from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
+from xr_cloudfree.models.learned import Learned
 from xr_cloudfree.options import parse_block
 from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
 from xr_cloudfree.runner import sources
@@ -46,6 +47,8 @@ MOST_EDGE = 2048
 BLOCK_PIXELS = 2**16
 # More than the world's land at ten metres.
 MAX_REGIONS = 5_000_000
+# What is not given back to the system at once, and buffers of chunks that are read and shards that are encoded.
+LOOSE, SPARE = 32 * 2**20, 1.1
 # What a pixel of a date can be, and its number in the layer "filled".
 STATES = {"observed": OBSERVED, "filled": FILLED, "filled in some bands": PARTLY, "not filled": NOT_FILLED}
 
@@ -122,29 +125,44 @@ class RunPlan:
         return digest_of({key: sha256(value.encode()) for key, value in self.fingerprint.items()})[:16]
 
     @property
+    def largest(self) -> Box:
+        """A region of which as much is read as of any."""
+        rows, columns = self.layout.grid
+        some = {self.layout.box(index) for index in (0, rows // 2 * columns + columns // 2)}
+        return max(some, key=lambda box: (_pixels_of(self.job.windows(box)[0]), box))
+
+    @property
     def window_bytes(self) -> int:
         """Bytes of a region's windows, as they are read."""
-        job, (rows, columns) = self.job, self.layout.shard
-        window, quality = (box.shape for box in job.windows(Box(0, rows, 0, columns)))
-        per_pixel = _read_bytes(job, self.bands, self.s1)
+        job = self.job
+        window, quality = map(_pixels_of, job.windows(self.largest))
         of_quality = job.reads.size * self.quality.dtype.itemsize
-        return int(window[0] * window[1] * per_pixel + quality[0] * quality[1] * of_quality)
+        return int(window * _read_bytes(job, self.bands, self.s1) + quality * of_quality)
 
     @property
     def memory(self) -> int:
-        """Bytes that a region takes while it is filled: its windows, its outputs, one block at work, and its tiles.
+        """Bytes that a region takes while it is filled, beside what a process holds before.
 
-        Tiles on which a model works side by side are counted with the most that they may take.
+        They are those of its windows, its outputs, one block at work with the answers for its tiles, and the tiles
+        that the model works on side by side; for a network with what it computes between its layers.
         """
-        job, (rows, columns) = self.job, self.layout.shard
-        inner = job.windows(Box(0, job.grid.block[0], 0, job.grid.block[1]))[0].shape
+        job, region = self.job, self.largest
+        (height, width), n_bands, n_dates = job.grid.block, len(job.roles), job.reads.size
+        block = Box(region.y0, min(region.y0 + height, region.y1), region.x0, min(region.x0 + width, region.x1))
+        inner, tiles = _pixels_of(job.windows(block)[0]), {tile.extent for tile in job.grid.tiles(block)}
         decoded = sum(_width(array, stored=False) for array in self.bands)
-        n_images = job.reads.size + (0 if job.scenes is None else job.dates.size)
-        work = inner[0] * inner[1] * (n_images * (decoded + 4) + len(job.roles) * 12)
-        if hasattr(type(job.model), "tiles_at_once"):
-            work += TILE_BYTES
-        # As filled, as packed, and one shard as it is encoded.
-        return int(self.window_bytes + work + 2 * rows * columns * _output_bytes(job))
+        if job.scenes is not None:
+            n_dates += job.dates.size  # the scenes, and what is made of them
+        copied = block != region or any(sources.stored_bytes(a) != a.dtype.itemsize for a in self.bands)
+        as_kernels_take_it = 0 if job.dtype in KERNEL_DTYPES else 4 * n_bands
+        # Values, two masks, and one date while it is decoded.
+        work = inner * n_dates * (decoded * copied + as_kernels_take_it + 2) + inner * decoded * 2 * copied
+        answer = 8 * n_bands + 3 + 4 * n_dates * ("gate" in job.layers)
+        work += sum(map(_pixels_of, tiles)) * answer
+        if job.grid.tile is not None:
+            work += job.tiles_at_once * job.grid.tile**2 * _tile_bytes(job)
+        # As filled, as a block, and one shard as it is encoded.
+        return int(LOOSE + SPARE * (self.window_bytes + work + 3 * _pixels_of(region) * _output_bytes(job)))
 
     def box(self, index: int) -> Box:
         """The pixels of a region."""
@@ -199,7 +217,7 @@ def plan_run(
         **options,
     )
     job, cube = plan.job, plan.understood.cube
-    chosen = parse_block(shard, job.model.spec.stride)
+    chosen = parse_block(shard, job.model.spec.stride, "shard")
     grid, shard = _grids(plan, chosen, fixed=block is not None)
     n_regions = Layout(cube.shape, shard, ()).n_regions
     if n_regions > MAX_REGIONS:
@@ -350,6 +368,16 @@ def _encoded(plan: RunPlan, box: Box, done: Mapping[str, Array]) -> Iterator[tup
         yield from encode(part, plan.metadata[part.name], plan.layout, index, values)
 
 
+def in_regions(
+    job: BlockJob, bands: Sequence[xr.Variable], quality: xr.Variable, s1: Sequence[xr.Variable]
+) -> Iterator[Box]:
+    """Parts of whole blocks, all together the cube, that may be read in one piece."""
+    per_pixel = _read_bytes(job, bands, s1) + job.reads.size * sources.stored_bytes(quality)
+    usual = int((REGION_BYTES / per_pixel) ** 0.5)
+    rows, columns = (max(usual // edge, 1) * edge for edge in job.grid.block)
+    return TileGrid(job.grid.shape, (rows, columns)).blocks()
+
+
 def _leading(part: Part, job: FillJob) -> tuple[int, ...]:
     """Shards of an array along its axes before rows and columns: one for each date."""
     return tuple(len(job.targets.own) if axis == "time" else 1 for axis in part.dims[:-2])
@@ -361,9 +389,21 @@ def _width(array: xr.Variable, stored: bool = True) -> int:
     return int(each * np.prod(array.shape[1:-2], dtype=int))
 
 
-def _read_bytes(job: FillJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Variable]) -> int:
+def _read_bytes(job: BlockJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Variable]) -> int:
     """Bytes of one pixel of all bands and of Sentinel-1, on the dates that are read, as they are stored."""
     return int(job.reads.size * sum(map(_width, bands)) + job.s1_reads.size * sum(map(_width, s1)))
+
+
+def _tile_bytes(job: FillJob) -> int:
+    """Bytes of one pixel of a tile on which a model works, as they were measured: what is learned from, and made."""
+    values = job.reads.size * len(job.roles)
+    if isinstance(job.model, Learned):
+        return 20 * values + 3300
+    return 4 * values + 8 * len(job.roles) * (4 + min(16, job.reads.size))
+
+
+def _pixels_of(box: Box) -> int:
+    return box.shape[0] * box.shape[1]
 
 
 def _output_bytes(job: FillJob) -> int:

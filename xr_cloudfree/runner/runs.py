@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -25,7 +26,7 @@ from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, 
 from xr_cloudfree.locations import lasting, local
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import sources
-from xr_cloudfree.runner.failures import HOPELESS, regions_failed
+from xr_cloudfree.runner.failures import HOPELESS, how_to_resume, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.origins import Origin, origin
 from xr_cloudfree.runner.regions import MOST_BYTES, RegionReport, RunPlan, fill_region, plan_run, read_windows
@@ -58,6 +59,11 @@ class Run:
     def journal(self) -> Journal:
         """The journal beside the store."""
         return Journal(self.path)
+
+    @property
+    def how_to_resume(self) -> str:
+        """What to type to go on with it."""
+        return how_to_resume(self.path, self.call is not None)
 
 
 def prepare(
@@ -94,8 +100,15 @@ def prepare(
     return Run(plan, skeleton, path, _call(plan, cube, where, date, options))
 
 
-def reopen(store: str | os.PathLike[str]) -> Run:
+def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = None) -> Run:
     """Plan a run again from the journal of its store.
+
+    Parameters
+    ----------
+    store : path
+        The store.
+    cube : path, optional
+        Where the cube lies now, if it was moved. The journal then tells it to all who open the run later.
 
     Raises
     ------
@@ -117,10 +130,22 @@ def reopen(store: str | os.PathLike[str]) -> Run:
             "the call by which the store was begun, once more: cube.cloudfree.to_zarr(store, ...)",
         )
     call = dict(told["call"])
-    cube, date = Origin(call.pop("cube"), call.pop("opened", {})).open(), call.pop("date")
-    plan, skeleton = plan_run(cube, date, **call)
-    run = Run(plan, skeleton, journal.store, told["call"])
+    if cube is not None:
+        call["cube"] = str(Path(cube).absolute())
+    now = dict(call)
+    place, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
+    if not os.path.exists(place):
+        raise StoreError(
+            f"the cube of {journal.store} is not at {place} any more",
+            "the cube with which it was begun, where it lies now",
+            f"cloudfree resume {shlex.quote(str(journal.store))} --cube {shlex.quote(Path(place).name)}, with its path",
+        )
+    plan, skeleton = plan_run(Origin(place, opened).open(), date, **call)
+    run = Run(plan, skeleton, journal.store, now)
     _check_same(run, told, resume=True)
+    if now != told["call"]:
+        with journal.lock():
+            write_json(journal.run, {**told, "call": now})
     return run
 
 
@@ -231,7 +256,7 @@ def run_here(
             windows = None  # or two regions would be held while the next one is waited for
     if failed:
         first = failed[min(failed)]
-        summary = regions_failed(failed, n_done)
+        summary = regions_failed(failed, n_done, run.how_to_resume)
         raise summary from (None if summary is first else first)
 
 

@@ -5,9 +5,12 @@ All of it is made from the store, so it may be made later and anew, and costs no
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -90,7 +93,10 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
     io.check_free(paths, overwrite)
     written = []
     for path, single in zip(paths, _singles(image), strict=True):
-        with tempfile.TemporaryDirectory(prefix=f".{store.stem}-", dir=store.parent) as folder:
+        with (
+            _writing(path, store, "--cog"),
+            tempfile.TemporaryDirectory(prefix=f".{store.stem}-", dir=store.parent) as folder,
+        ):
             for part in io.write(single, Path(folder) / path.name):
                 made = part.with_suffix(".cog")
                 layer = part.name != path.name
@@ -104,6 +110,7 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
                     overview_resampling="NEAREST" if layer else "AVERAGE",
                     bigtiff="IF_SAFER",
                 )
+                _check_copy(part, made)
                 os.replace(made, path.with_name(part.name))
                 written.append(path.with_name(part.name))
     return written
@@ -139,8 +146,9 @@ def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
         item = _item(single, path.stem)
         _add_assets(item, single, store, raster)
         part = path.with_suffix(".partial")
-        item.save_object(include_self_link=False, dest_href=str(part))
-        os.replace(part, path)
+        with _writing(path, store, "--stac"):
+            item.save_object(include_self_link=False, dest_href=str(part))
+            os.replace(part, path)
     return paths
 
 
@@ -176,6 +184,33 @@ def write_icechunk(store: Path, repository: Path) -> str:
     session = opened.writable_session("main")
     _copy(store, session.store)
     return str(session.commit(message, metadata={key: str(value) for key, value in _told(_open(store)).items()}))
+
+
+def _check_copy(one: Path, other: Path) -> None:
+    """Whether a GeoTIFF holds what the one does that it was copied from: GDAL does not say that a disk is full."""
+    import rasterio
+
+    try:
+        with rasterio.open(one) as source, rasterio.open(other) as copy:
+            whole = [source.checksum(i) for i in source.indexes] == [copy.checksum(i) for i in copy.indexes]
+    except rasterio.RasterioIOError:
+        whole = False
+    if not whole:
+        raise OSError(errno.ENOSPC, "what was written cannot be read again, as on a disk that is full")
+
+
+@contextmanager
+def _writing(path: Path, store: Path, option: str) -> Iterator[None]:
+    """As `io.writing`; the store is there, and what is made from it can be made later."""
+    again = f"free some space, then: cloudfree resume {shlex.quote(str(store))} {option} --overwrite"
+    try:
+        with io.writing(path, again):
+            yield
+    except OutputError as error:
+        _, refused, why = error.found.partition(" cannot be written: ")
+        if not refused:
+            raise
+        raise OutputError(f"{path}{refused}{why}", error.needed, again) from error
 
 
 def _local(repository: Path) -> Any:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from xarray.coding.common import _ElementwiseFunctionArray
+from xarray.core.indexing import LazilyVectorizedIndexedArray
 
 from xr_cloudfree.cube.dims import ROLES, role_of
-from xr_cloudfree.engine.blocks import Array, Window, as_slice
+from xr_cloudfree.engine.blocks import Array, Stored, Window, as_slice
+from xr_cloudfree.guard import guarded
 from xr_cloudfree.locations import is_url, place
 from xr_cloudfree.tiling.grid import Box
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def from_files(obj: Any) -> Any:
@@ -55,41 +59,47 @@ def _opened(variable: xr.Variable) -> Any:
     adapter = next(iter(layers[f"original-{array.name}"].values()))
     lazy: Any = getattr(adapter, "array", None)
     # Anything else under that name is an array in memory, which dask cuts as well as we do.
-    return lazy if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
-
-
-@dataclass(frozen=True, eq=False)
-class Stored:
-    """A window in memory as its file has it, mostly of whole numbers; what is cut out of it is decoded.
-
-    Decoded as a whole, it would take four times the memory: xarray decodes to float64.
-
-    Parameters
-    ----------
-    values : ndarray
-        As stored.
-    decode : tuple of callable
-        What xarray does to them when they are opened, in this order.
-    """
-
-    values: Array
-    decode: tuple[Callable[[Array], Array], ...]
-
-    def __getitem__(self, part: Any) -> Array:
-        values = self.values[part]
-        for step in self.decode:
-            values = step(values)
-        return np.asarray(values)
+    return guarded(lazy) if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
 
 
 def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Window:
     """A window of an array in memory; each of the chunks that it touches is decompressed once."""
+    if is_lazy(variable):
+        variable = xr.Variable(variable.dims, guarded(variable._data))
     part = variable[(as_slice(dates), Ellipsis, *box.slices)]
     if part.chunks is not None:
         # Not the scheduler of the process: this may run inside one of its tasks.
         return np.asarray(part.data.compute(scheduler="threads"))
     stored, decode = _stored(part)
     return Stored(np.asarray(stored.get_duck_array()), decode) if decode else np.asarray(part.values)
+
+
+def is_lazy(variable: xr.Variable) -> bool:
+    """Whether an array lies in files and is neither in chunks nor in memory."""
+    return variable.chunks is None and not isinstance(variable._data, np.ndarray)
+
+
+def windowed(variable: xr.Variable) -> xr.Variable:
+    """The same array, of which windows can be read: one whose axes were turned would be read pixel by pixel."""
+    turned = any(isinstance(layer, LazilyVectorizedIndexedArray) for layer in _below(variable._data))
+    return xr.Variable(variable.dims, variable.data) if turned else variable
+
+
+def chunked(variable: xr.Variable) -> da.Array | Stored:
+    """An array as a graph takes it: in chunks, and as its file has it where it was only opened.
+
+    Chunks are held while blocks beside them wait, decoded four times as much.
+    """
+    if variable.chunks is None:
+        variable = windowed(variable)
+        edges = variable.encoding.get("preferred_chunks", {}) if is_lazy(variable) else {}
+        variable = variable.chunk({dim: size for dim, size in edges.items() if dim in variable.dims})
+    array: da.Array = variable.data
+    if (opened := _opened(variable)) is None:
+        return array
+    stored, decode = _stored(xr.Variable(variable.dims, opened))
+    chunks = dict(zip(variable.dims, array.chunks, strict=True))
+    return Stored(xr.Variable(variable.dims, stored).chunk(chunks, name=f"stored-{array.name}").data, decode)
 
 
 def stored_bytes(variable: xr.Variable) -> int:

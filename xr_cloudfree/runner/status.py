@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 from collections import Counter
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ class Status:
     pixels : mapping of str to int
         How many are observed, filled and not filled in the regions that are done, over all dates; empty if the layer
         ``filled`` is not written.
+    reopens : bool
+        Whether the run can be opened again from its journal alone.
     """
 
     store: Path
@@ -45,15 +48,18 @@ class Status:
     driver: str | None
     begun: tuple[tuple[str, str], ...]
     pixels: Mapping[str, int]
+    reopens: bool = True
 
     def text(self) -> str:
         """The status in lines, with what to do next."""
         if self.finished:
-            following = f"cloudfree verify {self.store}"
+            following = f"cloudfree verify {shlex.quote(str(self.store))}"
         elif self.driver:
             following = "wait for it"
+        elif self.reopens:
+            following = f"cloudfree resume {shlex.quote(str(self.store))}"
         else:
-            following = f"cloudfree resume {self.store}"
+            following = "the call by which it was begun, once more: its cube did not come from a file"
         share = self.done / self.total
         lines = [
             ("store", str(self.store)),
@@ -103,7 +109,16 @@ def status(store: str | os.PathLike[str]) -> Status:
     if begun["call"] is not None:
         with_what.insert(0, ("cube", begun["call"]["cube"]))
     finished = done == total and journal.finished.exists()
-    return Status(journal.store, total, done, finished, _driver(journal.folder / "lock"), tuple(with_what), pixels)
+    return Status(
+        journal.store,
+        total,
+        done,
+        finished,
+        _driver(journal.folder / "lock"),
+        tuple(with_what),
+        pixels,
+        begun["call"] is not None,
+    )
 
 
 def _driver(lock: Path) -> str | None:

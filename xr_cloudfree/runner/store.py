@@ -73,7 +73,9 @@ class Layout:
         """Row and column of a region among the regions."""
         if not 0 <= index < self.n_regions:
             raise StoreError(
-                f"there is no region {index}", f"a number from 0 to {self.n_regions - 1}", "cloudfree status STORE"
+                f"there is no region {index}",
+                f"a number from 0 to {self.n_regions - 1}",
+                "a region that there is: RunPlan.n_regions tells how many",
             )
         row, column = divmod(index, self.grid[1])
         return row, column
