@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("errors", "version"),
-    ("options", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
+    ("options", "files", "synthetic", "accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube",),
     ("tiling",),
     ("models", "io"),

@@ -43,6 +43,7 @@ from xr_cloudfree.cli_options import (
 )
 from xr_cloudfree.commands import Commands, plain_errors
 from xr_cloudfree.errors import OutputError
+from xr_cloudfree.files import aside
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,7 +236,8 @@ def evaluate(
             )
         typer.echo(_score_table(table))
         if csv is not None:
-            table.to_csv(csv)
+            with aside([csv]) as parts:
+                table.to_csv(parts[csv])
             if not quiet:
                 typer.echo(f"Wrote {csv}")
 
@@ -416,8 +418,8 @@ def _draw(
     understood = understand(cube, bands)
     shown = [understood.bands[i] for i in choose_bands(understood).index]
     figure = before_after(cube, time, image=image, bands=shown, **read)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=150)
+    with aside([picture]) as parts:
+        figure.savefig(parts[picture], dpi=150)
     pyplot().close(figure)
 
 

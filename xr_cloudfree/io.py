@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.files import aside, refused
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
@@ -148,7 +148,7 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
     paths : sequence of Path
         Files and Zarr stores to write.
     overwrite : bool
-        Whether they may be replaced; a folder that is no store never is.
+        Whether they may be replaced; a folder that is no store never is, unless it is empty and is to become one.
 
     Raises
     ------
@@ -156,9 +156,10 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
         If something is there.
     """
     for path in paths:
-        if path.is_dir() and not is_store(path):
+        empty = path.suffix.lower() == ".zarr" and path.is_dir() and not any(path.iterdir())
+        if path.is_dir() and not empty and not is_store(path):
             raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
-        if path.exists() and not overwrite:
+        if path.exists() and not empty and not overwrite:
             raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
 
 
@@ -199,7 +200,8 @@ def write(
 ) -> list[Path]:
     """Write what `fill` gave, block by block: each block is computed once, whatever is written of it.
 
-    Nothing is left behind, and nothing replaced, if the computation fails.
+    What is written is forced to the disk, read back and compared before it takes its place. Nothing is left behind, and
+    nothing replaced, if the computation or the disk fails.
 
     Parameters
     ----------
@@ -221,7 +223,8 @@ def write(
     Raises
     ------
     OutputError
-        If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
+        If there is something at `path`, a GeoTIFF is asked for and the image has no CRS, or the disk is full, may not
+        be written to, or does not give back what was written.
     """
     time = next(name for name in DIM_NAMES["time"] if name in image.coords)
     where = Path(path)
@@ -235,17 +238,11 @@ def write(
     rasters = _plan(image, dated_paths(where, image[time].to_numpy()), time) if ending in _TIFF else {}
     files = list(rasters) or [where]
     check_free(files, overwrite)
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(where, files) as parts:
-            if rasters:
-                _write_tiffs({parts[file]: array for file, array in rasters.items()}, scaling or Scaling())
-            else:
-                _write_zarr(image, parts[where])
-    except PermissionError as error:
-        raise OutputError(
-            f"{error.filename or where} cannot be written", "a folder you may write to", "another path"
-        ) from error
+    with aside(files) as parts:
+        if rasters:
+            _write_tiffs(rasters, parts, scaling or Scaling())
+        elif wrong := _write_zarr(image, parts[where]):
+            raise refused(where, f"{wrong[0]} does not read as it was written")
     return files
 
 
@@ -263,23 +260,6 @@ def open_store(path: Path) -> xr.Dataset:
 def is_store(path: Path) -> bool:
     """Whether a folder is a Zarr store."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
-
-
-@contextmanager
-def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
-    """Paths to write to, which take their places once all is written."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{first.stem}-", dir=first.parent))
-    try:
-        parts = {file: folder / file.name for file in files}
-        yield parts
-        for file, part in parts.items():
-            if file.is_dir():
-                shutil.rmtree(file)
-            else:
-                file.unlink(missing_ok=True)
-            os.replace(part, file)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
@@ -302,11 +282,28 @@ def for_zarr(image: xr.Dataset) -> xr.Dataset:
     return image
 
 
-def _write_zarr(image: xr.Dataset, path: Path) -> None:
+def _write_zarr(image: xr.Dataset, path: Path) -> list[str]:
+    """Write a store, and return those of its files that do not read as they were written."""
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr format 3; without it xarray warns at each opening.
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        for_zarr(image).to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+        store, sums = _summed(path)
+        for_zarr(image).to_zarr(store, mode="w", zarr_format=3, consolidated=True)
+    return [key for key, told in sums.items() if zlib.crc32((path / key).read_bytes()) != told]
+
+
+def _summed(path: Path) -> tuple[Any, dict[str, int]]:
+    """A Zarr store in a folder, and the checksums of its files as they are written."""
+    from zarr.storage import LocalStore, WrapperStore
+
+    sums: dict[str, int] = {}
+
+    class Summed(WrapperStore[LocalStore]):
+        async def set(self, key: str, value: Any) -> None:
+            await super().set(key, value)
+            sums[key] = zlib.crc32(value.to_bytes())
+
+    return Summed(LocalStore(path)), sums
 
 
 def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.DataArray]:
@@ -314,7 +311,7 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
     import rioxarray  # noqa: F401  registers .rio
 
     arrays = {str(name): array for name, array in image.data_vars.items()}
-    bands = [name for name, array in arrays.items() if name not in _LAYERS and "cloudfree_model" in array.attrs]
+    bands = [name for name, array in arrays.items() if name not in LAYERS and "cloudfree_model" in array.attrs]
     if not bands:
         raise OutputError("the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')")
     first = arrays[bands[0]]
@@ -355,56 +352,125 @@ def _runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
     return rises if role == "y" else not rises
 
 
-_LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
+# Names of what is no band.
+LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
 
 
 @dataclass(eq=False)
 class _Target:
-    """An open GeoTIFF that takes blocks as `dask.array.store` gives them."""
+    """A GeoTIFF that takes blocks as `dask.array.store` gives them, and can tell whether it reads as it was written."""
 
+    shown: Path
+    path: Path
     file: Any
-    token: str
-    lock: Any = field(default_factory=threading.Lock)
+    sums: dict[tuple[tuple[int, ...], Any], int] = field(default_factory=dict)
 
     def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
+        from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
-        rows, columns = region[-2:]
-        window = Window.from_slices(rows, columns)
-        if block.ndim == 2:
-            self.file.write(block, 1, window=window)
-        else:
-            self.file.write(block, [i + 1 for i in range(region[0].start, region[0].stop)], window=window)
+        bands = (1,) if block.ndim == 2 else tuple(range(region[0].start + 1, region[0].stop + 1))
+        window = Window.from_slices(*region[-2:])
+        values = np.ascontiguousarray(block, dtype=self.file.dtypes[0]).reshape(len(bands), *block.shape[-2:])
+        try:
+            self.file.write(values, bands, window=window)
+        except (OSError, RasterioError) as error:
+            raise refused(self.shown, error) from error
+        self.sums[bands, window] = zlib.crc32(values)
 
     def __dask_tokenize__(self) -> str:
-        return self.token
+        return str(self.path)
+
+    def close(self) -> None:
+        """Close the file and compare it with what was written: GDAL does not say if its last blocks found no room."""
+        import rasterio
+        from rasterio.errors import RasterioError
+
+        told = _profile(self.file)
+        try:
+            self.file.close()
+            with rasterio.open(self.path) as file:
+                same = _profile(file) == told and all(
+                    zlib.crc32(file.read(bands, window=window)) == sum_ for (bands, window), sum_ in self.sums.items()
+                )
+        except (OSError, RasterioError) as error:
+            raise refused(self.shown, error) from error
+        if not same:
+            raise refused(self.shown, "it does not read as it was written")
 
 
-def _write_tiffs(files: Mapping[Path, xr.DataArray], scaling: Scaling) -> None:
+def _profile(file: Any) -> dict[str, Any]:
+    """What an open GeoTIFF says beside its values."""
+    return {
+        "crs": file.crs is not None,
+        "transform": tuple(file.transform),
+        "nodata": repr(file.nodata),
+        "scales": (file.scales, file.offsets),
+        "names": file.descriptions,
+        "tags": {key: value for key, value in file.tags().items() if key != "AREA_OR_POINT"},
+        "shape": (file.count, *file.shape, file.dtypes),
+    }
+
+
+def same_raster(one: Path, other: Path) -> bool:
+    """Whether two GeoTIFFs hold the same, and the overviews of the first can be read.
+
+    Parameters
+    ----------
+    one, other : Path
+        The files; those that cannot be read are not the same.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(one) as first, rasterio.open(other) as second:
+            if _profile(first) != _profile(second):
+                return False
+            for _, window in first.block_windows(1):
+                if first.read(window=window).tobytes() != second.read(window=window).tobytes():
+                    return False
+            levels = range(len(first.overviews(1)))
+        for level in levels:
+            with rasterio.open(one, overview_level=level) as smaller:
+                for _, window in smaller.block_windows(1):
+                    smaller.read(window=window)
+    except (OSError, RasterioError):
+        return False
+    return True
+
+
+def _write_tiffs(files: Mapping[Path, xr.DataArray], parts: Mapping[Path, Path], scaling: Scaling) -> None:
     import dask.array as da
     import rasterio
+    from rasterio.errors import RasterioError
 
     sources: list[Any] = []
     targets: list[Any] = []
     with ExitStack() as stack:
-        for path, array in files.items():
+        for shown, array in files.items():
             data, profile = _encoded(array, scaling)
             told = profile.pop("scale"), profile.pop("offset")
-            file = stack.enter_context(rasterio.open(path, "w", **profile))
+            try:
+                file = stack.enter_context(rasterio.open(parts[shown], "w", **profile))
+            except (OSError, RasterioError) as error:
+                raise refused(shown, error) from error
             for i, name in enumerate(_descriptions(array)):
                 file.set_band_description(i + 1, name)
             if told != (1.0, 0.0):
                 file.scales, file.offsets = ([value] * file.count for value in told)
             file.update_tags(**_tags(array))
             sources.append(data if hasattr(data, "__dask_graph__") else da.from_array(data))
-            targets.append(_Target(file, str(path)))
+            targets.append(_Target(shown, parts[shown], file))
         # One graph for all files: what they share is computed once.
         da.store(sources, targets, lock=threading.Lock())
+        for target in targets:
+            target.close()
 
 
 def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]]:
     """The numbers as they are stored, and how the file is made."""
-    layer = array.name in _LAYERS
+    layer = array.name in LAYERS
     nodata: float | None
     if array.dtype.kind == "M":
         days = array.astype("datetime64[ns]").astype("int64") // (86400 * 10**9)

@@ -5,8 +5,6 @@ All of it is made from the store, so it may be made later and anew, and costs no
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +16,7 @@ import xarray as xr
 from xr_cloudfree import io
 from xr_cloudfree.cube.conventions import DIM_NAMES
 from xr_cloudfree.errors import MissingDependencyError, OutputError
+from xr_cloudfree.files import aside, refused
 from xr_cloudfree.runner.verify import store_digest
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -83,27 +82,33 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
         If a file is there, or the image has no CRS.
     """
     import rasterio.shutil
+    from rasterio.errors import RasterioError
 
     image = _open(store)
     paths = _paths(store, ".tif", _times(image))
     io.check_free(paths, overwrite)
-    written = []
+    written: list[Path] = []
     for path, single in zip(paths, _singles(image), strict=True):
-        with tempfile.TemporaryDirectory(prefix=f".{store.stem}-", dir=store.parent) as folder:
-            for part in io.write(single, Path(folder) / path.name):
-                made = part.with_suffix(".cog")
-                layer = part.name != path.name
-                rasterio.shutil.copy(
-                    part,
-                    made,
-                    driver="COG",
-                    compress="DEFLATE",
-                    predictor="YES",
-                    blocksize=512,
-                    overview_resampling="NEAREST" if layer else "AVERAGE",
-                    bigtiff="IF_SAFER",
-                )
-                os.replace(made, path.with_name(part.name))
+        names = [path, *(io.layer_path(path, name) for name in map(str, single.data_vars) if name in io.LAYERS)]
+        with aside(names) as parts:
+            plain = io.write(single, parts[path].parent / "plain" / path.name)
+            for part in plain:
+                made = parts[path.with_name(part.name)]
+                try:
+                    rasterio.shutil.copy(
+                        part,
+                        made,
+                        driver="COG",
+                        compress="DEFLATE",
+                        predictor="YES",
+                        blocksize=512,
+                        overview_resampling="NEAREST" if part.name != path.name else "AVERAGE",
+                        bigtiff="IF_SAFER",
+                    )
+                except (OSError, RasterioError) as error:
+                    raise refused(path.with_name(part.name), error) from error
+                if not io.same_raster(made, part):
+                    raise refused(path.with_name(part.name), "it does not read as it was written")
                 written.append(path.with_name(part.name))
     return written
 
@@ -137,9 +142,8 @@ def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
     for path, raster, single in zip(paths, rasters, _singles(image), strict=True):
         item = _item(single, path.stem)
         _add_assets(item, single, store, raster)
-        part = path.with_suffix(".partial")
-        item.save_object(include_self_link=False, dest_href=str(part))
-        os.replace(part, path)
+        with aside([path]) as parts:
+            item.save_object(include_self_link=False, dest_href=str(parts[path]))
     return paths
 
 
