@@ -366,7 +366,6 @@ class _Target:
     sums: dict[tuple[tuple[int, ...], Any], int] = field(default_factory=dict)
 
     def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
-        from rasterio.errors import RasterioError
         from rasterio.windows import Window
 
         bands = (1,) if block.ndim == 2 else tuple(range(region[0].start + 1, region[0].stop + 1))
@@ -374,7 +373,7 @@ class _Target:
         values = np.ascontiguousarray(block, dtype=self.file.dtypes[0]).reshape(len(bands), *block.shape[-2:])
         try:
             self.file.write(values, bands, window=window)
-        except (OSError, RasterioError) as error:
+        except raster_errors() as error:
             raise refused(self.shown, error) from error
         self.sums[bands, window] = zlib.crc32(values)
 
@@ -384,7 +383,6 @@ class _Target:
     def close(self) -> None:
         """Close the file and compare it with what was written: GDAL does not say if its last blocks found no room."""
         import rasterio
-        from rasterio.errors import RasterioError
 
         told = _profile(self.file)
         try:
@@ -393,7 +391,7 @@ class _Target:
                 same = _profile(file) == told and all(
                     zlib.crc32(file.read(bands, window=window)) == sum_ for (bands, window), sum_ in self.sums.items()
                 )
-        except (OSError, RasterioError) as error:
+        except raster_errors() as error:
             raise refused(self.shown, error) from error
         if not same:
             raise refused(self.shown, "it does not read as it was written")
@@ -412,6 +410,14 @@ def _profile(file: Any) -> dict[str, Any]:
     }
 
 
+def raster_errors() -> tuple[type[Exception], ...]:
+    """What GDAL's errors come as: not all of them are rasterio's own."""
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
+    return OSError, RasterioError, CPLE_BaseError
+
+
 def same_raster(one: Path, other: Path) -> bool:
     """Whether two GeoTIFFs hold the same, and the overviews of the first can be read.
 
@@ -421,7 +427,6 @@ def same_raster(one: Path, other: Path) -> bool:
         The files; those that cannot be read are not the same.
     """
     import rasterio
-    from rasterio.errors import RasterioError
 
     try:
         with rasterio.open(one) as first, rasterio.open(other) as second:
@@ -435,7 +440,7 @@ def same_raster(one: Path, other: Path) -> bool:
             with rasterio.open(one, overview_level=level) as smaller:
                 for _, window in smaller.block_windows(1):
                     smaller.read(window=window)
-    except (OSError, RasterioError):
+    except raster_errors():
         return False
     return True
 
@@ -443,7 +448,6 @@ def same_raster(one: Path, other: Path) -> bool:
 def _write_tiffs(files: Mapping[Path, xr.DataArray], parts: Mapping[Path, Path], scaling: Scaling) -> None:
     import dask.array as da
     import rasterio
-    from rasterio.errors import RasterioError
 
     sources: list[Any] = []
     targets: list[Any] = []
@@ -453,7 +457,7 @@ def _write_tiffs(files: Mapping[Path, xr.DataArray], parts: Mapping[Path, Path],
             told = profile.pop("scale"), profile.pop("offset")
             try:
                 file = stack.enter_context(rasterio.open(parts[shown], "w", **profile))
-            except (OSError, RasterioError) as error:
+            except raster_errors() as error:
                 raise refused(shown, error) from error
             for i, name in enumerate(_descriptions(array)):
                 file.set_band_description(i + 1, name)

@@ -82,7 +82,6 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
         If a file is there, or the image has no CRS.
     """
     import rasterio.shutil
-    from rasterio.errors import RasterioError
 
     image = _open(store)
     paths = _paths(store, ".tif", _times(image))
@@ -105,7 +104,7 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
                         overview_resampling="NEAREST" if part.name != path.name else "AVERAGE",
                         bigtiff="IF_SAFER",
                     )
-                except (OSError, RasterioError) as error:
+                except io.raster_errors() as error:
                     raise refused(path.with_name(part.name), error) from error
                 if not io.same_raster(made, part):
                     raise refused(path.with_name(part.name), "it does not read as it was written")

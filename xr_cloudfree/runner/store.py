@@ -269,8 +269,11 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+    except BaseException as error:  # also if this process is asked to end
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
             "a folder you may write to, with space left",
