@@ -375,7 +375,7 @@ class _Target:
             self.file.write(values, bands, window=window)
         except raster_errors() as error:
             raise refused(self.shown, error) from error
-        self.sums[bands, window] = zlib.crc32(values)
+        self.sums[bands, window] = zlib.crc32(values.data)
 
     def __dask_tokenize__(self) -> str:
         return str(self.path)
@@ -389,7 +389,8 @@ class _Target:
             self.file.close()
             with rasterio.open(self.path) as file:
                 same = _profile(file) == told and all(
-                    zlib.crc32(file.read(bands, window=window)) == sum_ for (bands, window), sum_ in self.sums.items()
+                    zlib.crc32(file.read(bands, window=window).data) == sum_
+                    for (bands, window), sum_ in self.sums.items()
                 )
         except raster_errors() as error:
             raise refused(self.shown, error) from error

@@ -56,7 +56,7 @@ def content(array: Any) -> str:
     from zarr.storage import FsspecStore, MemoryStore
 
     store, path = _unwrapped(array), array.store_path.path
-    session = getattr(store, "session", None)
+    session: Any = getattr(store, "session", None)
     if local := files(array):
         told = f"{local[0].name} {changed(local[0])}"
     elif hasattr(session, "snapshot_id") and not session.has_uncommitted_changes:
