@@ -14,18 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("errors", "version"),
-    (
-        "options",
-        "locations",
-        "attributes",
-        "guard",
-        "synthetic",
-        "accuracy.metrics",
-        "accuracy.losses",
-        "accuracy.simulate",
-    ),
+    ("options", "locations", "attributes", "files", "guard", "synthetic"),
+    ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "remote"),
-    ("tiling", "placement"),
+    ("tiling", "placement", "geotiff"),
     ("models", "io"),
     ("engine",),
     ("plan",),

@@ -45,6 +45,7 @@ from xr_cloudfree.cli_options import (
 )
 from xr_cloudfree.commands import Commands, plain_errors
 from xr_cloudfree.errors import OutputError
+from xr_cloudfree.files import aside
 from xr_cloudfree.locations import local
 
 if TYPE_CHECKING:
@@ -246,8 +247,8 @@ def evaluate(
             )
         typer.echo(_score_table(table))
         if file is not None:
-            with io.writing(file):
-                table.to_csv(file)
+            with aside([file]) as parts:
+                table.to_csv(parts[file])
             if not quiet:
                 typer.echo(f"Wrote {file}")
 
@@ -426,7 +427,6 @@ def _draw(
     bands: Sequence[str] | None,
     read: dict[str, Any],
 ) -> None:
-    from xr_cloudfree import io
     from xr_cloudfree.cube.conventions import understand
     from xr_cloudfree.plot import before_after
     from xr_cloudfree.plot.figures import pyplot
@@ -435,9 +435,8 @@ def _draw(
     understood = understand(cube, bands)
     shown = [understood.bands[i] for i in choose_bands(understood).index]
     figure = before_after(cube, time, image=image, bands=shown, **read)
-    with io.writing(picture):
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(picture, dpi=150)
+    with aside([picture]) as parts:
+        figure.savefig(parts[picture], dpi=150)
     pyplot().close(figure)
 
 

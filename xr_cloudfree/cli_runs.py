@@ -222,7 +222,7 @@ def region(
         n = run.plan.n_regions
         if index >= (of or n):
             raise OptionError(f"the index is {index}", f"one below {of or n}", f"--index {(of or n) - 1}")
-        done = run.journal.done(n, run.plan.identity)
+        done, _ = run.journal.regions(run.plan.layout, run.plan.identity)
         if index >= n and not quiet:
             typer.echo(f"there are {n} regions, and none for job {index} of {of}")
         for number in range(index, n, of or n):

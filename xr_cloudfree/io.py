@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import shutil
-import tempfile
-import threading
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
+from xr_cloudfree import geotiff
 from xr_cloudfree.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
-from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.files import aside, refused
 from xr_cloudfree.guard import guard_opened, opening
 from xr_cloudfree.locations import local, name_of, place
-from xr_cloudfree.placement import assumed_of, axes_of, transform_of
+from xr_cloudfree.placement import axes_of
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
 # Rows and columns of a chunk, for files that are stored in one piece or by lines.
 _CHUNK = 512
 _NO_FILL = ("_FillValue", None)
-_NO_DAY = np.iinfo(np.int32).min
-# What a disk answers that is full, or read-only, or on which one has no rights.
-_REFUSED = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -137,12 +129,12 @@ def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
     import rioxarray
 
     opened: dict[str, Any] = {}
-    for name, file in (("reflectance", where), ("filled", layer_path(where, "filled"))):
+    for name, file in (("reflectance", where), ("filled", geotiff.layer_path(where, "filled"))):
         decode = name == "reflectance"
         array: Any = rioxarray.open_rasterio(file, chunks={"y": 1024, "x": 1024}, mask_and_scale=decode)
         names = array.attrs.get("long_name")
         array = array.assign_coords(band=[names] if isinstance(names, str) else list(names))
-        turned = (role for role, name in axes_of(like).items() if _runs_against_the_map(like[name], role))
+        turned = (role for role, name in axes_of(like).items() if geotiff.runs_against_the_map(like[name], role))
         opened[name] = array.isel({role: slice(None, None, -1) for role in turned})
     opened["filled"] = opened["filled"].isel(band=0, drop=True)
     attrs = {key: value for key, value in opened["reflectance"].attrs.items() if key.startswith("cloudfree_")}
@@ -189,7 +181,7 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
     paths : sequence of Path
         Files and Zarr stores to write.
     overwrite : bool
-        Whether they may be replaced; a folder that is no store never is.
+        Whether they may be replaced; a folder that is no store never is, unless it is empty and is to become one.
 
     Raises
     ------
@@ -197,9 +189,10 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
         If something is there.
     """
     for path in paths:
-        if path.is_dir() and not is_store(path):
+        empty = path.suffix.lower() == ".zarr" and path.is_dir() and not any(path.iterdir())
+        if path.is_dir() and not empty and not is_store(path):
             raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
-        if path.exists() and not overwrite:
+        if path.exists() and not empty and not overwrite:
             raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
 
 
@@ -226,11 +219,6 @@ def refuse_source(path: Path, sources: Iterable[Path]) -> None:
             raise OutputError(f"{path} {how} {source}, which it is made from", "a path of its own", remedy)
 
 
-def layer_path(path: Path, layer: str) -> Path:
-    """The file of a layer beside the GeoTIFF of an image."""
-    return path.with_name(f"{path.stem}.{layer}{path.suffix}")
-
-
 def write(
     image: xr.Dataset,
     path: str | os.PathLike[str],
@@ -240,7 +228,8 @@ def write(
 ) -> list[Path]:
     """Write what `fill` gave, block by block: each block is computed once, whatever is written of it.
 
-    Nothing is left behind, and nothing replaced, if the computation fails.
+    What is written is forced to the disk, read back and compared before it takes its place. Nothing is left behind, and
+    nothing replaced, if the computation or the disk fails.
 
     Parameters
     ----------
@@ -262,7 +251,8 @@ def write(
     Raises
     ------
     OutputError
-        If there is something at `path`, or a GeoTIFF is asked for and the image has no CRS.
+        If there is something at `path`, a GeoTIFF is asked for and the image has no CRS, or the disk is full, may not
+        be written to, or does not give back what was written.
     """
     time = str(time_of(image))
     where = local(path)
@@ -275,47 +265,15 @@ def write(
         )
     rasters = {}
     if ending in _TIFF:
-        rasters = _plan(storable(image, coords=False), dated_paths(where, image[time].to_numpy()), time)
+        rasters = geotiff.plan(storable(image, coords=False), dated_paths(where, image[time].to_numpy()), time)
     files = list(rasters) or [where]
     check_free(files, overwrite)
-    with writing(where):
-        where.parent.mkdir(parents=True, exist_ok=True)
-        with _beside(where, files) as parts:
-            if rasters:
-                _write_tiffs({parts[file]: array for file, array in rasters.items()}, scaling or Scaling())
-            else:
-                _write_zarr(image, parts[where])
+    with aside(files) as parts:
+        if rasters:
+            geotiff.write(rasters, parts, scaling or Scaling())
+        elif wrong := _write_zarr(image, parts[where]):
+            raise refused(where, f"{wrong[0]} does not read as it was written")
     return files
-
-
-@contextmanager
-def writing(path: Path, remedy: str = "free some space, or another path") -> Iterator[None]:
-    """Tell what a disk refuses as an `OutputError`; other errors pass as they are.
-
-    Parameters
-    ----------
-    path : Path
-        The output.
-    remedy : str
-        What to type then.
-
-    Raises
-    ------
-    OutputError
-        If the disk is full or cannot be written to.
-    """
-    try:
-        yield
-    except CloudfreeError:
-        raise
-    except Exception as error:
-        refused = getattr(error, "errno", None) in _REFUSED
-        if not refused and not type(error).__module__.startswith("rasterio"):
-            raise  # what is computed while it is written may fail as well
-        told = getattr(error, "strerror", None) or error.__cause__ or error.__context__
-        raise OutputError(
-            f"{path} cannot be written: {told or error}", "a folder you may write to, with space left", remedy
-        ) from error
 
 
 def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
@@ -399,23 +357,6 @@ def is_store(path: Path) -> bool:
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
-@contextmanager
-def _beside(first: Path, files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
-    """Paths to write to, which take their places once all is written."""
-    folder = Path(tempfile.mkdtemp(prefix=f".{first.stem}-", dir=first.parent))
-    try:
-        parts = {file: folder / file.name for file in files}
-        yield parts
-        for file, part in parts.items():
-            if file.is_dir():
-                shutil.rmtree(file)
-            else:
-                file.unlink(missing_ok=True)
-            os.replace(part, file)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
     """The image as Zarr stores it: what belongs to the old file is left out of its encoding.
 
@@ -439,204 +380,25 @@ def for_zarr(image: xr.Dataset) -> xr.Dataset:
     return image
 
 
-def _write_zarr(image: xr.Dataset, path: Path) -> None:
+def _write_zarr(image: xr.Dataset, path: Path) -> list[str]:
+    """Write a store, and return those of its files that do not read as they were written."""
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr format 3; without it xarray warns at each opening.
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        for_zarr(image).to_zarr(path, mode="w", zarr_format=3, consolidated=True)
+        store, sums = _summed(path)
+        for_zarr(image).to_zarr(store, mode="w", zarr_format=3, consolidated=True)
+    return [key for key, told in sums.items() if zlib.crc32((path / key).read_bytes()) != told]
 
 
-def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.DataArray]:
-    """What goes into which GeoTIFF, north up; the images first."""
-    import rioxarray  # noqa: F401  registers .rio
+def _summed(path: Path) -> tuple[Any, dict[str, int]]:
+    """A Zarr store in a folder, and the checksums of its files as they are written."""
+    from zarr.storage import LocalStore, WrapperStore
 
-    arrays = {str(name): array for name, array in image.data_vars.items()}
-    bands = [name for name, array in arrays.items() if name not in _LAYERS and "cloudfree_model" in array.attrs]
-    if not bands:
-        raise OutputError("the image has no band", "what fill() gave", "xr_cloudfree.fill(cube, date, layers='filled')")
-    first = arrays[bands[0]]
-    axes = axes_of(image)
-    if first.rio.crs is None or len(axes) < 2:
-        raise OutputError(
-            "the cube does not say where on Earth it lies (no CRS, or no coordinates)",
-            "a CRS and coordinates, for a GeoTIFF",
-            "an output .zarr, or cube.rio.write_crs('EPSG:32629') in Python before it is saved",
-        )
-    if told := assumed_of(first):
-        warnings.warn(told, CloudfreeWarning, stacklevel=3)
-    if len(bands) > 1:
-        label = xr.Variable("band", np.array(bands, object))
-        joined = xr.concat([arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact")
-        # The bands' dimension comes first in a file, after the dates.
-        joined = joined.transpose(..., "band", axes["y"], axes["x"])
-        joined.encoding = first.encoding
-        first = joined
-    layers = {name: array for name, array in arrays.items() if name not in bands}
-    turned = {name: slice(None, None, -1) for role, name in axes.items() if _runs_against_the_map(image[name], role)}
-    files: dict[Path, xr.DataArray] = {}
-    for name, array in {"": first.rename(bands[0] if len(bands) == 1 else "reflectance"), **layers}.items():
-        array = array.isel(turned)
-        for i, path in enumerate(paths):
-            one = array.isel({time: i}) if time in array.dims else array
-            files[layer_path(path, name) if name else path] = one
-    return files
+    sums: dict[str, int] = {}
 
+    class Summed(WrapperStore[LocalStore]):
+        async def set(self, key: str, value: Any) -> None:
+            await super().set(key, value)
+            sums[key] = zlib.crc32(value.to_bytes())
 
-def _runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
-    """Whether an axis has to be turned for north to be up and east to the right."""
-    rises = bool(axis[-1] > axis[0])
-    return rises if role == "y" else not rises
-
-
-_LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
-
-
-@dataclass(eq=False)
-class _Target:
-    """An open GeoTIFF that takes blocks as `dask.array.store` gives them."""
-
-    file: Any
-    token: str
-    written: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict)
-
-    def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
-        if self.file.closed:  # another block has failed, and this one was under way
-            return
-        key = tuple((part.start, part.stop) for part in region)
-        bands, window = _place(key)
-        self.file.write(block.reshape(len(bands), *block.shape[-2:]), bands, window=window)
-        self.written[key] = _crc(block)
-
-    def __dask_tokenize__(self) -> str:
-        return self.token
-
-    def check(self) -> None:
-        """Read again what was written: GDAL says nothing of what it cannot write when a file is closed."""
-        import rasterio
-
-        try:
-            with rasterio.open(self.token) as file:
-                places = ((*_place(key), crc) for key, crc in self.written.items())
-                whole = all(_crc(file.read(bands, window=window)) == crc for bands, window, crc in places)
-        except rasterio.RasterioIOError:
-            whole = False
-        if not whole:
-            raise OSError(errno.ENOSPC, "what was written cannot be read again, as on a disk that is full")
-
-
-def _place(key: tuple[tuple[int, int], ...]) -> tuple[list[int], Any]:
-    """Numbers of bands and the window of a block."""
-    from rasterio.windows import Window
-
-    bands = [i + 1 for i in range(*key[0])] if len(key) > 2 else [1]
-    return bands, Window.from_slices(*key[-2:])
-
-
-def _crc(block: NDArray[Any]) -> int:
-    return zlib.crc32(np.ascontiguousarray(block).view(np.uint8).data)
-
-
-def _write_tiffs(files: Mapping[Path, xr.DataArray], scaling: Scaling) -> None:
-    import dask.array as da
-    import rasterio
-
-    sources: list[Any] = []
-    targets: list[Any] = []
-    with ExitStack() as stack:
-        for path, array in files.items():
-            data, profile = _encoded(array, scaling)
-            told = profile.pop("scale"), profile.pop("offset")
-            file = stack.enter_context(rasterio.open(path, "w", **profile))
-            for i, name in enumerate(_descriptions(array)):
-                file.set_band_description(i + 1, name)
-            if told != (1.0, 0.0):
-                file.scales, file.offsets = ([value] * file.count for value in told)
-            file.update_tags(**_tags(array))
-            sources.append(data if hasattr(data, "__dask_graph__") else da.from_array(data))
-            targets.append(_Target(file, str(path)))
-        lock = threading.Lock()
-        try:
-            # One graph for all files: what they share is computed once.
-            da.store(sources, targets, lock=lock)
-        finally:
-            with lock:  # where one block fails, others are still being written
-                stack.close()
-    for target in targets:
-        target.check()
-
-
-def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]]:
-    """The numbers as they are stored, and how the file is made."""
-    layer = array.name in _LAYERS
-    nodata: float | None
-    if array.dtype.kind == "M":
-        days = array.astype("datetime64[ns]").astype("int64") // (86400 * 10**9)
-        stored, nodata = days.where(array.notnull(), _NO_DAY).astype("int32").variable, _NO_DAY
-        scale, offset = 1.0, 0.0
-    else:
-        stored = xr.conventions.encode_cf_variable(array.variable)
-        if stored.dtype.kind == "b":
-            stored = stored.astype("uint8")
-        attrs = stored.attrs
-        known = Scaling() if layer or stored.dtype.kind == "f" else scaling
-        nodata = attrs.get("_FillValue", known.nodata)
-        if nodata is None and stored.dtype.kind == "f":
-            nodata = np.nan
-        scale = float(attrs.get("scale_factor", known.scale if known.scale is not None else 1.0))
-        offset = float(attrs.get("add_offset", known.offset))
-    rows, columns = stored.shape[-2:]
-    chunks = stored.chunks[-2:] if stored.chunks else ((rows,), (columns,))
-    return stored.data, {
-        "driver": "GTiff",
-        "height": rows,
-        "width": columns,
-        "count": 1 if stored.ndim == 2 else stored.shape[0],
-        "dtype": stored.dtype.name,
-        "crs": array.rio.crs,
-        "transform": transform_of(array),
-        "nodata": nodata,
-        "tiled": True,
-        "blockysize": _tile(chunks[0]),
-        "blockxsize": _tile(chunks[1]),
-        "interleave": "band",
-        "compress": "deflate",
-        "predictor": 3 if stored.dtype.kind == "f" else 2,
-        "bigtiff": "if_safer",
-        "scale": scale,
-        "offset": offset,
-    }
-
-
-def _tile(chunks: tuple[int, ...]) -> int:
-    """Edge of the file's tiles: such that a block fills whole ones."""
-    return next((n for n in (512, 256, 128, 64) if chunks[0] % n == 0), 256)
-
-
-def _descriptions(array: xr.DataArray) -> list[str]:
-    if array.ndim == 2:
-        return [str(array.name)]
-    first = array.dims[0]
-    if first not in array.coords:
-        return [f"{first} {i + 1}" for i in range(array.sizes[first])]
-    return [str(label) for label in array[first].to_numpy()]
-
-
-def _tags(array: xr.DataArray) -> dict[str, str]:
-    skipped = (
-        "scale_factor",
-        "add_offset",
-        "_FillValue",
-        "missing_value",
-        "nodata",
-        "grid_mapping",
-        "long_name",
-    )
-    tags = {str(key): str(value) for key, value in array.attrs.items() if key not in skipped and value is not None}
-    if array.dtype.kind == "M":
-        tags["units"] = "days since 1970-01-01"
-    if "flag_values" in array.attrs:
-        tags["flag_values"] = " ".join(str(value) for value in array.attrs["flag_values"])
-    time = time_of(array)
-    if time is not None and array[time].ndim == 0:
-        tags["time"] = str(np.datetime_as_string(array[time].to_numpy(), unit="s"))
-    return tags
+    return Summed(LocalStore(path)), sums

@@ -126,8 +126,11 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def fill_to_the_end(self):
-        """Does what is not marked, and trusts what is."""
+        """Does what is not marked or lacks a file, and trusts the rest."""
         before = self.damaged() if self.begun else set()
+        there, clean = contents(self.path), folder().clean
+        lost = {region(key) for key in before if len(there.get(key, b"")) != len(clean[key])}
+        before = {key for key in before if region(key) not in lost}
         fill(folder().cube, self.path)
         assert self.marked() == set(range(N)) and not self.bad_markers()
         assert self.damaged() == before and verify(self.path).ok == (not before)
@@ -173,11 +176,13 @@ class Store(RuleBasedStateMachine):
         assert {key for key in told if region(key) is not None} == self.damaged()
         assert {p.region for p in found.problems if p.what == "damaged"} == self.bad_markers()
         assert set(found.unfinished) == set(range(N)) - self.marked()
-        if found.ok:
+        if found.ok and self.journal.finished.exists():  # its metadata are put together in the end
             assert contents(self.path) == folder().clean
 
 
-TestStore = pytest.mark.slow(Store.TestCase)
+TestStore = pytest.mark.slow(
+    pytest.mark.filterwarnings("ignore:.* lack files:xr_cloudfree.errors.CloudfreeWarning")(Store.TestCase)
+)
 TestStore.settings = settings(
     max_examples=20, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )

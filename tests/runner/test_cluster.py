@@ -137,7 +137,7 @@ def test_tasks_have_names_and_few_are_in_flight(cube, client, tmp_path) -> None:
     assert len(flight) == run.plan.n_regions == 48
     assert "cloudfree-linear" in flight[0][0]
     assert max(tasks for _, tasks in flight) <= 2 * 4 + 8  # those in flight, and some that are being forgotten
-    assert run.journal.done(48).all()
+    assert run.journal.regions(run.plan.layout)[0].all()
 
 
 def test_a_killed_worker_costs_time_and_nothing_else(cube, digest, client, tmp_path) -> None:

@@ -86,7 +86,7 @@ def run_on(
     try:
         run_regions(
             client,
-            _Fill(token, str(run.path.resolve())),
+            _Fill(token, str(run.path.absolute())),
             map(int, missing),
             name=model.spec.name,
             done=tell,

@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.errors import LockedError, OutputError, StoreError
+from xr_cloudfree.files import hold
 from xr_cloudfree.locations import local
-from xr_cloudfree.runner.store import sha256, write_file
+from xr_cloudfree.runner.store import Layout, sha256, sizes, write_file
 
 # Markers in one folder.
 _FOLDER = 1000
@@ -32,12 +33,16 @@ class Journal:
     Parameters
     ----------
     store : path
-        The store; the journal is the folder beside it whose name ends with ``.journal``.
+        The store; the journal is the folder beside it whose name ends with ``.journal``. Of a link to a store it may
+        lie beside the store as well.
     """
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
         self.store = local(store, "store")
-        self.folder = self.store.with_name(f"{self.store.name}.journal")
+        self.folder = _beside(self.store)
+        if self.store.is_symlink() and not self.folder.exists():
+            there = _beside(Path(os.path.realpath(self.store)))
+            self.folder = there if there.exists() else self.folder
         self.run, self.finished = self.folder / "run.json", self.folder / "finished.json"
 
     def __repr__(self) -> str:
@@ -47,28 +52,39 @@ class Journal:
         """The file that says that a region is done."""
         return self.folder / "done" / f"{index // _FOLDER:04d}" / f"{index:07d}.json"
 
-    def done(self, n_regions: int, run: str | None = None) -> NDArray[np.bool_]:
-        """Which regions are done: those of `markers`."""
-        found = np.zeros(n_regions, bool)
-        for index, _ in self.markers(n_regions, run):
-            found[index] = True
-        return found
-
-    def markers(self, n_regions: int, run: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Regions that are done, in any order, and what was told of each.
+    def regions(self, layout: Layout, run: str | None = None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which regions are done, and which were done but lack a file by now.
 
         Parameters
         ----------
-        n_regions : int
-            Number of regions.
+        layout : Layout
+            The store's files.
         run : str, optional
             The run's identity: markers of another one do not count.
+
+        Returns
+        -------
+        done, lost : ndarray of bool, shape (region,)
+            A region is done if its marker says so, and each of its files is there and all have the marker's size.
+            Their bytes are not read: `verify` does that.
         """
+        done, lost = (np.zeros(layout.n_regions, bool) for _ in range(2))
+        for index, _, whole in self._told(layout, run):
+            (done if whole else lost)[index] = True
+        return done, lost
+
+    def markers(self, layout: Layout, run: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Regions that are done as `regions` has it, in any order, and what was told of each."""
+        return ((index, told) for index, told, whole in self._told(layout, run) if whole)
+
+    def _told(self, layout: Layout, run: str | None) -> Iterator[tuple[int, dict[str, Any], bool]]:
+        """Regions with a good marker, what it tells, and whether their files are there."""
+        number, size = sizes(self.store, layout)
         for index in self._marked():
-            if index < n_regions:
+            if index < layout.n_regions:
                 told = read_json(self.marker(index))
                 if told is not None and told["region"] == index and run in (None, told["run"]):
-                    yield index, told
+                    yield index, told, number[index] == len(told["files"]) and size[index] == told["bytes"]
 
     def _marked(self) -> Iterator[int]:
         """Regions for which there is a file, whatever is in it."""
@@ -99,7 +115,7 @@ class Journal:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store for one driver. The system lets go of it when the process ends, however it does.
+        """Hold the store for one driver. It is free again when the process ends, however it does; see `files.hold`.
 
         Raises
         ------
@@ -109,50 +125,36 @@ class Journal:
             If there can be no journal.
         """
         path = self.folder / "lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            held = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise OutputError(
-                f"{path} cannot be written: {error.strerror or error}", "a folder you may write to", "another path"
-            ) from error
-        try:
-            if not _claim(held):
-                told = os.pread(held, 4096, 0).decode(errors="replace")
+        with ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(hold(path))
+            except BlockingIOError as error:
                 who = {"pid": "?", "host": "?", "since": "?"}
-                with suppress(ValueError):
-                    who |= json.loads(told)
+                with suppress(ValueError, OSError):
+                    who |= json.loads(path.read_text())
                 raise LockedError(
                     f"{self.store} is being filled by process {who['pid']} on {who['host']} since {who['since']}",
                     "one driver for a store",
                     "wait for it, or end it; the same call then goes on where it stopped",
-                )
+                ) from error
+            except OSError as error:
+                raise OutputError(
+                    f"{path} cannot be written: {error.strerror or error}", "a folder you may write to", "another path"
+                ) from error
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-            told = json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": since})
-            os.ftruncate(held, 0)
-            os.pwrite(held, told.encode(), 0)
-            yield
-            os.ftruncate(held, 0)
-        finally:
-            os.close(held)
+            told = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+            try:
+                with suppress(OSError):  # the disk is full: whoever writes more than this note says so
+                    path.write_text(json.dumps(told))
+                yield
+            finally:
+                with suppress(OSError):
+                    os.truncate(path, 0)
 
 
-def _claim(file: int) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError:
-            return False
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _beside(store: Path) -> Path:
+    return store.with_name(f"{store.name}.journal")
 
 
 def write_json(path: Path, told: Mapping[str, Any]) -> None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import io
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text
 from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, OutputError, StoreError
+from xr_cloudfree.files import place, refused
 from xr_cloudfree.locations import lasting, local
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import sources
@@ -30,7 +31,7 @@ from xr_cloudfree.runner.failures import HOPELESS, how_to_resume, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.origins import Origin, origin
 from xr_cloudfree.runner.regions import MOST_BYTES, RegionReport, RunPlan, fill_region, plan_run, read_windows
-from xr_cloudfree.runner.store import Layout, Skeleton, digest_of, partial_files, sha256, write_file
+from xr_cloudfree.runner.store import Layout, Skeleton, clear_partial, digest_of, sha256, write_file
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +166,8 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     Yields
     ------
     ndarray of int
-        The regions that are still to be filled.
+        The regions that are still to be filled: those without a marker, and those of which a file is missing or has
+        another size than its marker tells. A `CloudfreeWarning` says how many of the latter there are.
 
     Raises
     ------
@@ -177,19 +179,20 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
         If something else is there, or nothing can be written.
     """
     path, journal = run.path, run.journal
-    if path.is_dir() and not io.is_store(path) and not journal.run.exists() and any(path.iterdir()):
+    there = path.is_dir() and any(path.iterdir())
+    if there and not io.is_store(path) and not journal.run.exists():
         raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
     if path.is_file():
         raise OutputError(f"{path} is a file", "a path of its own", "another path")
-    if not overwrite and not journal.run.exists() and path.exists():
+    if there and not overwrite and not journal.run.exists():
         raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
+    where = place(path)
     with journal.lock():
         begun = None if overwrite else journal.begun()
         if begun is not None:
             _check_same(run, begun, resume)
             for folder in (path, journal.folder):
-                for left in partial_files(folder):
-                    left.unlink(missing_ok=True)
+                clear_partial(folder)
         else:
             _clear(run)
             told = {
@@ -201,8 +204,18 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
                 "call": run.call,
             }
             write_json(journal.run, told)
+        if where != path:  # a link, perhaps to what is no longer there
+            where.mkdir(exist_ok=True)
         _write_skeleton(run)
-        yield np.flatnonzero(~journal.done(run.plan.n_regions, run.plan.identity))
+        done, lost = journal.regions(run.plan.layout, run.plan.identity)
+        if lost.any():
+            warnings.warn(
+                f"{lost.sum()} of {lost.size} regions of {path} had been filled and lack files by now, or have some of "
+                "another size: they are filled again",
+                CloudfreeWarning,
+                stacklevel=3,
+            )
+        yield np.flatnonzero(~done)
 
 
 def run_here(
@@ -274,7 +287,8 @@ def finish(run: Run) -> str:
         If regions are missing.
     """
     n_regions = run.plan.n_regions
-    files = {index: digest_of(told["files"]) for index, told in run.journal.markers(n_regions, run.plan.identity)}
+    told = run.journal.markers(run.plan.layout, run.plan.identity)
+    files = {index: digest_of(region["files"]) for index, region in told}
     if len(files) < n_regions:
         first = next(index for index in range(n_regions) if index not in files)
         raise StoreError(
@@ -288,8 +302,8 @@ def finish(run: Run) -> str:
         {key: sha256(data) for key, data in run.skeleton.finished.items()}
         | {f"{index:07d}": told for index, told in files.items()}
     )
-    told = read_json(run.journal.finished)
-    if told is None or told["digest"] != digest:
+    finished = read_json(run.journal.finished)
+    if finished is None or finished["digest"] != digest:
         write_json(run.journal.finished, {"digest": digest, "run": run.plan.identity})
     return digest
 
@@ -359,17 +373,22 @@ def _difference(what: str, then: str, now: str) -> str:
 
 
 def _clear(run: Run) -> None:
-    """Remove what was there, what vouches for it first; the journal's lock is held and stays."""
+    """Remove what was there, what vouches for it first; the journal's lock is held and stays. A link stays one."""
     journal = run.journal
-    for file in (journal.run, journal.finished):
-        file.unlink(missing_ok=True)
-    for entry in journal.folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif entry.name != "lock":
-            entry.unlink()
-    if run.path.exists():
-        shutil.rmtree(run.path)
+    try:
+        for file in (journal.run, journal.finished):
+            file.unlink(missing_ok=True)
+        for entry in journal.folder.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            elif not entry.name.startswith("lock"):
+                entry.unlink()
+        if (where := place(run.path)).exists():
+            shutil.rmtree(where)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise refused(run.path, error) from error
 
 
 def _write_skeleton(run: Run) -> None:

@@ -5,10 +5,7 @@ All of it is made from the store, so it may be made later and anew, and costs no
 
 from __future__ import annotations
 
-import errno
-import os
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,9 +15,10 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree import io
+from xr_cloudfree import geotiff, io
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
+from xr_cloudfree.files import aside, refused
 from xr_cloudfree.placement import transform_of
 from xr_cloudfree.runner.verify import store_digest
 
@@ -91,27 +89,31 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
     image = _open(store)
     paths = _paths(store, ".tif", _times(image))
     io.check_free(paths, overwrite)
-    written = []
+    written: list[Path] = []
     for path, single in zip(paths, _singles(image), strict=True):
-        with (
-            _writing(path, store, "--cog"),
-            tempfile.TemporaryDirectory(prefix=f".{store.stem}-", dir=store.parent) as folder,
-        ):
-            for part in io.write(single, Path(folder) / path.name):
-                made = part.with_suffix(".cog")
-                layer = part.name != path.name
-                rasterio.shutil.copy(
-                    part,
-                    made,
-                    driver="COG",
-                    compress="DEFLATE",
-                    predictor="YES",
-                    blocksize=512,
-                    overview_resampling="NEAREST" if layer else "AVERAGE",
-                    bigtiff="IF_SAFER",
-                )
-                _check_copy(part, made)
-                os.replace(made, path.with_name(part.name))
+        names = [
+            path,
+            *(geotiff.layer_path(path, name) for name in map(str, single.data_vars) if name in geotiff.LAYERS),
+        ]
+        with _writing(store, "--cog"), aside(names) as parts:
+            plain = io.write(single, parts[path].parent / "plain" / path.name)
+            for part in plain:
+                made = parts[path.with_name(part.name)]
+                try:
+                    rasterio.shutil.copy(
+                        part,
+                        made,
+                        driver="COG",
+                        compress="DEFLATE",
+                        predictor="YES",
+                        blocksize=512,
+                        overview_resampling="NEAREST" if part.name != path.name else "AVERAGE",
+                        bigtiff="IF_SAFER",
+                    )
+                except geotiff.raster_errors() as error:
+                    raise refused(path.with_name(part.name), error) from error
+                if not geotiff.same_raster(made, part):
+                    raise refused(path.with_name(part.name), "it does not read as it was written")
                 written.append(path.with_name(part.name))
     return written
 
@@ -145,10 +147,8 @@ def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
     for path, raster, single in zip(paths, rasters, _singles(image), strict=True):
         item = _item(single, path.stem)
         _add_assets(item, single, store, raster)
-        part = path.with_suffix(".partial")
-        with _writing(path, store, "--stac"):
-            item.save_object(include_self_link=False, dest_href=str(part))
-            os.replace(part, path)
+        with _writing(store, "--stac"), aside([path]) as parts:
+            item.save_object(include_self_link=False, dest_href=str(parts[path]))
     return paths
 
 
@@ -186,31 +186,16 @@ def write_icechunk(store: Path, repository: Path) -> str:
     return str(session.commit(message, metadata={key: str(value) for key, value in _told(_open(store)).items()}))
 
 
-def _check_copy(one: Path, other: Path) -> None:
-    """Whether a GeoTIFF holds what the one does that it was copied from: GDAL does not say that a disk is full."""
-    import rasterio
-
-    try:
-        with rasterio.open(one) as source, rasterio.open(other) as copy:
-            whole = [source.checksum(i) for i in source.indexes] == [copy.checksum(i) for i in copy.indexes]
-    except rasterio.RasterioIOError:
-        whole = False
-    if not whole:
-        raise OSError(errno.ENOSPC, "what was written cannot be read again, as on a disk that is full")
-
-
 @contextmanager
-def _writing(path: Path, store: Path, option: str) -> Iterator[None]:
-    """As `io.writing`; the store is there, and what is made from it can be made later."""
-    again = f"free some space, then: cloudfree resume {shlex.quote(str(store))} {option} --overwrite"
+def _writing(store: Path, option: str) -> Iterator[None]:
+    """Tell of an output that cannot be written how it can be made later, as the store is there."""
     try:
-        with io.writing(path, again):
-            yield
+        yield
     except OutputError as error:
-        _, refused, why = error.found.partition(" cannot be written: ")
-        if not refused:
+        if " cannot be written" not in error.found:
             raise
-        raise OutputError(f"{path}{refused}{why}", error.needed, again) from error
+        again = f"free some space, then: cloudfree resume {shlex.quote(str(store))} {option} --overwrite"
+        raise OutputError(error.found, error.needed, again) from error
 
 
 def _local(repository: Path) -> Any:
@@ -327,7 +312,7 @@ def _add_assets(item: Any, single: xr.Dataset, store: Path, raster: Path) -> Non
         fields = {"bands": [{"name": name} for name in bands]}
         item.add_asset("image", pystac.Asset(f"./{raster.name}", media_type=_COG, roles=["data"], extra_fields=fields))
     for name in map(str, single.data_vars):
-        layer = io.layer_path(raster, name)
+        layer = geotiff.layer_path(raster, name)
         if name not in bands and layer.exists():
             title = single[name].attrs.get("long_name")
             item.add_asset(name, pystac.Asset(f"./{layer.name}", title=title, media_type=_COG, roles=["metadata"]))

@@ -18,6 +18,7 @@ from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Stored, Window, as_slice
 from xr_cloudfree.guard import guarded
 from xr_cloudfree.locations import is_url, place
+from xr_cloudfree.runner import stores
 from xr_cloudfree.tiling.grid import Box
 
 if TYPE_CHECKING:
@@ -133,22 +134,57 @@ def chunk_edges(variable: xr.Variable) -> tuple[int, int] | None:
 def stamp(variable: xr.Variable) -> str:
     """What tells whether an array is still the same one, without reading what lies in files.
 
-    For arrays in memory their values, for files their sizes and times of change, for arrays that dask computes the
-    name that it gives to the computation.
+    For arrays in memory their values; for what was opened what `_content` tells of its files or its store, and what was
+    cut out of it; for arrays that dask computes the name that it gives to the computation, and the same of all that was
+    opened for it.
     """
     data: Any = variable._data
-    if hasattr(data, "__dask_graph__"):
-        return f"dask {data.name}"
     if isinstance(data, np.ndarray):
-        values = np.ascontiguousarray(data)
-        return f"values {hashlib.sha256(values.view(np.uint8).data).hexdigest()[:16]}"
+        return f"values {_of_values(data)}"
     told = hashlib.sha256()
-    for part in _below(data):
-        if hasattr(part, "key"):
-            told.update(repr(part.key.tuple).encode())
-        for path in _files(part):
-            told.update(f"{path.name} {_changed(path)}\n".encode())
-    return f"files {told.hexdigest()[:16]}"
+    kind, opened = "files", [data]
+    if hasattr(data, "__dask_graph__"):
+        kind, opened = "dask", list(_inputs(data))
+        told.update(f"{data.name}\n".encode())
+    for lazy in opened:
+        for part in _below(lazy):
+            if hasattr(part, "key"):
+                told.update(_of_key(part.key.tuple).encode())
+            told.update(f"{_content(part)}\n".encode())
+    return f"{kind} {told.hexdigest()[:16]}"
+
+
+def _of_values(values: Array) -> str:
+    if values.dtype.kind == "O":
+        return hashlib.sha256(repr(values.tolist()).encode()).hexdigest()[:16]
+    return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data).hexdigest()[:16]
+
+
+def _of_key(key: tuple[Any, ...]) -> str:
+    """An index as text: slices and numbers as they are, arrays by their values."""
+    return " ".join(f"{k.shape} {_of_values(k)}" if isinstance(k, np.ndarray) else repr(k) for k in key)
+
+
+def _inputs(data: Any) -> Iterator[Any]:
+    """What a graph of dask begins with: lazy arrays, and arrays in memory that a name does not tell of."""
+    for name, layer in data.dask.layers.items():
+        if name.startswith("original-"):  # that is how dask calls it
+            yield from layer.values()
+        elif hasattr(layer, "mapping"):  # a graph that is there already; others are not drawn up for this
+            for task in layer.mapping.values():
+                value = getattr(task, "value", task)
+                if isinstance(value, np.ndarray) and not name.startswith("array-"):
+                    yield value  # persisted: it keeps the name of the computation that it came from
+
+
+def _content(array: Any) -> str:
+    """What tells of the content of one layer of a lazy array; empty for those that hold none."""
+    if isinstance(array, np.ndarray):
+        return _of_values(array)
+    stored = getattr(array, "_array", None)  # of Zarr
+    if stored is not None and hasattr(stored, "store_path"):
+        return stores.content(stored)
+    return " ".join(f"{path.name} {stores.changed(path)}" for path in _files(array))
 
 
 def _below(data: Any) -> Iterator[Any]:
@@ -201,8 +237,10 @@ def places(*given: Any) -> set[Path]:
         for told in (obj, *variables):
             if isinstance(named := told.encoding.get("source"), str) and not is_url(named):
                 found.add(Path(place(named)))
-        for array in (array for variable in variables for array in _opened_first(variable)):
-            found.update(where for part in _below(array) for where in _files(part, whole=True))
+        for data in (variable._data for variable in variables):
+            first = _inputs(data) if hasattr(data, "__dask_graph__") else ()
+            for array in (data, *first):
+                found.update(where for part in _below(array) for where in _files(part, whole=True))
     # A text may be the name of a variable as well, of any length: Path.exists() would raise.
     return {where for where in found if os.path.exists(where)}
 
@@ -211,21 +249,7 @@ def _files(array: Any, whole: bool = False) -> list[Path]:
     """The files of a backend's array, where they lie on this machine's disks; or the whole store that holds them."""
     stored = getattr(array, "_array", None)  # of Zarr
     if stored is not None and hasattr(stored, "store_path"):
-        root = getattr(stored.store_path.store, "root", None)
-        return [] if root is None else [Path(root) / ("" if whole else stored.store_path.path)]
+        return stores.files(stored, whole)
     name = getattr(getattr(array, "datastore", None), "_filename", None)  # of NetCDF
-    return [Path(name)] if isinstance(name, str) and Path(name).exists() else []
-
-
-def _changed(path: Path) -> str:
-    """Sizes and times of change of a file, or of all in a folder."""
-    if path.is_file():
-        found = path.stat()
-        return f"{found.st_size} {found.st_mtime_ns}"
-    told = hashlib.sha256()
-    for where, folders, names in os.walk(path):
-        folders.sort()
-        for name in sorted(names):
-            found = os.stat(os.path.join(where, name))
-            told.update(f"{os.path.relpath(where, path)} {name} {found.st_size} {found.st_mtime_ns}\n".encode())
-    return told.hexdigest()
+    opened = getattr(getattr(array, "manager", None), "_args", ())  # of rioxarray
+    return [Path(n) for n in (name, *opened[:1]) if isinstance(n, str | os.PathLike) and os.path.exists(n)]

@@ -96,9 +96,10 @@ def status(store: str | os.PathLike[str]) -> Status:
         raise StoreError(
             f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
         )
-    total = layout_of(begun).n_regions
+    layout = layout_of(begun)
+    total = layout.n_regions
     done, counted, pixels = 0, 0, Counter[str]()
-    for _, told in journal.markers(total, begun["run"]):
+    for _, told in journal.markers(layout, begun["run"]):
         done += 1
         if told.get("pixels") is not None:
             counted += 1

@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import io
 from xr_cloudfree.errors import OutputError, StoreError
+from xr_cloudfree.files import left_by_the_dead, machine
 from xr_cloudfree.labels import Part, label, parts
 from xr_cloudfree.plan import FillPlan
 from xr_cloudfree.tiling.grid import Box
@@ -261,7 +263,7 @@ def write_file(path: Path, data: bytes) -> None:
     OutputError
         If it cannot be written.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}{PARTIAL}")
+    part = path.with_name(f"{path.name}.{machine()}-{os.getpid()}-{threading.get_ident()}{PARTIAL}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as file:
@@ -269,8 +271,11 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
+    except BaseException as error:  # also if this process is asked to end
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
             "a folder you may write to, with space left",
@@ -278,10 +283,43 @@ def write_file(path: Path, data: bytes) -> None:
         ) from error
 
 
-def partial_files(folder: Path) -> Iterator[Path]:
-    """What writers that were killed have left behind."""
-    for where, _, names in os.walk(folder):
-        yield from (Path(where) / name for name in names if name.endswith(PARTIAL))
+def clear_partial(folder: Path) -> None:
+    """Remove what writers that were killed have left behind; those that live keep theirs."""
+    found = (Path(where) / name for where, _, names in os.walk(folder) for name in names if name.endswith(PARTIAL))
+    for path in left_by_the_dead(found):
+        path.unlink(missing_ok=True)
+
+
+def sizes(store: Path, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """How many files of its own each region has in a store, and their bytes together.
+
+    Folders are listed, and each file in them is asked for its size once.
+
+    Parameters
+    ----------
+    store : Path
+        The store, or where it was.
+    layout : Layout
+        Its files.
+
+    Returns
+    -------
+    number, size : ndarray of int, shape (region,)
+        Files, and bytes.
+    """
+    rows, columns = layout.grid
+    number, size = np.zeros(rows * columns, np.int64), np.zeros(rows * columns, np.int64)
+    for name, counts in layout.arrays:
+        for leading in np.ndindex(*counts):
+            for row in range(rows):
+                folder = os.path.join(store, name, "c", *map(str, leading), str(row))
+                with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+                    for entry in entries:
+                        if entry.name.isdecimal() and int(entry.name) < columns and entry.is_file():
+                            index = row * columns + int(entry.name)
+                            number[index] += 1
+                            size[index] += entry.stat().st_size
+    return number, size
 
 
 def sha256(data: bytes) -> str:

@@ -110,7 +110,8 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
     for key, told in wanted.items():
         found, length = _read(journal.store / key)
         files, size, digests[key] = files + (found is not None), size + length, found or ""
-        if found != told:
+        # Killed just before the end, a run has them together and does not say so yet.
+        if found != told and not (key == ROOT and found == begun["consolidated"]):
             problems.append(Problem(None, key, "missing" if found is None else "changed"))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for index, marked, shards in pool.map(lambda i: _region(journal, layout, i), range(layout.n_regions)):
