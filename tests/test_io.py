@@ -12,7 +12,7 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
-from xr_cloudfree import io
+from xr_cloudfree import geotiff, io
 from xr_cloudfree.cube.observations import Prediction
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import OptionError, OutputError
@@ -153,10 +153,10 @@ def test_geotiff_holds_what_fill_gave_bit_for_bit(tmp_path, lazy) -> None:
             for band, name in enumerate(file.descriptions):
                 np.testing.assert_array_equal(file.read(band + 1), now[name][i])
         for layer in ("filled", "n_clear", "days_to_clear", "suspect"):
-            with rasterio.open(io.layer_path(files[i], layer)) as file:
+            with rasterio.open(geotiff.layer_path(files[i], layer)) as file:
                 np.testing.assert_array_equal(file.read(1), now[layer][i])
                 assert file.scales == (1.0,)
-        with rasterio.open(io.layer_path(files[i], "source_time")) as file:
+        with rasterio.open(geotiff.layer_path(files[i], "source_time")) as file:
             days = file.read(1)
             told = now["source_time"][i].to_numpy()
             np.testing.assert_array_equal(days == file.nodata, np.isnat(told))

@@ -16,7 +16,7 @@ import xr_cloudfree
 from tests.cubes import contents
 from tests.faults import runs
 from tests.faults.runs import HOW, Child, N, check_whole, fill_file
-from xr_cloudfree import errors, files, io
+from xr_cloudfree import errors, files, geotiff, io
 from xr_cloudfree.runner import sinks
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare
@@ -298,19 +298,19 @@ def test_errors_of_what_is_read_are_not_those_of_the_output(tmp_path):
 def test_a_raster_that_reads_otherwise_is_not_the_same(tmp_path, image):
     io.write(image, tmp_path / "a.tif")
     shutil.copy(tmp_path / "a.tif", tmp_path / "b.tif")
-    assert io.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
+    assert geotiff.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
     with rasterio.open(tmp_path / "b.tif", "r+") as file:
         values = file.read(1)
         values[3, 3] += 1
         file.write(values, 1)
-    assert not io.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
+    assert not geotiff.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
     shutil.copy(tmp_path / "a.tif", tmp_path / "b.tif")
     with rasterio.open(tmp_path / "b.tif", "r+") as file:
         file.scales = [2.0] * file.count
-    assert not io.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
+    assert not geotiff.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
     data = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "b.tif").write_bytes(data[: len(data) // 2])
-    assert not io.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
+    assert not geotiff.same_raster(tmp_path / "b.tif", tmp_path / "a.tif")
 
 
 # -- what the dead left

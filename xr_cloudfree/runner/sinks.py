@@ -91,10 +91,8 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
     io.check_free(paths, overwrite)
     written: list[Path] = []
     for path, single in zip(paths, _singles(image), strict=True):
-        names = [
-            path,
-            *(geotiff.layer_path(path, name) for name in map(str, single.data_vars) if name in geotiff.LAYERS),
-        ]
+        layers = [name for name in map(str, single.data_vars) if name in geotiff.LAYERS]
+        names = [path, *(geotiff.layer_path(path, name) for name in layers)]
         with _writing(store, "--cog"), aside(names) as parts:
             plain = io.write(single, parts[path].parent / "plain" / path.name)
             for part in plain:

@@ -202,7 +202,8 @@ def check_shared(variables: Iterable[xr.Variable]) -> None:
     InputError
         If one was opened from a URL of the scheme ``memory``.
     """
-    for part in (part for variable in variables for array in _opened_first(variable) for part in _below(array)):
+    arrays = (array for variable in variables for array in _arrays(variable._data))
+    for part in (part for array in arrays for part in _below(array)):
         where = getattr(getattr(part, "_array", None), "store_path", None)
         if where is not None and hasattr(where.store, "fs"):
             from xr_cloudfree import remote
@@ -211,12 +212,9 @@ def check_shared(variables: Iterable[xr.Variable]) -> None:
                 raise remote.elsewhere(f"memory:/{where.store.path}")
 
 
-def _opened_first(variable: xr.Variable) -> list[Any]:
-    """The arrays from which a variable was made: itself, and what a graph begins with."""
-    layers = getattr(getattr(variable._data, "dask", None), "layers", {})
-    # That is how dask calls what a graph begins with.
-    first = [part for name in layers if name.startswith("original-") for part in layers[name].values()]
-    return [variable._data, *first]
+def _arrays(data: Any) -> list[Any]:
+    """An array, and what its graph begins with."""
+    return [data, *(_inputs(data) if hasattr(data, "__dask_graph__") else ())]
 
 
 def places(*given: Any) -> set[Path]:
@@ -237,10 +235,8 @@ def places(*given: Any) -> set[Path]:
         for told in (obj, *variables):
             if isinstance(named := told.encoding.get("source"), str) and not is_url(named):
                 found.add(Path(place(named)))
-        for data in (variable._data for variable in variables):
-            first = _inputs(data) if hasattr(data, "__dask_graph__") else ()
-            for array in (data, *first):
-                found.update(where for part in _below(array) for where in _files(part, whole=True))
+        for array in (array for variable in variables for array in _arrays(variable._data)):
+            found.update(where for part in _below(array) for where in _files(part, whole=True))
     # A text may be the name of a variable as well, of any length: Path.exists() would raise.
     return {where for where in found if os.path.exists(where)}
 
