@@ -126,7 +126,10 @@ def _is_cut_off(values: NDArray[Any], value: Any, scaling: Scaling) -> bool:
     if not others.size:
         return True
     extreme = bool((others > value).all() or (others < value).all())
-    return extreme and float(np.abs(others - float(value)).min()) * (scaling.scale or 1.0) < _GAP
+    shown = float(value) * (scaling.scale or 1.0) + scaling.offset
+    return (extreme or shown < 0.05 or shown > 1) and float(np.abs(others - float(value)).min()) * (
+        scaling.scale or 1.0
+    ) < _GAP
 
 
 def _area(values: NDArray[Any], clear: NDArray[np.bool_], value: Any, row: int, column: int) -> NDArray[np.bool_]:
