@@ -127,7 +127,8 @@ def _is_cut_off(values: NDArray[Any], value: Any, scaling: Scaling) -> bool:
         return True
     extreme = bool((others > value).all() or (others < value).all())
     shown = float(value) * (scaling.scale or 1.0) + scaling.offset
-    return (extreme or shown < 0.05 or shown > 1) and float(np.abs(others - float(value)).min()) * (
+    gap = float(np.abs(others - float(value)).min()) * (scaling.scale or 1.0)
+    return gap < _GAP and (extreme or shown < 0.05 or shown > 1)
         scaling.scale or 1.0
     ) < _GAP
 
