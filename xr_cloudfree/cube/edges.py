@@ -129,8 +129,6 @@ def _is_cut_off(values: NDArray[Any], value: Any, scaling: Scaling) -> bool:
     shown = float(value) * (scaling.scale or 1.0) + scaling.offset
     gap = float(np.abs(others - float(value)).min()) * (scaling.scale or 1.0)
     return gap < _GAP and (extreme or shown < 0.05 or shown > 1)
-        scaling.scale or 1.0
-    ) < _GAP
 
 
 def _area(values: NDArray[Any], clear: NDArray[np.bool_], value: Any, row: int, column: int) -> NDArray[np.bool_]:
