@@ -20,11 +20,11 @@ def within_of(values, scaling, limits=None):
 
 
 def kept(values, scaling, dtype):
-    """Whether each number is taken as a measurement, alone and where two bands hold the same."""
+    """Whether each number is taken as a measurement, alone and where three bands hold the same."""
     values = np.array(values, dtype)
     within = within_of(values, scaling)
     alone = measured(values, scaling, within)
-    alike = measured(np.stack([values, values]), scaling, within, axis=0)
+    alike = measured(np.stack([values] * 3), scaling, within, axis=0)
     return alone.tolist(), alike[0].tolist()
 
 
@@ -183,6 +183,8 @@ def test_an_edge_of_one_number_is_found(beyond, bands):
         lambda v: v[..., ::30, ::30].repeat(30, -1).repeat(30, -2)[..., :64, :64],
         lambda v: v // 100 * 100,  # few levels
         lambda v: np.full_like(v, 900),
+        lambda v: np.where((COLUMNS < 20) & (np.arange(8)[:, None, None, None] == 2), 15000, v * 5).clip(0, 15000),
+        lambda v: np.where((COLUMNS < 20) & (np.arange(8)[:, None, None, None] == 2), 0, v).clip(301, 4000)[:, :1],
         lambda v: v[:1] * 0 + 900,
     ],
 )

@@ -14,6 +14,7 @@ from xr_cloudfree.cube.scaling import Scaling
 _RUN = 16  # pixels along the edge: more than a coarse band has when it is repeated on a finer grid
 _ALONG = 512  # pixels that are looked at along one side
 _AREA = 48  # pixels
+_GAP = 0.005  # reflectance between a mark and all measurements
 _DIFFERENT = 0.03  # reflectance by which other dates differ there
 
 
@@ -71,6 +72,8 @@ def find_edge(
         area = _area(bands[date, band], clear[date], value, int(rows[first]), int(columns[first]))
         if area.sum() >= _AREA:
             alike = (bands[date][:, area] == value).mean(axis=1) > 0.99
+            if alike.sum() < max(len(alike), 2) and _is_cut_off(bands[date, band][clear[date]], value, scaling):
+                continue
             return Edge(value.item(), int(date), int(area.sum()), int(alike.sum()))
     return None
 
@@ -114,6 +117,18 @@ def _others_differ(values: NDArray[Any], good: NDArray[np.bool_], date: int, sca
         elif abs(float(np.median(seen)) - mark) * (scaling.scale or 1.0) > _DIFFERENT:
             vary += 1
     return vary > 0 and 2 * vary >= flat
+
+
+def _is_cut_off(values: NDArray[Any], value: Any, scaling: Scaling) -> bool:
+    """Whether a number may be where one band saturates or was cut off: the values go on to it without a gap."""
+    others = values[values != value].astype(np.float64)
+    others = others[np.isfinite(others)]
+    if not others.size:
+        return True
+    extreme = bool((others > value).all() or (others < value).all())
+    shown = float(value) * (scaling.scale or 1.0) + scaling.offset
+    gap = float(np.abs(others - float(value)).min()) * (scaling.scale or 1.0)
+    return gap < _GAP and (extreme or shown < 0.05 or shown > 1)
 
 
 def _area(values: NDArray[Any], clear: NDArray[np.bool_], value: Any, row: int, column: int) -> NDArray[np.bool_]:

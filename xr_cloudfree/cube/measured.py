@@ -46,6 +46,8 @@ class ValidRange:
         Numbers that are none wherever they stand.
     alike : tuple of float
         Numbers that are none where all bands of a pixel, two at least, hold the same one.
+    pair : tuple of float
+        The same where there are two bands alone, which may well both hold 1 or -1 over dark water.
     usual : tuple of float
         Between these lies no number of `alone`, so that nothing there needs a closer look.
     told : tuple of float
@@ -58,6 +60,7 @@ class ValidRange:
     high: float = np.inf
     alone: tuple[float, ...] = ()
     alike: tuple[float, ...] = ()
+    pair: tuple[float, ...] = ()
     usual: tuple[float, float] = (-np.inf, np.inf)
     told: tuple[float, ...] = ()
     meaning: str = "reflectance"
@@ -98,7 +101,8 @@ def valid_range(
     """
     dtype = arrays[0].dtype
     if scaling.scale is None:
-        return ValidRange(alike=_without(_of_dtype(dtype), scaling.nodata))
+        marks = _without(_of_dtype(dtype), scaling.nodata)
+        return ValidRange(alike=marks, pair=_without(marks, 1, -1))
     if limits is not None:
         # Half a step for integers, for floats what rounding makes.
         slack = scaling.scale / 2 if dtype.kind in "iu" else 4 * float(np.finfo(dtype).eps) * max(map(abs, limits))
@@ -114,6 +118,7 @@ def valid_range(
         high,
         _without(alone, scaling.nodata),
         _without(marks, scaling.nodata),
+        _without(marks, scaling.nodata, *_ones(arrays, scaling)),
         _stored(USUAL, scaling, dtype),
         _without(sorted(told), scaling.nodata),
     )
@@ -140,8 +145,16 @@ def _nodata_of(array: xr.DataArray) -> list[float]:
     return [float(value) for value in found if isinstance(value, int | float | np.number)]
 
 
-def _without(marks: Sequence[float], nodata: float | None) -> tuple[float, ...]:
-    return tuple(mark for mark in marks if mark != nodata)
+def _ones(arrays: Sequence[xr.DataArray], scaling: Scaling) -> list[float]:
+    """1 and -1 as they are stored or were decoded."""
+    if arrays[0].dtype.kind in "iu" or scaling.scale != 1:
+        return [1.0, -1.0]
+    packing = decoded_by(arrays[0])
+    return [one * scale + offset for scale, offset in (_PRODUCTS if packing is None else (packing,)) for one in (1, -1)]
+
+
+def _without(marks: Sequence[float], *others: float | None) -> tuple[float, ...]:
+    return tuple(mark for mark in marks if mark not in others)
 
 
 def _is_usual(mark: float, scaling: Scaling) -> bool:
@@ -295,7 +308,8 @@ def _alike(bands: NDArray[Any], among: NDArray[np.bool_], within: ValidRange) ->
         same &= bands[0] == band
     if not same.any():
         return None
-    bad = _is_any(bands[0][same].astype(np.float64), within.alike, bands.dtype)
+    marks = within.alike if len(bands) > 2 else within.pair
+    bad = _is_any(bands[0][same].astype(np.float64), marks, bands.dtype)
     same[same] = bad
     return same if bad.any() else None
 
