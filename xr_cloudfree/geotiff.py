@@ -87,6 +87,8 @@ class _Target:
     def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
         from rasterio.windows import Window
 
+        if self.file.closed:  # another block has failed while this one was under way
+            return
         bands = (1,) if block.ndim == 2 else tuple(range(region[0].start + 1, region[0].stop + 1))
         window = Window.from_slices(*region[-2:])
         values = np.ascontiguousarray(block, dtype=self.file.dtypes[0]).reshape(len(bands), *block.shape[-2:])
@@ -202,8 +204,14 @@ def write(files: Mapping[Path, xr.DataArray], parts: Mapping[Path, Path], scalin
             file.update_tags(**_tags(array))
             sources.append(data if hasattr(data, "__dask_graph__") else da.from_array(data))
             targets.append(_Target(shown, parts[shown], file))
-        # One graph for all files: what they share is computed once.
-        da.store(sources, targets, lock=threading.Lock())
+        lock = threading.Lock()
+        try:
+            # One graph for all files: what they share is computed once.
+            da.store(sources, targets, lock=lock)
+        except BaseException:
+            with lock:  # other blocks may still be under way, and GDAL crashes if it writes to a file that is closed
+                stack.close()
+            raise
         for target in targets:
             target.close()
 

@@ -214,7 +214,7 @@ def small_disk(tmp_path):
     if made.returncode:
         pytest.skip("a small disk can be made by root only")
     yield folder
-    subprocess.run(["umount", folder], check=True)
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_disk_full(cube, clean, small_disk):

@@ -45,7 +45,7 @@ def disk(tmp_path):
         return folder
 
     yield mount
-    subprocess.run(["umount", folder], check=False)
+    subprocess.run(["umount", "-l", folder], check=False)  # GDAL may have a file open
 
 
 @pytest.mark.parametrize("name", ["a.zarr", "a.tif"])
