@@ -24,7 +24,7 @@ from xr_cloudfree import io
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text
 from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, OutputError, StoreError
 from xr_cloudfree.files import place, refused
-from xr_cloudfree.locations import lasting, local
+from xr_cloudfree.locations import is_url, lasting, local
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import sources
 from xr_cloudfree.runner.failures import HOPELESS, how_to_resume, regions_failed
@@ -132,16 +132,17 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
         )
     call = dict(told["call"])
     if cube is not None:
-        call["cube"] = str(Path(cube).absolute())
+        call["cube"] = lasting(cube)
     now = dict(call)
-    place, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
-    if not os.path.exists(place):
+    source, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
+    if not is_url(source) and not os.path.exists(source):
+        name = shlex.quote(Path(source).name)
         raise StoreError(
-            f"the cube of {journal.store} is not at {place} any more",
+            f"the cube of {journal.store} is not at {source} any more",
             "the cube with which it was begun, where it lies now",
-            f"cloudfree resume {shlex.quote(str(journal.store))} --cube {shlex.quote(Path(place).name)}, with its path",
+            f"cloudfree resume {shlex.quote(str(journal.store))} --cube {name}, with its path",
         )
-    plan, skeleton = plan_run(Origin(place, opened).open(), date, **call)
+    plan, skeleton = plan_run(Origin(source, opened).open(), date, **call)
     run = Run(plan, skeleton, journal.store, now)
     _check_same(run, told, resume=True)
     if now != told["call"]:
