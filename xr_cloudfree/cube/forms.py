@@ -91,7 +91,7 @@ READERS = (
         "SCL",
         "float64",
         "scale=1e-4, offset=-0.1, nodata=0",
-        "made by stackstac; items of the Planetary Computer tell no scale",
+        "made by stackstac; `scale=` where the items have no `raster:bands`",
         "https://cubo.readthedocs.io/en/latest/",
     ),
     Reader(
@@ -131,7 +131,7 @@ READERS = (
         "SCL",
         "float32",
         "",
-        "reflectance, as Sentinel Hub gives it",
+        "reflectance, if it was asked for in these units",
         "https://github.com/xcube-dev/xcube-sh",
     ),
     Reader(
