@@ -10,9 +10,9 @@ from pathlib import Path
 import sphinx_autosummary_accessors
 
 import xr_cloudfree
-from xr_cloudfree.cube.conventions import LAYOUTS
 from xr_cloudfree.cube.crs import KEYS
 from xr_cloudfree.cube.dims import DIM_NAMES, STANDARD_NAMES
+from xr_cloudfree.cube.forms import LAYOUTS, READERS
 from xr_cloudfree.cube.schemes import SCHEMES, Flag
 from xr_cloudfree.cube.sensors import BAND_NAMES, INDICES, SENSORS, Sensor
 from xr_cloudfree.models import sources
@@ -76,6 +76,7 @@ def write_tables(folder: Path) -> None:
     for scheme in SCHEMES.values():
         if scheme.flags:
             (folder / f"scheme_{scheme.name}.md").write_text(scheme_table(scheme.flags))
+    write_schemes(folder)
     names = ((f"`{common}`", ", ".join(names[1:])) for common, names in BAND_NAMES.items())
     (folder / "bands.md").write_text(rows(("common name", "also understood"), *names))
     write_forms(folder)
@@ -97,6 +98,16 @@ def write_tables(folder: Path) -> None:
     )
 
 
+def write_schemes(folder: Path) -> None:
+    """The schemes of quality layers, with the names of layers that are read by them."""
+    named = {s.name: ", ".join(f"`{name}`" for name in s.names) or "none: it has to be told" for s in SCHEMES.values()}
+    tables = [(s.title, f"`{s.name}`", named[s.name]) for s in SCHEMES.values() if not s.has_threshold]
+    (folder / "schemes.md").write_text(rows(("layer", "scheme", "known by name"), *tables))
+    ends = {"probability": "from here on not clear", "clear_score": "from here on clear"}
+    scores = [(f"`{name}`", named[name], end) for name, end in ends.items()]
+    (folder / "scores.md").write_text(rows(("scheme", "known by name", "threshold"), *scores))
+
+
 def write_forms(folder: Path) -> None:
     """What is understood of a cube's form: dimensions, coordinate systems, products, indices."""
 
@@ -115,6 +126,22 @@ def write_forms(folder: Path) -> None:
         )
     )
     (folder / "layouts.md").write_text(rows(("what is given", "its form", "what comes back"), *LAYOUTS))
+    (folder / "readers.md").write_text(
+        rows(
+            ("reader", "form", "names", "quality layer", "digital numbers", "to know"),
+            *(
+                (
+                    f"[{r.name}]({r.source})",
+                    r.form,
+                    code(r.bands),
+                    code([r.mask]) if r.mask else "a file of its own: `mask=`",
+                    code([r.options]) if r.options else "none, or as the metadata tell",
+                    r.hint,
+                )
+                for r in READERS
+            ),
+        )
+    )
     (folder / "crs.md").write_text(code(KEYS) + "\n")
     (folder / "sensors.md").write_text(
         rows(

@@ -31,6 +31,13 @@ def test_the_repr_says_what_was_understood(sample):
     assert "<table>" in page and "2021-07-23: 35% clear" in page
 
 
+def test_the_repr_of_an_index_does_not_call_it_reflectance(sample):
+    red, nir = (sample.reflectance.sel(band=band, drop=True) for band in ("B04", "B8A"))
+    cube = xr.Dataset({"ndvi": (nir - red) / (nir + red), "cloud_mask": sample.cloud_mask})
+    text = repr(cube.cloudfree)
+    assert "an index between -1 and 1" in text and "float values are the index" in text and "reflectance" not in text
+
+
 def test_the_repr_never_fails_and_never_computes():
     da, clear = make_cube()
     assert "pass" in repr(da.cloudfree) or "clear=" in repr(da.cloudfree)

@@ -58,12 +58,12 @@ class _Accessor:
 
 @xr.register_dataarray_accessor("cloudfree")
 class CloudfreeDataArray(_Accessor):
-    """Cloud-free images of a DataArray (time, band, y, x)."""
+    """Cloud-free images of a DataArray: (time, band, y, x), or one band or index (time, y, x)."""
 
 
 @xr.register_dataset_accessor("cloudfree")
 class CloudfreeDataset(_Accessor):
-    """Cloud-free images of a Dataset: one 4-D variable, or bands as variables."""
+    """Cloud-free images of a Dataset: one 4-D variable, or bands or indices as variables."""
 
 
 class CloudfreePlots:

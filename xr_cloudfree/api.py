@@ -65,15 +65,20 @@ def fill(
     Parameters
     ----------
     obj : DataArray or Dataset
-        The cube: a DataArray (time, band, y, x), a Dataset with one such variable, or a Dataset with bands as
-        variables (time, y, x), as odc-stac loads it. ``latitude``/``longitude`` are accepted for ``y``/``x``.
+        The cube, in memory or in chunks: a DataArray (time, band, y, x), or (time, y, x) of one band or index; a
+        Dataset with one such 4-D variable; or a Dataset with bands, else indices, as variables (time, y, x), as
+        odc-stac loads it. Dimensions may have any order, and other names: usual ones (``t``, ``lat``, ``easting`` ...)
+        and those that CF attributes, rioxarray or odc-geo tell. Layers among the bands that are no reflectance (SCL,
+        QA_PIXEL, AOT ...) are kept, each pixel from its nearest clear date. Values are reflectance, or stored numbers
+        of which metadata or `scale` tell what they mean.
     date : str, datetime, pandas.Timestamp or Period, slice, a sequence of these, or None
         The target date or dates, ISO 8601, UTC. A date without a time (or at midnight) means that day's observation
         if there is one. A month or a year, ``"2023-06"`` or ``"2023"``, and ``slice("2023-05", "2023-07")`` mean all
         of the cube's dates in it, from the beginning of the first period to the end of the last, as xarray selects
         them; an end of a slice may be None. ``"2023-05/2023-07"`` and ``"2023-05/.."`` write slices as text. None
         means every date of the cube. Also `numpy.datetime64` (in months and years a period), cftime of the standard
-        calendar, and indexes and arrays of such dates.
+        calendar, and indexes and arrays of such dates. A date may lie between the cube's dates, or up to a year
+        beyond them; farther only with `window`.
     freq : str, timedelta or pandas.DateOffset, optional
         With a slice, a month or a year, or without `date` for the span of the cube's own dates: a regular series, as
         `pandas.date_range` makes it from the first day on, such as ``"10D"`` or ``"MS"`` (the first of each month).
@@ -85,11 +90,13 @@ def fill(
     clear : DataArray of bool or str, optional
         True = clear. On the cube's grid, or on a coarser one that nests exactly.
     mask : DataArray or str, optional
-        A quality layer or its name; exclusive with `clear`. By default a Dataset's ``cloud_mask`` is taken, then the
-        sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others).
+        A quality layer or its name; exclusive with `clear`. On the cube's grid, or on a coarser one that nests
+        exactly. By default ``cloud_mask`` is taken, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others),
+        be it a variable of a Dataset or one of the bands of an array.
     scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
 "modis_state", "probability", "clear_score"}, optional
-        How to read `mask`, where the flags in its attributes and its name do not tell.
+        How to read `mask`, where the flags in its attributes and its name do not tell; it wins over both. Without
+        `mask` the layer of that scheme is taken.
     threshold : float, optional
         For a probability of cloud: from this value on a pixel is not clear. For a clear score: from it on it is clear.
         In the layer's units: 0 to 1, 0 to 100 or, for bytes, 0 to 255.
@@ -100,11 +107,11 @@ def fill(
     dilate : int
         Pixels by which cloud and shadow are grown.
     bands : sequence of str, optional
-        The bands to fill, in this order.
+        The bands to fill, in this order: the cube's own names or STAC common names.
     window : float, str, timedelta or pair of these, optional
         Days before and after the target from which dates are taken; the model's own by default.
     scale, offset : float, optional
-        Reflectance = stored * scale + offset, where the cube's attributes do not tell.
+        Reflectance = stored * scale + offset: needed where the metadata do not tell, and wins over them.
     nodata : float, optional
         Stored value that means "missing"; NaN always does.
     merge : {"day"}, optional
@@ -115,12 +122,15 @@ def fill(
         time, of the earliest scene of the day.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
-        ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``.
+        ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``. ``filled`` is 0 not filled, 1
+        observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on which the
+        pixel is clear and has a value in some band.
     screen : bool
         Fill also the target's suspect pixels: flagged clear, but they look like haze.
     check : bool
-        False lets values pass that do not look like reflectance: a vegetation index, say, or water that was
-        corrected to less than zero.
+        False lets values pass that do not look like reflectance, such as an index whose name is not known, takes
+        numbers that may be marks of missing values as measured, and does not ask whether a mask is the wrong way
+        round.
     block : int or pair of int, optional
         Pixels along y and x of a block, the work of one task. By default about 96 MiB of input.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
@@ -133,8 +143,9 @@ def fill(
     Returns
     -------
     DataArray or Dataset
-        What was given, with dimensions (band, y, x), and time first for several dates; in the input's units, dtype
-        and nodata. With `layers` a Dataset of ``reflectance`` and the layers.
+        What was given, with dimensions (band, y, x), or (y, x) where bands are variables or there is but one layer;
+        time comes first for several dates. In the input's units, dtype and nodata, under its names, with its CRS.
+        With `layers` a Dataset of the image, called ``reflectance`` for a DataArray with bands, and the layers.
 
     Raises
     ------
@@ -146,6 +157,13 @@ def fill(
         If values do not look like reflectance, or those of `s1` like decibels: when values are computed.
     ModelNotFoundError, WeightsError, HubError, MissingDependencyError
         If there is no such model, or it cannot be used.
+
+    Warns
+    -----
+    CloudfreeWarning
+        If a layer among the bands is no reflectance, or a date with a time falls on a day that was observed at
+        another: when called. If some dates lack a band, numbers are taken as missing that nothing tells of, or a mask
+        seems to be the wrong way round: when values are computed.
 
     Examples
     --------

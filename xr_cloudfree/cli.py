@@ -126,7 +126,8 @@ def fill(
     """Fill the clouds of one date, of several or of all.
 
     Clear pixels stay what they are; the others are estimated from the other dates.
-    The layer 'filled' tells which is which: 1 observed, 2 filled, 0 not filled (nodata).
+    The layer 'filled' tells which is which: 1 observed, 2 filled, 3 filled in some bands only, 0 not
+    filled (nodata).
 
     [bold]Examples[/bold]
 

@@ -52,6 +52,14 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
         they are.
     MissingDependencyError
         If no package is installed that reads NetCDF, or URLs of this kind.
+
+    Examples
+    --------
+    >>> from xr_cloudfree import synthetic
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = synthetic.cube(shape=(12, 4, 64, 64)).to_zarr(f"{folder}/cube.zarr", zarr_format=2)
+    ...     open_cube(f"{folder}/cube.zarr").reflectance.dims
+    ('time', 'band', 'y', 'x')
     """
     where = place(path)
     if isinstance(where, str):

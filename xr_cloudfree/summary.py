@@ -16,6 +16,7 @@ from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.measured import clear_where
 from xr_cloudfree.cube.merge import Merge, scenes_of
+from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import MERGE, cube_times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
@@ -112,6 +113,8 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     large = sum(array.nbytes for array in cube.arrays) > MOST_BYTES
     looked_at = not lazy and not large
     values, by_time = understood.scaling.source, None
+    if cube.limits is not None and values == Scaling.source:
+        values = "float values are the index"
     try:
         check_scale(cube.dtype, understood.scaling, cube.sensor)
         if looked_at:

@@ -30,15 +30,6 @@ _NO_REFLECTANCE = frozenset(
 ) | frozenset(name for scheme in SCHEMES.values() for name in scheme.names)
 
 
-LAYOUTS = (
-    ("DataArray", "(time, band, y, x), in any order", "DataArray (band, y, x)"),
-    ("DataArray of one band or index", "(time, y, x)", "DataArray (y, x)"),
-    ("Dataset with one such variable", "beside a quality layer", "Dataset with that variable"),
-    ("Dataset of bands", "variables (time, y, x) that are named as bands or indices", "Dataset of the bands"),
-    ("DataArray with layers among its bands", "SCL, QA_PIXEL, AOT … along the band axis", "all of them, see below"),
-)
-"""The forms of a cube: what is given, its dimensions, and what comes back for one date."""
-
 # Landsat's only near infrared goes by either name.
 _ALIAS = {"nir": "nir08", "nir08": "nir"}
 

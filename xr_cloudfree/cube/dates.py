@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.stamps import ISO, MERGE, ZONE, Times, as_text, in_utc, moment, readings
-from xr_cloudfree.errors import OptionError, OptionTypeError, SizeError, TimeError
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, TimeError
 
 _DAY, _SECOND, _MINUTE = (np.timedelta64(1, unit) for unit in ("D", "s", "m"))
 _LEAST = np.timedelta64(1, "ns")
@@ -527,5 +527,6 @@ def _warn_of_another_time(value: np.datetime64, times: Times) -> None:
         warnings.warn(
             f"{as_text(value)} was not observed, but {seen} was: its clear pixels come back only for "
             f'date="{day}" or date="{seen}"',
+            CloudfreeWarning,
             stacklevel=6,
         )

@@ -169,7 +169,7 @@ SENSORS = (
             "SUR_REFL_B7": "swir22",
         },
         ("modis", "mod09", "myd09", "mcd43", "terra", "aqua"),
-        ("state_1km", "sur_refl_state_500m"),
+        ("state_1km", "stateqa", "sur_refl_state_500m"),
         "scale=1e-4, nodata=-28672",
         "https://lpdaac.usgs.gov/products/mod09a1v061/",
     ),
