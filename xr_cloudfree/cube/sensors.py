@@ -56,25 +56,27 @@ class Sensor:
     source: str = ""
 
 
+_MSI: Mapping[str, str | None] = {
+    "B1": "coastal",
+    "B2": "blue",
+    "B3": "green",
+    "B4": "red",
+    "B5": "rededge071",
+    "B6": "rededge075",
+    "B7": "rededge078",
+    "B8": "nir",
+    "B8A": "nir08",
+    "B9": "nir09",
+    "B10": "cirrus",
+    "B11": "swir16",
+    "B12": "swir22",
+}
+
 SENSORS = (
     Sensor(
         "sentinel-2",
         "Sentinel-2 L2A",
-        {
-            "B1": "coastal",
-            "B2": "blue",
-            "B3": "green",
-            "B4": "red",
-            "B5": "rededge071",
-            "B6": "rededge075",
-            "B7": "rededge078",
-            "B8": "nir",
-            "B8A": "nir08",
-            "B9": "nir09",
-            "B10": "cirrus",
-            "B11": "swir16",
-            "B12": "swir22",
-        },
+        _MSI,
         ("sentinel-2", "sentinel2", "sentinel 2", "s2a", "s2b", "s2c", "msi"),
         ("scl", "msk_cldprb", "msk_classi"),
         "scale=1e-4, offset=-0.1, nodata=0",
@@ -136,21 +138,7 @@ SENSORS = (
     Sensor(
         "hls",
         "HLS S30 (Sentinel-2)",
-        {
-            "B1": "coastal",
-            "B2": "blue",
-            "B3": "green",
-            "B4": "red",
-            "B5": "rededge071",
-            "B6": "rededge075",
-            "B7": "rededge078",
-            "B8": "nir",
-            "B8A": "nir08",
-            "B9": "nir09",
-            "B10": "cirrus",
-            "B11": "swir16",
-            "B12": "swir22",
-        },
+        _MSI,
         ("hls.s30", "hlss30", "hls s30", "hls2-s30", "s30"),
         ("fmask",),
         "scale=1e-4, nodata=-9999",
