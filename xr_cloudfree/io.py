@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.attributes import storable
+from xr_cloudfree.cube.crs import typed_crs
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MissingDependencyError, OptionError, OutputError
@@ -426,7 +427,7 @@ def _plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.
         raise OutputError(
             "the cube does not say where on Earth it lies (no CRS, or no coordinates)",
             "a CRS and coordinates, for a GeoTIFF",
-            "an output .zarr, or cube.rio.write_crs('EPSG:32629') in Python before it is saved",
+            f"an output .zarr, or {typed_crs(first)} in Python before it is saved",
         )
     if told := assumed_of(first):
         warnings.warn(told, CloudfreeWarning, stacklevel=3)

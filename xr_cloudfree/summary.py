@@ -113,7 +113,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     looked_at = not lazy and not large
     values, by_time = understood.scaling.source, None
     try:
-        check_scale(cube.dtype, understood.scaling, cube.sensor)
+        check_scale(cube.dtype, understood.scaling, cube.sensor, cube.limits is not None)
         if looked_at:
             by_time = _clear_shares(obj, understood, merge)
         elif understood.scaling.scale == 1:
