@@ -552,3 +552,10 @@ def test_thresholds_are_proposed_in_the_units_of_the_layer(name, dtype, attrs, t
     for chosen in (None, name):
         with pytest.raises(MaskError, match=threshold):
             resolve(one, mask=chosen)
+
+
+def test_a_boolean_layer_is_proposed_where_there_is_no_other():
+    with pytest.raises(
+        MaskError, match=r"Try: clear=ds\.clouds if True means clear; clear=~ds\.clouds if True means cloud"
+    ):
+        resolve(layer(name="clouds", dtype=bool))

@@ -248,10 +248,13 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
         return found
     scored = next((name for name in variables if (known := _by_name(name)) and known.has_threshold), None)
     own = _own(variables)
+    boolean = next((_of_dataset(name) for name, layer in variables.items() if layer.dtype == np.bool_), None)
     if scheme is not None and own is not None:
         remedy = f"scheme=None, with which {own} is taken"
     elif scored is not None:
         remedy = f"mask={scored!r}, {_example(cast(Scheme, _by_name(scored)), variables[scored], scored)}"
+    elif scheme is None and boolean is not None:
+        remedy = f"clear={boolean} if True means clear; clear=~{boolean} if True means cloud"
     else:
         # Where a layer is lacking, clouds may have been taken out before.
         remedy = f"clear={band}.notnull() if what was cloudy has no value, or clear= or mask= with a layer that tells"
