@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.attributes import SCALING, pending
+from xr_cloudfree.attributes import SCALING, pending, same_number
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs
 from xr_cloudfree.cube.radar import MAX_DAYS
-from xr_cloudfree.cube.scaling import PACKING, Scaling
+from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
 from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.plan import FillPlan, packing_of
 from xr_cloudfree.version import __version__
@@ -179,19 +179,35 @@ def _told(plan: FillPlan) -> dict[str, Any]:
 
 
 def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
-    """CF attributes of digital numbers whose scale the user told: without them a file of the output lacks it."""
-    if array.dtype.kind not in "ui" or "scale_factor" in array.attrs or scaling.scale is None:
-        return {}
-    attrs: dict[str, Any] = {"scale_factor": scaling.scale, "add_offset": scaling.offset}
-    if scaling.nodata is not None:
-        attrs["_FillValue"] = array.dtype.type(scaling.nodata)
+    """CF attributes by which a file of the output is read as the values were here, where the array's own differ."""
+    own, attrs = pending(array), dict[str, Any]()
+    if array.dtype.kind in "ui" and scaling.scale is not None:
+        kept = same_number(scaling.scale, own.get("scale_factor"))
+        if not kept or not same_number(scaling.offset, own.get("add_offset", 0.0)):
+            attrs |= {"scale_factor": scaling.scale, "add_offset": scaling.offset}
+    if scaling.nodata is None or (array.dtype.kind in "ui" and scaling.scale is None):
+        return attrs
+    mark = array.dtype.type(scaling.nodata)
+    for key in NODATA_KEYS:
+        if key in (array.attrs if key == "nodata" else own) and not same_number(array.attrs[key], mark):
+            attrs[key] = mark
+    if "_FillValue" not in own and "missing_value" not in own and (array.dtype.kind in "ui" or _is_bare(array)):
+        attrs["_FillValue"] = mark
     return attrs
+
+
+def _is_bare(array: xr.DataArray) -> bool:
+    """Whether floats are written as they are, with no mark for nodata but NaN."""
+    marks = [array.encoding.get(key) for key in ("_FillValue", "missing_value")]
+    written = array.encoding.get("dtype")
+    return (written is None or np.dtype(written).kind == "f") and all(mark is None or mark != mark for mark in marks)
 
 
 def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
     """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
     kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and (k != "grid_mapping" or k not in attrs)}
-    if any(key in attrs for key in SCALING) and (array.dtype.kind != "f" or pending(array)):
+    new = "_FillValue" in attrs and "_FillValue" not in array.attrs
+    if any(key in attrs for key in SCALING) and (array.dtype.kind != "f" or new or pending(array)):
         # Attributes that are still to be applied tell of the values in memory, which are written as they are.
         return {key: value for key, value in kept.items() if key == "grid_mapping"}
     packed = packing_of(array)

@@ -137,7 +137,8 @@ def read(
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
     )
     spelling = spelling_of(cube)
-    scaling = resolve_scaling(cube.measured, scale=scale, offset=offset, nodata=nodata, spelling=spelling)
+    index = cube.limits is not None
+    scaling = resolve_scaling(cube.measured, scale=scale, offset=offset, nodata=nodata, spelling=spelling, index=index)
     within = valid_range(cube.measured, scaling, cube.limits)
     return Understood(cube, times if scenes is None else scenes.times, quality, rule, scaling, within, scenes)
 
@@ -237,7 +238,7 @@ def plan_fill(
             stacklevel=3,
         )
     if check:
-        check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor)
+        check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor, cube.limits is not None)
     targets = parse_targets(date, times, freq)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = made

@@ -116,7 +116,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     if cube.limits is not None and values == Scaling.source:
         values = "float values are the index"
     try:
-        check_scale(cube.dtype, understood.scaling, cube.sensor)
+        check_scale(cube.dtype, understood.scaling, cube.sensor, cube.limits is not None)
         if looked_at:
             by_time = _clear_shares(obj, understood, merge)
         elif understood.scaling.scale == 1:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_cloudfree.cube.checks import check_reflectance
+from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.masks import decode
 from xr_cloudfree.cube.measured import clear_where, valid_range
 from xr_cloudfree.cube.quality import resolve_mask
@@ -135,6 +135,37 @@ def test_offset_twice_names_the_dates():
         check(bands, Scaling(), sensor=None)
     with pytest.raises(ScalingError, match=r"2022-01-01, 2022-01-06, .*\(offset -0\.2\)"):
         check(stored(scene()), Scaling(1e-4, -0.2, 0))
+
+
+def test_offset_on_some_dates_and_asked_for_on_all():
+    bands = stored(scene())
+    bands[:3] -= 1000
+    with pytest.raises(ScalingError, match=r"below -0\.02.*Try: offset=0 if .* all dates, or") as raised:
+        check(bands, SENTINEL)
+    cube = xr.DataArray(bands, dims=("time", "band", "y", "x"), coords={"time": TIMES})
+    mended = eval(raised.value.remedy.partition("alone: ")[2].partition(", with offset=0")[0], {"cube": cube})
+    check(mended.values, Scaling(1e-4, 0, 0))
+    np.testing.assert_allclose(mended.values * 1e-4, scene(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sensor", "dtype", "scaling", "remedy"),
+    [
+        ("hls", np.int16, Scaling(None), r"Try: scale=1e-4, offset=0, nodata=-9999  # HLS"),
+        ("modis", np.int16, Scaling(None, nodata=-28672.0), r"Try: scale=1e-4, offset=0  # MODIS"),
+        (None, np.int16, Scaling(None, nodata=-999.0), r"Try: scale=1e-4, offset=0  # as most"),
+        (None, np.uint16, Scaling(None, nodata=0.0), r"Try: scale=1e-4, offset=-0\.1  # Sentinel-2"),
+    ],
+)
+def test_scales_that_are_proposed(sensor, dtype, scaling, remedy):
+    with pytest.raises(ScalingError, match=remedy):
+        check_scale(np.dtype(dtype), scaling, sensor)
+
+
+@pytest.mark.parametrize(("dtype", "remedy"), [(np.int16, "scale=1e-4, offset=0$"), (np.uint8, "scale=0.004, ")])
+def test_scales_that_are_proposed_for_indices(dtype, remedy):
+    with pytest.raises(ScalingError, match=f"become the index.*Try: {remedy}"):
+        check_scale(np.dtype(dtype), Scaling(None), "sentinel-2", index=True)
 
 
 def test_offset_jump_names_the_dates():

@@ -534,3 +534,28 @@ def test_decoded_is_a_tuple_of_layers():
     assert decode(values, MaskRule()).clear is values
     with pytest.raises(MaskTypeError):
         decode(values.astype(int), MaskRule())
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "attrs", "threshold"),
+    [
+        ("cloud_prob", np.float32, {}, r"threshold=0\.4$"),
+        ("cloud_prob", np.float32, {"units": "%"}, r"threshold=40$"),
+        ("CLD", np.uint8, {}, r"threshold=40$"),
+        ("CLP", np.uint8, {}, r"threshold=40 if it goes up to 100, or threshold=102 if up to 255$"),
+        ("cs_cdf", np.uint16, {}, r"threshold=60 if it goes up to 100, or threshold=153 if up to 255$"),
+        ("cloud_prob", np.uint8, {"scale_factor": 0.01}, r"threshold=0\.4$"),
+    ],
+)
+def test_thresholds_are_proposed_in_the_units_of_the_layer(name, dtype, attrs, threshold):
+    one = layer(name=name, dtype=dtype, **attrs)
+    for chosen in (None, name):
+        with pytest.raises(MaskError, match=threshold):
+            resolve(one, mask=chosen)
+
+
+def test_a_boolean_layer_is_proposed_where_there_is_no_other():
+    with pytest.raises(
+        MaskError, match=r"Try: clear=ds\.clouds if True means clear; clear=~ds\.clouds if True means cloud"
+    ):
+        resolve(layer(name="clouds", dtype=bool))

@@ -160,6 +160,7 @@ def test_arguments_that_cannot_be(given, error, match):
     ("attrs", "match"),
     [
         ({"scale_factor": 1e-4, "add_offset": -1000}, r"Try: offset=-0\.1$"),
+        ({"scale_factor": 1e-2, "add_offset": -1.0}, "digital numbers"),
         ({"scale_factor": 0.0}, "scale_factor is 0"),
         ({"scale_factor": "many"}, "one number"),
         ({"scale_factor": [1e-4, 1e-3]}, "one number"),
@@ -169,6 +170,11 @@ def test_arguments_that_cannot_be(given, error, match):
 def test_attributes_that_cannot_be(attrs, match):
     with pytest.raises(ScalingError, match=match):
         resolve_scaling([band(**attrs)])
+
+
+def test_an_index_in_bytes_begins_at_minus_one():
+    one = band(np.uint8, scale_factor=0.01, add_offset=-1.0, _FillValue=255)
+    assert resolve_scaling([one], index=True) == Scaling(0.01, -1.0, 255.0, "attribute scale_factor")
 
 
 @pytest.mark.parametrize(

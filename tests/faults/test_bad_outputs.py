@@ -455,3 +455,46 @@ def test_sizes_that_dask_has_not_counted(tmp_path, which):
     image = calls[0]()
     image = image["reflectance"] if which == "Dataset" else image
     np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize(
+    ("attrs", "options"),
+    [
+        ({"_FillValue": 0, "scale_factor": 1e-4}, {}),
+        ({"nodata": 0, "scale_factor": 1e-4}, {}),
+        ({"missing_value": 0}, {"scale": 1e-4}),
+        ({"scale_factor": 1e-3}, {"scale": 1e-4}),
+        ({"scale_factor": 1.0, "add_offset": 0.0, "_FillValue": -9999}, {"scale": 1e-4}),
+        ({"scale_factor": 1e-4, "nodata": -9999}, {"nodata": None}),
+    ],
+)
+def test_outputs_are_read_as_the_caller_said_the_values_are(attrs, options, tmp_path):
+    da, clear = make_cube(shape=(6, 7), dtype="uint16")
+    stored_as = da.astype("int16").where(clear, -9999).astype("int16")
+    stored_as = stored_as.where(stored_as.x != stored_as.x[0], -9999).drop_attrs().assign_attrs(attrs)
+    options = {"nodata": -9999, "clear": stored_as.isel(band=0, drop=True) != -9999, "check": False} | options
+    image = stored_as.rename("reflectance").cloudfree.fill(date=[TARGET], model="nearest", **options)
+    assert (image == -9999).any()
+    image.to_dataset().to_zarr(tmp_path / "image.zarr", zarr_format=2)
+    read = xr.open_zarr(tmp_path / "image.zarr")["reflectance"]
+    np.testing.assert_allclose(read, image.where(image != -9999) * 1e-4, rtol=1e-6)
+    assert set(map(float, (v for k, v in image.attrs.items() if k in ("nodata", "_FillValue", "missing_value")))) == {
+        -9999.0
+    }
+
+
+@pytest.mark.parametrize("attrs", [{}, {"nodata": 0.0}, {"_FillValue": -9999.0}])
+@pytest.mark.parametrize("encoding", [{}, {"_FillValue": np.nan, "dtype": np.dtype("float32")}])
+def test_numbers_in_floats_keep_their_mark_for_nodata(attrs, encoding, tmp_path):
+    """As xee gives them: digital numbers in float32, where zero marks what is missing."""
+    da, clear = make_cube(shape=(6, 7), dtype="uint16")
+    da = da.astype("float32").drop_attrs().assign_attrs(attrs).where(da.x != da.x[0], 0)
+    da.encoding = dict(encoding)
+    how = {"clear": clear, "scale": 1e-4, "nodata": 0, "check": False, "model": "nearest"}
+    image = da.cloudfree.fill(date=[TARGET], **how)
+    missing = image == 0
+    assert missing.any()
+    image.to_dataset().to_zarr(tmp_path / "image.zarr", zarr_format=2)
+    np.testing.assert_array_equal(xr.open_zarr(tmp_path / "image.zarr")["reflectance"], image.where(~missing))
+    again = da.cloudfree.to_zarr(tmp_path / "run.zarr", date=[TARGET], **how)["reflectance"]
+    np.testing.assert_array_equal(again, image.where(~missing))

@@ -86,7 +86,7 @@ def check_reflectance(
     _check_level(picked, reflectance, scaling, sensor)
     if within is not None:
         _check_beyond(picked, date, times, scaling, sensor, within, spelling)
-    _check_negative(reflectance, date, times, scaling, spelling)
+    _check_negative(reflectance, date, times, scaling, picked.dtype, spelling)
     _check_jump(to_reflectance(stored, scaling), seen, times, scaling, stored.dtype, spelling)
     _check_edge(bands, clear, times, scaling, within, spelling)
 
@@ -131,7 +131,7 @@ def check_level(
         _check_level(picked, to_reflectance(picked, scaling), scaling, sensor)
 
 
-def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = None) -> None:
+def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = None, index: bool = False) -> None:
     """Raise if nothing tells how stored integers become reflectance; that needs no look at any value.
 
     Parameters
@@ -142,6 +142,8 @@ def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = Non
         How they are stored.
     sensor : {"sentinel-2", "landsat"} or None
         As for `check_reflectance`.
+    index : bool
+        Whether the bands are indices, such as NDVI.
 
     Raises
     ------
@@ -150,9 +152,9 @@ def check_scale(dtype: np.dtype[Any], scaling: Scaling, sensor: str | None = Non
     """
     if scaling.scale is None:
         raise ScalingError(
-            f"the values are {dtype}, and nothing tells how they become reflectance",
-            "reflectance, or scale= and offset=",
-            _usual(sensor, dtype, scaling),
+            f"the values are {dtype}, and nothing tells how they become {'the index' if index else 'reflectance'}",
+            f"{'the index' if index else 'reflectance'}, or scale= and offset=",
+            _usual_index(dtype) if index else _usual(sensor, dtype, scaling),
         )
 
 
@@ -180,7 +182,20 @@ def _usual(sensor: str | None, dtype: np.dtype[Any], scaling: Scaling, picked: N
         sentinel = f"{late}  # Sentinel-2 from processing baseline 04.00 on; before it: {early}"
     if sensor == "sentinel-2":
         return sentinel
+    if sensor in ("hls", "modis"):
+        mark = f", nodata={-9999 if sensor == 'hls' else -28672}" if nodata else ""
+        return f"scale=1e-4, offset=0{mark}  # {sensor.upper()}"
+    if sensor is None and dtype.kind == "i" and (scaling.nodata or 0) < 0:
+        # Sentinel-2 with the offset and Landsat Collection 2 are unsigned, and mark what is missing by zero.
+        return f"{early}  # as most archives that mark missing pixels by a negative number; Landsat: {landsat}"
     return f"{landsat}  # Landsat Collection 2" if sensor == "landsat" else f"{sentinel}; Landsat: {landsat}"
+
+
+def _usual_index(dtype: np.dtype[Any]) -> str:
+    """What may be typed for an index that is stored in integers."""
+    if dtype.itemsize == 1:
+        return "scale=0.004, offset=-0.08  # Copernicus Land Monitoring; or what the product's description tells"
+    return "scale=1e-4, offset=0"
 
 
 def _mostly(hit: NDArray[np.bool_], share: float = 0.5) -> bool:
@@ -291,7 +306,12 @@ def _check_beyond(
 
 
 def _check_negative(
-    reflectance: NDArray[np.float32], date: NDArray[np.intp], times: Times, scaling: Scaling, spelling: Spelling
+    reflectance: NDArray[np.float32],
+    date: NDArray[np.intp],
+    times: Times,
+    scaling: Scaling,
+    dtype: np.dtype[Any],
+    spelling: Spelling,
 ) -> None:
     """Look for dates that lie deeper than an atmosphere corrected too far, which makes dark pixels -0.04."""
     pixels = np.bincount(date, minlength=len(times))
@@ -302,6 +322,11 @@ def _check_negative(
     if bad.any():
         if scaling.offset < 0:
             remedy = "offset=0"
+            if bad.sum() < (count >= _ENOUGH).sum():
+                keep = spelling.on(np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist())
+                units = -scaling.offset / (scaling.scale or 1.0)
+                mended = spelling.subtract(units, keep, dtype, scaling.nodata)
+                remedy += f" if it was subtracted on all dates, or if on these alone: {mended}, with offset=0"
         elif bad.sum() < 0.5 * (pixels > 0).sum():
             remedy = spelling.except_on(np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist())
         else:

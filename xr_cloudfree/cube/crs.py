@@ -13,6 +13,8 @@ from xr_cloudfree.errors import GridError
 KEYS = ("proj:code", "proj:epsg", "epsg", "proj:wkt2", "crs", "crs_wkt", "spatial_ref", "proj:projjson")
 """Names of coordinates and attributes in which archives write a CRS (stackstac, cubo, odc-stac, STAC items)."""
 
+_DEGREES = ("lat", "latitude", "lon", "longitude")
+
 
 def crs_of(array: xr.DataArray) -> Any:
     """Return the coordinate reference system as rasterio has it, None where there is none.
@@ -142,3 +144,22 @@ def with_crs(array: xr.DataArray) -> xr.DataArray:
 def _has_mapping(array: xr.DataArray) -> bool:
     name = array.encoding.get("grid_mapping", array.attrs.get("grid_mapping", "spatial_ref"))
     return str(name) in array.coords
+
+
+def typed_crs(obj: xr.DataArray | xr.Dataset) -> str:
+    """What is typed to give a cube without a CRS one, in messages: that of its degrees, or an example.
+
+    Examples
+    --------
+    >>> typed_crs(xr.DataArray([[0.0]], dims=("lat", "lon")))
+    "cube.rio.write_crs('EPSG:4326')"
+    >>> typed_crs(xr.DataArray([[0.0]], dims=("y", "x")))
+    "cube.rio.write_crs('EPSG:32629') with the right one"
+    """
+    degrees = [
+        str(dim).lower() in _DEGREES or str(obj[dim].attrs.get("units", "")).lower().startswith("degree")
+        for dim in obj.dims
+    ]
+    return f"cube.rio.write_crs('EPSG:{4326 if sum(degrees) == 2 else 32629}')" + (
+        "" if sum(degrees) == 2 else " with the right one"
+    )

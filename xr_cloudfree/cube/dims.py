@@ -195,7 +195,7 @@ def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tupl
             f"the dimensions {_listed(needed)} and no other",
             f"cube.isel({{{extra[0]!r}: 0}}, drop=True)",
         )
-    _check_not_empty(array, called)
+    _check_not_empty(array, called, dims)
     for role, name in dims.items():
         if name != role and role in array.coords:
             raise DimensionError(
@@ -237,13 +237,15 @@ def check_sizes(obj: xr.DataArray | xr.Dataset, called: str = "cube") -> None:
     )
 
 
-def _check_not_empty(array: xr.DataArray, called: str) -> None:
+def _check_not_empty(array: xr.DataArray, called: str, dims: Mapping[str, str]) -> None:
     empty = [str(dim) for dim in array.dims if array.sizes[dim] == 0]
     if empty:
         raise DimensionError(
             f"{called} is empty along {_listed(empty)}",
             "at least one element along each dimension",
-            f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small",
+            f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small"
+            if dims.get("y") == empty[0]
+            else f"a selection along {empty[0]} that leaves something",
         )
 
 

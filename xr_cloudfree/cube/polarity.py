@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.scaling import Scaling, to_reflectance
+from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.errors import CloudfreeWarning
 
 _VISIBLE = ("blue", "green", "red")
@@ -42,7 +42,7 @@ def check_polarity(
     bands : ndarray, shape (time, band, y, x)
         Values as stored.
     clear, cloudy : ndarray of bool, shape (time, y, x)
-        Valid pixels that count as clear, and as cloud or shadow.
+        Pixels that are clear and valid, and those that count as cloud or shadow.
     scaling : Scaling
         How the values are stored.
     roles : sequence of (str or None)
@@ -59,7 +59,8 @@ def check_polarity(
     if not visible or not (rule.scheme is None or rule.scheme.has_threshold):
         return
     step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / _SAMPLE)))
-    clear, cloudy = clear[:, ::step, ::step], cloudy[:, ::step, ::step]
+    clear = clear[:, ::step, ::step]
+    cloudy = cloudy[:, ::step, ::step] & valid(bands[:, :, ::step, ::step], scaling).all(axis=1)
     for kind in (clear, cloudy):
         if kind.sum() < _ENOUGH or kind.any(axis=(1, 2)).sum() < _DATES:
             return

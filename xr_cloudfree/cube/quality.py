@@ -248,10 +248,13 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
         return found
     scored = next((name for name in variables if (known := _by_name(name)) and known.has_threshold), None)
     own = _own(variables)
+    boolean = next((_of_dataset(name) for name, layer in variables.items() if layer.dtype == np.bool_), None)
     if scheme is not None and own is not None:
         remedy = f"scheme=None, with which {own} is taken"
     elif scored is not None:
-        remedy = f"mask={scored!r}, {cast(Scheme, _by_name(scored)).example}"
+        remedy = f"mask={scored!r}, {_example(cast(Scheme, _by_name(scored)), variables[scored], scored)}"
+    elif scheme is None and boolean is not None:
+        remedy = f"clear={boolean} if True means clear; clear=~{boolean} if True means cloud"
     else:
         # Where a layer is lacking, clouds may have been taken out before.
         remedy = f"clear={band}.notnull() if what was cloudy has no value, or clear= or mask= with a layer that tells"
@@ -296,7 +299,7 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
         )
     if found.has_threshold and threshold is None:
         raise MaskError(
-            f"{name} is a {_kind(found)} without a threshold", "a threshold", f"threshold={found.threshold:g}"
+            f"{name} is a {_kind(found)} without a threshold", "a threshold", _threshold(found, layer, name)
         )
     if found.has_threshold:
         _check_threshold(layer, name, f"{boolean}{typed} == {int(found.name == 'clear_score')}", cast(float, threshold))
@@ -319,12 +322,27 @@ def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str) -> Non
     if known is None or not told.has_threshold or _kind(known) == _kind(told):
         return
     bare = typed if known.name in SCHEMES else f"{typed}.drop_attrs()"
-    right = known.example if known.has_threshold else "scheme=None, threshold=None"
+    right = _example(known, layer, name) if known.has_threshold else "scheme=None, threshold=None"
     raise MaskError(
         f"{name} is a {_kind(known)} ({known.title}), and scheme={told.name!r} reads a {_kind(told)}",
         "the scheme of the layer, or another name for it",
         f'{right}; or mask={bare}.rename("other") if it is a {_kind(told)} all the same',
     )
+
+
+def _example(scheme: Scheme, layer: xr.DataArray, name: str) -> str:
+    """What is typed to read a layer by a scheme with a threshold."""
+    return f'scheme="{scheme.name}", {_threshold(scheme, layer, name)}'
+
+
+def _threshold(scheme: Scheme, layer: xr.DataArray, name: str) -> str:
+    """What is typed as the threshold of a layer, in its units as far as they are known."""
+    share = cast(float, scheme.threshold)
+    if name.lower() in _PERCENT or _units(layer) in _PERCENT_UNITS:
+        return f"threshold={share * 100:g}"
+    if _stored(layer).kind in "iu" and not _is_packed(layer):
+        return f"threshold={share * 100:g} if it goes up to 100, or threshold={share * 255:g} if up to 255"
+    return f"threshold={share:g}"
 
 
 def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: float) -> None:

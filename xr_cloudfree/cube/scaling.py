@@ -62,6 +62,7 @@ def resolve_scaling(
     offset: float | None = None,
     nodata: float | None = None,
     spelling: Spelling | None = None,
+    index: bool = False,
 ) -> Scaling:
     """Read the scaling of a cube from the arguments, else from metadata, else from the dtype.
 
@@ -77,6 +78,8 @@ def resolve_scaling(
         What the user says; wins over metadata.
     spelling : Spelling, optional
         What the cube is made of, for remedies.
+    index : bool
+        Whether the bands are indices, such as NDVI.
 
     Returns
     -------
@@ -117,7 +120,7 @@ def resolve_scaling(
     for array in arrays:
         labels = array["band"].to_numpy().tolist() if "band" in array.coords and array["band"].ndim else [array.name]
         told = _of_item(array, given, spelling)
-        found += zip(map(str, labels), [_of_one(array, given, one) for one in told] * len(labels), strict=False)
+        found += zip(map(str, labels), [_of_one(array, given, one, index) for one in told] * len(labels), strict=False)
     for name, other in found:
         if other != found[0][1]:
             alike = [label for label, one in found if one == found[0][1]]
@@ -190,7 +193,7 @@ def _first_nodata(array: xr.DataArray, given: Told, told: list[Told]) -> float |
     return next((value for value in found if value is not None and not np.isnan(value)), None)
 
 
-def _of_one(array: xr.DataArray, given: Told, item: Told) -> Scaling:
+def _of_one(array: xr.DataArray, given: Told, item: Told, index: bool) -> Scaling:
     is_float = array.dtype.kind == "f"
     attrs = pending(array)
     scale_attr = None if given.scale is not None else number(attrs.get("scale_factor"), "scale_factor")
@@ -210,7 +213,7 @@ def _of_one(array: xr.DataArray, given: Told, item: Told) -> Scaling:
     else:
         used, source = None, "not told"
     offset = next((value for value in (given.offset, item.offset, offset_attr) if value is not None), None)
-    return _checked(array, used, offset, _nodata(array, given.nodata, item), source)
+    return _checked(array, used, offset, _nodata(array, given.nodata, item), source, index)
 
 
 def decoded_by(array: xr.DataArray) -> tuple[float, float] | None:
@@ -246,11 +249,12 @@ def _nodata(array: xr.DataArray, given: float | None, item: Told) -> float | Non
 
 
 def _checked(
-    array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None, source: str
+    array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None, source: str, index: bool
 ) -> Scaling:
     if scale is not None and not LEAST_SCALE <= scale <= 1 / LEAST_SCALE:
         raise ScalingError(f"{source} is {scale}", "a positive number, usually below 1", "scale=1e-4")
-    if offset is not None and not abs(offset) < 1:
+    # An index in bytes begins at -1.
+    if offset is not None and not abs(offset) < 1 and not (index and abs(offset) == 1):
         finite = bool(np.isfinite(offset))
         right = f"{offset * (scale if scale is not None and scale < 1 else 1e-4):g}" if finite else "0"
         raise ScalingError(

@@ -117,11 +117,12 @@ def uneven_bands(
     how, within
         As `look` takes them.
     """
-    lacking = seen & ~clear
-    dates = np.flatnonzero(lacking.any(axis=(1, 2)))
-    if not dates.size or not (lacking[dates] & measured(stored[dates], how, within, axis=1).any(axis=1)).any():
-        return None
-    return measured(stored, how, within, axis=1)
+    # Date by date: all at once would take as much memory again as the window.
+    for date in range(len(stored)):
+        lacking = seen[date] & ~clear[date]
+        if lacking.any() and (lacking & measured(stored[date], how, within, axis=0).any(axis=0)).any():
+            return np.stack([measured(one, how, within, axis=0) for one in stored])
+    return None
 
 
 def bands_alone(stored: Array, extras: tuple[int, ...]) -> tuple[Array, Array | None]:

@@ -290,7 +290,7 @@ def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[
                 observed.append(part.obs)
                 if len(batch) >= at_once:
                     predict()
-            del tile, parts
+            del tile, parts, part  # or a block would be held while the next one is made
         del share
         while waiting and len(waiting[0].answers) == len(waiting[0].extents):
             yield waiting.popleft()
@@ -315,8 +315,7 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
-        cloudy = ~(seen.clear | seen.missing) & scaling.valid(stored, job.scaling).all(axis=1)
-        check_polarity(stored, clear, cloudy, job.scaling, job.roles, job.rule)
+        check_polarity(stored, clear, ~(seen.clear | seen.missing), job.scaling, job.roles, job.rule)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
