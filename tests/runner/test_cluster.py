@@ -120,10 +120,10 @@ def test_a_worker_that_dies_while_the_plugin_is_brought_does_no_harm(monkeypatch
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     plugin = cluster._plugin("0", None, {})
     client = Client(3)
-    cluster._register(client, plugin)
+    cluster._register(client, plugin, "the same call")
     assert client.failures == -1
     with pytest.raises(RunError, match="Stream is closed"):
-        cluster._register(Client(99), plugin)
+        cluster._register(Client(99), plugin, "the same call")
 
 
 def test_tasks_have_names_and_few_are_in_flight(cube, client, tmp_path) -> None:
@@ -225,7 +225,9 @@ def test_what_cannot_be_waited_for_is_refused(cube, tmp_path) -> None:
 def test_a_folder_that_is_not_shared_is_noticed(monkeypatch) -> None:
     monkeypatch.setattr(cluster, "_VISIBLE_WITHIN", 0.0)
     with pytest.raises(RunError, match="is not to be seen here"):
-        cluster._check_shared(Path("nowhere.json"), cluster.RegionReport(0, "", 0, 0.0, "host:1", None))
+        cluster._check_shared(
+            Path("nowhere.json"), cluster.RegionReport(0, "", 0, 0.0, "host:1", None), "the same call"
+        )
 
 
 @pytest.mark.slow
