@@ -59,7 +59,7 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
     seen : ndarray of bool, shape (time, y, x)
         Pixels that are clear, whether or not they have all bands.
     valid : ndarray of bool, shape (time, band, y, x), or None
-        Where each band has a value; None if at each pixel and date all have one or none has.
+        Where each band has a value; None if at each pixel and date that was seen all have one or none has.
     model : FillModel
         The model, which may take certain bands only.
     names : sequence of str
@@ -69,13 +69,13 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
     whole = Part(obs, every, every, np.arange(obs.n_dates))
     if valid is None or obs.n_bands == 1:
         return [whole]
+    # What lies under cloud may not count: in a window where nothing else is uneven, nobody looks at it.
     if model.spec.tile is None:
-        some, all_ = valid.any(axis=1), valid.all(axis=1)
-        uneven = np.asarray((seen & some & ~all_).any(axis=0))
+        uneven = _uneven(seen, valid)
         if not uneven.any():
             return [whole]
         return [whole, *(_single(obs, band, seen & valid[:, band], uneven) for band in every)]
-    present = np.asarray(valid.any(axis=(2, 3)))
+    present = np.asarray((seen[:, None] & valid).any(axis=(2, 3)))
     dated = np.asarray(present.any(axis=1))
     if present[dated].all():
         return [whole]
@@ -99,6 +99,11 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
         )
         parts.append(Part(sub, keep, place, dates, capable=_takes(model, [names[i] for i in members], sub.roles)))
     return parts or [whole]
+
+
+def _uneven(seen: Bools, valid: Bools) -> Bools:
+    """Pixels that were seen with some bands and without others on some date."""
+    return np.asarray((seen & valid.any(axis=1) & ~valid.all(axis=1)).any(axis=0))
 
 
 def _single(obs: Observations, band: int, clear: Bools, where: Bools) -> Part:
@@ -216,15 +221,16 @@ def _mean_gate(told: Sequence[tuple[Bools, Any]], shape: tuple[int, ...]) -> NDA
 
 
 def _completed(merged: Prediction, tile: Observations, seen: Bools, valid: Bools) -> Prediction:
-    """The prediction, with `Linear` of single bands where the model knew nothing of them."""
+    """The prediction, with `Linear` of single bands at uneven pixels of which the model knew nothing."""
     known_bands = merged.known & np.isfinite(merged.bands)
-    if known_bands.all():
+    uneven = _uneven(seen, valid)
+    if (known_bands | ~uneven).all():
         return merged
     bands = np.where(known_bands, merged.bands, np.float32(np.nan))
     known = merged.known.copy()
     for band in range(tile.n_bands):
         clear = seen & valid[:, band]
-        lacking = ~known_bands[band] & clear.any(axis=0)
+        lacking = ~known_bands[band] & uneven & clear.any(axis=0)
         if lacking.any():
             one = Observations(tile.bands[:, band : band + 1], clear, tile.day_offset, tile.target, tile.scale)
             told = Linear().predict([one])[0]
