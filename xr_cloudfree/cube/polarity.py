@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.merge import Seen
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.errors import CloudfreeWarning
 
@@ -26,7 +27,7 @@ _DARK = 0.3  # median reflectance of ground without snow; where cloud is brighte
 def check_polarity(
     bands: NDArray[Any],
     clear: NDArray[np.bool_],
-    cloudy: NDArray[np.bool_],
+    seen: Seen,
     scaling: Scaling,
     roles: Sequence[str | None],
     rule: MaskRule,
@@ -41,8 +42,10 @@ def check_polarity(
     ----------
     bands : ndarray, shape (time, band, y, x)
         Values as stored.
-    clear, cloudy : ndarray of bool, shape (time, y, x)
-        Pixels that are clear and valid, and those that count as cloud or shadow.
+    clear : ndarray of bool, shape (time, y, x)
+        Pixels that are clear and hold measurements.
+    seen : Seen
+        What the quality layer says: pixels that are neither clear nor missing count as cloud or shadow.
     scaling : Scaling
         How the values are stored.
     roles : sequence of (str or None)
@@ -60,7 +63,8 @@ def check_polarity(
         return
     step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / _SAMPLE)))
     clear = clear[:, ::step, ::step]
-    cloudy = cloudy[:, ::step, ::step] & valid(bands[:, :, ::step, ::step], scaling).all(axis=1)
+    cloudy = ~(seen.clear[:, ::step, ::step] | seen.missing[:, ::step, ::step])
+    cloudy &= valid(bands[:, :, ::step, ::step], scaling).all(axis=1)
     for kind in (clear, cloudy):
         if kind.sum() < _ENOUGH or kind.any(axis=(1, 2)).sum() < _DATES:
             return

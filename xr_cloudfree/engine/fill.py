@@ -315,7 +315,7 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
-        check_polarity(stored, clear, ~(seen.clear | seen.missing), job.scaling, job.roles, job.rule)
+        check_polarity(stored, clear, seen, job.scaling, job.roles, job.rule)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
