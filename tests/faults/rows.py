@@ -42,7 +42,14 @@ DAY = np.timedelta64(86400, "s")
 V, T, L, M = ValueError, TypeError, LookupError, MemoryError
 
 GRID = [
-    Row("no time", lambda: both(lambda ds: ds.isel(time=0)), E.DimensionError, V, ("'time'",)),
+    Row(
+        "no time",
+        lambda: both(lambda ds: ds.isel(time=0)),
+        E.DimensionError,
+        V,
+        ("'time'",),
+        "cube.expand_dims('time')",
+    ),
     Row(
         "one too many",
         lambda: both(lambda ds: ds.assign(reflectance=ds["reflectance"].expand_dims(member=2))),
@@ -292,14 +299,21 @@ BANDS = [
         "cube.drop_duplicates('band')",
     ),
     Row("unknown band", lambda: cube(bands=["rde"]), E.BandError, V, ("'rde'", "'nir'"), "bands=['red']"),
-    Row("band asked for twice", lambda: cube(bands=["red", "red"]), E.BandError, V, ("'red'", "2 times")),
+    Row(
+        "band asked for twice",
+        lambda: cube(bands=["red", "red"]),
+        E.BandError,
+        V,
+        ("'red'", "2 times"),
+        "bands=['red']",
+    ),
     Row("bands as text", lambda: cube(bands="red"), E.OptionTypeError, T, ("text 'red'",), "bands=['red']"),
     Row("bands as number", lambda: cube(bands=3), E.OptionTypeError, T, ("bands is 3",), "bands=['red', 'nir']"),
     Row("number of a band", lambda: cube(bands=[0]), E.OptionTypeError, T, ("holds 0", "int"), "bands=['red', 'nir']"),
-    Row("list in bands", lambda: cube(bands=[["red"]]), E.OptionTypeError, T, ("['red']",)),
+    Row("list in bands", lambda: cube(bands=[["red"]]), E.OptionTypeError, T, ("['red']",), "bands=['red', 'nir']"),
     Row("no bands", lambda: cube(bands=[]), E.OptionError, V, ("bands is empty",), "bands=['red', 'nir']"),
-    Row("text values", lambda: variable_of(str), E.BandError, V, ("dtype <U",)),
-    Row("complex values", lambda: variable_of(complex), E.BandError, V, ("complex128",)),
+    Row("text values", lambda: variable_of(str), E.BandError, V, ("dtype <U",), "cube.astype('float32')"),
+    Row("complex values", lambda: variable_of(complex), E.BandError, V, ("complex128",), "cube.real"),
     Row("boolean values", lambda: variable_of(bool), E.BandError, V, ("bool", "numbers"), "cube.astype('float32')"),
     Row("objects", lambda: variable_of(object), E.BandError, V, ("object",), "cube.astype('float32')"),
     Row(
@@ -343,6 +357,8 @@ BANDS = [
         E.BandError,
         V,
         ("SCL",),
+        "bands=None",
+        right=cube,
     ),
     Row(
         "a colour that no band has",
@@ -350,6 +366,7 @@ BANDS = [
         E.BandError,
         V,
         ("'swir22'",),
+        "bands=['nir']",
     ),
     Row(
         "two layers of unknown names",

@@ -351,13 +351,13 @@ def _chosen(wanted: Sequence[str], names: Sequence[str], roles: Sequence[str | N
     if len(lacking) == len(wanted):
         lacking = []
     chosen = [_known(band, names, roles) for band in wanted if band not in lacking]
-    _check_bands(chosen)
+    _check_bands(chosen, f"bands={list(dict.fromkeys(chosen))}")
     quality = [band for band in chosen if is_quality(band)]
     if len(quality) == len(chosen):
         raise BandError(
             f"bands names {', '.join(quality)} alone, which is no reflectance",
             "spectral bands or an index",
-            f"bands={[name for name in names if not is_quality(name)][:3] or ['B04']!r}",
+            "bands=None for all bands that there are",
         )
     for left, why in ((quality, "no reflectance"), (lacking, "not among the bands of this cube")):
         if left:
@@ -461,13 +461,13 @@ def _known(band: str, names: Sequence[str], roles: Sequence[str | None]) -> str:
     raise BandError(f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]")
 
 
-def _check_bands(labels: Sequence[str]) -> None:
+def _check_bands(labels: Sequence[str], remedy: str = "cube.drop_duplicates('band')") -> None:
     doubled = [name for name, n in Counter(labels).items() if n > 1]
     if doubled:
         raise BandError(
             f"the band {doubled[0]!r} is there {Counter(labels)[doubled[0]]} times",
             "each band once",
-            "cube.drop_duplicates('band')",
+            remedy,
         )
 
 
@@ -476,7 +476,7 @@ def _check_numbers(array: xr.DataArray) -> None:
         raise BandError(
             f"the values of {_called(array)} have dtype {array.dtype}",
             "numbers: unsigned or signed integers, or floats",
-            "cube.astype('float32')",
+            "cube.real.astype('float32')" if array.dtype.kind == "c" else "cube.astype('float32')",
         )
 
 
