@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +19,13 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
 
 DATA = Path(__file__).resolve().parents[1] / "data"
+
+
+@pytest.fixture(autouse=True)
+def full_precision() -> None:
+    """Products of float32 in float32, whatever was imported: a module of terratorch lets torch use bfloat16."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_float32_matmul_precision("highest")
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
 
     Examples
     --------
+    >>> import tempfile
     >>> from xr_cloudfree import synthetic
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = synthetic.cube(shape=(12, 4, 64, 64)).to_zarr(f"{folder}/cube.zarr", zarr_format=2)

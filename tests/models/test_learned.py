@@ -171,6 +171,14 @@ class TestAnswer:
         error = np.abs(rough.bands - exact.bands).max()
         assert 0 < error < 2e-3
 
+    def test_what_other_packages_allow_torch_changes_nothing(self, tmp_path):
+        """Importing terratorch lets torch multiply float32 as bfloat16 where the CPU can."""
+        exact = make_model(tmp_path).predict([observe()])[0]
+        torch.set_float32_matmul_precision("medium")
+        again = make_model(tmp_path).predict([observe()])[0]
+        assert torch.get_float32_matmul_precision() == "medium"
+        np.testing.assert_array_equal(again.bands, exact.bands)
+
     @pytest.mark.parametrize(("threads", "batch", "at_once"), [(1, 1, 1), (2, 1, 2), (5, 2, 4), (1, 4, 4), (8, 3, 6)])
     def test_where_nothing_else_runs_each_thread_has_a_tile(self, tmp_path, threads, batch, at_once):
         before = torch.get_num_threads()

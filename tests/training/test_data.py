@@ -140,7 +140,8 @@ def test_the_networks_own_preparation_is_used() -> None:
 def test_places_are_hidden_under_their_own_clouds_and_further_ones() -> None:
     clear, cloudy = cube(), cube(5, shape=(30, 4, 48, 64))
     clear["cloud_mask"][:] = 0
-    clear["reflectance"] = clear["reflectance"].where(clear["reflectance"] > 0, 1000).astype("uint16")
+    ground = 1000 + (7 * np.arange(48)[:, None] + 3 * np.arange(64)) % 101  # one number over an area would be refused
+    clear["reflectance"] = clear["reflectance"].where(clear["reflectance"] > 0, ground).astype("uint16")
     clear["reflectance"].attrs = cloudy["reflectance"].attrs
 
     def shapes(name: str, made: CubeData) -> list[np.ndarray]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,17 +40,39 @@ _loading = threading.Lock()
 # One forward pass at a time on each GPU: threads would only share its memory.
 _on_gpu: dict[torch.device, threading.Lock] = {}
 _forked = False
+# Forward passes under way on the CPU, and the precision of torch's products before the first of them.
+_passes, _precision_before, _counting = 0, "highest", threading.Lock()
 
 
 def _after_fork() -> None:
     """Set up a forked child: locks that threads of the parent held would never be released in it."""
-    global _forked, _loading
-    _forked, _loading = True, threading.Lock()
+    global _forked, _loading, _passes, _counting
+    _forked, _loading, _passes, _counting = True, threading.Lock(), 0, threading.Lock()
     _on_gpu.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Multiply float32 in float32: other packages let torch use bfloat16 in the whole process where the CPU can."""
+    global _passes, _precision_before
+    import torch
+
+    with _counting:
+        if _passes == 0:
+            _precision_before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision("highest")
+        _passes += 1
+    try:
+        yield
+    finally:
+        with _counting:
+            _passes -= 1
+            if _passes == 0:
+                torch.set_float32_matmul_precision(_precision_before)
 
 
 class Source(Protocol):
@@ -290,7 +312,7 @@ class Learned:
 
         batch = Batch.of(prepared).to(device)
         with (
-            _on_gpu.setdefault(device, threading.Lock()) if device.type == "cuda" else nullcontext(),
+            _on_gpu.setdefault(device, threading.Lock()) if device.type == "cuda" else _full_precision(),
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"),
         ):
