@@ -11,7 +11,7 @@ import xarray as xr
 
 from xr_cloudfree.attributes import SCALING, pending, same_number
 from xr_cloudfree.cube.crs import crs_of
-from xr_cloudfree.cube.dims import axis_attrs
+from xr_cloudfree.cube.dims import axis_attrs, needs_axis_attrs
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
 from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
@@ -143,11 +143,10 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
                 coords[name] = c.variable.isel(time=which)
     for output in job.outputs[1:]:
         coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
-    for role in ("y", "x"):
-        attrs = axis_attrs(role, cube.dims[role], geographic=_is_geographic(plan))
-        if attrs and role in coords:
-            coords[role] = coords[role].copy(deep=False)
-            coords[role].attrs = {**attrs, **coords[role].attrs}
+    for role in [role for role in ("y", "x") if role in coords and needs_axis_attrs(cube.dims[role])]:
+        attrs = axis_attrs(role, geographic=_is_geographic(plan))
+        coords[role] = coords[role].copy(deep=False)
+        coords[role].attrs = {**attrs, **coords[role].attrs}
     if source.ndim == 3 and any("band" in output.dims for output in job.outputs[1:]):
         coords["band"] = xr.Variable(("band",), list(cube.bands))
     return coords

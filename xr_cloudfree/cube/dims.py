@@ -65,8 +65,10 @@ def dims_of(array: xr.DataArray) -> dict[str, str]:
     {'time': 't', 'band': 'channel', 'y': 'Northing', 'x': 'Easting'}
     """
     found: dict[str, str] = {}
-    for told in (_by_name(array), _by_attributes(array), _by_readers(array), _by_type(array)):
-        for dim, role in told.items():
+    for tell in (_by_name, _by_attributes, _by_readers, _by_type):
+        if len(found) == array.ndim:  # mostly names tell all, and the others need not be asked
+            break
+        for dim, role in tell(array).items():
             if role not in found and dim not in found.values():
                 found[role] = dim
     return {role: found[role] for role in ROLES if role in found}
@@ -277,19 +279,20 @@ def _rises(array: xr.DataArray, dim: str) -> bool | None:
     return bool(values[-1] > values[0])
 
 
-def axis_attrs(role: str, name: str, geographic: bool) -> dict[str, Any]:
-    """Return CF attributes for the coordinate of a dimension whose name alone tells readers nothing; else none.
+def needs_axis_attrs(name: str) -> bool:
+    """Return whether the name of a dimension of the map alone tells readers nothing."""
+    return name not in ("y", "x", "latitude", "longitude")
+
+
+def axis_attrs(role: str, geographic: bool) -> dict[str, Any]:
+    """Return CF attributes that tell which axis of the map a coordinate is.
 
     Parameters
     ----------
     role : {"y", "x"}
         Which axis.
-    name : str
-        Name of the dimension.
     geographic : bool
         Whether the coordinates are degrees.
     """
-    if name in ("y", "x", "latitude", "longitude"):
-        return {}
     kind = {"y": "latitude", "x": "longitude"}[role] if geographic else f"projection_{role}_coordinate"
     return {"axis": role.upper(), "standard_name": kind}
