@@ -1,6 +1,7 @@
 """A cluster on this machine whose workers are going to die."""
 
 import os
+import random
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,12 @@ class KillSome(KillWorker):
         self.folder.mkdir(exist_ok=True)
         if len(list(self.folder.iterdir())) < self.most:
             (self.folder / str(os.getpid())).touch()
-            # Later, or the test's own call that registers this would fail with a worker that dies at once.
-            begin, loop = super().setup, worker.loop.asyncio_loop
-            loop.call_later(0.5, lambda: loop.create_task(begin(worker)))
+            self.worker = worker
+            # Not at once, or the test's own call that registers this would fail with a worker that dies, and not
+            # later than expected, or there would be runs in which nobody dies.
+            delay = 0.5 + min(random.expovariate(1 / self.delay), self.delay)
+            kill = getattr(self, self.mode.replace(".", "_"))
+            worker.loop.asyncio_loop.call_later(delay, kill)
 
 
 @contextmanager

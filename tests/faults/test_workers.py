@@ -74,7 +74,7 @@ def test_workers_that_die_at_random(tmp_path, mode):
     work = Noted(str(tmp_path), 0.1)
     with dask.config.set({"distributed.scheduler.allowed-failures": 20}), cluster(again=True) as client:
         before = set(pids(client))
-        client.register_plugin(KillSome(tmp_path / "killed", "3 s", mode))
+        client.register_plugin(KillSome(tmp_path / "killed", "2 s", mode))
         assert run(client, work, 80) == list(range(80))
         assert work.times("done", "*") >= 80
         assert before != set(pids(client))

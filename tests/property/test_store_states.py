@@ -1,6 +1,7 @@
 """Write, kill, resume, damage, verify, repair, in any order: what `verify` says is what was done to the store."""
 
 import os
+import random
 import shutil
 import tempfile
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import xr_cloudfree
 from tests.cubes import contents
@@ -21,6 +22,9 @@ from xr_cloudfree.runner.verify import repair, verify
 
 HOW = {"date": "2023-05-05", "model": "linear", "shard": 16, "layers": ["filled"]}
 N = 6
+# Regions are done by threads: what a killed run leaves differs from one time to the next. So no rule is chosen and
+# nothing is drawn by what is in the store, or hypothesis could not play a history again.
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Killed(BaseException):
@@ -135,33 +139,36 @@ class Store(RuleBasedStateMachine):
         assert self.marked() == set(range(N)) and not self.bad_markers()
         assert self.damaged() == before and verify(self.path).ok == (not before)
 
-    @precondition(lambda self: self.begun and self.marked())
-    @rule(chance=st.randoms(use_true_random=False), way=st.sampled_from(["flip", "cut", "delete"]))
-    def damage(self, chance, way):
+    @rule(seed=SEEDS, way=st.sampled_from(["flip", "cut", "delete"]))
+    def damage(self, seed, way):
+        chance = random.Random(seed)
         there = [key for key in sorted(contents(self.path)) if region(key) in self.marked()]
         if there:
             spoil(self.path / chance.choice(there), way, chance)
 
-    @precondition(lambda self: self.begun and self.marked())
-    @rule(chance=st.randoms(use_true_random=False), way=st.sampled_from(["flip", "cut"]))
-    def spoil_a_marker(self, chance, way):
-        index = chance.choice(sorted(self.marked()))
-        spoil(self.journal.marker(index), way, chance)
-        self.spoiled[index] = self.journal.marker(index).read_bytes()
+    @rule(seed=SEEDS, way=st.sampled_from(["flip", "cut"]))
+    def spoil_a_marker(self, seed, way):
+        chance = random.Random(seed)
+        if self.marked():
+            index = chance.choice(sorted(self.marked()))
+            spoil(self.journal.marker(index), way, chance)
+            self.spoiled[index] = self.journal.marker(index).read_bytes()
 
-    @precondition(lambda self: self.begun)
     @rule(anew=st.booleans())
     def mend(self, anew):
         """Repair, or fill anew."""
+        if not self.begun:
+            return
         if anew:
             fill(folder().cube, self.path, overwrite=True)
         else:
             repair(self.path)
         assert verify(self.path).ok and contents(self.path) == folder().clean
 
-    @precondition(lambda self: self.begun)
     @rule()
     def another_call_is_refused(self):
+        if not self.begun:
+            return
         before = contents(self.path)
         with pytest.raises(errors.ChangedError):
             fill(folder().cube, self.path, dilate=1)
