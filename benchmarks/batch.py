@@ -188,7 +188,7 @@ def runner(regions: int) -> None:
     import psutil
     from distributed import Client, LocalCluster
 
-    from xr_cloudfree.runner.loop import run_regions
+    from xr_cloudfree.runner.scheduler import run_regions
 
     warnings.simplefilter("ignore")
     here, start, done = psutil.Process(), 0.0, 0

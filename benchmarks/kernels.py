@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models.classical import Geomedian, Harmonic, Linear, Median, Nearest
-from xr_cloudfree.models.constant_gate import ConstantGate
+from xr_cloudfree.models.classical.decay import ConstantGate
+from xr_cloudfree.models.classical.pixelwise import Geomedian, Harmonic, Linear, Median, Nearest
+from xr_cloudfree.models.protocol import Observations
 
 DATES, BANDS, EDGE = 24, 8, 512
 CLEAR_SHARE = 0.45

@@ -35,7 +35,7 @@ class Recorder:
 
     def predict(self, tiles: Sequence[Any]) -> list[Any]:
         """One prediction per tile."""
-        from xr_cloudfree.models.classical import Linear
+        from xr_cloudfree.models.classical.pixelwise import Linear
 
         self.asked += [(*obs.origin, *obs.shape) for obs in tiles]
         return Linear().predict(tiles)
@@ -57,8 +57,8 @@ def cut(ds: Any, date: Any) -> Callable[[tuple[int, int, int, int]], Any]:
     import numpy as np
 
     from xr_cloudfree import api
-    from xr_cloudfree.cube.observations import Observations
     from xr_cloudfree.cube.scaling import to_reflectance
+    from xr_cloudfree.models.protocol import Observations
 
     understood = api.read(ds)
     values = to_reflectance(ds["reflectance"].to_numpy(), understood.scaling)
@@ -156,10 +156,10 @@ def parts(model: Any, obs: Any) -> dict[str, float]:
     """CPU seconds of what a learned fill consists of."""
     import torch
 
-    from xr_cloudfree.models import context
-    from xr_cloudfree.models.batch import Batch
-    from xr_cloudfree.models.classical import Linear
-    from xr_cloudfree.models.regress import Regress
+    from xr_cloudfree.models.classical.pixelwise import Linear
+    from xr_cloudfree.models.classical.regress import Regress
+    from xr_cloudfree.models.networks import features
+    from xr_cloudfree.models.networks.batch import Batch
 
     spent: dict[str, float] = {}
 
@@ -176,15 +176,15 @@ def parts(model: Any, obs: Any) -> dict[str, float]:
     timed("linear", Linear().predict)([obs])
     timed("regress", Regress().predict)([obs])
     network, device = model._network()
-    forests, gate = context._forests, network.gate.forward
-    context._forests, network.gate.forward = timed("  of it forests", forests), timed("  of it gate", gate)
+    forests, gate = features._forests, network.gate.forward
+    features._forests, network.gate.forward = timed("  of it forests", forests), timed("  of it gate", gate)
     try:
         prepared = timed("what the network is given", network.prepare)(obs)
         batch = Batch.of([prepared]).to(device)
         with torch.inference_mode():
             timed("network", network)(batch)
     finally:
-        context._forests, network.gate.forward = forests, gate
+        features._forests, network.gate.forward = forests, gate
     spent["  of it U-Net"] = spent["network"] - spent["  of it gate"]
     order = ("linear", "regress", "what the network is given", "  of it forests", "network", "  of it gate")
     return {name: spent[name] for name in (*order, "  of it U-Net") if name in spent}
@@ -197,11 +197,13 @@ def forests() -> None:
 
     from xr_cloudfree import api
     from xr_cloudfree.accuracy.simulate import make_cases
-    from xr_cloudfree.cube.observations import Observations
     from xr_cloudfree.cube.scaling import to_reflectance
-    from xr_cloudfree.models import context, fitting, forest
-    from xr_cloudfree.models.regress import fit_target
-    from xr_cloudfree.models.series import Series
+    from xr_cloudfree.models.classical import robust_ridge
+    from xr_cloudfree.models.classical.regress import fit_target
+    from xr_cloudfree.models.classical.series import Series
+    from xr_cloudfree.models.kernels import extra_trees
+    from xr_cloudfree.models.networks import features
+    from xr_cloudfree.models.protocol import Observations
 
     if find_spec("sklearn") is None:
         print("\nOur forest beside scikit-learn's: not measured, pip install scikit-learn")
@@ -220,8 +222,8 @@ def forests() -> None:
         if found is None:
             continue
         shape, where = obs.shape, np.flatnonzero(case.scored)
-        samples = fitting.thin(np.flatnonzero(found.weight > context.LEAST_WEIGHT), shape, context.SAMPLES)
-        places = np.indices(shape).reshape(2, -1) / np.float32(context.PIXELS)
+        samples = robust_ridge.thin(np.flatnonzero(found.weight > features.LEAST_WEIGHT), shape, features.SAMPLES)
+        places = np.indices(shape).reshape(2, -1) / np.float32(features.PIXELS)
 
         def features(pixels: Any, found: Any = found, places: Any = places) -> Any:
             standard = found.fit.standard(found.features[:, pixels])
@@ -236,16 +238,16 @@ def forests() -> None:
 
         def theirs(seen: Any = seen, values: Any = values, weight: Any = weight) -> Any:
             trees = ExtraTreesRegressor(
-                forest.TREES,
-                min_samples_leaf=forest.LEAF,
-                max_features=min(forest.TRIES, seen.shape[1]),
+                extra_trees.TREES,
+                min_samples_leaf=extra_trees.LEAF,
+                max_features=min(extra_trees.TRIES, seen.shape[1]),
                 random_state=0,
                 n_jobs=1,
             )
             return trees.fit(seen, values, sample_weight=weight).predict
 
         def ours(seen: Any = seen, values: Any = values, weight: Any = weight) -> Any:
-            grown = forest.grow(seen, values, weight)
+            grown = extra_trees.grow(seen, values, weight)
             return lambda pixels: grown(pixels)[0]
 
         ours()(asked[:1])  # compiled before the clock starts
@@ -256,7 +258,8 @@ def forests() -> None:
                 answer = told(asked)
             totals[name] += growing.cpu, asking.cpu, np.sqrt(np.square(left - answer).mean())
     print(
-        f"\nForests of {forest.TREES} trees on the residual of regress, means over {number} frames of the sample, CPU s"
+        f"\nForests of {extra_trees.TREES} trees on the residual of regress, "
+        f"means over {number} frames of the sample, CPU s"
     )
     print(f"{'':34}{'grow':>9}{'ask':>9}{'RMSE at hidden pixels':>24}")
     print(f"{'no forest':34}{'':18}{without / number:24.5f}")

@@ -30,7 +30,7 @@ def one(model: str, edge: int, chunks: dict[str, int]) -> None:
     import zarr  # noqa: F401  (part of what importing takes)
 
     from xr_cloudfree import fill, synthetic
-    from xr_cloudfree.models import kernels
+    from xr_cloudfree.models.kernels import dispatch as kernels
 
     warnings.simplefilter("ignore")
     kernels.median  # noqa: B018  (so is numba)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xr_cloudfree.cube.observations import Observations, Prediction
-from xr_cloudfree.models.series import Series
+from xr_cloudfree.models.classical.series import Series
+from xr_cloudfree.models.protocol import Observations, Prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 RIDGE = 1e-6

@@ -15,7 +15,7 @@ from xr_cloudfree.cube.dims import DIM_NAMES, STANDARD_NAMES
 from xr_cloudfree.cube.forms import LAYOUTS, READERS
 from xr_cloudfree.cube.schemes import SCHEMES, Flag
 from xr_cloudfree.cube.sensors import BAND_NAMES, INDICES, SENSORS, Sensor
-from xr_cloudfree.models import sources
+from xr_cloudfree.models.pretrained import locations
 
 HERE = Path(__file__).parent
 
@@ -164,8 +164,8 @@ def write_forms(folder: Path) -> None:
 def write_cards(path: Path) -> None:
     """The cards of the models that come with the package, as parts of a page."""
     cards = []
-    for name in sources.shipped():
-        text = (sources.Shipped(name).folder() / "README.md").read_text()
+    for name in locations.shipped():
+        text = (locations.Shipped(name).folder() / "README.md").read_text()
         text = re.sub(r"\A---\n.*?^---\n", "", text, flags=re.DOTALL | re.MULTILINE)  # what is there for hubs
         # Two levels deeper, but for comments in code.
         parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)

@@ -5,10 +5,11 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from xr_cloudfree.models import bundle, networks
-from xr_cloudfree.models.batch import Batch, Output
-from xr_cloudfree.models.prepare import prepare
-from xr_cloudfree.models.sources import from_pretrained
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.networks import architectures
+from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.spec import ModelSpec
 
 CARD = "# A network for tests\n"
@@ -82,7 +83,7 @@ class Radar(nn.Module):
 
 
 for name, network in {"x-tiny": Tiny, "x-per-band": PerBand, "x-own": Own, "x-radar": Radar}.items():
-    networks.ARCHITECTURES[name] = f"{__name__}:{network.__name__}"
+    architectures.ARCHITECTURES[name] = f"{__name__}:{network.__name__}"
 
 TINY = ModelSpec(
     "tiny",
@@ -105,7 +106,7 @@ RADAR = {"name": "radar", "architecture": "x-radar", "config": (("s1", True),), 
 def state_of(spec, seed=0):
     """Weights of a network, other than those that it starts with."""
     torch.manual_seed(seed)
-    state = networks.build(spec).state_dict()
+    state = architectures.build(spec).state_dict()
     return {name: t + 0.1 * torch.rand(t.shape) if t.is_floating_point() else t for name, t in state.items()}
 
 

@@ -15,8 +15,8 @@ from benchmarks.accuracy.places import read_all
 from tests.networks import make_bundle
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy.simulate import TRACKS, make_cases
-from xr_cloudfree.cube.observations import Prediction
-from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.protocol import Prediction
 
 
 def score(psnr, method="unet", place="a", track="partial", frame=0, seed=0, ground=None, **more):

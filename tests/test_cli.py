@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
 from xr_cloudfree import io
-from xr_cloudfree.cli import app
+from xr_cloudfree.cli.app import app
 
 PORTUGAL = str(Path(__file__).resolve().parents[1] / "data" / "s2_portugal.zarr")
 
@@ -339,7 +339,7 @@ def test_version() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; sys.argv = ['cloudfree', '--help']\n"
-        "from xr_cloudfree.cli import app\n"
+        "from xr_cloudfree.cli.app import app\n"
         "try: app()\n"
         "except SystemExit: pass\n"
         "heavy = ('matplotlib', 'rasterio', 'numba', 'scipy', 'torch', 'dask.array')\n"

@@ -17,8 +17,8 @@ if not torch.cuda.is_available():
 
 import xr_cloudfree  # noqa: E402
 from xr_cloudfree import io, synthetic  # noqa: E402
-from xr_cloudfree.cube.observations import Observations  # noqa: E402
 from xr_cloudfree.errors import SizeError  # noqa: E402
+from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.runner.journal import Journal  # noqa: E402
 from xr_cloudfree.runner.verify import store_digest  # noqa: E402
 

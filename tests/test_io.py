@@ -12,11 +12,12 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
-from xr_cloudfree import geotiff, io
-from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree import io
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import OptionError, OutputError
+from xr_cloudfree.models.protocol import Prediction
 from xr_cloudfree.models.spec import ModelSpec
+from xr_cloudfree.storage import geotiff
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 LAYERS = ["filled", "n_clear", "days_to_clear", "source_time", "suspect"]

@@ -15,10 +15,11 @@ import xarray as xr
 import xr_cloudfree
 from tests.cubes import as_dataset, make_cube, make_s1
 from tests.servers import Failing, Forbidden, Plain, Ranges, serving
-from xr_cloudfree import batching, errors, io, locations
+from xr_cloudfree import batching, errors, io
 from xr_cloudfree.runner import runs
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.origins import origin
+from xr_cloudfree.storage import locations
 
 pytest.importorskip("aiohttp")
 DATE = "2021-05-15"
@@ -141,7 +142,7 @@ def test_s1_at_a_url(url):
 
 
 def test_commands(tmp_path, url, expected):
-    command = [sys.executable, "-c", "from xr_cloudfree.cli import app; app()"]
+    command = [sys.executable, "-c", "from xr_cloudfree.cli.app import app; app()"]
     made = subprocess.run(
         [*command, "fill", f"{url}/cube.zarr", "--date", DATE, "-m", "linear", "--out", "out.zarr"],
         cwd=tmp_path,

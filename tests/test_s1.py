@@ -21,11 +21,11 @@ from tests.cubes import CLASSICAL, as_dataset, make_cube, make_s1  # noqa: E402
 from tests.networks import RADAR, make_model  # noqa: E402
 from tests.property.test_one_answer import chunkings, nearly_same  # noqa: E402
 from xr_cloudfree import errors, io  # noqa: E402
-from xr_cloudfree.cli import app  # noqa: E402
-from xr_cloudfree.cube.observations import Observations  # noqa: E402
-from xr_cloudfree.models import bundle  # noqa: E402
-from xr_cloudfree.models.prepare import prepare  # noqa: E402
-from xr_cloudfree.models.sources import from_pretrained  # noqa: E402
+from xr_cloudfree.cli.app import app  # noqa: E402
+from xr_cloudfree.models.bundles import bundle  # noqa: E402
+from xr_cloudfree.models.networks.inputs import prepare  # noqa: E402
+from xr_cloudfree.models.pretrained.locations import from_pretrained  # noqa: E402
+from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.models.spec import ModelSpec  # noqa: E402
 
 DATE = "2021-06-03"

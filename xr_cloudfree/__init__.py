@@ -7,8 +7,8 @@ from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models, to_zarr
 from xr_cloudfree.batching import batch
+from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.registry import create as create_model
-from xr_cloudfree.models.sources import from_pretrained
 from xr_cloudfree.runner.verify import repair, verify
 from xr_cloudfree.version import __version__
 

@@ -23,7 +23,7 @@ from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import COMMON_LAYERS, check_names, parse_flag
 from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
-from xr_cloudfree.runner import runs, sources
+from xr_cloudfree.runner import runs, windows
 from xr_cloudfree.runner.regions import in_regions
 
 __all__ = ["clear_mask", "fill", "list_models", "read", "to_zarr"]
@@ -442,12 +442,12 @@ def _run(job: BlockJob, understood: Understood, s1: Sequence[xr.DataArray] = ())
         # dask is imported at the branch that needs it.
         from xr_cloudfree.engine.lazy import run_later
 
-        chunked = [sources.chunked(variable) for variable in given]
+        chunked = [windows.chunked(variable) for variable in given]
         return dict(run_later(job, chunked[:n], chunked[n], chunked[n + 1 :]))
-    if not any(sources.is_lazy(variable) for variable in given):
+    if not any(windows.is_lazy(variable) for variable in given):
         arrays = [variable.data for variable in given]
         return dict(run_now(job, arrays[:n], arrays[n], arrays[n + 1 :]))
     # As a whole, decoded, they might not fit into memory.
-    opened = [sources.windowed(variable) for variable in given]
+    opened = [windows.windowed(variable) for variable in given]
     regions = in_regions(job, opened[:n], opened[n], opened[n + 1 :])
-    return dict(run_now(job, opened[:n], opened[n], opened[n + 1 :], read=sources.read, regions=regions))
+    return dict(run_now(job, opened[:n], opened[n], opened[n + 1 :], read=windows.read, regions=regions))

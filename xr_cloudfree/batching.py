@@ -107,7 +107,7 @@ def batch(
     """
     check_names(options, batch, api.to_zarr, api.fill)
     if client is not None:
-        from xr_cloudfree.runner.loop import check_client
+        from xr_cloudfree.runner.scheduler import check_client
 
         check_client(client)
     run = prepare(obj, store, date, model=model, **options)

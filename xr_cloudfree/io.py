@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree import geotiff
-from xr_cloudfree.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError
-from xr_cloudfree.files import aside, refused
-from xr_cloudfree.guard import guard_opened, opening
-from xr_cloudfree.locations import local, name_of, place
-from xr_cloudfree.placement import axes_of
+from xr_cloudfree.storage import geotiff
+from xr_cloudfree.storage.attributes import storable
+from xr_cloudfree.storage.files import aside, refused
+from xr_cloudfree.storage.guard import guard_opened, opening
+from xr_cloudfree.storage.locations import local, name_of, place
+from xr_cloudfree.storage.placement import axes_of
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
@@ -90,7 +90,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
 def _open_remote(url: str) -> xr.Dataset:
     if not is_netcdf(url):
         return open_store(url)
-    from xr_cloudfree import remote
+    from xr_cloudfree.storage import remote
 
     file = remote.file_at(url)
     if "h5netcdf" not in xr.backends.list_engines():
@@ -305,7 +305,7 @@ def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
     told: dict[str, Any] = {"decode_coords": "all", **how}
     if store is where:
         return _opened(store, folder, told)
-    from xr_cloudfree import remote
+    from xr_cloudfree.storage import remote
 
     try:
         opened = _opened(store, folder, told)
@@ -341,7 +341,7 @@ def _store(where: Path | str) -> tuple[Any, str]:
 
     from zarr.storage import ZipStore
 
-    from xr_cloudfree import remote
+    from xr_cloudfree.storage import remote
 
     if isinstance(where, str):
         return remote.store_at(where), ""
@@ -369,7 +369,7 @@ def is_store(path: Path) -> bool:
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
     """The image as Zarr stores it: what belongs to the old file is left out of its encoding.
 
-    Warns of what Zarr cannot hold, see `xr_cloudfree.attributes.storable`.
+    Warns of what Zarr cannot hold, see `xr_cloudfree.storage.attributes.storable`.
     """
     from zarr.codecs import BloscCodec
 

@@ -12,7 +12,6 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
-from xr_cloudfree.attributes import pending
 from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, understand
@@ -28,15 +27,16 @@ from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
 from xr_cloudfree.engine.fill import FillJob
+from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
-from xr_cloudfree.locations import is_url, place
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.models.pretrained.model import Learned
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_flag, parse_layers
-from xr_cloudfree.tiling.grid import TileGrid, choose_block
+from xr_cloudfree.storage.attributes import pending
+from xr_cloudfree.storage.locations import is_url, place
 
 # A graph of more tasks than this does not run well anywhere.
 MAX_BLOCKS = 500_000

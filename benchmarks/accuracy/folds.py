@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.places import SAMPLE, Place
-from xr_cloudfree.models import bundle, sources
-from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.pretrained import locations
+from xr_cloudfree.models.pretrained.model import Learned
 
 RECIPE = "unet-plus"
 # The sample took no part in any training. The shipped weights are those of this fold, which trained on most.
@@ -86,7 +87,7 @@ class Weights:
     @cached_property
     def model(self) -> Learned:
         """The model with these weights."""
-        return sources.from_pretrained(self.source)
+        return locations.from_pretrained(self.source)
 
     @property
     def text(self) -> str:
@@ -105,14 +106,14 @@ class Weights:
 def find(folds: Path, label: str, name: str = "bundle") -> Weights | None:
     """The bundle of a training, if it is there."""
     folder = folds / label / name
-    return Weights(label, f"{sources.LOCAL}{folder}") if (folder / bundle.SPEC).is_file() else None
+    return Weights(label, f"{locations.LOCAL}{folder}") if (folder / bundle.SPEC).is_file() else None
 
 
 def for_ground(folds: Path, ground: str, seed: int) -> Weights | None:
     """The bundle to judge on a ground: of this seed of training if it is there, else of seed 0."""
     trainings = [find(folds, f"{LIKE_SHIPPED if ground == SAMPLE else ground}/seed-{n}") for n in (seed, 0)]
     if ground == SAMPLE:
-        shipped = Weights(f"{SHIPPED}, as shipped", SHIPPED) if SHIPPED in sources.shipped() else None
+        shipped = Weights(f"{SHIPPED}, as shipped", SHIPPED) if SHIPPED in locations.shipped() else None
         trainings.insert(0 if seed == 0 else 1, shipped)
     return next((weights for weights in trainings if weights is not None), None)
 
@@ -173,7 +174,7 @@ def fit(folds: Path, label: str, places: Sequence[Place], network: Beside | None
     if network is not None:
         more += network.arguments
     if network in TERRAMIND.values():
-        more.append(f"--model.base={sources.LOCAL}{folds / ground / name / 'bundle'}")
+        more.append(f"--model.base={locations.LOCAL}{folds / ground / name / 'bundle'}")
     return [
         str(Path(sysconfig.get_path("scripts")) / "cloudfree"),
         *("train", pathway, "fit", "--config", recipe),

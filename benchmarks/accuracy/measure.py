@@ -22,11 +22,10 @@ from benchmarks.accuracy.places import SAMPLE, Place, read_all
 from benchmarks.plain_regress import PlainRegress
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, make_cases, real_masks
-from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import BandError
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.learned import Learned, installed
-from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.models.pretrained.model import Learned, installed
+from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 from xr_cloudfree.models.registry import create
 
 CLASSICAL = ("nearest", "median", "geomedian", "linear", "harmonic", "timegate", "regress")

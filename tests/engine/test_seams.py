@@ -7,7 +7,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.property.models import Blended, TileWide
 from xr_cloudfree import synthetic
-from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.models.protocol import Prediction
 
 
 def jumps(error, axis):

@@ -14,7 +14,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.cubes import DATES, make_cube
 from xr_cloudfree import errors
-from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.models.protocol import Prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 TARGET = "2021-06-03"

@@ -35,7 +35,7 @@ from tests.faults.rows_masks import LAYERS, MASKS
 from tests.faults.rows_time import TIME
 from tests.faults.rows_values import VALUES
 from xr_cloudfree import errors
-from xr_cloudfree.models.classical import Linear
+from xr_cloudfree.models.classical.pixelwise import Linear
 
 E = errors
 DAY = np.timedelta64(86400, "s")

@@ -24,8 +24,8 @@ import xr_cloudfree
 from tests.cubes import DATES, contents, make_cube
 from tests.faults.makers import TARGET
 from xr_cloudfree import errors, io
-from xr_cloudfree.attributes import storable
-from xr_cloudfree.placement import transform_of
+from xr_cloudfree.storage.attributes import storable
+from xr_cloudfree.storage.placement import transform_of
 
 HOW = {"model": "linear", "layers": "filled"}
 N = len(DATES)

@@ -24,8 +24,9 @@ import xr_cloudfree  # noqa: E402
 from tests.cubes import make_cube  # noqa: E402
 from tests.networks import TINY, make_bundle, state_of  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
-from xr_cloudfree.cube.observations import Observations  # noqa: E402
-from xr_cloudfree.models import bundle, learned  # noqa: E402
+from xr_cloudfree.models.bundles import bundle  # noqa: E402
+from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
+from xr_cloudfree.models.protocol import Observations  # noqa: E402
 
 SPEC, WEIGHTS = bundle.SPEC, bundle.WEIGHTS
 GOOD = save(state_of(TINY), {"format": "pt"})

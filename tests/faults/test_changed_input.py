@@ -13,10 +13,10 @@ import xarray as xr
 
 import xr_cloudfree
 from xr_cloudfree import errors, io, synthetic
-from xr_cloudfree.runner import stores
+from xr_cloudfree.runner import fingerprints
 from xr_cloudfree.runner.runs import prepare, run_here, started
-from xr_cloudfree.runner.sources import stamp
 from xr_cloudfree.runner.verify import verify
+from xr_cloudfree.runner.windows import stamp
 
 HOW = {"date": "2023-05-05", "model": "linear", "shard": 16, "layers": ["filled"]}
 
@@ -303,12 +303,12 @@ def test_rasters_that_rioxarray_opened_count_by_their_files(tmp_path):
 
 def test_what_a_server_tells_of_very_many_objects_is_asked_of_some(monkeypatch, tmp_path):
     kind = Fsspec(tmp_path)
-    monkeypatch.setattr(stores, "_MOST_ASKED", 7)
+    monkeypatch.setattr(fingerprints, "_MOST_ASKED", 7)
     array = kind.open()["reflectance"]
     lazy = next(iter(array.data.dask.layers[f"original-{array.data.name}"].values()))
     while not hasattr(lazy, "_array"):
         lazy = lazy.array
-    keys = stores._keys(lazy._array, "there")
+    keys = fingerprints._keys(lazy._array, "there")
     assert len(keys) == len(set(keys)) == 7 and all(key.startswith("there/c/") for key in keys)
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import xr_cloudfree
 from tests.faults import runs
 from xr_cloudfree import errors, io, synthetic
-from xr_cloudfree.cli import app
+from xr_cloudfree.cli.app import app
 
 DATE = runs.HOW["date"]
 

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from xr_cloudfree import errors, from_pretrained  # noqa: E402
-from xr_cloudfree.models import learned  # noqa: E402
+from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 

@@ -17,10 +17,10 @@ from tests.faults import runs
 from tests.faults.runs import Child, N, markers
 from tests.faults.runs import fill_file as fill
 from xr_cloudfree import errors
+from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.verify import repair, verify
-from xr_cloudfree.tiling.grid import Box
 
 pytestmark = [
     pytest.mark.slow,

@@ -12,9 +12,10 @@ import pytest
 from tests.cubes import contents
 from tests.faults import runs
 from tests.faults.runs import Child, check_whole, fill
-from xr_cloudfree import errors, files
+from xr_cloudfree import errors
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify
+from xr_cloudfree.storage import files
 
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs fork, SIGKILL and /proc")

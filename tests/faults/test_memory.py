@@ -12,7 +12,8 @@ import xarray as xr
 import xr_cloudfree
 from tests.faults import runs
 from tests.faults.work import Hungry
-from xr_cloudfree import commands, errors, io, synthetic
+from xr_cloudfree import errors, io, synthetic
+from xr_cloudfree.cli import commands
 from xr_cloudfree.runner import regions
 from xr_cloudfree.runner import runs as runner
 

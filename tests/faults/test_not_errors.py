@@ -7,7 +7,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.cubes import CLASSICAL, make_cube
 from tests.faults.makers import NX, NY, TARGET, Answers, cube, fill
-from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.models.protocol import Prediction
 
 
 @pytest.mark.parametrize("model", CLASSICAL)

@@ -16,13 +16,14 @@ import xr_cloudfree
 from tests.cubes import contents
 from tests.faults import runs
 from tests.faults.runs import HOW, Child, N, check_whole, fill_file
-from xr_cloudfree import errors, files, geotiff, io
+from xr_cloudfree import errors, io
 from xr_cloudfree.runner import sinks
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.status import status
 from xr_cloudfree.runner.store import Layout, sizes
 from xr_cloudfree.runner.verify import verify
+from xr_cloudfree.storage import files, geotiff
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs fork, SIGKILL and /proc")
 

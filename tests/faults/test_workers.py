@@ -16,7 +16,7 @@ from xr_cloudfree import errors
 distributed = pytest.importorskip("distributed")
 
 from tests.faults.local import KillSome, cluster, pids  # noqa: E402
-from xr_cloudfree.runner.loop import run_regions  # noqa: E402
+from xr_cloudfree.runner.scheduler import run_regions  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

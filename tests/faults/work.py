@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from xr_cloudfree.models.classical import Linear
+from xr_cloudfree.models.classical.pixelwise import Linear
 
 
 @dataclass(frozen=True)

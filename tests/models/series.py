@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.prepare import prepare
-from xr_cloudfree.models.timegate import TimeGate
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.networks.timegate import TimeGate
+from xr_cloudfree.models.protocol import Observations
 
 VARIANTS = ("paper", "masked")
 

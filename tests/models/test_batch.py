@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import ModelError
-from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.prepare import prepare
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.protocol import Observations
 
 
 def tile(days, target=-1, bands=2, shape=(3, 4), seed=0, hide=0.4):

@@ -13,7 +13,7 @@ pytest.importorskip("safetensors")
 
 from tests.networks import CARD, TINY, make_bundle, state_of  # noqa: E402
 from xr_cloudfree import create_model, errors  # noqa: E402
-from xr_cloudfree.models import bundle  # noqa: E402
+from xr_cloudfree.models.bundles import bundle  # noqa: E402
 
 
 def test_a_bundle_comes_back_as_it_was_written(tmp_path):

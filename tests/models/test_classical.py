@@ -11,10 +11,9 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree.models.classical import Geomedian, Harmonic, Linear, Median, Nearest
-from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.models.classical.pixelwise import Geomedian, Harmonic, Linear, Median, Nearest
+from xr_cloudfree.models.protocol import FillModel, Observations
 
 MODELS: list[FillModel] = [
     Nearest(),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree.models.constant_gate import TAU_DAYS, ConstantGate, composite, decay, gate_weights
+from xr_cloudfree.models.classical.decay import TAU_DAYS, ConstantGate, composite, decay, gate_weights
+from xr_cloudfree.models.protocol import Observations
 
 
 def random_tile(seed: int, dates: int = 9) -> Observations:

@@ -20,7 +20,7 @@ import xr_cloudfree  # noqa: E402
 from tests.cubes import make_cube  # noqa: E402
 from tests.networks import make_bundle  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
-from xr_cloudfree.models import bundle, hub  # noqa: E402
+from xr_cloudfree.models.bundles import bundle, hub  # noqa: E402
 
 COMMIT, OTHER = "0123456789abcdef" * 2 + "01234567", "f" * 40
 SOURCE = "hf-hub:org/tiny"

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xr_cloudfree.models import kernels, kernels_numba, kernels_numpy
+from xr_cloudfree.models.kernels import compiled as kernels_numba
+from xr_cloudfree.models.kernels import dispatch as kernels
+from xr_cloudfree.models.kernels import plain as kernels_numpy
 
 FORMS = [kernels_numba, kernels_numpy]
 DTYPES = ["uint16", "int16", "float32"]
@@ -278,7 +280,7 @@ def test_the_environment_switches_numba_off() -> None:
 
 
 def test_without_numba_numpy_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "xr_cloudfree.models.kernels_numba", None)  # as if it could not be imported
+    monkeypatch.setitem(sys.modules, "xr_cloudfree.models.kernels.compiled", None)  # as if it could not be imported
     kernels._kernels.cache_clear()
     try:
         assert kernels._kernels() is kernels_numpy
@@ -287,5 +289,5 @@ def test_without_numba_numpy_computes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numba_is_imported_on_first_use_only() -> None:
-    code = "import sys, xr_cloudfree, xr_cloudfree.models.classical; sys.exit('numba' in sys.modules)"
+    code = "import sys, xr_cloudfree, xr_cloudfree.models.classical.pixelwise; sys.exit('numba' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,12 +18,16 @@ import xr_cloudfree  # noqa: E402
 from tests.cubes import DATES, make_cube  # noqa: E402
 from tests.networks import TINY, make_bundle, make_model, state_of  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
-from xr_cloudfree.cube.observations import Observations  # noqa: E402
-from xr_cloudfree.models import bundle, learned, networks, registry, sources  # noqa: E402
+from xr_cloudfree.models import registry  # noqa: E402
 from xr_cloudfree.models.auto import _say_torch_is_missing  # noqa: E402
-from xr_cloudfree.models.batch import Batch, Output  # noqa: E402
-from xr_cloudfree.models.learned import Learned  # noqa: E402
-from xr_cloudfree.models.prepare import prepare  # noqa: E402
+from xr_cloudfree.models.bundles import bundle  # noqa: E402
+from xr_cloudfree.models.networks import architectures  # noqa: E402
+from xr_cloudfree.models.networks.batch import Batch, Output  # noqa: E402
+from xr_cloudfree.models.networks.inputs import prepare  # noqa: E402
+from xr_cloudfree.models.pretrained import locations  # noqa: E402
+from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
+from xr_cloudfree.models.pretrained.model import Learned  # noqa: E402
+from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.models.spec import ModelSpec  # noqa: E402
 
 TARGET = "2021-06-03"
@@ -54,7 +58,7 @@ def replaced(monkeypatch, model, forward):
 class TestAnswer:
     def test_it_is_the_networks(self, tmp_path):
         model = make_model(tmp_path)
-        network = networks.build(TINY)
+        network = architectures.build(TINY)
         network.load_state_dict(state_of(TINY))
         tiles = [observe(seed) for seed in range(3)]
         for obs, answer in zip(tiles, model.predict(tiles), strict=True):
@@ -271,8 +275,8 @@ class TestTravel:
 
 class TestLoading:
     def test_once_per_process_whatever_the_threads(self, tmp_path, monkeypatch):
-        made, build = [], networks.build
-        monkeypatch.setattr(networks, "build", lambda spec: made.append(spec) or build(spec))
+        made, build = [], architectures.build
+        monkeypatch.setattr(architectures, "build", lambda spec: made.append(spec) or build(spec))
         copies = [make_model(tmp_path / "a"), make_model(tmp_path / "b")]
         made.clear()
         start = threading.Barrier(8)
@@ -320,7 +324,7 @@ class TestLoading:
             import xr_cloudfree
             from tests.cubes import make_cube
             from xr_cloudfree.models import networks
-            networks.ARCHITECTURES["x-tiny"] = "tests.networks:Tiny"
+            architectures.ARCHITECTURES["x-tiny"] = "tests.networks:Tiny"
             da, clear = (array.chunk(y=20) for array in make_cube())
             model = "local-dir:" + sys.argv[1]
             image = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=model, layers="all")
@@ -454,7 +458,7 @@ class TestShipped:
 
     @pytest.fixture
     def spec(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(sources, "_SHIPPED", tmp_path)
+        monkeypatch.setattr(locations, "_SHIPPED", tmp_path)
         return make_bundle(tmp_path / "unet", name="unet", min_bands=2)
 
     def fill(self, **how):
@@ -466,7 +470,7 @@ class TestShipped:
         return self.fill(**how).attrs["cloudfree_model"]
 
     def test_by_name(self, spec):
-        assert sources.shipped() == ["unet"]
+        assert locations.shipped() == ["unet"]
         for model in (xr_cloudfree.from_pretrained("unet"), registry.create("unet", device="cpu")):
             assert model.spec == spec and "from unet," in repr(model)
         assert self.used(model="unet") == "unet"
@@ -477,7 +481,7 @@ class TestShipped:
         moved = tmp_path / "moved"
         moved.mkdir()
         (tmp_path / "unet").rename(moved / "unet")
-        monkeypatch.setattr(sources, "_SHIPPED", moved)
+        monkeypatch.setattr(locations, "_SHIPPED", moved)
         assert pickle.loads(data).predict([observe()])[0].known.any()
 
     def test_it_is_listed(self, spec):
@@ -551,7 +555,7 @@ def paper(tmp_path):
         config=(("bands", 3), ("encoder", "mnasnet_small")),
         bands=("blue", "red", "nir"),
     )
-    bundle.write(tmp_path / "paper", spec, networks.build(spec).state_dict(), "# Untrained\n")
+    bundle.write(tmp_path / "paper", spec, architectures.build(spec).state_dict(), "# Untrained\n")
     return f"local-dir:{tmp_path / 'paper'}"
 
 

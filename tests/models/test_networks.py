@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from xr_cloudfree.errors import MissingDependencyError, ModelError
-from xr_cloudfree.models.networks import build
+from xr_cloudfree.models.networks.architectures import build
+from xr_cloudfree.models.networks.paper_unet import PaperNet
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.models.unet import PaperNet
 
 CONFIG = (("bands", 3), ("encoder", "mnasnet_small"), ("h_agg", 4))
 
@@ -26,7 +26,8 @@ def test_a_network_is_built_from_its_config():
 
 
 def test_names_alone_import_nothing():
-    code = "import sys, xr_cloudfree.models.networks; print([m for m in ('torch', 'timm') if m in sys.modules])"
+    module = "xr_cloudfree.models.networks.architectures"
+    code = f"import sys, {module}; print([m for m in ('torch', 'timm') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
@@ -44,7 +45,7 @@ def test_arguments_that_the_network_does_not_take(config):
 
 
 def test_without_torch(monkeypatch):
-    monkeypatch.delitem(sys.modules, "xr_cloudfree.models.unet")
+    monkeypatch.delitem(sys.modules, "xr_cloudfree.models.networks.paper_unet")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(MissingDependencyError, match=r"torch.*pip install 'xr-cloudfree\[torch\]'"):
         build(spec("unet-paper"))

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from xr_cloudfree import synthetic
-from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models import context, head, plus
-from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.classical import Linear
-from xr_cloudfree.models.regress import Regress
+from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.classical.regress import Regress
+from xr_cloudfree.models.networks import features as evidence
+from xr_cloudfree.models.networks import layers as head
+from xr_cloudfree.models.networks import unet as plus
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.protocol import Observations
 
 
 def observations(seed=0, bands=4, edge=48, target=5, cloudy=True):
@@ -56,16 +58,16 @@ def test_untrained_it_is_the_stacked_candidate_bit_for_bit():
 
 def test_the_candidates_are_what_their_names_say():
     obs = observations()
-    features = context.prepare_context(obs).features
-    named = dict(zip(context.CANDIDATES, features["candidates"].swapaxes(0, 1), strict=True))
+    features = evidence.prepare_context(obs).features
+    named = dict(zip(evidence.CANDIDATES, features["candidates"].swapaxes(0, 1), strict=True))
     regress, linear = Regress().predict([obs])[0], Linear().predict([_without_target(obs)])[0]
     known = linear.known
     np.testing.assert_array_equal(named["regress"][:, known], regress.bands[:, known])
     np.testing.assert_array_equal(named["linear"][:, known], linear.bands[:, known])
-    sigma = np.maximum(regress.uncertainty, context.LEAST_SCALE)
+    sigma = np.maximum(regress.uncertainty, evidence.LEAST_SCALE)
     np.testing.assert_allclose(features["uncertainty"][:, known], sigma[:, known], rtol=1e-6)
     shares = [
-        features["shared"][context.SHARED.index(f"weight of the forest on the {on}")] for on in ("residual", "error")
+        features["shared"][evidence.SHARED.index(f"weight of the forest on the {on}")] for on in ("residual", "error")
     ]
     first, second = (share.ravel()[0] for share in shares)
     assert first >= 0 and second >= 0 and 0 < first + second <= 1 + 1e-6
@@ -80,9 +82,9 @@ def test_forests_are_believed_where_they_prove_themselves():
     truth = rng.normal(size=(2000, 2))
     noise = 0.01 * rng.normal(size=(2000, 2))
     weight, scale = np.ones(2000, np.float32), np.ones(2)
-    right = context._shares(truth, truth + noise, rng.normal(size=(2000, 2)), weight, scale)
+    right = evidence._shares(truth, truth + noise, rng.normal(size=(2000, 2)), weight, scale)
     assert right[0] > 0.9 and right[1] < 0.05
-    nothing = context._shares(truth, rng.normal(size=(2000, 2)), rng.normal(size=(2000, 2)), weight, scale)
+    nothing = evidence._shares(truth, rng.normal(size=(2000, 2)), rng.normal(size=(2000, 2)), weight, scale)
     assert max(nothing) < 0.08
 
 
@@ -185,23 +187,23 @@ def test_candidates_where_nothing_teaches():
     obs = observations()
     clear = obs.clear.copy()
     clear[obs.target] = False
-    made = context.prepare_context(replace(obs, clear=clear))
+    made = evidence.prepare_context(replace(obs, clear=clear))
     candidates = made.features["candidates"]
     assert (candidates == candidates[:, :1]).all()
-    fitted = made.features["shared"][context.SHARED.index("fitted")]
+    fitted = made.features["shared"][evidence.SHARED.index("fitted")]
     assert (fitted == 0).all()
 
 
 def test_no_clear_date_at_all():
     obs = observations()
-    made = context.prepare_context(replace(obs, clear=np.zeros_like(obs.clear)))
+    made = evidence.prepare_context(replace(obs, clear=np.zeros_like(obs.clear)))
     assert made.bands.shape[0] == 0
     assert all(np.isfinite(part).all() for part in made.features.values())
 
 
 def test_the_nearest_dates_are_used():
     obs = observations()
-    made = context.prepare_context(obs, max_dates=4)
+    made = evidence.prepare_context(obs, max_dates=4)
     assert len(made.day_offset) == 4
     others = np.delete(obs.day_offset, obs.target)[np.delete(obs.clear, obs.target, axis=0).any(axis=(1, 2))]
     assert np.abs(made.day_offset).max() <= np.sort(np.abs(others))[3]

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from xr_cloudfree.accuracy import metrics, simulate
-from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models import fitting, screen, sources, temporal
+from xr_cloudfree.engine import haze
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.classical import Linear
-from xr_cloudfree.models.regress import Regress
-from xr_cloudfree.models.series import Series
+from xr_cloudfree.models.classical import robust_ridge, stacking
+from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.classical.regress import Regress
+from xr_cloudfree.models.classical.series import Series
+from xr_cloudfree.models.pretrained import locations
+from xr_cloudfree.models.protocol import Observations
 
 SHAPE = (72, 80)
 ROLES = ("blue", "green", "red", "nir")
@@ -107,7 +109,7 @@ def nothing_is_learned(obs):
     )
 
 
-@pytest.mark.parametrize("clear_pixels", [0, fitting.FOLDS])
+@pytest.mark.parametrize("clear_pixels", [0, robust_ridge.FOLDS])
 def test_with_too_little_to_learn_from_it_is_as_without_the_target_to_the_last_bit(clear_pixels):
     hidden = np.ones(SHAPE, bool)
     hidden.flat[:clear_pixels] = False
@@ -129,7 +131,7 @@ def test_without_the_target_it_is_what_the_other_dates_tell():
     kept = np.arange(len(DAYS)) != TARGET
     clear = np.random.default_rng(0).random((kept.sum(), *SHAPE)) < 0.4
     obs = Observations(bands[kept], clear, DAYS[kept], -1)
-    expected, _ = temporal.interpolate(Series.of(obs), np.ones(clear[0].size, bool))
+    expected, _ = stacking.interpolate(Series.of(obs), np.ones(clear[0].size, bool))
     answer = Regress().predict([obs])[0]
     np.testing.assert_array_equal(answer.bands.reshape(expected.shape), expected)
     np.testing.assert_array_equal(answer.known, clear.any(axis=0))
@@ -205,22 +207,22 @@ def test_ground_weight_tells_haze_from_harvest():
     scale = np.full(4, 0.01)
     haze = np.array([0.05, 0.05, 0.05, 0.05])
     harvest = np.array([0.05, 0.04, 0.06, -0.08])
-    weight = fitting.ground_weight(np.stack([haze, -haze, harvest, 0 * haze], axis=1), scale)
+    weight = robust_ridge.ground_weight(np.stack([haze, -haze, harvest, 0 * haze], axis=1), scale)
     assert weight[0] == weight[1] == 0
     assert 0 < weight[2] < weight[3] == 1
 
 
 def test_thinning_is_even_and_the_same_every_time():
     pixels = np.arange(256 * 256)
-    thin = fitting.thin(pixels, (256, 256))
-    assert 0.8 * fitting.MAX_FIT < len(thin) < 1.2 * fitting.MAX_FIT
+    thin = robust_ridge.thin(pixels, (256, 256))
+    assert 0.8 * robust_ridge.MAX_FIT < len(thin) < 1.2 * robust_ridge.MAX_FIT
     share = np.bincount(thin // 256 // 64 * 4 + thin % 256 // 64, minlength=16) / len(thin)
     assert share.min() > 0.04 and share.max() < 0.09
-    assert (thin == fitting.thin(pixels, (256, 256))).all()
+    assert (thin == robust_ridge.thin(pixels, (256, 256))).all()
 
 
 def test_without_learned_models_auto_answers_as_regress_whatever_it_chooses(blob, monkeypatch):
-    monkeypatch.setattr(sources, "shipped", list)
+    monkeypatch.setattr(locations, "shipped", list)
     bands = land()
     observed = hide(bands, blob)
     kept = np.arange(len(DAYS)) != TARGET
@@ -235,12 +237,12 @@ def test_without_learned_models_auto_answers_as_regress_whatever_it_chooses(blob
 def test_screen_finds_thin_cloud_and_leaves_clear_ground(blob):
     bands = land()
     # With dates on which the fields differ, a field that greens up is no cloud.
-    assert screen.suspect(hide(bands, np.zeros(SHAPE, bool))).mean() < 0.002
+    assert haze.suspect(hide(bands, np.zeros(SHAPE, bool))).mean() < 0.002
     hazy = bands[TARGET] + 0.3 * blob * (0.6 - bands[TARGET])
     still = np.stack([bands[TARGET]] * len(DAYS)) + np.random.default_rng(0).normal(0, 0.003, bands.shape).astype(
         np.float32
     )
-    found = screen.suspect(hide(still, np.zeros(SHAPE, bool), hazy.astype(np.float32)))
+    found = haze.suspect(hide(still, np.zeros(SHAPE, bool), hazy.astype(np.float32)))
     assert found[blob].mean() > 0.95
     assert not found[~blob].any()
 
@@ -249,18 +251,18 @@ def test_screen_looks_at_one_pixel_at_a_time(blob):
     bands = land()
     hazy = (bands[TARGET] + 0.3 * blob * (0.6 - bands[TARGET])).astype(np.float32)
     obs = hide(bands, np.zeros(SHAPE, bool), hazy)
-    whole = screen.suspect(obs)
+    whole = haze.suspect(obs)
     part = Observations(obs.bands[:, :, 20:40, 30:50], obs.clear[:, 20:40, 30:50], DAYS, TARGET, roles=ROLES)
-    assert (screen.suspect(part) == whole[20:40, 30:50]).all()
+    assert (haze.suspect(part) == whole[20:40, 30:50]).all()
 
 
 def test_screen_suspects_nothing_where_it_knows_nothing():
     bands = land()
     clear = np.ones((len(DAYS), *SHAPE), bool)
-    assert not screen.suspect(Observations(bands + 0.3, clear, DAYS, -1)).any()
+    assert not haze.suspect(Observations(bands + 0.3, clear, DAYS, -1)).any()
     clear[:TARGET] = False
     clear[TARGET + 1 :] = False
-    assert not screen.suspect(Observations(bands, clear, DAYS, TARGET)).any()
+    assert not haze.suspect(Observations(bands, clear, DAYS, TARGET)).any()
 
 
 def test_clear_pixels_in_one_corner_are_enough():
@@ -275,7 +277,7 @@ def test_products_in_parts_are_products():
     rng = np.random.default_rng(0)
     for m, k, n in ((3, 5000, 40), (40, 7, 50_000), (2, 3, 0), (4, 0, 2)):
         a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
-        np.testing.assert_allclose(fitting.product(a, b), a @ b, atol=1e-9)
+        np.testing.assert_allclose(robust_ridge.product(a, b), a @ b, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.cube.sensors import BAND_NAMES, common_names
-from xr_cloudfree.models import slots
-from xr_cloudfree.models.prepare import prepare
+from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.networks.terramind import bands as slots
+from xr_cloudfree.models.protocol import Observations
 
 SENTINEL = "B01 B02 B03 B04 B05 B06 B07 B08 B8A B09 B11 B12".split()
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models import temporal
-from xr_cloudfree.models.classical import Linear
-from xr_cloudfree.models.context import prepare_context
-from xr_cloudfree.models.regress import Regress
-from xr_cloudfree.models.series import Series
+from xr_cloudfree.models.classical import stacking
+from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.classical.regress import Regress
+from xr_cloudfree.models.classical.series import Series
+from xr_cloudfree.models.networks.features import prepare_context
+from xr_cloudfree.models.protocol import Observations
 
 SHAPE, BANDS = (24, 30), 3
-WAY = {name: i for i, name in enumerate(temporal.WAYS)}
+WAY = {name: i for i, name in enumerate(stacking.WAYS)}
 
 
 def series(values, days, clear=None):
@@ -23,7 +23,7 @@ def series(values, days, clear=None):
 
 
 def image(found, asked=True):
-    return temporal.interpolate(found, np.full(found.clear.shape[1], asked))
+    return stacking.interpolate(found, np.full(found.clear.shape[1], asked))
 
 
 def linear(found):
@@ -51,7 +51,7 @@ def test_noise_is_averaged_out():
     # Of two dates at weights of 2/3 and 1/3 a share of 5/9 of the variance is left, of four a quarter.
     assert rms(linear(found) - land) == pytest.approx(0.02 * np.sqrt(5 / 9), rel=0.05)
     assert rms(image(found)[0] - land) < 0.02 * np.sqrt(0.35)
-    shares = temporal._shares(found)
+    shares = stacking._shares(found)
     assert shares[1, WAY["linear"]] < 0.4 and shares[1, WAY["nearest"]] == 0
 
 
@@ -60,7 +60,7 @@ def test_what_changes_steadily_is_left_to_linear_interpolation():
     slope = rng.uniform(-4e-3, 4e-3, (1, BANDS, *SHAPE))
     values = 0.4 + DAYS[:, None, None, None] * slope + 1e-4 * rng.normal(size=(len(DAYS), BANDS, *SHAPE))
     found = series(values, DAYS)
-    assert (temporal._shares(found)[:, WAY["linear"]] > 0.9).all()
+    assert (stacking._shares(found)[:, WAY["linear"]] > 0.9).all()
     assert rms(image(found)[0] - 0.4) < 1.1 * rms(linear(found) - 0.4) + 1e-3
 
 
@@ -75,7 +75,7 @@ def test_what_comes_back_every_year_is_known_from_other_years():
     at = int(np.flatnonzero(np.abs(days) < 11)[0])
     keep = np.abs(days - days[at]) > 35  # a gap over which fields come and go
     found = series(values[keep], days[keep] - days[at])
-    assert temporal._shares(found)[1, WAY["season"]] > 0.5
+    assert stacking._shares(found)[1, WAY["season"]] > 0.5
     truth = values[at].reshape(BANDS, -1)
     assert rms(image(found)[0] - truth) < 0.7 * rms(linear(found) - truth)
 
@@ -84,7 +84,7 @@ def test_the_whole_tile_and_what_differs_within_it_are_weighed_apart():
     """The mean rises steadily, which only interpolation follows; the pattern stays, and is seen through noise."""
     land, values = noisy(DAYS, 0.0, 0.02)
     found = series(values + 2e-3 * DAYS[:, None, None, None], DAYS)
-    of_all, within = temporal._shares(found)
+    of_all, within = stacking._shares(found)
     assert of_all[WAY["linear"]] > 0.9 > 0.5 > within[WAY["linear"]]
     assert rms(image(found)[0] - land) < 0.8 * rms(linear(found) - land)
 
@@ -100,20 +100,20 @@ def test_the_whole_tile_and_what_differs_within_it_are_weighed_apart():
     ],
 )
 def test_weights_by_hand(gram, expected):
-    np.testing.assert_allclose(temporal._least(gram, 1e-9), expected, atol=1e-3)
+    np.testing.assert_allclose(stacking._least(gram, 1e-9), expected, atol=1e-3)
 
 
 def test_the_pull_is_a_voice_for_linear_interpolation():
     gram = np.diag([1.0, 1.0])
     # (1 + 2 pull) / (2 + 2 pull), from the derivative of the sum
     for pull in (0.1, 0.5, 2.0):
-        assert temporal._least(gram, pull)[0] == pytest.approx((1 + 2 * pull) / (2 + 2 * pull), abs=1e-3)
+        assert stacking._least(gram, pull)[0] == pytest.approx((1 + 2 * pull) / (2 + 2 * pull), abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e6, 1e9])
 def test_weights_are_found_also_where_all_other_ways_are_far_off_and_alike(size):
     errors = np.concatenate([np.full((1, 9), 1.0), np.full((4, 9), size)])
-    shares = temporal._least(errors @ errors.T / 9, 0.03)
+    shares = stacking._least(errors @ errors.T / 9, 0.03)
     assert (shares >= 0).all() and shares.sum() == pytest.approx(1)
     assert shares[0] > 0.9 or size <= 1
 
@@ -122,7 +122,7 @@ def test_weights_are_shares():
     rng = np.random.default_rng(0)
     for _ in range(50):
         errors = rng.normal(size=(5, 7)) * rng.uniform(0, 2, (5, 1))
-        shares = temporal._least(errors @ errors.T / 7, 0.03)
+        shares = stacking._least(errors @ errors.T / 7, 0.03)
         assert (shares >= 0).all() and shares.sum() == pytest.approx(1)
 
 
@@ -139,7 +139,7 @@ def test_without_five_dates_to_judge_by_it_is_linear_interpolation(days):
 
 def test_where_nothing_is_asked_nothing_is_done(monkeypatch):
     found = series(noisy(DAYS, 0.02, 0.02)[1], DAYS)
-    monkeypatch.setattr(temporal, "_shares", None)
+    monkeypatch.setattr(stacking, "_shares", None)
     np.testing.assert_array_equal(image(found, asked=False)[0], linear(found))
 
 
@@ -170,16 +170,16 @@ def test_a_date_beyond_the_series_is_told_as_others_are_from_one_side(first):
     phase = np.random.default_rng(4).uniform(0, 2 * np.pi, SHAPE)
 
     def at(day):
-        wave = np.sin(2 * np.pi * np.reshape(day, (-1, 1, 1)) / temporal.YEAR + phase)
+        wave = np.sin(2 * np.pi * np.reshape(day, (-1, 1, 1)) / stacking.YEAR + phase)
         return np.repeat((0.25 + 0.1 * wave)[:, None], BANDS, axis=1)
 
     moment = -150.0 if first else days[-1] + 150
     found = series(at(days), days - moment)
     for judge in range(len(days)):
-        told = found.days[temporal._told_from(found, found.days - found.days[judge])] - found.days[judge]
+        told = found.days[stacking._told_from(found, found.days - found.days[judge])] - found.days[judge]
         assert (told >= 150).all() if first else (told <= -150).all()
     truth = at(moment)[0].reshape(BANDS, -1)
-    assert temporal._shares(found)[1, WAY["season"]] > 0.8
+    assert stacking._shares(found)[1, WAY["season"]] > 0.8
     assert rms(image(found)[0] - truth) < 0.3 * rms(linear(found) - truth)
 
 
@@ -187,12 +187,12 @@ def test_a_long_gap_is_judged_by_gaps_as_long():
     days = np.array([-85.0, -70, -55, -40, 35, 50, 65])
     found = series(noisy(days, 0.0, 0.02)[1], days)
     for judge in (0, 3, 6):
-        told = days[temporal._told_from(found, days - days[judge])] - days[judge]
+        told = days[stacking._told_from(found, days - days[judge])] - days[judge]
         assert ((told <= -40) | (told >= 35)).all() and len(told) == np.sum((told <= -40) | (told >= 35))
     clear = np.ones((len(days), *SHAPE), bool)
     clear[3, 3:] = False  # of this date too little is seen to be the target's nearest
     cloudy = series(noisy(days, 0.0, 0.02)[1], days, clear)
-    assert (days[temporal._told_from(cloudy, days - days[6])] <= days[6] - 55).all()
+    assert (days[stacking._told_from(cloudy, days - days[6])] <= days[6] - 55).all()
 
 
 def test_observations_of_one_pass_do_not_vouch_for_each_other():
@@ -200,7 +200,7 @@ def test_observations_of_one_pass_do_not_vouch_for_each_other():
     land, values = noisy(DAYS, 0.0, 0.02)
     days = np.sort(np.concatenate([DAYS, DAYS + 0.01]))
     found = series(np.repeat(values, 2, axis=0), days)
-    assert temporal._shares(found)[1, WAY["nearest"]] < 0.1
+    assert stacking._shares(found)[1, WAY["nearest"]] < 0.1
     assert rms(image(found)[0] - land) < rms(linear(found) - land)
 
 
@@ -218,10 +218,10 @@ def test_a_source_weighs_one_half_for_certain():
     clear = rng.random((len(DAYS), *SHAPE)) < 0.7
     found = series(values, DAYS, clear)
     _, source = image(found)
-    shares = temporal._shares(found)
+    shares = stacking._shares(found)
     weights = np.stack(
         [
-            (share[:, None, None] * temporal._answers(_only(found, date), range(len(WAY)))).sum(axis=0)[0]
+            (share[:, None, None] * stacking._answers(_only(found, date), range(len(WAY)))).sum(axis=0)[0]
             for share in shares
             for date in range(len(DAYS))
         ]

@@ -18,10 +18,14 @@ import xr_cloudfree
 from tests.cubes import make_cube
 from tests.models.test_plus import observations
 from xr_cloudfree import errors
-from xr_cloudfree.models import bundle, networks, slots, sources, terramind_encoder
-from xr_cloudfree.models.batch import Batch
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.networks import architectures
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.terramind import bands as slots
+from xr_cloudfree.models.networks.terramind import encoder
+from xr_cloudfree.models.networks.terramind.network import TerraMindNet
+from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.models.terramind import TerraMindNet
 
 BASE = (("widths", (8, 12)), ("gate_width", 8))
 TEN = ("blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "swir16", "swir22")
@@ -64,7 +68,7 @@ def radar_net():
 
 def tile(net, obs, roles=TEN, **features):
     """A prepared tile with its bands' names, and Sentinel-1 where it is given."""
-    made = networks.prepared(net, replace(obs, roles=tuple(roles[: obs.n_bands])))
+    made = architectures.prepared(net, replace(obs, roles=tuple(roles[: obs.n_bands])))
     return replace(made, features=made.features | features)
 
 
@@ -112,7 +116,7 @@ class TestStart:
             torch.testing.assert_close(level.flatten(2).mT, expected[i])
 
     def test_large_has_other_levels(self):
-        assert terramind_encoder.find_size("large").levels == (5, 11, 17, 23)
+        assert encoder.find_size("large").levels == (5, 11, 17, 23)
 
     def test_its_size(self):
         parameters = sum(p.numel() for p in make().encoder.parameters())
@@ -293,8 +297,8 @@ class TestBundle:
             np.testing.assert_allclose(read[name], tensor, rtol=2**-11, atol=1e-7)
 
     def test_the_name_fills_and_the_output_says_what_it_is_not(self, folder, monkeypatch):
-        monkeypatch.setattr(sources, "_SHIPPED", folder.parent)
-        model = sources.terramind(device="cpu")
+        monkeypatch.setattr(locations, "_SHIPPED", folder.parent)
+        model = locations.terramind(device="cpu")
         assert model.spec.name == "terramind" and len(pickle.dumps(model)) < 2500
         da, clear = make_cube()
         out = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=model, layers=["uncertainty"])
@@ -303,23 +307,23 @@ class TestBundle:
         assert np.isfinite(out["reflectance"].to_numpy()).mean() > 0.9
 
     def test_without_weights_there_is_no_such_model(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(sources, "_SHIPPED", tmp_path)
+        monkeypatch.setattr(locations, "_SHIPPED", tmp_path)
         with pytest.raises(errors.ModelNotFoundError, match="terramind"):
-            sources.terramind()
+            locations.terramind()
 
     def test_without_terratorch_it_says_what_to_install(self, folder, monkeypatch):
-        monkeypatch.setattr(sources, "_SHIPPED", folder.parent)
-        monkeypatch.setattr(networks, "find_spec", lambda name: None)
+        monkeypatch.setattr(locations, "_SHIPPED", folder.parent)
+        monkeypatch.setattr(architectures, "find_spec", lambda name: None)
         with pytest.raises(errors.MissingDependencyError, match=r"pip install 'xr-cloudfree\[terramind\]'"):
-            sources.terramind().check_installed()
-        monkeypatch.setattr(terramind_encoder, "find_spec", lambda name: None)
+            locations.terramind().check_installed()
+        monkeypatch.setattr(encoder, "find_spec", lambda name: None)
         monkeypatch.delitem(sys.modules, "terratorch", raising=False)  # another test may have imported all of it
         with pytest.raises(errors.MissingDependencyError, match=r"pip install 'xr-cloudfree\[terramind\]'"):
             TerraMindNet()
         TerraMindNet(encoder="none")  # which needs none
 
 
-@pytest.mark.skipif("terramind" not in sources.shipped(), reason="this version comes without these weights")
+@pytest.mark.skipif("terramind" not in locations.shipped(), reason="this version comes without these weights")
 def test_what_ships_says_what_it_is_not():
     model = xr_cloudfree.from_pretrained("terramind")  # which checks the hash
     assert "random start" in model.spec.summary and "not the weights that IBM and ESA" in model.spec.note
@@ -335,28 +339,28 @@ class TestImport:
             import sys
             from xr_cloudfree.models import terramind_encoder
             assert "terratorch" not in sys.modules
-            encoder = terramind_encoder.build("tiny")
+            encoder = encoder.build("tiny")
             heavy = {"lightning", "torchgeo", "diffusers", "transformers", "segmentation_models_pytorch", "rasterio"}
             assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
             assert "terratorch" not in sys.modules and "terratorch.models" not in sys.modules
-            assert terramind_encoder.build("tiny") is not encoder
+            assert encoder.build("tiny") is not encoder
         """
         subprocess.run([sys.executable, "-c", code], check=True)
 
     def test_it_says_so_if_it_takes_long(self, monkeypatch, capsys):
-        monkeypatch.setattr(terramind_encoder, "_PATIENCE", 0.02)
-        with terramind_encoder._said("loading"):
+        monkeypatch.setattr(encoder, "_PATIENCE", 0.02)
+        with encoder._said("loading"):
             time.sleep(0.3)
         assert capsys.readouterr().err == "xr_cloudfree: loading …\n"
-        monkeypatch.setattr(terramind_encoder, "_PATIENCE", 10.0)
-        with terramind_encoder._said("loading"):
+        monkeypatch.setattr(encoder, "_PATIENCE", 10.0)
+        with encoder._said("loading"):
             pass
         assert capsys.readouterr().err == ""
 
     def test_versions_that_do_not_go_together(self):
         with (
             pytest.raises(errors.MissingDependencyError, match="terramind_vit"),
-            terramind_encoder._bare_parents(),
+            encoder._bare_parents(),
         ):
             raise ImportError("cannot import name 'TerraMindViT' from 'terramind_vit'")
         assert "terratorch.models.backbones.terramind.model" not in sys.modules or "terratorch" in sys.modules
@@ -368,7 +372,7 @@ class TestImport:
             import torch
             from xr_cloudfree.models import terramind_encoder
             torch.manual_seed(0)
-            light = terramind_encoder.build("SIZE", ("S2L2A", "S1GRD")).eval()
+            light = encoder.build("SIZE", ("S2L2A", "S1GRD")).eval()
             from terratorch.registry import BACKBONE_REGISTRY
             full = BACKBONE_REGISTRY.build("terramind_v1_SIZE", pretrained=False, modalities=["S2L2A", "S1GRD"]).eval()
             names = list(full.state_dict())

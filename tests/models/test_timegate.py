@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.models.series import VARIANTS, close, dates_of, observations, random_batch, random_gate
-from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import ModelError, OptionError
-from xr_cloudfree.models import timegate
-from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.classical import Linear
-from xr_cloudfree.models.prepare import prepare
-from xr_cloudfree.models.timegate import CONDITION, TimeGate
+from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.networks import timegate
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.networks.timegate import CONDITION, TimeGate
+from xr_cloudfree.models.protocol import Observations
 
 # By hand: plain loops over numbers, in float64.
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tests.models.series import VARIANTS, close, dates_of, random_batch, random_gate
 from xr_cloudfree.errors import ModelError
-from xr_cloudfree.models.timegate import TimeGate, TimeGateState, weights_sha256
+from xr_cloudfree.models.networks.timegate import TimeGate, TimeGateState, weights_sha256
 
 SHAPE = (2, 6, 7)
 

@@ -14,10 +14,10 @@ from torch.nn import functional
 
 from tests.models.series import dates_of, observations, random_batch
 from xr_cloudfree.errors import MissingDependencyError, ModelError
-from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.prepare import prepare
-from xr_cloudfree.models.timegate import TimeGateState
-from xr_cloudfree.models.unet import PaperNet, PixelShuffle, SelfAttention, UNet
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.networks.paper_unet import PaperNet, PixelShuffle, SelfAttention, UNet
+from xr_cloudfree.models.networks.timegate import TimeGateState
 
 SMALL = "mnasnet_small"
 

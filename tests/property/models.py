@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xr_cloudfree.cube.observations import Prediction
+from xr_cloudfree.models.protocol import Prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 

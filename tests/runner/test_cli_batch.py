@@ -20,8 +20,9 @@ from typer.testing import CliRunner
 
 import xr_cloudfree
 from tests.cubes import as_dataset, make_cube
-from xr_cloudfree import cli_runs, io
-from xr_cloudfree.cli import app
+from xr_cloudfree import io
+from xr_cloudfree.cli import runs
+from xr_cloudfree.cli.app import app
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.verify import store_digest
 
@@ -88,7 +89,7 @@ def test_a_cluster_on_this_machine(folder) -> None:
 def test_it_has_as_many_processes_as_were_asked_for() -> None:
     pytest.importorskip("distributed")
     wanted = 1 if CPU_COUNT > 1 else 2  # not what it would have by itself
-    with cli_runs._client(f"local:{wanted}", quiet=True) as client:
+    with runs._client(f"local:{wanted}", quiet=True) as client:
         assert client is not None and len(client.ncores()) == wanted
 
 
@@ -141,7 +142,7 @@ def test_sigterm_ends_a_run_cleanly_and_the_same_command_goes_on(folder) -> None
     ds = as_dataset(*make_cube(shape=(240, 240))).drop_vars("platform").chunk({"y": 48, "x": 48})
     ds.to_zarr("cube.zarr", mode="w", zarr_format=3, consolidated=False)
     arguments = [*BATCH[:-1], "16"]
-    code = "import sys; from xr_cloudfree.cli import app; app(sys.argv[1:])"
+    code = "import sys; from xr_cloudfree.cli.app import app; app(sys.argv[1:])"
     with subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     ) as driver:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import xr_cloudfree
 from tests.cubes import contents, make_cube
 from tests.faults import runs
-from xr_cloudfree.cli import app
+from xr_cloudfree.cli.app import app
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.status import status
 

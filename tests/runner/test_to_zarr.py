@@ -19,10 +19,10 @@ from tests.cubes import as_dataset, contents, make_cube
 from tests.property.models import model_of
 from tests.property.test_one_answer import chunkings
 from xr_cloudfree import batching, errors, io, synthetic
-from xr_cloudfree.runner import regions, runs, sources
+from xr_cloudfree.engine.grid import Box
+from xr_cloudfree.runner import regions, runs, windows
 from xr_cloudfree.runner.store import Layout
 from xr_cloudfree.runner.verify import store_digest
-from xr_cloudfree.tiling.grid import Box
 
 DATE = "2021-06-03"
 
@@ -343,7 +343,7 @@ class TestRegions:
         assert plan.bands[0].chunks is None and plan.quality.chunks is None
         assert len(pickle.dumps(plan)) < 20_000
         changed = opened.assign(reflectance=opened.reflectance * 1)
-        assert sources.from_files(changed).reflectance.chunks is not None
+        assert windows.from_files(changed).reflectance.chunks is not None
         run = runs.prepare(opened, tmp_path / "out.zarr", DATE, model="linear")
         assert run.call is not None and run.call["cube"] == str(tmp_path / "cube.zarr")
         assert runs.prepare(changed, tmp_path / "out.zarr", DATE, model="linear").call is None
@@ -374,7 +374,7 @@ class TestRegions:
         opened = io.open_cube(tmp_path / "cube.zarr")
         plan, _ = regions.plan_run(opened, DATE, model="linear")
         window = regions.read_windows(plan, 0)[0][0]
-        assert opened.reflectance.dtype.kind == "f" and isinstance(window, sources.Stored)
+        assert opened.reflectance.dtype.kind == "f" and isinstance(window, windows.Stored)
         assert window.values.dtype == np.uint16 and len(window.decode) == 2
         loaded = opened.load()
         np.testing.assert_array_equal(window[...], loaded.reflectance.to_numpy())
@@ -392,7 +392,7 @@ class TestRegions:
         attrs = {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": stored.dtype.type(low)}
         packed = xr.Dataset({"band": (("time", "y", "x"), stored, attrs)})
         expected = xr.decode_cf(packed).band
-        held = sources.Stored(stored, sources._stored(expected.variable)[1])
+        held = windows.Stored(stored, windows._stored(expected.variable)[1])
         for part in (..., (slice(1, 2), slice(1, 3), slice(None, None, 2)), (np.array([1, 0]), slice(3))):
             found = held[part]
             assert found.dtype == expected.dtype

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xr_cloudfree.tiling.grid import Box, TileGrid
-from xr_cloudfree.tiling.stitching import ramp
+from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.stitching import ramp
 
 sizes = st.integers(1, 200)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from xr_cloudfree.cube.observations import Prediction
-from xr_cloudfree.tiling.grid import TileGrid
-from xr_cloudfree.tiling.stitching import stitch
+from xr_cloudfree.engine.grid import TileGrid
+from xr_cloudfree.engine.stitching import stitch
+from xr_cloudfree.models.protocol import Prediction
 
 
 @pytest.mark.parametrize(("left", "right", "both"), [(1, 1, 1), (1, 2, -1), (1, -1, -1), (-1, -1, -1)])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from xr_cloudfree.models import networks
-from xr_cloudfree.models.batch import Batch, Output
+from xr_cloudfree.models.networks import architectures
+from xr_cloudfree.models.networks.batch import Batch, Output
 
 
 class Noisy(nn.Module):
@@ -27,4 +27,4 @@ class Noisy(nn.Module):
         return Output(image + self.texture(image), batch.known(), self.spread + 0 * image.detach())
 
 
-networks.ARCHITECTURES["x-noisy"] = f"{__name__}:Noisy"
+architectures.ARCHITECTURES["x-noisy"] = f"{__name__}:Noisy"

@@ -15,8 +15,9 @@ import yaml
 from typer.testing import CliRunner
 
 import xr_cloudfree
-from xr_cloudfree import commands, io, synthetic
-from xr_cloudfree.cli import app
+from xr_cloudfree import io, synthetic
+from xr_cloudfree.cli import commands
+from xr_cloudfree.cli.app import app
 from xr_cloudfree_training.cli import RECIPES
 
 PACKAGE = Path(xr_cloudfree.__file__).parent
@@ -134,7 +135,7 @@ def test_without_the_extra_the_command_says_what_to_install(monkeypatch: pytest.
 
 def test_help_is_light() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from xr_cloudfree.cli import app;"
+        "import sys; from typer.testing import CliRunner; from xr_cloudfree.cli.app import app;"
         "CliRunner().invoke(app, ['train', '--help']);"
         "print([m for m in ('torch', 'lightning', 'xarray') if m in sys.modules])"
     )

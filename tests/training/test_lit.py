@@ -19,7 +19,7 @@ import xr_cloudfree
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.errors import ModelError, OptionError
-from xr_cloudfree.models.timegate import CONDITION
+from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree_training.data import CubeData
 from xr_cloudfree_training.lit import LOSSES, Averaging, FusionModule, rate
 

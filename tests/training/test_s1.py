@@ -16,7 +16,7 @@ from tests.training.test_cli import SMALL, run
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.cube.radar import Radar
-from xr_cloudfree.models.context import prepare_context
+from xr_cloudfree.models.networks.features import prepare_context
 from xr_cloudfree_training.cases import Mixture, draw, examine
 from xr_cloudfree_training.data import CubeData
 from xr_cloudfree_training.samples import Lesson, Sample, Store

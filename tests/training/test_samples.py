@@ -11,8 +11,8 @@ import torch
 
 from tests.training.places import make_place
 from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.models.prepare import Prepared, prepare
-from xr_cloudfree.models.timegate import CONDITION
+from xr_cloudfree.models.networks.inputs import Prepared, prepare
+from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree_training.cases import Mixture, draw
 from xr_cloudfree_training.samples import Lesson, Sample, Store, fingerprint
 
@@ -140,6 +140,6 @@ def test_a_fingerprint_follows_data_settings_and_code(tmp_path: Path, monkeypatc
     assert name() == name(make_place(shape=(20, 28)))
     others = {name(make_place(shape=(20, 28), seed=1)), name(PLACE, prepare, "size 5"), name(PLACE, with_features)}
     assert len(others | {name()}) == 3  # this file is no part of the package: its code is not looked at
-    from xr_cloudfree.models.context import prepare_context
+    from xr_cloudfree.models.networks.features import prepare_context
 
     assert name(PLACE, prepare_context) != name()

@@ -15,8 +15,9 @@ from torch import nn
 from tests.training.test_lit import EachStep, Recorder, trainer
 from xr_cloudfree import from_pretrained, synthetic
 from xr_cloudfree.errors import ModelError, OptionError
-from xr_cloudfree.models import bundle, networks
-from xr_cloudfree.models.batch import Batch, Output
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.networks import architectures
+from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree_training import stages
 from xr_cloudfree_training.data import CubeData
@@ -74,8 +75,8 @@ class Staged(nn.Module):
         return Output(image, found.known, 0.02 + 0 * image.detach())
 
 
-networks.ARCHITECTURES["x-level"] = f"{__name__}:Level"
-networks.ARCHITECTURES["x-staged"] = f"{__name__}:Staged"
+architectures.ARCHITECTURES["x-level"] = f"{__name__}:Level"
+architectures.ARCHITECTURES["x-staged"] = f"{__name__}:Staged"
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ def test_adapters_leave_nothing_but_what_they_learned(tmp_path: Path, cube: xr.D
     spec = made.save_bundle(tmp_path, "mine", "# Mine\n")
     weights = load_file(tmp_path / bundle.WEIGHTS)
     assert not [name for name in weights if "lora" in name or "base_layer" in name]
-    fresh = networks.build(spec)
+    fresh = architectures.build(spec)
     fresh.load_state_dict(weights)
     with torch.no_grad():
         torch.testing.assert_close(fresh.eval()(lesson.given).reflectance, before, rtol=1e-5, atol=1e-6)

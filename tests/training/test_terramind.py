@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from tests.training.test_cli import QUICK, SMALL, cube, folder, run  # noqa: F401  fixtures
 from xr_cloudfree.errors import HubError
-from xr_cloudfree.models import bundle, terramind_encoder, terramind_weights
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.networks.terramind import encoder, weights
 from xr_cloudfree_training.cli import RECIPES, translate
 
 pytest.importorskip("terratorch")
@@ -55,8 +56,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A file that is taken for the published weights: those of another random encoder."""
     torch.manual_seed(5)
     path = tmp_path / "tiny.safetensors"
-    save_file({name: t.contiguous() for name, t in terramind_encoder.build("tiny").state_dict().items()}, path)
-    monkeypatch.setattr(terramind_weights, "fetch", lambda size: path)
+    save_file({name: t.contiguous() for name, t in encoder.build("tiny").state_dict().items()}, path)
+    monkeypatch.setattr(weights, "fetch", lambda size: path)
     return path
 
 
@@ -99,7 +100,7 @@ def test_without_a_network_it_is_told_at_once(tmp_path: Path) -> None:
     code = (
         "import sys, time\n"
         "from typer.testing import CliRunner\n"
-        "from xr_cloudfree.cli import app\n"
+        "from xr_cloudfree.cli.app import app\n"
         "import xr_cloudfree_training.cli\n"
         "start = time.monotonic()\n"
         "call = ['train', 'terramind', 'fit', '--config', 'terramind-base', '--data', 'no.zarr']\n"
@@ -122,7 +123,7 @@ def test_what_is_asked_for_is_fetched_once(monkeypatch: pytest.MonkeyPatch, cube
         asked.append(size)
         raise HubError("nothing here", "a network", "another day")
 
-    monkeypatch.setattr(terramind_weights, "fetch", fetch)
+    monkeypatch.setattr(weights, "fetch", fetch)
     run(*FIT, "terramind-large", "--data", cube, code=2)
     run(*FIT, "terramind-large", "--data", cube, "--model.config.size", "small", code=2)
     run(*FIT, "terramind-tiny-scratch", "--data", cube, "--model.pretrained=true", code=2)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from xr_cloudfree.accuracy.losses import NORMAL_90
-from xr_cloudfree.models import bundle
-from xr_cloudfree.models.plus import FITTED
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.networks.unet import FITTED
 from xr_cloudfree_training.samples import Lesson
 
 LEVEL = 0.9

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.accuracy import simulate
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, Track
 from xr_cloudfree.errors import OptionError, TimeError
-from xr_cloudfree.models.prepare import MAX_DATES
+from xr_cloudfree.models.networks.inputs import MAX_DATES
 from xr_cloudfree_training.places import Place
 
 Kind = Literal["masks", "frames", "haze", "little", "full"]

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from xr_cloudfree.commands import plain_errors
+from xr_cloudfree.cli.commands import plain_errors
 from xr_cloudfree.errors import MissingDependencyError, OptionError
-from xr_cloudfree.models import terramind_weights
+from xr_cloudfree.models.networks.terramind import weights
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = "unet-plus"
@@ -68,7 +68,7 @@ def _train(pathway: str, default: str, given: Sequence[str]) -> None:
         arguments = translate([argument for argument in given if argument != "--debug"], default)
         # What takes a network comes first, so that nobody waits for what cannot be.
         if (size := _wanted(arguments)) is not None:
-            terramind_weights.fetch(size)
+            weights.fetch(size)
         try:
             from xr_cloudfree_training.run import run
         except ModuleNotFoundError as error:

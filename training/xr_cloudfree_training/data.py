@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xr_cloudfree.accuracy.simulate import fractal_shapes, real_masks
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
-from xr_cloudfree.models import networks
-from xr_cloudfree.models.prepare import Prepared, prepare
+from xr_cloudfree.models.networks import architectures
+from xr_cloudfree.models.networks.inputs import Prepared, prepare
 from xr_cloudfree.options import parse_count
 from xr_cloudfree_training.cases import Mixture, draw, examine
 from xr_cloudfree_training.places import Place, cloud_shapes, find_cubes, read_places, split
@@ -128,7 +128,7 @@ class Samples(Dataset[Sample]):
         return self._described(sample)
 
     def _described(self, sample: Sample) -> Sample:
-        return replace(sample, given=networks.described(self.network, sample.given, sample.roles))
+        return replace(sample, given=architectures.described(self.network, sample.given, sample.roles))
 
     def _kept(self, number: int) -> Sample:
         i, turn = divmod(number, len(self.sources))
@@ -290,7 +290,7 @@ class CubeData(LightningDataModule):
         self.batch_size, self.samples, self.validation, self.seed = batch_size, samples, validation, seed
         self.workers = max(_cores() - 1, 0) if workers is None else workers
         self.mixture = mixture
-        network = networks.find(architecture)
+        network = architectures.find(architecture)
         make = _preparing(network)
         reading = reading or {}
         places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)

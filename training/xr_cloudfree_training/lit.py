@@ -19,11 +19,12 @@ from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
 from xr_cloudfree.accuracy import losses
 from xr_cloudfree.accuracy.losses import NORMAL_90
 from xr_cloudfree.accuracy.simulate import TRACKS
-from xr_cloudfree.cube.observations import Observations
 from xr_cloudfree.errors import ModelError, OptionError
-from xr_cloudfree.models import bundle, networks
-from xr_cloudfree.models.batch import Batch, Output
-from xr_cloudfree.models.sources import from_pretrained
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.networks import architectures
+from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.pretrained.locations import from_pretrained
+from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree.models.spec import LAYERS, ModelSpec
 from xr_cloudfree_training import stages as staging
 from xr_cloudfree_training.calibrate import factors, ratios
@@ -63,7 +64,7 @@ class FusionModule(LightningModule):
     Parameters
     ----------
     architecture : str
-        Name of the network: see `xr_cloudfree.models.networks`.
+        Name of the network: see `xr_cloudfree.models.networks.architectures`.
     config : dict
         Arguments of the network's constructor.
     bands : sequence of str, optional
@@ -161,7 +162,7 @@ class FusionModule(LightningModule):
             ) from error
         self.spec = ModelSpec.from_json(merged.to_json())  # which looks at types as well
         try:
-            self.network = networks.build(self.spec)
+            self.network = architectures.build(self.spec)
         except ModelError as error:
             raise type(error)(error.found, error.needed, "--model.architecture and --model.config") from error
         self.began: list[str] = []
@@ -349,7 +350,7 @@ class FusionModule(LightningModule):
         clear = np.ones((4, 64, 64), bool)
         clear[1, 16:48] = False
         example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, roles=self.spec.bands or ())
-        tile = networks.prepared(self.network, example)
+        tile = architectures.prepared(self.network, example)
         given = Batch.of([tile]).to(self.device)
         output: Output = self.network.eval()(given)
         given_out = {name for name in ("uncertainty", "gate") if getattr(output, name) is not None}
@@ -377,12 +378,12 @@ class Start:
     def of(cls, model: str) -> Start:
         """What a bundle holds, by its name."""
         learned = from_pretrained(model)
-        like = networks.build(learned.spec).state_dict()
+        like = architectures.build(learned.spec).state_dict()
         return cls(learned.spec, bundle.read_weights(learned.source.folder(), learned.spec, like))
 
     def give(self, network: Any) -> None:
         """Put the weights into the base of a network."""
-        if type(network.base) is not networks.find(self.spec.architecture):
+        if type(network.base) is not architectures.find(self.spec.architecture):
             raise ModelError(
                 f"the base {self.spec.name!r} is a {self.spec.architecture!r}",
                 f"a model whose network is {type(network.base).__name__}",

@@ -25,10 +25,10 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 import xr_cloudfree
-from xr_cloudfree.cube.observations import Observations
-from xr_cloudfree.models.batch import Batch
-from xr_cloudfree.models.prepare import S1, S1_SEEN, SHARED_BY_BANDS, Prepared
-from xr_cloudfree.models.timegate import CONDITION
+from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.inputs import S1, S1_SEEN, SHARED_BY_BANDS, Prepared
+from xr_cloudfree.models.networks.timegate import CONDITION
+from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
 
 Maps = NDArray[np.float32]

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.attributes import pending, same_number
 from xr_cloudfree.cube.archives import (
     APPLIED,
     BASELINE,
@@ -25,6 +24,7 @@ from xr_cloudfree.cube.archives import (
 )
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
+from xr_cloudfree.storage.attributes import pending, same_number
 
 # Beyond these a float32 could not hold what becomes of the values.
 LEAST_SCALE = 1e-12

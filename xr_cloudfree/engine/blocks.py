@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.tiling.grid import Box, TileGrid
+from xr_cloudfree.engine.grid import Box, TileGrid
 
 Array = NDArray[np.generic]
 Block = tuple[Box, Sequence[Array], Array, Sequence[Array]]

@@ -14,7 +14,7 @@ from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.merge import Scenes, Seen, merged
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, stack
-from xr_cloudfree.tiling.grid import Box, TileGrid
+from xr_cloudfree.engine.grid import Box, TileGrid
 
 
 def quality_window(window: Box, rule: MaskRule, grid: TileGrid) -> Box:

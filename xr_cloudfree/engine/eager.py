@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.engine.blocks import Array, Block, BlockJob, Window, as_slice
-from xr_cloudfree.tiling.grid import Box
+from xr_cloudfree.engine.grid import Box
 
 
 def cut(array: Any, dates: NDArray[np.intp], box: Box) -> Window:

@@ -20,7 +20,6 @@ from xr_cloudfree.cube.dates import Targets, candidates
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.merge import Scenes
-from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.cube.polarity import check_polarity
 from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
 from xr_cloudfree.cube.remedies import Spelling
@@ -28,14 +27,14 @@ from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.engine.blocks import Array, Block, Output, as_slice, stack
 from xr_cloudfree.engine.clear import bands_alone, look, quality_window, uneven_bands
-from xr_cloudfree.engine.layers import PARTLY, Layers, nearest_last
+from xr_cloudfree.engine.grid import Box, Tile, TileGrid
+from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parts import Part, join, split
+from xr_cloudfree.engine.provenance import PARTLY, Layers, nearest_last
+from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError
-from xr_cloudfree.models.classical import Linear
-from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.models.screen import suspect
-from xr_cloudfree.tiling.grid import Box, Tile, TileGrid
-from xr_cloudfree.tiling.stitching import stitch
+from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 
 T = TypeVar("T", bound=np.generic)
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.engine.blocks import Array, BlockJob, Output, Stored
-from xr_cloudfree.tiling.grid import Box
+from xr_cloudfree.engine.grid import Box
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import BandError
-from xr_cloudfree.models.classical import Linear
-from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 
 Bools = NDArray[np.bool_]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from xr_cloudfree.engine.blocks import Array, Block, Window
 from xr_cloudfree.engine.fill import FillJob, fill_block, fill_blocks
-from xr_cloudfree.tiling.grid import Box
+from xr_cloudfree.engine.grid import Box
 
 
 def run_region(

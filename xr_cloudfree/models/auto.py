@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
-from xr_cloudfree.cube.observations import Observations, Prediction
 from xr_cloudfree.errors import BandError, CloudfreeWarning
-from xr_cloudfree.models import learned, sources
-from xr_cloudfree.models.learned import Learned
-from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.models.regress import Regress
+from xr_cloudfree.models.classical.regress import Regress
+from xr_cloudfree.models.pretrained import locations
+from xr_cloudfree.models.pretrained import model as learned
+from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 from xr_cloudfree.models.spec import LAYERS, ModelSpec
 
 DEFAULT = "unet"
@@ -31,9 +31,9 @@ class Auto:
     """
 
     def __init__(self) -> None:
-        there = DEFAULT in sources.shipped()
+        there = DEFAULT in locations.shipped()
         self._lacks_torch = there and not learned.installed()
-        self._learned: Learned | None = sources.from_pretrained(DEFAULT) if there and learned.installed() else None
+        self._learned: Learned | None = locations.from_pretrained(DEFAULT) if there and learned.installed() else None
         best: FillModel = self._learned or Regress()
         like = best.spec
         self.spec = ModelSpec(

@@ -13,7 +13,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from xr_cloudfree.errors import ModelError, ModelNotFoundError, OptionTypeError
-from xr_cloudfree.models import bundle, sources
+from xr_cloudfree.models.bundles import bundle
+from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.protocol import FillModel
 
 GROUP = "xr_cloudfree.models"
@@ -67,13 +68,13 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
                 f"model='auto', or one of {', '.join(model_names())}",
             )
         return model
-    if model.startswith((sources.LOCAL, sources.HUB)):
-        return sources.from_pretrained(model, **settings)
+    if model.startswith((locations.LOCAL, locations.HUB)):
+        return locations.from_pretrained(model, **settings)
     points = _entry_points()
     if model not in points:
         near = difflib.get_close_matches(model, points, n=1)
         if os.path.isfile(os.path.join(model, bundle.SPEC)):  # Path.is_file() raises where a name is too long
-            near = [f"{sources.LOCAL}{model}"]
+            near = [f"{locations.LOCAL}{model}"]
         raise ModelNotFoundError(
             f"no model is called {model!r}",
             f"one of {', '.join(sorted(points)) or '(none: the package is not installed)'}",

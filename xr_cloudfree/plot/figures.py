@@ -18,7 +18,7 @@ from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.merge import Merge
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
 from xr_cloudfree.cube.stamps import Times, cube_times
-from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
+from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.plot.picture import (

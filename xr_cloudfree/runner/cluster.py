@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError
-from xr_cloudfree.models.learned import Learned
-from xr_cloudfree.runner import sources
+from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import RESUME
-from xr_cloudfree.runner.loop import census, check_client, quietly, run_regions
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
 from xr_cloudfree.runner.runs import Run, reopen
+from xr_cloudfree.runner.scheduler import census, check_client, quietly, run_regions
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
@@ -217,7 +217,7 @@ def _unpacked(packed: bytes, nanny: bool, threads: int, driver: tuple[str, int])
 
     plan: RunPlan = loads(packed)
     if driver != (socket.gethostname(), os.getpid()):
-        sources.check_shared((*plan.bands, plan.quality, *plan.s1))
+        windows.check_shared((*plan.bands, plan.quality, *plan.s1))
     if isinstance(plan.job.model, Learned):
         quietly(_warm, plan.job.model, nanny, threads)  # what is wrong with it is said by the first region
     return plan

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.errors import LockedError, OutputError, StoreError
-from xr_cloudfree.files import hold
-from xr_cloudfree.locations import local
 from xr_cloudfree.runner.store import Layout, sha256, sizes, write_file
+from xr_cloudfree.storage.files import hold
+from xr_cloudfree.storage.locations import local
 
 # Markers in one folder.
 _FOLDER = 1000

@@ -11,7 +11,7 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.errors import CloudfreeError
-from xr_cloudfree.locations import place
+from xr_cloudfree.storage.locations import place
 
 # What people tell xarray otherwise than `io.open_cube` does: numbers as they are stored, the CRS as a variable.
 _WAYS: tuple[dict[str, bool], ...] = (

@@ -16,14 +16,15 @@ import xarray as xr
 
 from xr_cloudfree.engine.blocks import Array, BlockJob, Window
 from xr_cloudfree.engine.fill import KERNEL_DTYPES, FillJob
-from xr_cloudfree.engine.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
+from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
-from xr_cloudfree.models.learned import Learned
+from xr_cloudfree.models.pretrained.model import Learned
 from xr_cloudfree.options import parse_block
 from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
-from xr_cloudfree.runner import sources
+from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.store import (
     MOST_CHUNK,
@@ -36,7 +37,6 @@ from xr_cloudfree.runner.store import (
     sha256,
     write_file,
 )
-from xr_cloudfree.tiling.grid import Box, TileGrid
 from xr_cloudfree.version import __version__
 
 # Bytes that a region's window and outputs may take; more where it lets each chunk of the input be read only once.
@@ -153,7 +153,7 @@ class RunPlan:
         decoded = sum(_width(array, stored=False) for array in self.bands)
         if job.scenes is not None:
             n_dates += job.dates.size  # the scenes, and what is made of them
-        copied = block != region or any(sources.stored_bytes(a) != a.dtype.itemsize for a in self.bands)
+        copied = block != region or any(windows.stored_bytes(a) != a.dtype.itemsize for a in self.bands)
         as_kernels_take_it = 0 if job.dtype in KERNEL_DTYPES else 4 * n_bands
         # Values, two masks, and one date while it is decoded.
         work = inner * n_dates * (decoded * copied + as_kernels_take_it + 2) + inner * decoded * 2 * copied
@@ -207,13 +207,13 @@ def plan_run(
     """
     s1, obj = open_s1(s1, obj)
     plan = plan_fill(
-        sources.from_files(obj),
+        windows.from_files(obj),
         date,
         block=block,
         most_blocks=10**18,
-        clear=sources.from_files(clear),
-        mask=sources.from_files(mask),
-        s1=sources.from_files(s1),
+        clear=windows.from_files(clear),
+        mask=windows.from_files(mask),
+        s1=windows.from_files(s1),
         **options,
     )
     job, cube = plan.job, plan.understood.cube
@@ -250,9 +250,9 @@ def read_windows(plan: RunPlan, index: int) -> tuple[list[Window], Window, list[
     window, quality = plan.job.windows(plan.box(index))
     dates = plan.job.reads
     return (
-        [sources.read(band, dates, window) for band in plan.bands],
-        sources.read(plan.quality, dates, quality),
-        [sources.read(band, plan.job.s1_reads, window) for band in plan.s1],
+        [windows.read(band, dates, window) for band in plan.bands],
+        windows.read(plan.quality, dates, quality),
+        [windows.read(band, plan.job.s1_reads, window) for band in plan.s1],
     )
 
 
@@ -372,7 +372,7 @@ def in_regions(
     job: BlockJob, bands: Sequence[xr.Variable], quality: xr.Variable, s1: Sequence[xr.Variable]
 ) -> Iterator[Box]:
     """Parts of whole blocks, all together the cube, that may be read in one piece."""
-    per_pixel = _read_bytes(job, bands, s1) + job.reads.size * sources.stored_bytes(quality)
+    per_pixel = _read_bytes(job, bands, s1) + job.reads.size * windows.stored_bytes(quality)
     usual = int((REGION_BYTES / per_pixel) ** 0.5)
     rows, columns = (max(usual // edge, 1) * edge for edge in job.grid.block)
     return TileGrid(job.grid.shape, (rows, columns)).blocks()
@@ -385,7 +385,7 @@ def _leading(part: Part, job: FillJob) -> tuple[int, ...]:
 
 def _width(array: xr.Variable, stored: bool = True) -> int:
     """Bytes of one pixel on one date, as it lies in a region's window or as a block takes it."""
-    each = sources.stored_bytes(array) if stored else array.dtype.itemsize
+    each = windows.stored_bytes(array) if stored else array.dtype.itemsize
     return int(each * np.prod(array.shape[1:-2], dtype=int))
 
 
@@ -426,7 +426,7 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.understood.quality.dtype.itemsize
         per_pixel += _output_bytes(job)
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
-        chunks = sources.chunk_edges(variables[0])
+        chunks = windows.chunk_edges(variables[0])
         edges = []
         for i, size in enumerate(cube.shape):
             unit = block[i] if fixed else stride or 1
@@ -501,8 +501,8 @@ def _fingerprint(
         "times of the cube": _hash(list(times)),
         "scenes": "each a date" if scenes is None else f"merged by day {_hash((scenes.members, list(scenes.stamps)))}",
         "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
-        "values of the cube": _hash([sources.stamp(variable) for variable in variables]),
-        "Sentinel-1": _hash([list(plan.s1.times), *map(sources.stamp, radar)]) if plan.s1 is not None else "none",
+        "values of the cube": _hash([windows.stamp(variable) for variable in variables]),
+        "Sentinel-1": _hash([list(plan.s1.times), *map(windows.stamp, radar)]) if plan.s1 is not None else "none",
         "version": __version__,
     }
 

@@ -23,15 +23,15 @@ from numpy.typing import NDArray
 from xr_cloudfree import io
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text
 from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, OutputError, StoreError
-from xr_cloudfree.files import place, refused
-from xr_cloudfree.locations import is_url, lasting, local
 from xr_cloudfree.plan import s1_variables
-from xr_cloudfree.runner import sources
+from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import HOPELESS, how_to_resume, regions_failed
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.origins import Origin, origin
 from xr_cloudfree.runner.regions import MOST_BYTES, RegionReport, RunPlan, fill_region, plan_run, read_windows
 from xr_cloudfree.runner.store import Layout, Skeleton, clear_partial, digest_of, sha256, write_file
+from xr_cloudfree.storage.files import place, refused
+from xr_cloudfree.storage.locations import is_url, lasting, local
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def prepare(
     path = local(store, "store")
     if path.suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {path.name}", "an ending .zarr", f"store='{path.name}.zarr'")
-    io.refuse_source(path, sources.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
+    io.refuse_source(path, windows.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
     where = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(where) if where is not None else obj
     plan, skeleton = plan_run(cube, date, **options)

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree import geotiff, io
+from xr_cloudfree import io
 from xr_cloudfree.cube.crs import typed_crs
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
-from xr_cloudfree.files import aside, refused
-from xr_cloudfree.placement import transform_of
 from xr_cloudfree.runner.verify import store_digest
+from xr_cloudfree.storage import geotiff
+from xr_cloudfree.storage.files import aside, refused
+from xr_cloudfree.storage.placement import transform_of
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"

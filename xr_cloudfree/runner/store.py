@@ -21,11 +21,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree import io
+from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.errors import OutputError, StoreError
-from xr_cloudfree.files import left_by_the_dead, machine
 from xr_cloudfree.labels import Part, label, parts
 from xr_cloudfree.plan import FillPlan
-from xr_cloudfree.tiling.grid import Box
+from xr_cloudfree.storage.files import left_by_the_dead, machine
 
 PARTIAL = ".partial"
 ROOT = "zarr.json"

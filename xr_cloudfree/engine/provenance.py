@@ -1,0 +1,109 @@
+"""Provenance of a block's pixels: one method per layer that follows from the model's answer and the clear dates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.stamps import Times
+from xr_cloudfree.models.protocol import Prediction
+
+NOT_FILLED, OBSERVED, FILLED, PARTLY = 0, 1, 2, 3
+"""Values of the layer ``filled``: no band of a pixel is known; all are observed; all are known; some are known."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layers:
+    """A block for one target date, after the model has answered.
+
+    Parameters
+    ----------
+    times : ndarray of datetime64, shape (time,)
+        The candidate dates, in the order of their time.
+    offsets : ndarray of float64, shape (time,)
+        Their signed days from the target.
+    clear : ndarray of bool, shape (time, y, x)
+        Pixels that are clear and have a value in some band.
+    answer : Prediction
+        What the model gave.
+    known : ndarray of bool, shape (band, y, x)
+        Where the model gave a value.
+    kept : ndarray of bool, shape (band, y, x)
+        Where the value is the target's own.
+    target : int
+        Index of the target's own date among the candidates, -1 where there is none.
+    reads : ndarray of int, shape (time,)
+        Indices of the candidate dates in the cube.
+    n_dates : int
+        Number of dates of the cube.
+    unit : float
+        Reflectance per unit of the model's uncertainty.
+    """
+
+    times: Times
+    offsets: NDArray[np.float64]
+    clear: NDArray[np.bool_]
+    answer: Prediction
+    known: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+    target: int
+    reads: NDArray[np.intp]
+    n_dates: int
+    unit: float
+
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """Where all bands are the target's own."""
+        return np.asarray(self.kept.all(axis=0))
+
+    def filled(self) -> NDArray[np.uint8]:
+        """Where values come from."""
+        there = self.known | self.kept
+        flag = np.where(there.all(axis=0), FILLED, np.where(there.any(axis=0), PARTLY, NOT_FILLED))
+        flag[self.observed] = OBSERVED
+        return flag.astype(np.uint8)
+
+    def n_clear(self) -> NDArray[np.uint16]:
+        """Number of clear dates."""
+        return np.asarray(self.clear.sum(axis=0, dtype=np.uint16))
+
+    def days_to_clear(self) -> NDArray[np.float32]:
+        """Signed days to the nearest clear date, NaN where there is none."""
+        days = np.full(self.clear.shape[1:], np.nan, np.float32)
+        for i in nearest_last(self.offsets):
+            days[self.clear[i]] = self.offsets[i]
+        return days
+
+    def source_time(self) -> NDArray[np.datetime64]:
+        """The date that weighs at least one half, NaT where none does."""
+        out = np.full(self.clear.shape[1:], np.datetime64("NaT", "ns"))
+        source = self.answer.source
+        if source is not None:
+            told = (source >= 0) & self.known.any(axis=0)
+            out[told] = self.times[source[told]]
+        if self.target >= 0:
+            out[self.observed] = self.times[self.target]
+        return out
+
+    def uncertainty(self) -> NDArray[np.float32]:
+        """Spread of the estimate in reflectance, 0 where a value is the target's own; shape (band, y, x)."""
+        spread = self.answer.uncertainty
+        if spread is None:
+            out = np.full(self.kept.shape, np.nan, np.float32)
+        else:
+            out = np.where(self.known, spread * np.float32(self.unit), np.float32(np.nan))
+        return np.where(self.kept, np.float32(0), out)
+
+    def gate(self) -> NDArray[np.float32]:
+        """Weight of each of the cube's dates; shape (time, y, x)."""
+        out = np.zeros((self.n_dates, *self.clear.shape[1:]), np.float32)
+        if self.answer.gate is not None:
+            out[self.reads] = np.where(self.known.any(axis=0), self.answer.gate, np.float32(0))
+        return out
+
+
+def nearest_last(offsets: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Return dates by falling distance; of two equally near the earlier is last, as it wins for the model `nearest`."""
+    return np.argsort(np.abs(offsets), kind="stable")[::-1]

@@ -1,0 +1,273 @@
+"""The paper's first pathway: the time gate's composite, refined by a U-Net.
+
+The paper [1]_ describes the U-Net in words: an encoder of MnasNet-B1 [2]_, a bridge, a decoder of pixel shuffles [3]_
+that start as nearest-neighbour upsampling [4]_, and self-attention [5]_ after its second block. The widths of the
+decoder cannot be told from the text. This is the architecture as described, not a copy of the authors' network.
+
+References
+----------
+.. [1] S. Oehmcke, T.-H. K. Chen, A. V. Prishchepov and F. Gieseke, "Creating cloud-free satellite imagery
+   from image time series with deep learning", BIGSPATIAL 2020. doi:10.1145/3423336.3429345
+.. [2] M. Tan et al., "MnasNet: platform-aware neural architecture search for mobile", CVPR 2019.
+   doi:10.1109/CVPR.2019.00293
+.. [3] W. Shi et al., "Real-time single image and video super-resolution using an efficient sub-pixel
+   convolutional neural network", CVPR 2016. doi:10.1109/CVPR.2016.207
+.. [4] A. Aitken et al., "Checkerboard artifact free sub-pixel convolution", 2017. arXiv:1707.02937
+.. [5] H. Zhang, I. Goodfellow, D. Metaxas and A. Odena, "Self-attention generative adversarial networks", ICML
+   2019. arXiv:1805.08318
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from xr_cloudfree.errors import MissingDependencyError, ModelError
+from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.networks.timegate import Composite, TimeGate, normed_conv
+
+ENCODER = "mnasnet_100"
+"""timm's name of MnasNet-B1."""
+
+_REDUCTIONS = [2, 4, 8, 16, 32]
+_log = logging.getLogger(__name__)
+
+
+class PaperNet(nn.Module):
+    """The composite of `TimeGate` (``variant="paper"``) plus what a U-Net makes of it.
+
+    With 6 bands, as in the paper, it has 8,898,090 parameters; the paper reports 15.05 million.
+
+    Parameters
+    ----------
+    bands : int
+        Number of bands, in the same order in training and later.
+    encoder : str
+        Encoder of the U-Net, by its name in timm: ``"mnasnet_100"`` is the paper's, ``"mnasnet_small"`` a small one.
+    h_agg : int
+        Number of abstract temporal features; the paper gives none.
+    target_as_input : bool
+        Whether the target date's own clear pixels are one of the steps, at a distance of 0 days. (The paper trains
+        with that in 5 % of the samples, so that they can be given later.) What the steps' weights in the answer then
+        lack to 1 is the weight of the target's own pixels.
+
+    Raises
+    ------
+    ModelError
+        If timm has no such encoder, or it does not halve the image five times.
+    MissingDependencyError
+        If timm is not installed.
+
+    Notes
+    -----
+    ``Y = image + gamma * UNet(concat[image, features])`` with a learned scalar gamma that starts at 0, as in the
+    paper. While it is 0 nothing reaches the U-Net: the first step moves gamma alone (its gradient is the U-Net's
+    output times the error) and the gate, and the U-Net learns from the second step on.
+
+    The encoder starts at random; `start_from_pretrained` is what the paper does.
+    """
+
+    def __init__(self, bands: int, encoder: str = ENCODER, h_agg: int = 8, target_as_input: bool = True) -> None:
+        super().__init__()
+        self.target_as_input = target_as_input
+        self.gate = TimeGate(bands, "paper", h_agg)
+        self.unet = UNet(bands + h_agg, bands, encoder)
+        self.gamma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: Batch) -> Output:
+        """The images of the target dates; `gate` is the mean over the bands of each step's weight.
+
+        Parameters
+        ----------
+        batch : Batch
+            Series with as many bands as the network has.
+        """
+        composite = self.gate(batch.with_target_as_date() if self.target_as_input else batch)
+        gate = composite.weights[:, : batch.bands.shape[1]].mean(dim=2, keepdim=True)
+        return Output(self.refine(composite), composite.known, gate=gate)
+
+    def refine(self, composite: Composite) -> Tensor:
+        """The image that the U-Net makes of a composite, shape (batch, band, y, x).
+
+        Parameters
+        ----------
+        composite : Composite
+            Of this network's gate, made at once or by way of a `TimeGateState`.
+        """
+        change = self.unet(torch.cat([composite.image, composite.features], dim=1))
+        refined: Tensor = composite.image + self.gamma * change
+        return refined
+
+    def start_from_pretrained(self) -> str:
+        """Give the encoder timm's ImageNet weights, where they can be reached.
+
+        Returns
+        -------
+        str
+            What it starts from now; empty if it stayed as it was. The log says which, and why.
+        """
+        name = self.unet.encoder_name
+        try:
+            found = _encoder(name, self.unet.inputs, pretrained=True)
+        except (OSError, RuntimeError) as error:  # not reached; or there are none for this encoder
+            _log.warning("ImageNet weights of %s cannot be had, so it starts at random: %s", name, error)
+            return ""
+        self.unet.encoder.load_state_dict(found.state_dict())
+        _log.info("%s starts from ImageNet weights", name)
+        return f"ImageNet weights of {name}"
+
+
+class UNet(nn.Module):
+    """A U-Net on an encoder of timm's that halves the image five times; the output has the size of the input.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Numbers of channels.
+    encoder : str
+        timm's name of the encoder.
+
+    Raises
+    ------
+    ModelError
+        If timm has no such encoder, or it does not halve the image five times.
+    MissingDependencyError
+        If timm is not installed.
+
+    Notes
+    -----
+    The bridge doubles the channels of the bottom and halves them again. Each block of the decoder halves its channels
+    while it doubles the image, joins the skip, and keeps the number through two 3 x 3 convolutions; the last one's
+    skip is the input. Images are filled up with their border to a multiple of 32, and the output is cropped.
+    """
+
+    def __init__(self, inputs: int, outputs: int, encoder: str = ENCODER) -> None:
+        super().__init__()
+        self.inputs, self.encoder_name = inputs, encoder
+        try:
+            self.encoder = _encoder(encoder, inputs, pretrained=False)
+        except RuntimeError as error:
+            raise _no_encoder(encoder, str(error)) from error
+        if (found := self.encoder.feature_info.reduction()) != _REDUCTIONS:
+            raise _no_encoder(encoder, f"its levels are reduced by {found}")
+        *skips, width = self.encoder.feature_info.channels()
+        self.bridge = nn.Sequential(normed_conv(width, 2 * width, 3), normed_conv(2 * width, width, 3))
+        decoder: list[nn.Module] = []
+        for skip in [*reversed(skips), inputs]:
+            decoder.append(_Block(width, skip, attention=len(decoder) == 1))
+            width = width // 2 + skip
+        self.decoder = nn.ModuleList(decoder)
+        self.head = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The output, shape (batch, outputs, y, x).
+
+        Parameters
+        ----------
+        image : Tensor, shape (batch, inputs, y, x)
+            Of any size.
+        """
+        y, x = image.shape[2:]
+        image = functional.pad(image, (0, -x % 32, 0, -y % 32), mode="replicate")
+        *skips, bottom = self.encoder(image)
+        up = self.bridge(bottom)
+        for block, skip in zip(self.decoder, [*reversed(skips), image], strict=True):
+            up = block(up, skip)
+        output: Tensor = self.head(up)[:, :, :y, :x]
+        return output
+
+
+def as_nearest(conv: nn.Conv2d, step: int) -> nn.Conv2d:
+    """Let a convolution before a pixel shuffle start as nearest-neighbour upsampling, without a pattern (ICNR).
+
+    Parameters
+    ----------
+    conv : Conv2d
+        Changed in place: the `step` x `step` channels of one pixel get the weights of their first.
+    step : int
+        Factor of the pixel shuffle.
+
+    Returns
+    -------
+    Conv2d
+        `conv`.
+    """
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.copy_(parameter[:: step**2].repeat_interleave(step**2, dim=0))
+    return conv
+
+
+class PixelShuffle(nn.Sequential):
+    """Upsampling by two that starts as nearest-neighbour: see `as_nearest`.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Numbers of channels.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(as_nearest(nn.Conv2d(inputs, 4 * outputs, 1), 2), nn.PixelShuffle(2))
+
+
+class SelfAttention(nn.Module):
+    """Each pixel plus a mean over all, weighted by likeness; a learned scalar that starts at 0 scales the mean.
+
+    Parameters
+    ----------
+    channels : int
+        Number of channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        narrow = max(1, channels // 8)
+        self.split = [narrow, narrow, channels]
+        self.project = nn.Conv2d(channels, sum(self.split), 1, bias=False)
+        self.scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The output, of the input's shape (batch, channels, y, x)."""
+        query, key, value = torch.split(self.project(image).flatten(2).mT, self.split, dim=2)
+        mean = functional.scaled_dot_product_attention(query, key, value)
+        output: Tensor = image + self.scale * mean.mT.reshape(image.shape)
+        return output
+
+
+class _Block(nn.Module):
+    """One level of the decoder."""
+
+    def __init__(self, inputs: int, skip: int, attention: bool) -> None:
+        super().__init__()
+        width = inputs // 2 + skip
+        self.up = PixelShuffle(inputs, inputs // 2)
+        self.convs = nn.Sequential(normed_conv(width, width, 3), normed_conv(width, width, 3))
+        self.attention = SelfAttention(width) if attention else nn.Identity()
+
+    def forward(self, image: Tensor, skip: Tensor) -> Tensor:
+        """The level's output."""
+        output: Tensor = self.attention(self.convs(torch.cat([self.up(image), skip], dim=1)))
+        return output
+
+
+def _encoder(name: str, inputs: int, pretrained: bool) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingDependencyError(
+            "timm, which has the encoders, is not installed", "timm", "pip install 'xr-cloudfree[train]'"
+        ) from error
+    return timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=inputs)
+
+
+def _no_encoder(name: str, why: str) -> ModelError:
+    return ModelError(
+        f"{name!r} cannot be the encoder: {why}",
+        f"one of timm's that gives features reduced by {_REDUCTIONS}",
+        f"encoder={ENCODER!r}",
+    )

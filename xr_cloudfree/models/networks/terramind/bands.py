@@ -1,0 +1,137 @@
+"""The bands that TerraMind was trained on, and how a cube's bands are put in their places.
+
+TerraMind looks at the 12 bands of Sentinel-2 L2A, always all of them and in one order: its slots. A cube's bands go by
+their common names, so Landsat's go to the slot of the same colour. A slot that the cube has no band for is filled by
+interpolation in wavelength between the two bands next to it, and by the outermost band beyond them. Bands of no known
+name fill no slot; where no band has a known name, each slot gets the mean of all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.models.networks.inputs import Prepared
+
+DIGITAL = 10_000.0
+"""Digital numbers per reflectance, the units that TerraMind was trained in."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A band of Sentinel-2 L2A as TerraMind knows it.
+
+    Parameters
+    ----------
+    band : str
+        Sentinel-2's name.
+    role : str
+        STAC common name.
+    wavelength : float
+        Centre, in nanometres.
+    mean, std : float
+        Statistics of TerraMind's training data, in digital numbers.
+    """
+
+    band: str
+    role: str
+    wavelength: float
+    mean: float
+    std: float
+
+
+SLOTS = (
+    Slot("B01", "coastal", 442.7, 1390.458, 2106.761),
+    Slot("B02", "blue", 492.4, 1503.317, 2141.107),
+    Slot("B03", "green", 559.8, 1718.197, 2038.973),
+    Slot("B04", "red", 664.6, 1853.910, 2134.138),
+    Slot("B05", "rededge071", 704.1, 2199.100, 2085.321),
+    Slot("B06", "rededge075", 740.5, 2779.975, 1889.926),
+    Slot("B07", "rededge078", 782.8, 2987.011, 1820.257),
+    Slot("B08", "nir", 832.8, 3083.234, 1871.918),
+    Slot("B8A", "nir08", 864.7, 3132.220, 1753.829),
+    Slot("B09", "nir09", 945.1, 3162.988, 1797.379),
+    Slot("B11", "swir16", 1613.7, 2424.884, 1434.261),
+    Slot("B12", "swir22", 2202.4, 1857.648, 1334.311),
+)
+"""In TerraMind's order, which is that of the wavelengths."""
+
+ROLES = tuple(slot.role for slot in SLOTS)
+MEAN = np.array([slot.mean for slot in SLOTS], np.float32)
+STD = np.array([slot.std for slot in SLOTS], np.float32)
+# Sentinel-1 GRD, VV and VH, in decibels.
+S1_MEAN = np.array([-12.599, -20.293], np.float32)
+S1_STD = np.array([5.195, 5.890], np.float32)
+
+
+def places(roles: Sequence[str | None]) -> NDArray[np.float32]:
+    """Which slot each band is in: 1 there and 0 elsewhere, of shape (band, slot).
+
+    Parameters
+    ----------
+    roles : sequence of (str or None)
+        STAC common names of the bands.
+
+    Examples
+    --------
+    >>> from xr_cloudfree.models.networks.terramind.bands import places
+    >>> places(["red", None]).argmax(axis=1).tolist(), places(["red", None]).sum(axis=1).tolist()
+    ([3, 0], [1.0, 0.0])
+    """
+    found = np.zeros((len(roles), len(SLOTS)), np.float32)
+    for band, role in enumerate(roles):
+        if role in ROLES and role not in roles[:band]:
+            found[band, ROLES.index(role)] = 1
+    return found
+
+
+def shares(roles: Sequence[str | None]) -> NDArray[np.float32]:
+    """What each band gives to each slot, of shape (band, slot); the shares of a slot add up to 1.
+
+    Parameters
+    ----------
+    roles : sequence of (str or None)
+        STAC common names of the bands.
+
+    Examples
+    --------
+    Between green at 559.8 nm and nir at 832.8 nm, red at 664.6 nm is nearer to green:
+
+    >>> from xr_cloudfree.models.networks.terramind.bands import shares
+    >>> [f"{share:.3f}" for share in shares(["green", "nir"])[:, 3]]
+    ['0.616', '0.384']
+    """
+    own = places(roles)
+    band, slot = np.nonzero(own)
+    if not len(slot):
+        return np.full(own.shape, 1 / max(len(own), 1), np.float32)
+    order = np.argsort(slot)
+    band, slot = band[order], slot[order]
+    at = np.array([s.wavelength for s in SLOTS])
+    given = np.zeros(own.shape)
+    for one, unit in zip(band, np.eye(len(band)), strict=True):
+        # What a slot gets of a band is linear in it: the answer of interpolation to that band alone.
+        given[one] = np.interp(at, at[slot], unit)
+    return given.astype(np.float32)
+
+
+def describe(tile: Prepared, roles: Sequence[str | None]) -> Prepared:
+    """A prepared tile, told which of TerraMind's slots its bands are.
+
+    Parameters
+    ----------
+    tile : Prepared
+        A tile as it goes to the network, with all the bands that it is to see.
+    roles : sequence of (str or None)
+        STAC common names of these bands; an empty one where none is known.
+
+    Returns
+    -------
+    Prepared
+        With two features more: ``places`` and ``shares``, both of shape (band, slot).
+    """
+    roles = tuple(roles) or (None,) * len(tile.band_valid)
+    return replace(tile, features=tile.features | {"places": places(roles), "shares": shares(roles)})

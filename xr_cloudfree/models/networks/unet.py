@@ -1,0 +1,276 @@
+"""The default network: it starts as the best classical answer, and learns where to believe which and what to add.
+
+`prepare_context` finds the candidates (a robust regression on the target's clear pixels, the linear prediction, two
+forests). A time gate adds a composite of all dates, whose gates start at linear interpolation. A small U-Net looks at
+all of them, weighs them pixel by pixel, adds a bounded correction, and says how far to trust the sum.
+
+One set of weights serves any bands: each band goes through the same network by itself, and the bands hear of each other
+by the mean over bands at each level. There is no normalisation over the tile; of the tile as a whole the network knows
+only what the fits and the gates take from it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xr_cloudfree.models.networks import layers as head
+from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.networks.features import CANDIDATES, HINTS, SHARED, prepare_context
+from xr_cloudfree.models.networks.paper_unet import as_nearest
+
+# Dates that the gate looks at together: more would take memory, the answer is the same.
+TOGETHER = 12
+# How much more the first candidate weighs than the others before anything is learned, as a logarithm.
+LEAD = 6.0
+# Logarithm of the weight of linear interpolation against all the dates' gates, before anything is learned.
+PRIOR = 5.0
+SCENE_FEATURES, PIXEL_FEATURES = 9, 4
+FITTED, DATES = SHARED.index("fitted"), SHARED.index("clear dates")
+# With so many clear dates of a pixel or fewer, as the network is told of them, only the target's own pixels teach.
+FEW_DATES = math.log1p(5.5) / 4.0
+DAYS = [SHARED.index("days before"), SHARED.index("days after")]
+
+
+def squash(x: Tensor) -> Tensor:
+    """Any number, made small: linear about 0, logarithmic far from it."""
+    return torch.asinh(x)
+
+
+class DateGate(nn.Module):
+    """TimeGate for any bands: gates, the composite less the linear prediction, and abstract temporal features.
+
+    The gate of a date is a function of that date alone, shared by the bands, and shut where the date is not clear. So
+    the sums over dates can be added up in any order and in parts. The second candidate, which is linear interpolation
+    unless nothing of the target is seen, is a further term of the sums.
+
+    Parameters
+    ----------
+    width : int
+        Channels of the gate.
+    abstract : int
+        Abstract temporal features: the largest over the dates of so many channels.
+    """
+
+    def __init__(self, width: int = 16, abstract: int = 4) -> None:
+        super().__init__()
+        # What is one number per date goes in apart from what differs between pixels: it need not be spread over them.
+        self.scene, self.pixel = nn.Linear(SCENE_FEATURES, width), nn.Conv2d(PIXEL_FEATURES, width, 1)
+        self.date = nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, 1 + abstract, 1))
+        self.prior = nn.Parameter(torch.tensor(PRIOR))
+
+    def forward(self, batch: Batch, linear: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """The composite less the linear prediction (B, C, H, W), and abstract temporal features (B, k, H, W)."""
+        total: Tensor | None = None
+        mass, abstract = torch.exp(self.prior), None
+        for start in range(0, batch.bands.shape[1], TOGETHER):
+            part = slice(start, start + TOGETHER)
+            difference = (batch.bands[:, part] - linear[:, None]) * batch.clear[:, part]
+            told = self._dates(batch, part, difference, scale)
+            # The clamp keeps the exponential within what half precision can hold.
+            gate = torch.exp(told[:, :, :1].clamp(max=10.0)) * batch.clear[:, part]
+            summed = (gate * difference).sum(dim=1)
+            largest = (told[:, :, 1:] - 1e4 * (1 - batch.clear[:, part])).amax(dim=1)
+            total = summed if total is None else total + summed
+            mass = mass + gate.sum(dim=1)
+            abstract = largest if abstract is None else torch.maximum(abstract, largest)
+        assert total is not None and abstract is not None
+        return total / mass, torch.where(abstract > -1e3, abstract, 0.0)
+
+    def _dates(self, batch: Batch, part: slice, difference: Tensor, scale: Tensor) -> Tensor:
+        """Gate and abstract features of some dates, (B, T, 1 + k, H, W), each from that date alone."""
+        clear, days = batch.clear[:, part], batch.day_offset[:, part]
+        valid = batch.band_valid.to(difference.dtype)
+        count = valid.sum(dim=1)[:, None, None, None, None]
+        relative = difference * (valid / scale)[:, None, :, None, None]
+        mean = relative.sum(dim=2, keepdim=True) / count
+        size = (relative.square().sum(dim=2, keepdim=True) / count + 1e-12).sqrt()
+        pixels = clear.sum(dim=(-2, -1)).clamp(min=1)
+        level = (scale * valid).sum(dim=1) / valid.sum(dim=1)
+        season = days * (2 * math.pi / 365.25)
+        scene = torch.stack(
+            [
+                torch.log1p(days.abs()) / 4,
+                (days >= 0).to(days.dtype),
+                (days / 60).clamp(-3, 3),
+                torch.cos(season),
+                torch.sin(season),
+                squash(mean.sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                squash((size * clear).sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                pixels[:, :, 0] / clear[0, 0].numel(),
+                (torch.log(level) + 4)[:, None].expand(days.shape),
+            ],
+            dim=2,
+        ).to(clear.dtype)
+        around = batch.features["shared"][:, None, DAYS].expand(-1, clear.shape[1], -1, -1, -1)
+        maps = torch.cat([squash(mean), squash(size), around], dim=2)
+        hidden = self.pixel(maps.flatten(0, 1)) + self.scene(scene).flatten(0, 1)[:, :, None, None]
+        out: Tensor = self.date(hidden)
+        return out.reshape(*clear.shape[:2], *out.shape[1:])
+
+
+class Block(nn.Module):
+    """Two 3 × 3 convolutions on a residual path that starts at zero, then a word of the other bands."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.bands = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.bands.weight)
+
+    def forward(self, x: Tensor, valid: Tensor) -> Tensor:
+        """From and to (batch x band, width, y, x); `valid` is (batch, band, 1, 1, 1)."""
+        x = x + self.second(F.silu(self.first(F.silu(x))))
+        apart = x.reshape(*valid.shape[:2], *x.shape[1:])
+        mean = (apart * valid).sum(dim=1) / valid.sum(dim=1)
+        told: Tensor = self.bands(F.silu(mean))[:, None]
+        return (apart + told).flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Reasoned:
+    """What `PlusNet` finds before the target's own clear pixels are put back; a larger network goes on from it.
+
+    Parameters
+    ----------
+    image, uncertainty : Tensor, shape (batch, band, y, x)
+        Reflectance.
+    scale : Tensor, shape (batch, band)
+        Reflectance; how large errors are. 1 for bands that only fill up.
+    hidden : Tensor, shape (batch, band, width, y, x)
+        The last features of each band.
+    abstract : Tensor, shape (batch, feature, y, x)
+        Abstract temporal features.
+    fitted, taught : Tensor of bool, shape (batch, 1, y, x)
+        Where the target's own pixels taught a regression; where these or a long series teach anything at all.
+    """
+
+    image: Tensor
+    uncertainty: Tensor
+    scale: Tensor
+    hidden: Tensor
+    abstract: Tensor
+    fitted: Tensor
+    taught: Tensor
+
+
+class PlusNet(nn.Module):
+    """Weighs the classical candidates and corrects them; see the module.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels at full, half, quarter … resolution.
+    gate_width, abstract : int
+        See `DateGate`.
+    calibration : pair of float
+        What uncertainties are multiplied by, for them to hold on places that were not trained on: on dates that show
+        enough of themselves to learn from, and on others.
+    """
+
+    prepare = staticmethod(prepare_context)
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (16, 24, 32, 48),
+        gate_width: int = 16,
+        abstract: int = 4,
+        calibration: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        super().__init__()
+        widths = tuple(widths)
+        self.calibration = calibration[0], calibration[1]
+        self.hidden, self.abstract = widths[0], abstract
+        self.candidates = len(CANDIDATES) + 1
+        per_band = (self.candidates - 1) + len(HINTS) + 4
+        self.gate = DateGate(gate_width, abstract)
+        self.stem = nn.Conv2d(per_band + len(SHARED) + abstract, widths[0], 1)
+        pairs = list(pairwise(widths))
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
+        self.encoder = nn.ModuleList(Block(b) for _, b in pairs)
+        up = [as_nearest(nn.Conv2d(b, 4 * a, 1), 2) for a, b in pairs]
+        self.decoder = nn.ModuleList(Block(a) for a, _ in pairs[1:])
+        self.mix = nn.Conv2d(2 * widths[0], widths[0], 1)
+        self.fine = nn.Conv2d(widths[0], widths[0], 3, padding=1, groups=widths[0])
+        self.out = nn.Conv2d(widths[0], self.candidates + 2, 1)
+        for start in self.out.parameters():
+            nn.init.zeros_(start)
+        for conv in up:
+            assert conv.bias is not None
+            nn.init.zeros_(conv.bias)
+        self.up = nn.ModuleList(up)
+
+    def forward(self, batch: Batch) -> Output:
+        """The image of the target date, with its uncertainty."""
+        found = self.reason(batch)
+        return Output(head.keep_clear(found.image, batch.target, batch.target_clear), batch.known(), found.uncertainty)
+
+    def reason(self, batch: Batch) -> Reasoned:
+        """The image, the uncertainty, and what they were made from."""
+        b, c = batch.band_valid.shape
+        told, scale = batch.features, batch.features["scale"]
+        scale = torch.where(batch.band_valid, scale, torch.ones_like(scale))
+        candidates = told["candidates"]
+        best, linear = candidates[:, :, 0], candidates[:, :, 1]
+        composite, abstract = self.gate(batch, linear, scale)
+        differences = torch.cat(
+            [candidates[:, :, 1:] - best[:, :, None], (linear + composite - best)[:, :, None]], dim=2
+        )
+        features = self._features(batch, best, differences, scale, abstract)
+        valid = batch.band_valid[:, :, None, None, None].to(features.dtype)
+        made, hidden = (part.reshape(b, c, *part.shape[1:]) for part in self._unet(features.flatten(0, 1), valid))
+        lead = torch.zeros(self.candidates, device=made.device, dtype=made.dtype)
+        lead[0] = LEAD
+        # Shares less what they are before anything is learned: the untrained answer is the first candidate, exactly.
+        share = torch.softmax(made[:, :, : self.candidates] + lead[:, None, None], dim=2)
+        share = share - torch.softmax(lead, dim=0)[:, None, None]
+        base = best + (share[:, :, 1:] * differences).sum(dim=2)
+        image = head.bounded(base, made[:, :, -2], scale[:, :, None, None])
+        fitted = told["shared"][:, FITTED, None] > 0
+        # Where neither the target nor a series teaches anything, nothing is corrected.
+        taught = fitted | (told["shared"][:, DATES, None] > FEW_DATES)
+        image = torch.where(taught, image, best)
+        uncertainty = head.calibrated(head.scaled(told["uncertainty"], made[:, :, -1]), fitted, self.calibration)
+        return Reasoned(image, uncertainty, scale, hidden, abstract, fitted, taught)
+
+    def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:
+        """What the U-Net is given, (B, C, feature, H, W)."""
+        told = batch.features
+        b, c, y, x = best.shape
+        unit = scale[:, :, None, None]
+        seen = batch.target_clear
+        own = torch.where(seen > 0, batch.target - best, torch.zeros_like(best))
+        middle = best.mean(dim=(-2, -1), keepdim=True)
+        per_band = [
+            squash(differences / unit[:, :, None]),
+            squash(told["hints"] / unit[:, :, None]),
+            squash(own / unit)[:, :, None],
+            squash((best - middle) / (4 * unit))[:, :, None],
+            torch.log(told["uncertainty"].clamp(min=1e-4) / unit)[:, :, None],
+            (torch.log(unit) + 4).expand(b, c, y, x)[:, :, None],
+        ]
+        shared = torch.cat([told["shared"], abstract], dim=1)[:, None].expand(b, c, -1, y, x)
+        return torch.cat([*per_band, shared], dim=2)
+
+    def _unet(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """What is said of each pixel of each band, and the features that it is said from."""
+        y, x = features.shape[-2:]
+        step = 2 ** len(self.down)
+        features = F.pad(features, (0, -x % step, 0, -y % step), mode="replicate")
+        first = level = self.stem(features)
+        levels = []
+        for down, block in zip(self.down, self.encoder, strict=True):
+            level = block(down(F.silu(level)), valid)
+            levels.append(level)
+        for i in reversed(range(1, len(self.down))):
+            level = self.decoder[i - 1](levels[i - 1] + F.pixel_shuffle(self.up[i](level), 2), valid)
+        level = torch.cat([first, F.pixel_shuffle(self.up[0](level), 2)], dim=1)
+        level = F.silu(self.mix(F.silu(level)))
+        level = level + F.silu(self.fine(level))
+        return self.out(level)[..., :y, :x], level[..., :y, :x]
