@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from xr_cloudfree.models.classical.decay import ConstantGate
+from xr_cloudfree.models.classical.decay import ExponentialDecay
 from xr_cloudfree.models.classical.pixelwise import Geomedian, Harmonic, Linear, Median, Nearest
 from xr_cloudfree.models.protocol import Observations
 
@@ -154,7 +154,7 @@ def others(obs: Observations) -> list[Row]:
     part = _part(obs, 256)
     return [
         Row("nearest", "ours", _of_model(Nearest(), obs)),
-        Row("timegate", "ours", _of_model(ConstantGate(), part)),
+        Row("timegate", "ours", _of_model(ExponentialDecay(), part)),
         Row("harmonic", "ours", _of_model(Harmonic(), part, 2)),
         Row("linear +-", "ours", _of_model(Linear(uncertainty=True), part)),
     ]

@@ -70,7 +70,7 @@ def cut(ds: Any, date: Any) -> Callable[[tuple[int, int, int, int]], Any]:
         y, x, rows, columns = where
         part = slice(y, y + rows), slice(x, x + columns)
         return Observations(
-            values[:, :, *part], clear[:, *part], offset, target, 1.0, (y, x), roles=understood.cube.roles
+            values[:, :, *part], clear[:, *part], offset, target, 1.0, (y, x), common_names=understood.cube.common_names
         )
 
     return tile
@@ -217,7 +217,9 @@ def forests() -> None:
     totals = {name: np.zeros(3) for name in ("ours", "scikit-learn")}
     without, number = 0.0, 0
     for case in make_cases(bands, clear, understood.times, "partial", suspect=suspect, limit=FRAMES):
-        obs = Observations(case.bands, case.clear, case.day_offset, case.target, roles=understood.cube.roles)
+        obs = Observations(
+            case.bands, case.clear, case.day_offset, case.target, common_names=understood.cube.common_names
+        )
         found = fit_target(obs, series := Series.of(obs))
         if found is None:
             continue

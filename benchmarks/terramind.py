@@ -160,7 +160,7 @@ def gpu_one(size: str, kind: str) -> None:
     from xr_cloudfree import synthetic
     from xr_cloudfree_training.data import Crop, CubeData
     from xr_cloudfree_training.lit import FusionModule
-    from xr_cloudfree_training.samples import Lesson
+    from xr_cloudfree_training.samples import TrainingBatch
     from xr_cloudfree_training.stages import Stage, enter
 
     ceiling = matrix_rate()
@@ -172,7 +172,7 @@ def gpu_one(size: str, kind: str) -> None:
     module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing, lr=1e-4)
     enter(module.network, Stage(1.0, "full", 1e-4, encoder_lr=1e-4, base_lr=1e-4))
 
-    def fill(lesson: Lesson) -> None:
+    def fill(lesson: TrainingBatch) -> None:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
             module.network(lesson.given)
 
@@ -184,7 +184,7 @@ def gpu_one(size: str, kind: str) -> None:
     count = 1
     while True:
         try:
-            lesson = Lesson.of([sample] * count).to("cuda")
+            lesson = TrainingBatch.of([sample] * count).to("cuda")
             torch.cuda.reset_peak_memory_stats()
             rate = count / on_gpu(lambda lesson=lesson: step(lesson))  # type: ignore[misc]
             peak = torch.cuda.max_memory_allocated()

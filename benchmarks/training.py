@@ -25,17 +25,17 @@ from xr_cloudfree_training.cases import Mixture
 from xr_cloudfree_training.cli import find_recipe
 from xr_cloudfree_training.data import PREFETCH, Crop, CubeData
 from xr_cloudfree_training.lit import FusionModule
-from xr_cloudfree_training.samples import Lesson
+from xr_cloudfree_training.samples import TrainingBatch
 
 SAMPLE = Path(__file__).parents[1] / "data" / "s2_portugal.zarr"
 
 
-def steps(module: FusionModule, device: str) -> Callable[[Lesson], None]:
+def steps(module: FusionModule, device: str) -> Callable[[TrainingBatch], None]:
     """One training step, without Lightning's logs."""
     network = module.network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
-    def step(lesson: Lesson) -> None:
+    def step(lesson: TrainingBatch) -> None:
         there = lesson.to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             output = network(there.given)
@@ -48,7 +48,12 @@ def steps(module: FusionModule, device: str) -> Callable[[Lesson], None]:
 
 
 def rate(
-    lessons: Iterator[Lesson], work: Callable[[Lesson], Any], batch_size: int, count: int, device: str, warm: int = 2
+    lessons: Iterator[TrainingBatch],
+    work: Callable[[TrainingBatch], Any],
+    batch_size: int,
+    count: int,
+    device: str,
+    warm: int = 2,
 ) -> float:
     """Samples per second over `count` batches, after `warm` others."""
     for lesson in islice(lessons, warm):
@@ -84,7 +89,7 @@ def main() -> None:
     pooled = CubeData(options.data, **how | {"pool": samples, "cache": None, "samples": samples, "validation": 1})
     torch.manual_seed(0)
     step = steps(FusionModule(bands=anew.bands, **recipe["model"] | {"pretrained": False}), device)
-    nothing: Callable[[Lesson], None] = lambda lesson: None  # noqa: E731
+    nothing: Callable[[TrainingBatch], None] = lambda lesson: None  # noqa: E731
     rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device, warm)}
     loader = pooled.train_dataloader()
     lessons = iter(loader)

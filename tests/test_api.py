@@ -408,10 +408,10 @@ def bands_of(names, dtype="uint16"):
 
 def test_the_roles_of_bands_come_from_all_of_them():
     few = bands_of(["SR_B2", "SR_B3", "SR_B4", "SR_B6"])
-    assert understand(few).roles == ("blue", "green", "red", "swir16")
-    assert understand(few, ["SR_B2", "SR_B4"]).roles == ("blue", "red")
+    assert understand(few).common_names == ("blue", "green", "red", "swir16")
+    assert understand(few, ["SR_B2", "SR_B4"]).common_names == ("blue", "red")
     short = bands_of(["B4", "B3", "B2", "B8A"])
-    assert understand(short).roles == ("red", "green", "blue", "nir08")
+    assert understand(short).common_names == ("red", "green", "blue", "nir08")
     assert list(xr_cloudfree.fill(short, TARGET, clear="clear", model="linear").data_vars) == ["B4", "B3", "B2", "B8A"]
 
 

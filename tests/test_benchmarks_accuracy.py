@@ -15,7 +15,7 @@ from benchmarks.accuracy.places import read_all
 from tests.networks import make_bundle
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy.simulate import TRACKS, make_cases
-from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import Prediction
 
 
@@ -191,15 +191,15 @@ def test_the_learned_model_is_asked_as_the_engine_asks(series):
     case = next(make_cases(place.bands, place.clear, place.time, "partial", limit=1))
     seen = []
 
-    class Asked(Learned):
+    class Asked(PretrainedModel):
         def predict(self, tiles):
             seen.extend(tiles)
             return super().predict(tiles)
 
     weights = folds.find(series / "folds", "north/seed-0")
-    answered = answer(Asked(weights.model.source, weights.model.spec), case, place.roles)
+    answered = answer(Asked(weights.model.source, weights.model.spec), case, place.common_names)
     (tile,) = seen
-    assert tile.roles == place.roles == ("blue", "green", "red", "nir") and tile.scale == 1
+    assert tile.common_names == place.common_names == ("blue", "green", "red", "nir") and tile.scale == 1
     assert tile.shape == answered.known.shape == (40, 36)  # the frame, whatever the spec's tile
     assert tile.clear[tile.target].any() and not tile.clear[tile.target][case.scored].any()
 

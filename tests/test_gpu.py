@@ -114,7 +114,7 @@ def test_batches_that_do_not_fit_are_halved(name) -> None:
         bands = rng.uniform(0.05, 0.4, shape).astype(np.float32)
         clear = rng.random((shape[0], *shape[2:])) > 0.3
         bands[~np.broadcast_to(clear[:, None], shape)] = np.nan
-        return Observations(bands, clear, days, 5, roles=("blue", "green", "red", "nir"))
+        return Observations(bands, clear, days, 5, common_names=("blue", "green", "red", "nir"))
 
     tiles = [tile(seed) for seed in range(16)]
     model.predict(tiles[:1])

@@ -15,14 +15,14 @@ from xr_cloudfree.cube.masks import MaskRule, Snow
 from xr_cloudfree.cube.merge import Merge
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
-from xr_cloudfree.engine.eager import run_now
+from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.errors import ModelNotFoundError
-from xr_cloudfree.labels import as_given, label
+from xr_cloudfree.labels import label, restore_kind
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import COMMON_LAYERS, check_names, parse_flag
-from xr_cloudfree.plan import Understood, make_grid, plan_fill, read
+from xr_cloudfree.plan import CubeInfo, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs, windows
 from xr_cloudfree.runner.regions import in_regions
 
@@ -201,7 +201,7 @@ def fill(
         block=block,
         s1=s1,
     )
-    return as_given(plan, label(plan, _run(plan.job, plan.understood, plan.s1_arrays)))
+    return restore_kind(plan, label(plan, _run(plan.job, plan.understood, plan.s1_arrays)))
 
 
 def to_zarr(
@@ -351,7 +351,7 @@ def clear_mask(
     return out.rename(back)
 
 
-def merged(understood: Understood) -> Understood:
+def merged(understood: CubeInfo) -> CubeInfo:
     """A cube whose scenes are merged in its arrays, lazily where it is lazy, and its clear mask for a quality layer.
 
     `fill` needs no such cube: it merges the scenes of each block by itself.
@@ -412,7 +412,7 @@ def list_models() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _clear_job(understood: Understood, stored: bool = False, check: bool = True) -> ClearJob:
+def _clear_job(understood: CubeInfo, stored: bool = False, check: bool = True) -> ClearJob:
     cube, n_times = understood.cube, understood.times.size
     return ClearJob(
         make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None),
@@ -427,27 +427,27 @@ def _clear_job(understood: Understood, stored: bool = False, check: bool = True)
     )
 
 
-def _dates_of(array: xr.DataArray, understood: Understood, data: Any) -> xr.DataArray:
+def _dates_of(array: xr.DataArray, understood: CubeInfo, data: Any) -> xr.DataArray:
     """An array of the cube with other values, a date for each of the cube's."""
     first = [understood.scene(date) for date in range(understood.times.size)]
     like = array if understood.scenes is None else array.isel(time=first)
     return like.copy(data=data)
 
 
-def _run(job: BlockJob, understood: Understood, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
+def _run(job: BlockJob, understood: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
     """Run a job at once on arrays in memory and on those in files, as a lazy graph on chunked ones."""
     n = len(understood.cube.arrays)
     given = [array.variable for array in (*understood.cube.arrays, understood.quality, *s1)]
     if any(variable.chunks is not None for variable in given):
         # dask is imported at the branch that needs it.
-        from xr_cloudfree.engine.lazy import run_later
+        from xr_cloudfree.engine.lazy import build_graph
 
         chunked = [windows.chunked(variable) for variable in given]
-        return dict(run_later(job, chunked[:n], chunked[n], chunked[n + 1 :]))
+        return dict(build_graph(job, chunked[:n], chunked[n], chunked[n + 1 :]))
     if not any(windows.is_lazy(variable) for variable in given):
         arrays = [variable.data for variable in given]
-        return dict(run_now(job, arrays[:n], arrays[n], arrays[n + 1 :]))
+        return dict(run_eager(job, arrays[:n], arrays[n], arrays[n + 1 :]))
     # As a whole, decoded, they might not fit into memory.
     opened = [windows.windowed(variable) for variable in given]
     regions = in_regions(job, opened[:n], opened[n], opened[n + 1 :])
-    return dict(run_now(job, opened[:n], opened[n], opened[n + 1 :], read=windows.read, regions=regions))
+    return dict(run_eager(job, opened[:n], opened[n], opened[n + 1 :], read=windows.read, regions=regions))

@@ -98,7 +98,7 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
     Returns
     -------
     Dataset
-        See `as_given` for the form in which the cube came.
+        See `restore_kind` for the form in which the cube came.
     """
     cube, job = plan.understood.cube, plan.job
     back = {role: name for role, name in cube.dims.items() if role != name}
@@ -118,7 +118,7 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
     return xr.Dataset(made, coords=kept, attrs={**plan.attrs, **_told(plan)})
 
 
-def as_given(plan: FillPlan, labelled: xr.Dataset) -> Any:
+def restore_kind(plan: FillPlan, labelled: xr.Dataset) -> Any:
     """A DataArray where a DataArray was given and no layer asked for, else the Dataset."""
     if plan.understood.cube.kind in ("array", "layer") and len(labelled.data_vars) == 1:
         return labelled[next(iter(labelled.data_vars))].rename(plan.understood.cube.name)

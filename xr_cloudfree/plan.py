@@ -31,7 +31,7 @@ from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_flag, parse_layers
@@ -43,7 +43,7 @@ MAX_BLOCKS = 500_000
 
 
 @dataclass(frozen=True, eq=False)
-class Understood:
+class CubeInfo:
     """A cube with its mask and scaling: everything that metadata tells.
 
     `times` are those of its dates; where `scenes` tells of which scenes a date is made, the arrays hold the scenes.
@@ -73,7 +73,7 @@ class FillPlan:
 
     Parameters
     ----------
-    understood : Understood
+    understood : CubeInfo
         The cube: its arrays and quality layer, lazy or not, and what they mean.
     job : FillJob
         What each block does.
@@ -83,7 +83,7 @@ class FillPlan:
         Sentinel-1, if it is given.
     """
 
-    understood: Understood
+    understood: CubeInfo
     job: FillJob
     attrs: Mapping[Any, Any]
     s1: Radar | None = None
@@ -109,7 +109,7 @@ def read(
     offset: float | None = None,
     nodata: float | None = None,
     merge: Merge | None = None,
-) -> Understood:
+) -> CubeInfo:
     """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
     if isinstance(obj, xr.Dataset):
         obj = crs_as_coordinate(obj)
@@ -140,7 +140,7 @@ def read(
     index = cube.limits is not None
     scaling = resolve_scaling(cube.measured, scale=scale, offset=offset, nodata=nodata, spelling=spelling, index=index)
     within = valid_range(cube.measured, scaling, cube.limits)
-    return Understood(cube, times if scenes is None else scenes.times, quality, rule, scaling, within, scenes)
+    return CubeInfo(cube, times if scenes is None else scenes.times, quality, rule, scaling, within, scenes)
 
 
 def _renamed(layer: Any, cube: Cube) -> Any:
@@ -244,12 +244,12 @@ def plan_fill(
     chosen = made
     if isinstance(made, Auto):
         asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, LAYERS, "auto")
-        chosen = made.choose(layers=asked, bands=cube.bands, roles=cube.roles)
+        chosen = made.choose(layers=asked, bands=cube.bands, common_names=cube.common_names)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
     wanted = parse_layers(layers, offered, made.spec.name)
-    spec.check_bands(cube.bands, cube.roles)
-    if isinstance(chosen, Learned):
+    spec.check_bands(cube.bands, cube.common_names)
+    if isinstance(chosen, PretrainedModel):
         chosen.check_installed()
     told = parse_window(window)
     days = told or parse_window(spec.window_days)
@@ -277,7 +277,7 @@ def plan_fill(
         times=times,
         targets=targets,
         window=days,
-        roles=cube.roles,
+        common_names=cube.common_names,
         sensor=cube.sensor,
         dtype=cube.dtype,
         bands=cube.bands,

@@ -20,7 +20,7 @@ from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import MERGE, cube_times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
-from xr_cloudfree.plan import Understood, read
+from xr_cloudfree.plan import CubeInfo, read
 
 # A repr is shown unasked: it reads no more than this, in memory or from a file.
 MOST_BYTES = 2**29
@@ -93,7 +93,8 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         return Summary(title, (("not usable", str(error)),))
     order = np.sort(times)
     bands = ", ".join(
-        name if role in (None, name) else f"{name} ({role})" for name, role in zip(cube.bands, cube.roles, strict=True)
+        name if role in (None, name) else f"{name} ({role})"
+        for name, role in zip(cube.bands, cube.common_names, strict=True)
     )
     kind = "" if cube.limits is None else f", an index between {cube.limits[0]:g} and {cube.limits[1]:g}"
     lines = [
@@ -146,7 +147,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     )
 
 
-def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood, merge: Merge | None) -> np.ndarray[Any, Any]:
+def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: CubeInfo, merge: Merge | None) -> np.ndarray[Any, Any]:
     """The clear share of each date, once the values have been looked at as `fill` does.
 
     Raises
@@ -160,7 +161,9 @@ def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: Understood, merge:
     seen = clear.transpose("time", "y", "x").to_numpy()
     stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
     how = understood.scaling, understood.within
-    check_reflectance(stored, seen, how[0], understood.times, cube.sensor, cube.roles, how[1], understood.spelling)
+    check_reflectance(
+        stored, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
         return np.asarray(clear_where(stored, seen, *how).mean(axis=(1, 2)))

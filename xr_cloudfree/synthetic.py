@@ -231,8 +231,8 @@ class _Scene:
     @cached_property
     def spectra(self) -> Floats:
         """Soil, green cover, water and cloud; shape (band, 4)."""
-        roles = _SENSORS[self.sensor][1]
-        return np.array([_SPECTRA[roles[band]] for band in self.bands], "float32")
+        common_names = _SENSORS[self.sensor][1]
+        return np.array([_SPECTRA[common_names[band]] for band in self.bands], "float32")
 
     @cached_property
     def cover(self) -> Floats:

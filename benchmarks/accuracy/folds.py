@@ -1,4 +1,4 @@
-"""Learned models that never saw the place that they are judged on: where they are, and how they come to be."""
+"""Pretrained models that never saw the place that they are judged on: where they are, and how they come to be."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.places import SAMPLE, Place
+from benchmarks.accuracy.places import SAMPLE, Site
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.pretrained import locations
-from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.pretrained.model import PretrainedModel
 
 RECIPE = "unet-plus"
 # The sample took no part in any training. The shipped weights are those of this fold, which trained on most.
@@ -85,7 +85,7 @@ class Weights:
     source: str
 
     @cached_property
-    def model(self) -> Learned:
+    def model(self) -> PretrainedModel:
         """The model with these weights."""
         return locations.from_pretrained(self.source)
 
@@ -124,14 +124,14 @@ def missing(folds: Path, grounds: Iterable[str], seeds: Sequence[int]) -> list[s
     return [label for label in wanted if find(folds, label) is None]
 
 
-def train(folds: Path, places: Sequence[Place], seeds: Sequence[int], also: Sequence[Beside] = ()) -> None:
+def train(folds: Path, places: Sequence[Site], seeds: Sequence[int], also: Sequence[Beside] = ()) -> None:
     """Train what is missing, one after the other; what was interrupted goes on where it stood.
 
     Parameters
     ----------
     folds : Path
         Folder of all trainings.
-    places : sequence of Place
+    places : sequence of Site
         All series but the sample.
     seeds : sequence of int
         Seeds of training.
@@ -158,7 +158,7 @@ def _run(label: str, command: list[str]) -> None:
     subprocess.run(command, check=True)
 
 
-def fit(folds: Path, label: str, places: Sequence[Place], network: Beside | None = None) -> list[str]:
+def fit(folds: Path, label: str, places: Sequence[Site], network: Beside | None = None) -> list[str]:
     """The command that trains one fold, or goes on with it. Nothing of it looks at what it will be judged on."""
     *_, ground, name = label.split("/")
     run = folds / label
@@ -191,7 +191,7 @@ def fit(folds: Path, label: str, places: Sequence[Place], network: Beside | None
     ]
 
 
-def calibrate(folds: Path, places: Sequence[Place], labels: Mapping[str, str]) -> None:
+def calibrate(folds: Path, places: Sequence[Site], labels: Mapping[str, str]) -> None:
     """Make bundles of what was trained: intervals are scaled by how far off the *other* folds are at their places.
 
     `labels` has the training of each ground that is held out.
@@ -211,7 +211,7 @@ def calibrate(folds: Path, places: Sequence[Place], labels: Mapping[str, str]) -
         card.write_text(f"{card.read_text()}\n{APART}: by {pair[0]:g} and {pair[1]:g}.\n")
 
 
-def _ratios(folds: Path, places: Sequence[Place], ground: str, label: str) -> Any:
+def _ratios(folds: Path, places: Sequence[Site], ground: str, label: str) -> Any:
     """How far off a fold is at its held-out places, in units of its intervals as it was trained."""
     import yaml
 
@@ -224,7 +224,7 @@ def _ratios(folds: Path, places: Sequence[Place], ground: str, label: str) -> An
     assert weights is not None
     config = dict(weights.model.spec.config) | {"calibration": (1.0, 1.0)}
     spec = replace(weights.model.spec, config=tuple(sorted(config.items())))
-    network, _ = Learned(weights.model.source, spec)._network()
+    network, _ = PretrainedModel(weights.model.source, spec)._network()
     how = yaml.safe_load(find_recipe(RECIPE).read_text())["data"]
     how |= {"mixture": Mixture(**how["mixture"]), "crop": Crop(**how["crop"]), "cache": str(folds / "samples")}
     held_out = [place.name for place in places if place.ground == ground]

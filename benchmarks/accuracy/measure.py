@@ -18,13 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import folds
-from benchmarks.accuracy.places import SAMPLE, Place, read_all
+from benchmarks.accuracy.places import SAMPLE, Site, read_all
 from benchmarks.plain_regress import PlainRegress
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, make_cases, real_masks
 from xr_cloudfree.errors import BandError
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.pretrained.model import Learned, installed
+from xr_cloudfree.models.pretrained.model import PretrainedModel, installed
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 from xr_cloudfree.models.registry import create
 
@@ -66,7 +66,7 @@ class Task:
     only: tuple[str, ...] = ()
 
 
-def answer(model: FillModel, case: Case, roles: tuple[str | None, ...]) -> Prediction:
+def answer(model: FillModel, case: Case, common_names: tuple[str | None, ...]) -> Prediction:
     """A model's answer to a case, asked as the engine asks, with the window of dates that it wants; one tile."""
     window = model.spec.window_days
     near = np.ones(len(case.day_offset), bool) if window is None else np.abs(case.day_offset) <= window
@@ -77,7 +77,7 @@ def answer(model: FillModel, case: Case, roles: tuple[str | None, ...]) -> Predi
         clear = clear.copy()
         clear[target] = False
     bands = np.ascontiguousarray(case.bands[near])
-    return model.predict([Observations(bands, clear, case.day_offset[near], target, roles=roles)])[0]
+    return model.predict([Observations(bands, clear, case.day_offset[near], target, common_names=common_names)])[0]
 
 
 def judge(case: Case, prediction: Prediction, linear: Prediction) -> dict[str, float]:
@@ -134,26 +134,26 @@ class Bench:
             for row in self._case(case, place, seed)
         ]
 
-    def _case(self, case: Case, place: Place, seed: int) -> Iterator[dict[str, Any]]:
+    def _case(self, case: Case, place: Site, seed: int) -> Iterator[dict[str, Any]]:
         hidden = float((~case.clear[case.target]).mean())
         of_case = {"frame": case.frame, "gap": case.gap_days, "hidden": hidden, "bands": ALL, "weights": ""}
-        linear = answer(self.models[REFERENCE], case, place.roles)
+        linear = answer(self.models[REFERENCE], case, place.common_names)
         done: dict[str, dict[str, Any]] = {}
         answers: dict[str, Prediction] = {}
         for name, model, weights in self._models(place, seed):
             start = time.perf_counter()
-            answers[name] = answer(model, case, place.roles)
+            answers[name] = answer(model, case, place.common_names)
             seconds = time.perf_counter() - start
             done[name] = of_case | {"method": name, "seconds": seconds} | judge(case, answers[name], linear)
             if weights is not None:
                 done[name] |= {"weights": weights.text, "scaled": weights.scaled}
-        chosen = self._choice(place.roles)
+        chosen = self._choice(place.common_names)
         if chosen in done:
             done[AUTO] = done[chosen] | {"method": AUTO}
         yield from done.values()
         yield from self._published(case, place, seed, of_case, answers)
 
-    def _models(self, place: Place, seed: int) -> list[tuple[str, FillModel, folds.Weights | None]]:
+    def _models(self, place: Site, seed: int) -> list[tuple[str, FillModel, folds.Weights | None]]:
         """All that is asked about a place with all of its bands, by name."""
         found: list[tuple[str, FillModel, folds.Weights | None]] = [(n, m, None) for n, m in self.models.items()]
         for name in (UNET, ONE_SENSOR, *folds.TERRAMIND):
@@ -179,13 +179,13 @@ class Bench:
         return folds.find(self.task.folds, f"{folds.BESIDE[name].folder}/{ground}/seed-{seed}")
 
     @cache  # noqa: B019
-    def _choice(self, roles: tuple[str | None, ...]) -> str:
+    def _choice(self, common_names: tuple[str | None, ...]) -> str:
         """What `auto` chooses for such bands; it is scored as that, with the weights that never saw the place."""
-        chosen = Auto().choose(layers=(), bands=_names(roles), roles=roles)
-        return UNET if isinstance(chosen, Learned) else chosen.spec.name
+        chosen = Auto().choose(layers=(), bands=_names(common_names), common_names=common_names)
+        return UNET if isinstance(chosen, PretrainedModel) else chosen.spec.name
 
     def _published(
-        self, case: Case, place: Place, seed: int, of_case: dict[str, Any], answers: dict[str, Prediction]
+        self, case: Case, place: Site, seed: int, of_case: dict[str, Any], answers: dict[str, Prediction]
     ) -> Iterator[dict[str, Any]]:
         """The published networks on the bands that they take, and others on the same."""
         beside: set[tuple[str, ...]] = set()
@@ -194,9 +194,9 @@ class Bench:
                 continue
             weights = self._weights(name, place.ground, seed)
             bands = () if weights is None else weights.model.spec.bands or ()
-            if weights is None or not bands or not set(bands) <= set(place.roles):
+            if weights is None or not bands or not set(bands) <= set(place.common_names):
                 continue
-            which = [place.roles.index(band) for band in bands]
+            which = [place.common_names.index(band) for band in bands]
             part = replace(case, bands=case.bands[:, which], truth=case.truth[which])
             linear = answer(self.models[REFERENCE], part, bands)
             row = of_case | {"bands": " ".join(bands)}
@@ -265,13 +265,13 @@ def _rows(job: tuple[str, str, int]) -> list[dict[str, Any]]:
     return _bench.rows(*job)
 
 
-def _names(roles: tuple[str | None, ...]) -> list[str]:
-    return [role or f"band{i + 1}" for i, role in enumerate(roles)]
+def _names(common_names: tuple[str | None, ...]) -> list[str]:
+    return [role or f"band{i + 1}" for i, role in enumerate(common_names)]
 
 
-def _takes(model: FillModel, place: Place) -> bool:
+def _takes(model: FillModel, place: Site) -> bool:
     try:
-        model.spec.check_bands(_names(place.roles), place.roles)
+        model.spec.check_bands(_names(place.common_names), place.common_names)
     except BandError:
         return False
     return True

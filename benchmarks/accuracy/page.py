@@ -67,7 +67,7 @@ shapes that are drawn by chance; tests hide the held-out place under its own clo
 serves for nothing else. A tile is the whole frame, given to the network as `fill` gives it. `auto` is scored
 as the model that its rule chooses, with the weights that have not seen the place.
 
-## Place by place
+## Site by place
 
 PSNR in dB. *Over* is the gain of `unet`, with a paired bootstrap interval: grounds are drawn first, each with
 all its series, then frames, each with all its seeds. *Worst frame* is the least gain over `linear` of a

@@ -27,7 +27,7 @@ TWINS = {"s2_romania_20m_2015_2019": "s2_romania_10m_2015_2019"}
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class Site:
     """A series in memory.
 
     Parameters
@@ -42,7 +42,7 @@ class Place:
         True where a pixel was seen and is valid.
     time : ndarray of datetime64, shape (time,)
         Dates.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         Common names of the bands.
     suspect : ndarray of bool, shape (time,), or None
         Frames that cannot be truth.
@@ -53,7 +53,7 @@ class Place:
     bands: NDArray[np.float32]
     clear: NDArray[np.bool_]
     time: NDArray[np.datetime64]
-    roles: tuple[str | None, ...]
+    common_names: tuple[str | None, ...]
     suspect: NDArray[np.bool_] | None
 
     @property
@@ -72,7 +72,7 @@ def ground_of(name: str) -> str:
     return next((ground for ground, names in GROUNDS.items() if name in names), name)
 
 
-def read(path: Path, ground: str) -> Place | None:
+def read(path: Path, ground: str) -> Site | None:
     """A series, or None if the file holds no reflectance."""
     with xr.open_dataset(path, decode_coords="all") as cube:
         if "reflectance" not in cube:
@@ -80,13 +80,13 @@ def read(path: Path, ground: str) -> Place | None:
         bands = cube["reflectance"].transpose("time", "band", "y", "x").to_numpy().astype(np.float32)
         clear = (cube["cloud_mask"].to_numpy() == 0) & np.isfinite(bands).all(axis=1)
         suspect = cube["suspect"].to_numpy().astype(bool) if "suspect" in cube else None
-        roles = api.read(cube).cube.roles
-        return Place(path, ground, bands, clear, cube["time"].to_numpy(), roles, suspect)
+        common_names = api.read(cube).cube.common_names
+        return Site(path, ground, bands, clear, cube["time"].to_numpy(), common_names, suspect)
 
 
-def read_all(data: Path, sample: Path | None) -> tuple[list[Place], list[NDArray[np.bool_]]]:
+def read_all(data: Path, sample: Path | None) -> tuple[list[Site], list[NDArray[np.bool_]]]:
     """All series, and the shapes of clouds of those without reflectance."""
-    found: dict[str, Place] = {}
+    found: dict[str, Site] = {}
     shapes: list[NDArray[np.bool_]] = []
     for path in [*sorted(data.glob("*.nc")), *([] if sample is None else [sample])]:
         place = read(path, SAMPLE if path == sample else ground_of(path.stem))

@@ -10,7 +10,7 @@ from tests.cubes import as_dataset, make_cube
 from xr_cloudfree import errors, synthetic
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.dims import dims_of
-from xr_cloudfree.cube.sensors import SENSORS, common_names, index_limits, is_band, sensor_of
+from xr_cloudfree.cube.sensors import SENSORS, common_names_of, index_limits, is_band, sensor_of
 
 TARGET = "2021-06-03"
 NAMES = {"time": "time", "band": "band", "y": "y", "x": "x"}
@@ -170,16 +170,16 @@ def test_a_crs_variable_is_no_mask_and_is_kept():
         ("Nadir_Reflectance_Band3", "", "", "MODIS surface reflectance (MOD09, MCD43)", "blue"),
     ],
 )
-def test_a_number_means_what_the_sensor_means(bands, layers, metadata, title, roles):
+def test_a_number_means_what_the_sensor_means(bands, layers, metadata, title, common_names):
     names = bands.split()
     sensor = sensor_of(names, layers.split(), metadata)
     assert sensor.title == title
-    assert " ".join(map(str, common_names(names, sensor))) == roles
+    assert " ".join(map(str, common_names_of(names, sensor))) == common_names
 
 
 def test_geoscience_australia_counts_swir_from_1375_nm():
-    assert common_names(["nbart_nir_1", "nbart_swir_2", "nbart_swir_3"]) == ("nir", "swir16", "swir22")
-    assert common_names(["nbart_swir_1", "nbart_swir_2"]) == ("swir16", "swir22")
+    assert common_names_of(["nbart_nir_1", "nbart_swir_2", "nbart_swir_3"]) == ("nir", "swir16", "swir22")
+    assert common_names_of(["nbart_swir_1", "nbart_swir_2"]) == ("swir16", "swir22")
 
 
 def test_each_row_is_described():
@@ -214,7 +214,7 @@ def test_metadata_tell_the_sensor(where):
         ds.attrs["platform"] = "LANDSAT_9"
     else:
         ds = ds.assign_coords(platform=("time", ["landsat-8", "landsat-9"] * 3 + ["landsat-8"]))
-    assert understand(ds).roles == ("blue", "red", "nir")
+    assert understand(ds).common_names == ("blue", "red", "nir")
 
 
 # Single layers and indices
@@ -234,7 +234,7 @@ def test_a_single_band_without_a_dimension_for_it(dtype, chunks):
     series = xr_cloudfree.fill(one, None, clear=mask, model="linear", layers="all")
     assert series.reflectance.dims == ("time", "y", "x")
     assert xr_cloudfree.clear_mask(one, clear=mask).dims == ("time", "y", "x")
-    assert understand(one).roles == ("red",)
+    assert understand(one).common_names == ("red",)
 
 
 def index_cube(name="NDVI"):
@@ -350,9 +350,9 @@ def test_names_of_bands_beside_numbers():
     counted = da.assign_coords(band=[1, 2, 3], common_name=("band", ["blue", "red", "nir"]))
     assert understand(counted).bands == ("blue", "red", "nir")
     named = da.assign_coords(band=[1, 2, 3]).assign_attrs(long_name=("blue", "red", "nir"))
-    assert understand(named).roles == ("blue", "red", "nir")
+    assert understand(named).common_names == ("blue", "red", "nir")
     assets = da.assign_coords(band=["B02", "B04", "B08"], common_name=("band", ["blue", "red", "nir"]))
-    assert understand(assets).roles == ("blue", "red", "nir")
+    assert understand(assets).common_names == ("blue", "red", "nir")
     image = xr_cloudfree.fill(counted, TARGET, clear=clear, model="linear", bands=["red"])
     np.testing.assert_array_equal(image, xr_cloudfree.fill(da, TARGET, clear=clear, model="linear").sel(band=["red"]))
 

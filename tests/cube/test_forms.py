@@ -65,7 +65,7 @@ def test_what_a_reader_gives_is_filled(ds, reader, dims):
         cube = cube.rename({a: b for a, b in names.items() if a in cube.dims and a != b}).transpose(*dims)
     understood = read(cube, **how)
     assert understood.cube.bands == tuple(reader.bands)
-    assert list(understood.cube.roles) == OWN
+    assert list(understood.cube.common_names) == OWN
     assert understood.rule.scheme.name == "scl"
 
     image = xr_cloudfree.fill(cube, DATE, model="linear", **how)

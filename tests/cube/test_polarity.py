@@ -72,11 +72,11 @@ def values(ground, cloud, shadow=0.0, seed=0):
     return bands.astype("float32"), clear
 
 
-def looked_at(bands, clear, roles=ROLES, rule=None):
+def looked_at(bands, clear, common_names=ROLES, rule=None):
     nowhere = np.zeros(clear.shape, bool)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        check_polarity(bands, clear, Seen(bands, clear, nowhere, nowhere), Scaling(), roles, rule or MaskRule())
+        check_polarity(bands, clear, Seen(bands, clear, nowhere, nowhere), Scaling(), common_names, rule or MaskRule())
     return bool(said)
 
 
@@ -95,6 +95,6 @@ def test_what_is_wrong(shadow):
     assert looked_at(bands, ~clear)
     assert looked_at(bands, ~clear, rule=MaskRule(SCHEMES["clear_score"], threshold=0.5))
     assert not looked_at(bands, ~clear, rule=MaskRule(SCHEMES["scl"]))  # classes say what they mean
-    assert not looked_at(bands, ~clear, roles=(None,) * 4)
+    assert not looked_at(bands, ~clear, common_names=(None,) * 4)
     assert not looked_at(bands[:, :, :5, :5], ~clear[:, :5, :5])  # too few
     assert not looked_at(bands[:2], ~clear[:2])

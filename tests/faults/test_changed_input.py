@@ -202,7 +202,7 @@ class Http(Kind):
 KINDS = [Local, Linked, Zip, Memory, Logged, Icechunk, Uncommitted, Fsspec, Http]
 
 
-WAYS = {
+INTERPOLATORS = {
     "as opened": lambda ds: ds,
     "a part of it": lambda ds: ds.isel(y=slice(0, 32), x=slice(16, 48)),
     "some dates of it": lambda ds: ds.isel(time=[0, 1, 3]),
@@ -212,9 +212,9 @@ WAYS = {
 
 
 def opened(kind, way):
-    if WAYS[way] is None:
+    if INTERPOLATORS[way] is None:
         return xr.open_zarr(kind.store(), consolidated=False, decode_coords="all", chunks=None).isel(x=slice(0, 48))
-    return WAYS[way](kind.open())
+    return INTERPOLATORS[way](kind.open())
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -224,7 +224,7 @@ def opened(kind, way):
         *((kind, "as opened") for kind in KINDS),
         # dask names what is computed from a session that may be written to anew each time: no such run is gone on with.
         *((kind, "a part of it") for kind in KINDS if kind is not Uncommitted),
-        *((Local, way) for way in list(WAYS)[2:]),
+        *((Local, way) for way in list(INTERPOLATORS)[2:]),
     ],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )

@@ -58,7 +58,7 @@ def test_the_spec_and_the_hash_need_no_torch(tmp_path):
         print(spec.name, len(bundle.verify(Path(sys.argv[1]), spec)) > 0, from_pretrained("local-dir:" + sys.argv[1]))
     """
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("tiny True <Learned 'tiny' from local-dir:")
+    assert done.stdout.startswith("tiny True <PretrainedModel 'tiny' from local-dir:")
 
 
 class TestWriting:

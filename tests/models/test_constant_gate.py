@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree.models.classical.decay import TAU_DAYS, ConstantGate, composite, decay, gate_weights
+from xr_cloudfree.models.classical.decay import TAU_DAYS, ExponentialDecay, composite, decay, gate_weights
 from xr_cloudfree.models.protocol import Observations
 
 
@@ -26,7 +26,7 @@ def test_by_hand() -> None:
     bands = np.array([1000, 2000, 9000], np.uint16).reshape(3, 1, 1, 1)
     clear = np.array([True, True, False]).reshape(3, 1, 1)
     days = np.array([-2 * TAU_DAYS, TAU_DAYS, 2 * TAU_DAYS])
-    made = ConstantGate().predict([Observations(bands, clear, days)])[0]
+    made = ExponentialDecay().predict([Observations(bands, clear, days)])[0]
     share = math.exp(-2) / (math.exp(-2) + math.exp(-1))
     assert made.bands.item() == pytest.approx(share * 1000 + (1 - share) * 2000, rel=1e-6)
     assert made.gate is not None
@@ -44,12 +44,12 @@ def test_past_and_future_may_fade_differently() -> None:
 def test_a_quick_gate_is_the_nearest_date() -> None:
     bands = np.array([100, 200, 300, 400], np.uint16).reshape(4, 1, 1, 1)
     obs = Observations(bands, np.ones((4, 1, 1), bool), np.array([-9.0, -4.0, 3.0, 8.0]))
-    assert ConstantGate(tau_past=0.1, tau_future=0.1).predict([obs])[0].bands.item() == pytest.approx(300, abs=0.1)
+    assert ExponentialDecay(tau_past=0.1, tau_future=0.1).predict([obs])[0].bands.item() == pytest.approx(300, abs=0.1)
 
 
 def test_no_gate_closes_fully() -> None:
     obs = Observations(np.full((1, 1, 1, 1), 0.3, np.float32), np.ones((1, 1, 1), bool), np.array([-1e5]))
-    made = ConstantGate().predict([obs])[0]
+    made = ExponentialDecay().predict([obs])[0]
     assert made.known.item()
     assert made.bands.item() == np.float32(0.3)
 
@@ -57,7 +57,7 @@ def test_no_gate_closes_fully() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_gates_are_shares_of_clear_dates(seed: int) -> None:
     obs = random_tile(seed)
-    made = ConstantGate().predict([obs])[0]
+    made = ExponentialDecay().predict([obs])[0]
     assert made.gate is not None
     np.testing.assert_array_equal(made.known, obs.clear.any(axis=0))
     assert (made.gate[~obs.clear] == 0).all()
@@ -84,17 +84,17 @@ def test_composites_of_parts_add_up(seed: int, split: int) -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_a_part_of_a_tile_has_the_same_answer(seed: int) -> None:
     obs = random_tile(seed)
-    whole = ConstantGate().predict([obs])[0]
+    whole = ExponentialDecay().predict([obs])[0]
     part = Observations(obs.bands[..., 2:3, 4:5], obs.clear[:, 2:3, 4:5], obs.day_offset)
-    np.testing.assert_array_equal(ConstantGate().predict([part])[0].bands, whole.bands[:, 2:3, 4:5])
+    np.testing.assert_array_equal(ExponentialDecay().predict([part])[0].bands, whole.bands[:, 2:3, 4:5])
 
 
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf"), "5"])
 def test_a_tau_is_a_positive_number(tau: float) -> None:
     with pytest.raises(OptionError, match="tau_past"):
-        ConstantGate(tau_past=tau)
+        ExponentialDecay(tau_past=tau)
 
 
 def test_settings_are_part_of_the_spec() -> None:
-    assert ConstantGate().spec.settings == ()
-    assert ConstantGate(tau_future=9.0).spec.settings == (("tau_future", 9.0),)
+    assert ExponentialDecay().spec.settings == ()
+    assert ExponentialDecay(tau_future=9.0).spec.settings == (("tau_future", 9.0),)

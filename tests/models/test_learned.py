@@ -1,4 +1,4 @@
-"""Learned models: what the engine gets from a network, what travels, and what is loaded how often."""
+"""Pretrained models: what the engine gets from a network, what travels, and what is loaded how often."""
 
 import pickle
 import subprocess
@@ -26,7 +26,7 @@ from xr_cloudfree.models.networks.batch import Batch, Output  # noqa: E402
 from xr_cloudfree.models.networks.inputs import prepare  # noqa: E402
 from xr_cloudfree.models.pretrained import locations  # noqa: E402
 from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
-from xr_cloudfree.models.pretrained.model import Learned  # noqa: E402
+from xr_cloudfree.models.pretrained.model import PretrainedModel  # noqa: E402
 from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.models.spec import ModelSpec  # noqa: E402
 
@@ -39,13 +39,13 @@ def nothing_loaded(monkeypatch):
     monkeypatch.setattr(learned, "_networks", {})
 
 
-def observe(seed=0, n_bands=3, shape=(24, 24), target=2, roles=()):
+def observe(seed=0, n_bands=3, shape=(24, 24), target=2, common_names=()):
     rng = np.random.default_rng(seed)
     bands = rng.uniform(0.02, 0.4, (len(DAYS), n_bands, *shape)).astype(np.float32)
     clear = rng.random((len(DAYS), *shape)) > 0.5
     clear[:, :3, :3] = False
     bands[~np.broadcast_to(clear[:, None], bands.shape)] = np.nan
-    return Observations(bands, clear, DAYS, target, roles=roles)
+    return Observations(bands, clear, DAYS, target, common_names=common_names)
 
 
 def replaced(monkeypatch, model, forward):
@@ -136,11 +136,11 @@ class TestAnswer:
         order = ("blue", "green", "red", "nir")
         spec = dict(architecture="x-per-band", config=(("bands", 4),), bands=order, layers=())
         model = make_model(tmp_path, **spec)
-        level = dict(zip(order, model.predict([observe(n_bands=4, roles=order)])[0].bands[:, 9, 9], strict=True))
+        level = dict(zip(order, model.predict([observe(n_bands=4, common_names=order)])[0].bands[:, 9, 9], strict=True))
         assert len(set(level.values())) == 4
-        roles = ("nir", "red", "blue", "green")
-        answer = model.predict([observe(n_bands=4, roles=roles)])[0]
-        for i, role in enumerate(roles):
+        common_names = ("nir", "red", "blue", "green")
+        answer = model.predict([observe(n_bands=4, common_names=common_names)])[0]
+        for i, role in enumerate(common_names):
             np.testing.assert_array_equal(answer.bands[i][answer.known], level[role])
         with pytest.raises(errors.BandError, match="needs band 'blue'"):
             model.predict([observe(n_bands=4)])
@@ -427,7 +427,7 @@ class TestFill:
     def test_create_takes_places_and_settings(self, tmp_path):
         make_bundle(tmp_path)
         made = xr_cloudfree.create_model(f"local-dir:{tmp_path}", device="cpu", precision="bf16")
-        assert isinstance(made, Learned) and (made.device, made.precision) == ("cpu", "bf16")
+        assert isinstance(made, PretrainedModel) and (made.device, made.precision) == ("cpu", "bf16")
 
 
 class TestSaving:

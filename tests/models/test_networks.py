@@ -9,7 +9,7 @@ import pytest
 
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.architectures import build
-from xr_cloudfree.models.networks.paper_unet import PaperNet
+from xr_cloudfree.models.networks.paper_unet import TimeGateUNet
 from xr_cloudfree.models.spec import ModelSpec
 
 CONFIG = (("bands", 3), ("encoder", "mnasnet_small"), ("h_agg", 4))
@@ -21,7 +21,7 @@ def spec(architecture, config=CONFIG):
 
 def test_a_network_is_built_from_its_config():
     network = build(spec("unet-paper"))
-    assert isinstance(network, PaperNet)
+    assert isinstance(network, TimeGateUNet)
     assert (network.gate.bands, network.gate.features, network.unet.encoder_name) == (3, 4, "mnasnet_small")
 
 

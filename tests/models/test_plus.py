@@ -35,7 +35,7 @@ def observations(seed=0, bands=4, edge=48, target=5, cloudy=True):
 def random_net(seed=0):
     """A network whose every weight matters."""
     torch.manual_seed(seed)
-    net = plus.PlusNet(widths=(8, 12, 16))
+    net = plus.FusionUNet(widths=(8, 12, 16))
     with torch.no_grad():
         for weight in net.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
@@ -49,7 +49,7 @@ def answer(net, *tiles):
 
 def test_untrained_it_is_the_stacked_candidate_bit_for_bit():
     obs = observations()
-    net = plus.PlusNet().eval()
+    net = plus.FusionUNet().eval()
     out, candidates = answer(net, obs), net.prepare(obs).features["candidates"]
     hidden = ~obs.clear[obs.target] & out.known[0, 0].numpy()
     assert hidden.any()
@@ -58,7 +58,7 @@ def test_untrained_it_is_the_stacked_candidate_bit_for_bit():
 
 def test_the_candidates_are_what_their_names_say():
     obs = observations()
-    features = evidence.prepare_context(obs).features
+    features = evidence.compute_features(obs).features
     named = dict(zip(evidence.CANDIDATES, features["candidates"].swapaxes(0, 1), strict=True))
     regress, linear = Regress().predict([obs])[0], Linear().predict([_without_target(obs)])[0]
     known = linear.known
@@ -98,7 +98,7 @@ def test_untrained_on_a_date_without_an_image_it_is_what_regress_says():
     obs = replace(observations(cloudy=False), target=-1)
     keep = np.arange(obs.n_dates) != 5
     obs = replace(obs, bands=obs.bands[keep], clear=obs.clear[keep], day_offset=obs.day_offset[keep])
-    out = answer(plus.PlusNet().eval(), obs)
+    out = answer(plus.FusionUNet().eval(), obs)
     expected = Regress().predict([obs])[0]
     known = expected.known
     np.testing.assert_array_equal(out.reflectance[0].numpy()[:, known], expected.bands[:, known])
@@ -187,7 +187,7 @@ def test_candidates_where_nothing_teaches():
     obs = observations()
     clear = obs.clear.copy()
     clear[obs.target] = False
-    made = evidence.prepare_context(replace(obs, clear=clear))
+    made = evidence.compute_features(replace(obs, clear=clear))
     candidates = made.features["candidates"]
     assert (candidates == candidates[:, :1]).all()
     fitted = made.features["shared"][evidence.SHARED.index("fitted")]
@@ -196,14 +196,14 @@ def test_candidates_where_nothing_teaches():
 
 def test_no_clear_date_at_all():
     obs = observations()
-    made = evidence.prepare_context(replace(obs, clear=np.zeros_like(obs.clear)))
+    made = evidence.compute_features(replace(obs, clear=np.zeros_like(obs.clear)))
     assert made.bands.shape[0] == 0
     assert all(np.isfinite(part).all() for part in made.features.values())
 
 
 def test_the_nearest_dates_are_used():
     obs = observations()
-    made = evidence.prepare_context(obs, max_dates=4)
+    made = evidence.compute_features(obs, max_dates=4)
     assert len(made.day_offset) == 4
     others = np.delete(obs.day_offset, obs.target)[np.delete(obs.clear, obs.target, axis=0).any(axis=(1, 2))]
     assert np.abs(made.day_offset).max() <= np.sort(np.abs(others))[3]
@@ -214,7 +214,7 @@ def test_calibration_by_what_the_target_shows():
     clear = obs.clear.copy()
     clear[obs.target] = False
     unseen = replace(obs, clear=clear)
-    plain, wider = plus.PlusNet().eval(), plus.PlusNet(calibration=(1.5, 3.0)).eval()
+    plain, wider = plus.FusionUNet().eval(), plus.FusionUNet(calibration=(1.5, 3.0)).eval()
     for tile, factor in ((obs, 1.5), (unseen, 3.0)):
         np.testing.assert_allclose(answer(wider, tile).uncertainty, factor * answer(plain, tile).uncertainty, rtol=1e-5)
 
@@ -222,6 +222,6 @@ def test_calibration_by_what_the_target_shows():
 @pytest.mark.parametrize("target", [-1, 5])
 def test_where_no_date_shows_anything_there_is_nothing_to_give(target):
     obs = replace(observations(), clear=np.zeros((11, 48, 48), bool), target=target)
-    tile = plus.PlusNet.prepare(obs)
+    tile = plus.FusionUNet.prepare(obs)
     assert not tile.clear.any() and (tile.source == -1).all()
     assert all(np.isfinite(feature).all() for feature in tile.features.values())

@@ -42,7 +42,7 @@ def hide(bands, hidden, hazy=None):
     if hazy is not None:
         given[TARGET] = hazy
     given[TARGET][:, hidden] = np.nan
-    return Observations(given, clear, DAYS, TARGET, roles=ROLES)
+    return Observations(given, clear, DAYS, TARGET, common_names=ROLES)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_strips_too_narrow_for_a_core_are_used_if_they_look_like_ground():
 def nothing_is_learned(obs):
     """Whether the answer is what it would be without the target date."""
     kept = np.arange(obs.n_dates) != obs.target
-    rest = Observations(obs.bands[kept], obs.clear[kept], obs.day_offset[kept], roles=obs.roles)
+    rest = Observations(obs.bands[kept], obs.clear[kept], obs.day_offset[kept], common_names=obs.common_names)
     answer, expected = Regress().predict([obs, rest])
     known = expected.known
     return (
@@ -123,7 +123,7 @@ def test_a_cloudy_target_is_as_none_also_in_a_long_gap(away):
     bands = rng.uniform(0.1, 0.3, (1, 4, *SHAPE)) + rng.normal(0, 0.02, (len(days), 4, *SHAPE))
     clear = np.ones((len(days), *SHAPE), bool)
     clear[5] = False
-    assert nothing_is_learned(Observations(bands.astype(np.float32), clear, days, 5, roles=ROLES))
+    assert nothing_is_learned(Observations(bands.astype(np.float32), clear, days, 5, common_names=ROLES))
 
 
 def test_without_the_target_it_is_what_the_other_dates_tell():
@@ -207,7 +207,7 @@ def test_ground_weight_tells_haze_from_harvest():
     scale = np.full(4, 0.01)
     haze = np.array([0.05, 0.05, 0.05, 0.05])
     harvest = np.array([0.05, 0.04, 0.06, -0.08])
-    weight = robust_ridge.ground_weight(np.stack([haze, -haze, harvest, 0 * haze], axis=1), scale)
+    weight = robust_ridge.tukey_weight(np.stack([haze, -haze, harvest, 0 * haze], axis=1), scale)
     assert weight[0] == weight[1] == 0
     assert 0 < weight[2] < weight[3] == 1
 
@@ -228,7 +228,7 @@ def test_without_learned_models_auto_answers_as_regress_whatever_it_chooses(blob
     kept = np.arange(len(DAYS)) != TARGET
     unobserved = Observations(bands[kept], np.ones((kept.sum(), *SHAPE), bool), DAYS[kept], -1)
     for obs in (observed, unobserved):
-        chosen = Auto().choose(layers=(), bands=ROLES, roles=ROLES)
+        chosen = Auto().choose(layers=(), bands=ROLES, common_names=ROLES)
         expected = Regress().predict([obs])[0].bands
         assert (chosen.predict([obs])[0].bands == expected).all()
         assert (Auto().predict([obs])[0].bands == expected).all()
@@ -252,7 +252,7 @@ def test_screen_looks_at_one_pixel_at_a_time(blob):
     hazy = (bands[TARGET] + 0.3 * blob * (0.6 - bands[TARGET])).astype(np.float32)
     obs = hide(bands, np.zeros(SHAPE, bool), hazy)
     whole = haze.suspect(obs)
-    part = Observations(obs.bands[:, :, 20:40, 30:50], obs.clear[:, 20:40, 30:50], DAYS, TARGET, roles=ROLES)
+    part = Observations(obs.bands[:, :, 20:40, 30:50], obs.clear[:, 20:40, 30:50], DAYS, TARGET, common_names=ROLES)
     assert (haze.suspect(part) == whole[20:40, 30:50]).all()
 
 

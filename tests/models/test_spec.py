@@ -110,9 +110,9 @@ class TestBands:
             (SOME, tuple("abcde"), (None,) * 5, "Try: bands=['a', 'b', 'c', 'd']"),
         ],
     )
-    def test_other_bands_are_refused(self, spec, bands, roles, says):
+    def test_other_bands_are_refused(self, spec, bands, common_names, says):
         with pytest.raises(errors.BandError) as info:
-            spec.check_bands(bands, roles)
+            spec.check_bands(bands, common_names)
         assert says in str(info.value)
         assert "model='linear'" in info.value.remedy
 

@@ -9,11 +9,11 @@ from xr_cloudfree.models.classical import stacking
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.classical.series import Series
-from xr_cloudfree.models.networks.features import prepare_context
+from xr_cloudfree.models.networks.features import compute_features
 from xr_cloudfree.models.protocol import Observations
 
 SHAPE, BANDS = (24, 30), 3
-WAY = {name: i for i, name in enumerate(stacking.WAYS)}
+WAY = {name: i for i, name in enumerate(stacking.INTERPOLATORS)}
 
 
 def series(values, days, clear=None):
@@ -242,7 +242,7 @@ def test_models_that_build_on_it_answer_so_on_dates_without_an_image():
     land, values = noisy(DAYS, 0.0, 0.02)
     obs = Observations(values.astype(np.float32), np.ones((len(DAYS), *SHAPE), bool), DAYS)
     expected, source = image(Series.of(obs))
-    answer, tile = Regress().predict([obs])[0], prepare_context(obs)
+    answer, tile = Regress().predict([obs])[0], compute_features(obs)
     np.testing.assert_array_equal(answer.bands.reshape(BANDS, -1), expected)
     np.testing.assert_array_equal(answer.source.ravel(), source)
     for candidate in tile.features["candidates"].swapaxes(0, 1):

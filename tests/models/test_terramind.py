@@ -21,7 +21,7 @@ from xr_cloudfree import errors
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch
-from xr_cloudfree.models.networks.terramind import bands as slots
+from xr_cloudfree.models.networks.terramind import bands as terramind_bands
 from xr_cloudfree.models.networks.terramind import encoder
 from xr_cloudfree.models.networks.terramind.network import TerraMindNet
 from xr_cloudfree.models.pretrained import locations
@@ -66,9 +66,9 @@ def radar_net():
     return make(s1=True)
 
 
-def tile(net, obs, roles=TEN, **features):
+def tile(net, obs, common_names=TEN, **features):
     """A prepared tile with its bands' names, and Sentinel-1 where it is given."""
-    made = architectures.prepared(net, replace(obs, roles=tuple(roles[: obs.n_bands])))
+    made = architectures.prepared(net, replace(obs, common_names=tuple(common_names[: obs.n_bands])))
     return replace(made, features=made.features | features)
 
 
@@ -86,9 +86,9 @@ def radar(seed=0, edge=48, seen=1.0):
 class TestStart:
     @pytest.mark.parametrize("encoder", ["terramind", "none"])
     @pytest.mark.parametrize(("bands", "edge", "roles"), [(3, 48, TEN), (10, 45, TEN), (4, 32, ())])
-    def test_untrained_it_is_its_base_bit_for_bit(self, encoder, bands, edge, roles):
+    def test_untrained_it_is_its_base_bit_for_bit(self, encoder, bands, edge, common_names):
         net = make(random=False, encoder=encoder)
-        given = tile(net, observations(bands=bands, edge=edge), roles)
+        given = tile(net, observations(bands=bands, edge=edge), common_names)
         out = answer(net, given)
         with torch.inference_mode():
             expected = net.base(Batch.of([given]))
@@ -132,7 +132,7 @@ class TestUnits:
     def test_standardised_digital_numbers_by_hand(self, net):
         image = torch.full((1, 2, 1, 2), 0.1)
         image[0, 1] = 0.3
-        shares = torch.from_numpy(slots.shares(["red", "swir22"]))[None]
+        shares = torch.from_numpy(terramind_bands.interpolation_weights(["red", "swir22"]))[None]
         seen = torch.tensor([[[[True, False]]]])
         out = net.standard(image, seen, shares)[0, :, 0]
         assert out[3, 0] == pytest.approx((1000 - 1853.910) / 2134.138, rel=1e-6)
@@ -205,11 +205,11 @@ class TestAnswers:
         np.testing.assert_allclose(second.reflectance, first.reflectance[:, order], atol=1e-5)
 
     @pytest.mark.parametrize("roles", [("blue", "green", "red", "nir08"), (None, None, "red", "lwir11"), ()])
-    def test_bands_of_any_name_go_through(self, net, roles):
+    def test_bands_of_any_name_go_through(self, net, common_names):
         obs = observations()
-        out = answer(net, tile(net, obs, roles))
+        out = answer(net, tile(net, obs, common_names))
         assert out.reflectance.isfinite().all()
-        # Names matter: they are all that tells TerraMind's slots.
+        # Names matter: they are all that tells TerraMind's terramind_bands.
         assert not torch.equal(out.reflectance, answer(net, tile(net, obs, TEN)).reflectance)
 
     @pytest.mark.parametrize("edge", [16, 45, 64])

@@ -16,7 +16,7 @@ from tests.models.series import dates_of, observations, random_batch
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.batch import Batch
 from xr_cloudfree.models.networks.inputs import prepare
-from xr_cloudfree.models.networks.paper_unet import PaperNet, PixelShuffle, SelfAttention, UNet
+from xr_cloudfree.models.networks.paper_unet import PixelShuffle, SelfAttention, TimeGateUNet, UNet
 from xr_cloudfree.models.networks.timegate import TimeGateState
 
 SMALL = "mnasnet_small"
@@ -29,7 +29,7 @@ def count(module):
 def net(bands=3, seed=0, **options):
     """A small network that has left its start, so that every part has a say."""
     torch.manual_seed(seed)
-    made = PaperNet(bands, SMALL, **options)
+    made = TimeGateUNet(bands, SMALL, **options)
     nn.init.constant_(made.gamma, 0.5)
     nn.init.constant_(made.unet.decoder[1].attention.scale, 0.5)
     return made.eval()
@@ -41,9 +41,9 @@ def answer(network, batch):
 
 
 def test_the_number_of_parameters():
-    paper = PaperNet(6)
+    paper = TimeGateUNet(6)
     assert count(paper) == 8_898_090
-    assert f"{count(paper):,}" in PaperNet.__doc__
+    assert f"{count(paper):,}" in TimeGateUNet.__doc__
     # By hand: the gate, with a convolution's weights and offsets and two numbers per channel for batch norm.
     gate = (1 + 1) + (9 * 32 + 3 * 32) + (32 + 64) * 2 + (32 * 64 * 9 + 64 * 3) + (64 * 6 + 6 * 3) + (6 * 8 + 8)
     assert count(paper.gate) == gate
@@ -112,7 +112,7 @@ def test_the_output_is_the_composite_plus_gamma_times_the_unet():
 
 def test_gamma_starts_at_zero_and_lets_the_unet_learn_from_the_second_step():
     torch.manual_seed(0)
-    network, batch = PaperNet(3, SMALL), random_batch(3, tiles=2, shape=(64, 64))
+    network, batch = TimeGateUNet(3, SMALL), random_batch(3, tiles=2, shape=(64, 64))
     assert torch.equal(network(batch).reflectance, network.gate(batch).image)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     learned = []
@@ -191,7 +191,7 @@ def test_encoders(encoder, why):
 def test_without_timm(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "timm", None)
     with pytest.raises(MissingDependencyError, match="pip install"):
-        PaperNet(3, SMALL)
+        TimeGateUNet(3, SMALL)
 
 
 def test_the_encoder_starts_from_imagenet_where_that_can_be_reached(monkeypatch, caplog):
@@ -204,7 +204,7 @@ def test_the_encoder_starts_from_imagenet_where_that_can_be_reached(monkeypatch,
             nn.init.constant_(parameter, 0.25)
         return made
 
-    network = PaperNet(3, SMALL)
+    network = TimeGateUNet(3, SMALL)
     monkeypatch.setattr(timm, "create_model", reached)
     with caplog.at_level(logging.INFO):
         assert network.start_from_pretrained()
@@ -217,7 +217,7 @@ def test_the_encoder_stays_random_where_imagenet_cannot_be_reached(monkeypatch, 
     def unreached(*_, **__):
         raise error
 
-    network = PaperNet(3, SMALL)
+    network = TimeGateUNet(3, SMALL)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     monkeypatch.setattr(timm, "create_model", unreached)
     assert not network.start_from_pretrained()

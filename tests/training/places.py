@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree_training.places import Place
+from xr_cloudfree_training.places import Site
 
 BANDS = ("blue", "green", "red", "nir", "swir16")
 
@@ -21,7 +21,7 @@ def make_place(name="field", dates=30, bands=BANDS, shape=(40, 48), step=5.0, cl
         row, column = rng.integers(0, shape[0] // 2), rng.integers(0, shape[1] // 2)
         clear[date, row : row + shape[0] // 2, column : column + shape[1] // 2] = False
     time = np.datetime64("2021-03-01T10:00", "ns") + (np.arange(dates) * step * 86400e9).astype("timedelta64[ns]")
-    return Place(
+    return Site(
         name,
         (xr.DataArray(values, dims=("time", "band", "y", "x")),),
         xr.DataArray(clear, dims=("time", "y", "x")),

@@ -36,7 +36,7 @@ def test_a_number_stands_for_one_sample() -> None:
     for i, other in zip((5, 3, 1, 0, 2, 4), again, strict=True):
         for name in ("bands", "clear", "day_offset", "truth", "scored"):
             np.testing.assert_array_equal(getattr(first[i].case, name), getattr(other.case, name))
-        assert first[i].roles == other.roles
+        assert first[i].common_names == other.common_names
     assert len({d.case.truth.tobytes() for d in first}) == 6
     assert drawn(0, seed=1, mixture=mixture).case.truth.tobytes() != first[0].case.truth.tobytes()
 
@@ -131,17 +131,17 @@ def test_frames_that_are_suspect_or_cloudy_are_no_truth() -> None:
 
 def test_bands_vary_in_number_and_order() -> None:
     seen = [drawn(i) for i in range(40)]
-    assert {len(d.roles) for d in seen} == {3, 4, 5}
-    assert len({d.roles for d in seen}) > 20
+    assert {len(d.common_names) for d in seen} == {3, 4, 5}
+    assert len({d.common_names for d in seen}) > 20
     for d in seen[:10]:
-        assert len(set(d.roles)) == len(d.roles) == d.case.bands.shape[1]
-        # Values are those of the bands that the roles say.
-        band = BANDS.index(d.roles[0])
+        assert len(set(d.common_names)) == len(d.common_names) == d.case.bands.shape[1]
+        # Values are those of the bands that the common_names say.
+        band = BANDS.index(d.common_names[0])
         assert np.isin(d.case.truth[0], values_of(PLACE)[:, band]).all()
     fixed = drawn(0, bands=("nir", "blue"))
-    assert fixed.roles == ("nir", "blue") and np.isin(fixed.case.truth[0], values_of(PLACE)[:, 3]).all()
+    assert fixed.common_names == ("nir", "blue") and np.isin(fixed.case.truth[0], values_of(PLACE)[:, 3]).all()
     two = make_place(bands=("red", "nir"))
-    assert {len(drawn(i, places=[two]).roles) for i in range(5)} == {2}
+    assert {len(drawn(i, places=[two]).common_names) for i in range(5)} == {2}
 
 
 def test_places_smaller_than_a_crop_are_taken_whole() -> None:
@@ -152,7 +152,7 @@ def test_places_smaller_than_a_crop_are_taken_whole() -> None:
 def test_validation_goes_through_the_tracks_of_evaluate() -> None:
     made = [examine([PLACE], SHAPES, 0, i, size=32) for i in range(8)]
     assert [d.case.track for d in made] == [*TRACKS, *TRACKS]
-    assert all(d.roles == BANDS for d in made)
+    assert all(d.common_names == BANDS for d in made)
     assert (np.abs(np.delete(made[1].case.day_offset, made[1].case.target)) > 20).all()
     assert {d.case.track for d in (examine([PLACE], [], 0, i, size=32) for i in range(4))} == {"full"}
 

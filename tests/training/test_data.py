@@ -17,7 +17,7 @@ import xr_cloudfree
 from xr_cloudfree import synthetic
 from xr_cloudfree.errors import BandError, ModelError, OptionError, TimeError
 from xr_cloudfree_training.data import Crop, CubeData, Steps
-from xr_cloudfree_training.samples import Lesson
+from xr_cloudfree_training.samples import TrainingBatch
 
 
 def cube(seed=0, shape=(10, 4, 48, 64), **options) -> xr.Dataset:
@@ -31,7 +31,7 @@ def data(*cubes, **options) -> CubeData:
     return CubeData(cubes or [cube()], **{**how, **options})
 
 
-def same(a: Lesson, b: Lesson) -> bool:
+def same(a: TrainingBatch, b: TrainingBatch) -> bool:
     tensors = [(x.given.bands, x.given.target, x.given.day_offset, x.truth, x.hidden) for x in (a, b)]
     return all(x.shape == y.shape and torch.equal(x, y) for x, y in zip(*tensors, strict=True))
 
@@ -85,7 +85,7 @@ def test_cubes_beyond_the_memory_are_read_crop_by_crop(store: Path) -> None:
 def test_a_pool_is_gone_through_again_in_another_order_and_turned(tmp_path: Path) -> None:
     made = data(pool=4, samples=4, cache=str(tmp_path))
     samples = made.sets["train"]
-    days = [tuple(samples[i].given.day_offset.tolist()) + tuple(samples[i].roles) for i in range(12)]
+    days = [tuple(samples[i].given.day_offset.tolist()) + tuple(samples[i].common_names) for i in range(12)]
     # Each of the four comes once in each epoch.
     assert set(days[:4]) == set(days[4:8]) == set(days[8:]) and len(set(days)) == 4
     assert days[:4] != days[4:8] or days[4:8] != days[8:]
@@ -122,11 +122,13 @@ def test_numbers_go_on_where_training_stands() -> None:
 
 def test_bands_vary_or_are_those_of_all_places() -> None:
     places = cube(0), cube(1, shape=(10, 6, 48, 64), sensor="landsat")
-    varied = [roles for lesson in data(*places).train_dataloader() for roles in lesson.roles]
-    assert len({len(roles) for roles in varied}) > 1 or len(set(varied)) > 3
+    varied = [common_names for lesson in data(*places).train_dataloader() for common_names in lesson.common_names]
+    assert len({len(common_names) for common_names in varied}) > 1 or len(set(varied)) > 3
     fixed = data(*places, vary_bands=False)
     assert fixed.bands == ("blue", "green", "red", "nir")
-    assert {roles for lesson in fixed.train_dataloader() for roles in lesson.roles} == {fixed.bands}
+    assert {common_names for lesson in fixed.train_dataloader() for common_names in lesson.common_names} == {
+        fixed.bands
+    }
     named = data(*places, vary_bands=False, bands=["nir", "red"])
     assert named.bands == ("nir", "red") and next(iter(named.val_dataloader())).truth.shape[1] == 2
     assert data(*places).bands is None
@@ -184,7 +186,7 @@ def test_a_network_may_see_a_part_of_what_was_prepared() -> None:
         assert near in cropped.given.day_offset[0].abs()
         assert np.isin(cropped.truth.numpy(), lesson.truth.numpy()).all()
         assert cropped.hidden.mean() > 0.1 or lesson.hidden.mean() < 0.3
-        shapes.add(cropped.roles[0])
+        shapes.add(cropped.common_names[0])
     assert len(shapes) > 1
     assert all(lesson.truth.shape[3] > 16 for lesson in parts.val_dataloader())
     with pytest.raises(OptionError, match=r"crop\.size is 8"):

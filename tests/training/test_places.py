@@ -48,7 +48,7 @@ def test_values_are_those_that_the_library_reads(memory: float) -> None:
     raw = np.stack([cube[b].sortby("time").to_numpy() for b in ("B08", "B02")], axis=1)[dates][:, :, 5:20, 30:61]
     np.testing.assert_allclose(got, np.where(raw == 0, np.nan, raw * 1e-4), rtol=1e-6)
     chosen = place.of_bands(["nir", "blue"])
-    assert chosen.roles == ("nir", "blue")
+    assert chosen.common_names == ("nir", "blue")
     np.testing.assert_array_equal(chosen.reflectance(part, dates, np.array([0, 1])), got)
 
 

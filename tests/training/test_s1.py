@@ -16,10 +16,10 @@ from tests.training.test_cli import SMALL, run
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.cube.radar import Radar
-from xr_cloudfree.models.networks.features import prepare_context
+from xr_cloudfree.models.networks.features import compute_features
 from xr_cloudfree_training.cases import Mixture, draw, examine
 from xr_cloudfree_training.data import CubeData
-from xr_cloudfree_training.samples import Lesson, Sample, Store
+from xr_cloudfree_training.samples import Sample, Store, TrainingBatch
 
 SHAPE = (40, 48)
 
@@ -48,7 +48,7 @@ def drawn(place, i, kind=draw):
 
 
 def sample(place=PLACE, i=0):
-    return Sample.of(drawn(place, i), prepare_context)
+    return Sample.of(drawn(place, i), compute_features)
 
 
 def radar_of(one: Sample):
@@ -105,10 +105,10 @@ def test_it_is_turned_cropped_filled_up_and_kept_with_the_rest(tmp_path: Path):
 
 
 def test_a_batch_of_some_with_and_some_without():
-    lesson = Lesson.of([sample(i=1), sample(with_radar(PLACE), 2)])
+    lesson = TrainingBatch.of([sample(i=1), sample(with_radar(PLACE), 2)])
     assert not lesson.given.features["s1 seen"][0].any() and not lesson.given.features["s1"][0].any()
     assert lesson.given.features["s1 seen"][1].any()
-    assert not {"s1", "s1 seen"} & set(Lesson.of([sample(i=1), sample(i=2)]).given.features)
+    assert not {"s1", "s1 seen"} & set(TrainingBatch.of([sample(i=1), sample(i=2)]).given.features)
 
 
 def cube(seed=0, radar=True, shape=(10, 4, 48, 80)):

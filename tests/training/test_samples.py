@@ -11,17 +11,17 @@ import torch
 
 from tests.training.places import make_place
 from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.models.networks.inputs import Prepared, prepare
+from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree_training.cases import Mixture, draw
-from xr_cloudfree_training.samples import Lesson, Sample, Store, fingerprint
+from xr_cloudfree_training.samples import Sample, Store, TrainingBatch, fingerprint
 
 PLACE = make_place(shape=(20, 28))
 SHAPES = real_masks(PLACE.clear((slice(None), slice(None))))
 
 
 def with_features(obs):
-    """Prepared with a map per band, and one number per band that no turn may touch."""
+    """NetworkInput with a map per band, and one number per band that no turn may touch."""
     made = prepare(obs)
     source = np.zeros(made.target.shape[1:], np.int16)
     return replace(made, features={"half": made.target / 2, "level": made.target.mean(axis=(1, 2))}, source=source)
@@ -33,13 +33,13 @@ def sample(i=0, size=64, prepared=with_features, **options):
 
 def arrays(one: Sample) -> dict[str, np.ndarray]:
     assert one.given.source is None
-    found = {f"given.{f.name}": getattr(one.given, f.name) for f in fields(Prepared)[:-2]}
+    found = {f"given.{f.name}": getattr(one.given, f.name) for f in fields(NetworkInput)[:-2]}
     found |= {f"feature.{name}": array for name, array in one.given.features.items()}
     return found | {name: getattr(one, name) for name in ("truth", "hidden", "clear", "measured")}
 
 
 def assert_same(a: Sample, b: Sample) -> None:
-    assert (a.track, a.roles) == (b.track, b.roles)
+    assert (a.track, a.common_names) == (b.track, b.common_names)
     for (name, x), y in zip(arrays(a).items(), arrays(b).values(), strict=True):
         np.testing.assert_array_equal(x, y, err_msg=name)
         assert x.dtype == y.dtype
@@ -93,10 +93,12 @@ def test_filled_up_where_nothing_is_clear() -> None:
 
 def test_a_batch_of_samples_of_any_size_and_bands() -> None:
     samples = [sample(0, 16), sample(1, 24), sample(2, 64)]
-    lesson = Lesson.of(samples)
+    lesson = TrainingBatch.of(samples)
     bands = max(len(s.truth) for s in samples)
     assert lesson.truth.shape == lesson.given.target.shape == (3, bands, 20, 28)
-    assert lesson.tracks == tuple(s.track for s in samples) and lesson.roles == tuple(s.roles for s in samples)
+    assert lesson.tracks == tuple(s.track for s in samples) and lesson.common_names == tuple(
+        s.common_names for s in samples
+    )
     for i, s in enumerate(samples):
         y, x = s.shape
         np.testing.assert_array_equal(lesson.truth[i, : len(s.truth), :y, :x].numpy(), s.truth)
@@ -140,6 +142,6 @@ def test_a_fingerprint_follows_data_settings_and_code(tmp_path: Path, monkeypatc
     assert name() == name(make_place(shape=(20, 28)))
     others = {name(make_place(shape=(20, 28), seed=1)), name(PLACE, prepare, "size 5"), name(PLACE, with_features)}
     assert len(others | {name()}) == 3  # this file is no part of the package: its code is not looked at
-    from xr_cloudfree.models.networks.features import prepare_context
+    from xr_cloudfree.models.networks.features import compute_features
 
-    assert name(PLACE, prepare_context) != name()
+    assert name(PLACE, compute_features) != name()

@@ -19,7 +19,7 @@ from torch import nn
 from xr_cloudfree.accuracy.losses import NORMAL_90
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks.unet import FITTED
-from xr_cloudfree_training.samples import Lesson
+from xr_cloudfree_training.samples import TrainingBatch
 
 LEVEL = 0.9
 # Of each frame so many quantiles are kept, so that all frames count alike.
@@ -31,14 +31,14 @@ Ratios = dict[bool, list[NDArray[np.float64]]]
 
 
 @torch.no_grad()
-def ratios(network: nn.Module, lessons: Iterable[Lesson]) -> Ratios:
+def ratios(network: nn.Module, lessons: Iterable[TrainingBatch]) -> Ratios:
     """How large errors are in units of the 90 % interval's half width, frame by frame.
 
     Parameters
     ----------
     network : Module
         A network that gives uncertainties, as it is: a calibration that it has counts.
-    lessons : iterable of Lesson
+    lessons : iterable of TrainingBatch
         Samples of places that it was not trained on.
 
     Returns

@@ -16,7 +16,7 @@ from xr_cloudfree.accuracy import simulate
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, Track
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models.networks.inputs import MAX_DATES
-from xr_cloudfree_training.places import Place
+from xr_cloudfree_training.places import Site
 
 Kind = Literal["masks", "frames", "haze", "little", "full"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -95,7 +95,7 @@ class Drawn:
     ----------
     case : Case
         What a model is given, and the truth.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         Common names of the case's bands.
     place : str
         Name of the place.
@@ -104,13 +104,13 @@ class Drawn:
     """
 
     case: Case
-    roles: tuple[str | None, ...]
+    common_names: tuple[str | None, ...]
     place: str
     s1: NDArray[np.float32] | None = None
 
 
 def draw(
-    places: Sequence[Place],
+    places: Sequence[Site],
     shapes: Sequence[NDArray[np.bool_]],
     seed: int,
     i: int,
@@ -123,7 +123,7 @@ def draw(
 
     Parameters
     ----------
-    places : sequence of Place
+    places : sequence of Site
         Places to draw from, with equal chance.
     shapes : sequence of ndarray of bool, shape (y, x)
         Shapes of real clouds, True where hidden.
@@ -159,12 +159,12 @@ def draw(
         shown = _miss(values[target], hidden, rng) if kind == "haze" else None
         track: Track = "haze" if kind == "haze" else "full" if hidden.all() else "partial"
         case = simulate.hide(values, clear[given], place.time[given], target, track, hidden, keep[given], shown)
-        return Drawn(case, tuple(place.roles[band] for band in chosen), place.name, place.radar(part, frame))
+        return Drawn(case, tuple(place.common_names[band] for band in chosen), place.name, place.radar(part, frame))
     raise _no_frame(places)
 
 
 def examine(
-    places: Sequence[Place],
+    places: Sequence[Site],
     shapes: Sequence[NDArray[np.bool_]],
     seed: int,
     i: int,
@@ -192,13 +192,13 @@ def examine(
         values = place.reflectance(part, np.flatnonzero(near), chosen)
         case = simulate.make_case(values, clear[near], place.time[near], int(near[:frame].sum()), track, hidden, rng)
         if case.scored.any():
-            return Drawn(case, tuple(place.roles[band] for band in chosen), place.name, place.radar(part, frame))
+            return Drawn(case, tuple(place.common_names[band] for band in chosen), place.name, place.radar(part, frame))
     raise _no_frame(places)
 
 
 def _targets(
-    places: Sequence[Place], size: int, rng: np.random.Generator
-) -> Iterator[tuple[Place, tuple[slice, slice], NDArray[np.bool_], int]]:
+    places: Sequence[Site], size: int, rng: np.random.Generator
+) -> Iterator[tuple[Site, tuple[slice, slice], NDArray[np.bool_], int]]:
     """Frames that can serve as truth, with their place, their rows and columns and what is clear there."""
     for _ in range(_TRIES):
         place = places[int(rng.integers(len(places)))]
@@ -209,7 +209,7 @@ def _targets(
             yield place, part, clear, int(rng.choice(usable))
 
 
-def _no_frame(places: Sequence[Place]) -> TimeError:
+def _no_frame(places: Sequence[Site]) -> TimeError:
     return TimeError(
         f"no frame of {', '.join(place.name for place in places)} was found to serve as truth in {_TRIES} tries",
         f"frames that are not suspect, at least {MIN_CLEAR:.0%} clear, and seen clear at another date",
@@ -274,7 +274,7 @@ def _hidden(
     return np.asarray((along + rng.uniform(0, period)) % period < rng.uniform(0.2, 0.7) * period)
 
 
-def _bands(place: Place, bands: Sequence[str] | None, rng: np.random.Generator) -> NDArray[np.intp]:
+def _bands(place: Site, bands: Sequence[str] | None, rng: np.random.Generator) -> NDArray[np.intp]:
     """Indices of a sample's bands."""
     if bands is not None:
         return np.array([place.bands.index(band) for band in bands])

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from xr_cloudfree.accuracy.simulate import fractal_shapes, real_masks
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
 from xr_cloudfree.models.networks import architectures
-from xr_cloudfree.models.networks.inputs import Prepared, prepare
+from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.options import parse_count
 from xr_cloudfree_training.cases import Mixture, draw, examine
-from xr_cloudfree_training.places import Place, cloud_shapes, find_cubes, read_places, split
-from xr_cloudfree_training.samples import Lesson, Sample, Store, fingerprint
+from xr_cloudfree_training.places import Site, cloud_shapes, find_cubes, read_places, split
+from xr_cloudfree_training.samples import Sample, Store, TrainingBatch, fingerprint
 
 MIXTURE = Mixture()
 _GIBIBYTE = 2.0**30
@@ -44,7 +44,7 @@ class Source:
     places are trained on beside it.
     """
 
-    place: Place
+    place: Site
     shapes: Sequence[NDArray[np.bool_]]
     store: Store | None
 
@@ -128,7 +128,7 @@ class Samples(Dataset[Sample]):
         return self._described(sample)
 
     def _described(self, sample: Sample) -> Sample:
-        return replace(sample, given=architectures.described(self.network, sample.given, sample.roles))
+        return replace(sample, given=architectures.described(self.network, sample.given, sample.common_names))
 
     def _kept(self, number: int) -> Sample:
         i, turn = divmod(number, len(self.sources))
@@ -351,7 +351,7 @@ class CubeData(LightningDataModule):
         return total.processed, self.trainer.global_rank, self.trainer.world_size
 
     def _loading(self) -> dict[str, Any]:
-        how: dict[str, Any] = {"collate_fn": Lesson.of, "num_workers": self.workers}
+        how: dict[str, Any] = {"collate_fn": TrainingBatch.of, "num_workers": self.workers}
         if self.workers:
             how |= {"prefetch_factor": PREFETCH, "persistent_workers": True}
             if not all(place.in_memory for place in (*self.train, *self.held_out)):
@@ -359,9 +359,9 @@ class CubeData(LightningDataModule):
         return how
 
 
-def _preparing(network: type) -> Callable[..., Prepared]:
+def _preparing(network: type) -> Callable[..., NetworkInput]:
     """The costly part of what a network is given; samples are kept with it, for all networks that share it."""
-    make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
+    make: Callable[..., NetworkInput] = getattr(network, "prepare", prepare)
     return make
 
 
@@ -369,7 +369,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _of_bands(places: Sequence[Place], bands: Sequence[str] | None) -> list[Place]:
+def _of_bands(places: Sequence[Site], bands: Sequence[str] | None) -> list[Site]:
     """The places with the wanted bands only, where they have them."""
     if bands is None:
         return list(places)
@@ -384,7 +384,7 @@ def _of_bands(places: Sequence[Place], bands: Sequence[str] | None) -> list[Plac
     return [place.of_bands(bands) for place in places]
 
 
-def _common_bands(places: Sequence[Place]) -> tuple[str, ...]:
+def _common_bands(places: Sequence[Site]) -> tuple[str, ...]:
     """The bands that all places have, in the order of the first."""
     common = tuple(band for band in places[0].bands if all(band in place.bands for place in places))
     if not common:
@@ -396,7 +396,7 @@ def _common_bands(places: Sequence[Place]) -> tuple[str, ...]:
     return common
 
 
-def _shapes(place: Place, seed: int) -> list[NDArray[np.bool_]]:
+def _shapes(place: Site, seed: int) -> list[NDArray[np.bool_]]:
     """Shapes of the place's own clouds."""
     if place.in_memory or max(place.shape) <= _WINDOW:
         return real_masks(place.clear((slice(None), slice(None))))

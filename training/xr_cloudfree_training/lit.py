@@ -29,7 +29,7 @@ from xr_cloudfree.models.spec import LAYERS, ModelSpec
 from xr_cloudfree_training import stages as staging
 from xr_cloudfree_training.calibrate import factors, ratios
 from xr_cloudfree_training.pictures import Pictures
-from xr_cloudfree_training.samples import Lesson
+from xr_cloudfree_training.samples import TrainingBatch
 from xr_cloudfree_training.stages import Plan, Stage
 
 Counted = Literal["hidden", "measured"]
@@ -186,7 +186,7 @@ class FusionModule(LightningModule):
         if checkpointing:
             staging.spare_memory(self.network)
         self.measures: Any = nn.ModuleDict({track: _Measures() for track in ("all", *TRACKS)})
-        self.shown: tuple[Lesson, Tensor] | None = None
+        self.shown: tuple[TrainingBatch, Tensor] | None = None
         self._stage: Stage | None = None
 
     def on_fit_start(self) -> None:
@@ -214,7 +214,7 @@ class FusionModule(LightningModule):
         # The number of steps makes Lightning start the loaders, which has to wait until a checkpoint is read.
         return self.plan.at(step, int(self.trainer.estimated_stepping_batches) if step else 10**9)
 
-    def training_step(self, lesson: Lesson, batch_idx: int) -> Tensor:
+    def training_step(self, lesson: TrainingBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         # A step is a function of the weights and its number: training that goes on from a checkpoint draws the same.
         torch.manual_seed(self.hparams["seed"] * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
@@ -233,7 +233,7 @@ class FusionModule(LightningModule):
         self.log_dict({f"lr/{group['name']}": group["lr"] for group in groups}, batch_size=size)
         return total
 
-    def _losses(self, output: Output, lesson: Lesson, where: Tensor) -> dict[str, Tensor]:
+    def _losses(self, output: Output, lesson: TrainingBatch, where: Tensor) -> dict[str, Tensor]:
         span = _span(lesson) if "ssim" in self.weights else torch.ones(())
         with torch.autocast(where.device.type, enabled=False):
             exact = replace(
@@ -243,7 +243,7 @@ class FusionModule(LightningModule):
             )
             return {name: LOSSES[name](exact, lesson.truth, where, span) for name in self.weights}
 
-    def validation_step(self, lesson: Lesson, batch_idx: int) -> None:
+    def validation_step(self, lesson: TrainingBatch, batch_idx: int) -> None:
         """Errors at the hidden pixels: of all samples, and of each track."""
         output: Output = self.network(lesson.given)
         image = output.reflectance.float()
@@ -295,12 +295,12 @@ class FusionModule(LightningModule):
             *([] if getattr(self.trainer, "fast_dev_run", False) else [keep, Pictures()]),
         ]
 
-    def calibrate(self, lessons: Iterable[Lesson]) -> tuple[float, float] | None:
+    def calibrate(self, lessons: Iterable[TrainingBatch]) -> tuple[float, float] | None:
         """Scale the network's uncertainties, so that they hold on places that it was not trained on.
 
         Parameters
         ----------
-        lessons : iterable of Lesson
+        lessons : iterable of TrainingBatch
             Samples of such places.
 
         Returns
@@ -349,7 +349,7 @@ class FusionModule(LightningModule):
         values = np.random.default_rng(0).uniform(0.1, 0.3, (4, count, 64, 64)).astype(np.float32)
         clear = np.ones((4, 64, 64), bool)
         clear[1, 16:48] = False
-        example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, roles=self.spec.bands or ())
+        example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, common_names=self.spec.bands or ())
         tile = architectures.prepared(self.network, example)
         given = Batch.of([tile]).to(self.device)
         output: Output = self.network.eval()(given)
@@ -478,7 +478,7 @@ def _sigma(output: Output) -> Tensor:
     return output.uncertainty
 
 
-def _span(lesson: Lesson) -> Tensor:
+def _span(lesson: TrainingBatch) -> Tensor:
     """Each band's span from the 1st to the 99th percentile of its clear truth, shape (batch, band, 1, 1)."""
     seen = torch.where(lesson.clear > 0, lesson.truth, torch.nan).flatten(2)
     low, high = torch.nanquantile(seen, torch.tensor([0.01, 0.99], device=seen.device), dim=2)

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from numpy.typing import NDArray
 
-from xr_cloudfree_training.samples import Lesson
+from xr_cloudfree_training.samples import TrainingBatch
 
 _ROWS = 4
 _COLOURS = ("red", "green", "blue")
@@ -38,12 +38,12 @@ class Pictures(Callback):
                 logger.experiment.add_image("given, filled, truth", picture, trainer.global_step, dataformats="HWC")
 
 
-def draw(lesson: Lesson, filled: torch.Tensor) -> NDArray[np.float32]:
+def draw(lesson: TrainingBatch, filled: torch.Tensor) -> NDArray[np.float32]:
     """Rows of what was given (grey where nothing was), what was made of it, and the truth (grey where not clear).
 
     Parameters
     ----------
-    lesson : Lesson
+    lesson : TrainingBatch
         Samples.
     filled : Tensor, shape (batch, band, y, x)
         The truth, with what the network answered at the hidden pixels.
@@ -56,9 +56,13 @@ def draw(lesson: Lesson, filled: torch.Tensor) -> NDArray[np.float32]:
     return np.concatenate([_row(lesson, filled, i) for i in range(min(_ROWS, len(filled)))])
 
 
-def _row(lesson: Lesson, filled: torch.Tensor, i: int) -> NDArray[np.float32]:
-    roles = lesson.roles[i]
-    bands = [roles.index(c) for c in _COLOURS] if set(_COLOURS) <= set(roles) else [0, len(roles) // 2, len(roles) - 1]
+def _row(lesson: TrainingBatch, filled: torch.Tensor, i: int) -> NDArray[np.float32]:
+    common_names = lesson.common_names[i]
+    bands = (
+        [common_names.index(c) for c in _COLOURS]
+        if set(_COLOURS) <= set(common_names)
+        else [0, len(common_names) // 2, len(common_names) - 1]
+    )
     truth, clear = lesson.truth[i, bands].float().cpu().numpy(), lesson.clear[i, 0].cpu().numpy() > 0
     low, high = np.percentile(truth[:, clear], (1, 99), axis=1)[..., None, None]
 

@@ -33,7 +33,7 @@ _HELD_OUT_PLACES = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class Site:
     """An image time series, in the order of time.
 
     Parameters
@@ -50,7 +50,7 @@ class Place:
         Dates that cannot be truth.
     bands : tuple of str
         Common names of the bands, or the cube's own where there is none.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         Common names alone.
     scaling : Scaling
         What the stored values mean.
@@ -66,7 +66,7 @@ class Place:
     time: NDArray[np.datetime64]
     suspect: NDArray[np.bool_]
     bands: tuple[str, ...]
-    roles: tuple[str | None, ...]
+    common_names: tuple[str | None, ...]
     scaling: Scaling
     extent: tuple[Any, float, float, float, float] | None
     s1: Radar | None = None
@@ -119,23 +119,28 @@ class Place:
         values: NDArray[Any] = stack([_now(array.isel(where)) for array in self.s1.arrays])
         return image_of(values, self.s1.times[near], self.time[date])
 
-    def of_bands(self, bands: Sequence[str]) -> Place:
+    def of_bands(self, bands: Sequence[str]) -> Site:
         """The place with some of its bands, in this order."""
         chosen = [self.bands.index(band) for band in bands]
         if len(self.arrays) == 1 and "band" in self.arrays[0].dims:
             arrays = [self.arrays[0].isel(band=chosen)]
         else:
             arrays = [self.arrays[band] for band in chosen]
-        return replace(self, arrays=tuple(arrays), bands=tuple(bands), roles=tuple(self.roles[band] for band in chosen))
+        return replace(
+            self,
+            arrays=tuple(arrays),
+            bands=tuple(bands),
+            common_names=tuple(self.common_names[band] for band in chosen),
+        )
 
-    def cut(self, part: tuple[slice, slice], name: str) -> Place:
+    def cut(self, part: tuple[slice, slice], name: str) -> Site:
         """A part of the place as one of its own."""
         where = {"y": part[0], "x": part[1]}
         s1 = self.s1 and replace(self.s1, arrays=tuple(a.isel(where) for a in self.s1.arrays))
         arrays = tuple(a.isel(where) for a in self.arrays)
         return replace(self, name=name, arrays=arrays, seen=self.seen.isel(where), extent=None, s1=s1)
 
-    def overlaps(self, other: Place) -> bool:
+    def overlaps(self, other: Site) -> bool:
         """Whether both show some ground in common, as far as the cubes tell."""
         if self.extent is None or other.extent is None or self.extent[0] != other.extent[0]:
             return False
@@ -182,7 +187,7 @@ def find_cubes(cubes: Sequence[Any]) -> list[Any]:
     return found
 
 
-def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, s1: str | None = None) -> list[Place]:
+def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, s1: str | None = None) -> list[Site]:
     """Read cubes, and refuse those that cannot be used.
 
     Parameters
@@ -202,7 +207,7 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float,
         If a cube cannot be used (the message names it), or none of them has these variables.
     """
     check_names(reading, api.read)
-    places: list[Place] = []
+    places: list[Site] = []
     for number, cube in enumerate(cubes):
         named = isinstance(cube, str | os.PathLike)
         name = Path(cube).stem if named else f"cube{number}"
@@ -228,11 +233,11 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float,
     return [_with_known_suspects(place, places) for place in places]
 
 
-def _size(place: Place) -> int:
+def _size(place: Site) -> int:
     return sum(array.nbytes for array in (*place.arrays, *(place.s1.arrays if place.s1 else ())))
 
 
-def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: str | None) -> Place:
+def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: str | None) -> Site:
     from dask.base import compute
 
     found, obj = open_s1(s1, obj) if s1_variables(s1, obj) else (None, obj)
@@ -259,7 +264,7 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
         understood.scaling,
         understood.times,
         cube.sensor,
-        cube.roles,
+        cube.common_names,
         understood.within,
         understood.spelling,
     )
@@ -273,15 +278,15 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     suspect = np.zeros(order.size, bool)
     if doubtful is not None and doubtful.dims == ("time",):
         suspect = doubtful.to_numpy().astype(bool)[order]
-    labels = tuple(role or band for role, band in zip(cube.roles, cube.bands, strict=True))
-    return Place(
+    labels = tuple(role or band for role, band in zip(cube.common_names, cube.bands, strict=True))
+    return Site(
         name,
         arrays,
         seen,
         understood.times[order],
         suspect,
         labels,
-        cube.roles,
+        cube.common_names,
         understood.scaling,
         _extent(cube.template),
         radar,
@@ -302,7 +307,7 @@ def _now(array: xr.DataArray) -> NDArray[Any]:
     return np.asarray(array.compute(scheduler="synchronous").data)
 
 
-def _with_known_suspects(place: Place, places: Sequence[Place]) -> Place:
+def _with_known_suspects(place: Site, places: Sequence[Site]) -> Site:
     """What is known of a date's truth in one cube holds for another of the same ground."""
     suspect = place.suspect.copy()
     days = place.time.astype("datetime64[D]")
@@ -333,14 +338,14 @@ def cloud_shapes(obj: Any, reading: Mapping[str, Any]) -> list[NDArray[np.bool_]
     return real_masks(np.asarray(_now(clear), bool))
 
 
-def split(places: Sequence[Place], holdout: Sequence[str] | None, seed: int) -> tuple[list[Place], list[Place]]:
+def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> tuple[list[Site], list[Site]]:
     """Places to train on, and places to validate on.
 
     Cubes of the same ground stay together. A single place is split along its longer side, with a buffer between.
 
     Parameters
     ----------
-    places : sequence of Place
+    places : sequence of Site
         All places.
     holdout : sequence of str, optional
         Names of the places to validate on. By default a fifth of them, at least one, by chance.
@@ -349,7 +354,7 @@ def split(places: Sequence[Place], holdout: Sequence[str] | None, seed: int) -> 
 
     Returns
     -------
-    train, validate : list of Place
+    train, validate : list of Site
 
     Raises
     ------
@@ -384,10 +389,10 @@ def split(places: Sequence[Place], holdout: Sequence[str] | None, seed: int) -> 
     return [p for i, p in enumerate(places) if i not in held], [p for i, p in enumerate(places) if i in held]
 
 
-def _blocks(places: Sequence[Place]) -> tuple[list[Place], list[Place]]:
+def _blocks(places: Sequence[Site]) -> tuple[list[Site], list[Site]]:
     """Both parts of a single place, and of further cubes of the same ground, which are taken to reach as far."""
-    train: list[Place] = []
-    validate: list[Place] = []
+    train: list[Site] = []
+    validate: list[Site] = []
     tall = places[0].shape[0] >= places[0].shape[1]
     for place in places:
         rows, columns = place.shape

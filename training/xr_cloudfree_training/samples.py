@@ -26,7 +26,7 @@ from torch import Tensor
 
 import xr_cloudfree
 from xr_cloudfree.models.networks.batch import Batch
-from xr_cloudfree.models.networks.inputs import S1, S1_SEEN, SHARED_BY_BANDS, Prepared
+from xr_cloudfree.models.networks.inputs import S1, S1_SEEN, SHARED_BY_BANDS, NetworkInput
 from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
@@ -46,7 +46,7 @@ class Sample:
 
     Parameters
     ----------
-    given : Prepared
+    given : NetworkInput
         What the network is given.
     truth : ndarray of float32, shape (band, y, x)
         The target as it was observed, clouds included; 0 where nothing was measured.
@@ -56,28 +56,30 @@ class Sample:
         1 where the truth is clear, and where there is one at all.
     track : str
         How the target was hidden, as `xr_cloudfree.evaluate` calls it.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         Common names of the bands.
     """
 
-    given: Prepared
+    given: NetworkInput
     truth: Maps
     hidden: Maps
     clear: Maps
     measured: Maps
     track: str
-    roles: tuple[str | None, ...]
+    common_names: tuple[str | None, ...]
 
     @classmethod
-    def of(cls, drawn: Drawn, prepare: Callable[[Observations], Prepared]) -> Sample:
+    def of(cls, drawn: Drawn, prepare: Callable[[Observations], NetworkInput]) -> Sample:
         """The sample of a case."""
         case = drawn.case
-        tile = Observations(case.bands, case.clear, case.day_offset, case.target, roles=drawn.roles, s1=drawn.s1)
+        tile = Observations(
+            case.bands, case.clear, case.day_offset, case.target, common_names=drawn.common_names, s1=drawn.s1
+        )
         given = replace(prepare(tile), source=None)
         measured = np.asarray(np.isfinite(case.truth).all(axis=0))
         truth = np.where(measured, case.truth, np.float32(0))
         hidden, clear, there = (m[np.newaxis].astype(np.float32) for m in (case.scored, case.truth_clear, measured))
-        return cls(given, truth, hidden, clear, there, case.track, drawn.roles)
+        return cls(given, truth, hidden, clear, there, case.track, drawn.common_names)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -133,7 +135,7 @@ class Sample:
             near = max(dates * 2 // 3, 1)
             kept = np.concatenate([kept[:near], rng.permutation(kept[near:])[: dates - near]])
         kept = np.sort(kept)
-        given = Prepared(
+        given = NetworkInput(
             given.bands[kept][:, chosen],
             given.clear[kept],
             given.day_offset[kept],
@@ -143,7 +145,9 @@ class Sample:
             given.band_valid[chosen],
             {n: m if n in SHARED_BY_BANDS else m[chosen] for n, m in given.features.items()},
         )
-        return replace(part, given=given, truth=part.truth[chosen], roles=tuple(self.roles[i] for i in chosen))
+        return replace(
+            part, given=given, truth=part.truth[chosen], common_names=tuple(self.common_names[i] for i in chosen)
+        )
 
     def filled_up(self, shape: tuple[int, int]) -> Sample:
         """The sample with rows and columns added in which nothing is clear."""
@@ -154,7 +158,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TrainingBatch:
     """Samples in a batch.
 
     Parameters
@@ -167,7 +171,7 @@ class Lesson:
         As of `Sample`.
     tracks : tuple of str
         As of `Sample`.
-    roles : tuple
+    common_names : tuple
         As of `Sample`.
     """
 
@@ -177,10 +181,10 @@ class Lesson:
     clear: Tensor
     measured: Tensor
     tracks: tuple[str, ...]
-    roles: tuple[tuple[str | None, ...], ...]
+    common_names: tuple[tuple[str | None, ...], ...]
 
     @classmethod
-    def of(cls, samples: Sequence[Sample]) -> Lesson:
+    def of(cls, samples: Sequence[Sample]) -> TrainingBatch:
         """The batch of some samples, filled up to the same size."""
         shape = (max(s.shape[0] for s in samples), max(s.shape[1] for s in samples))
         same = [s.filled_up(shape) for s in samples]
@@ -191,9 +195,11 @@ class Lesson:
         hidden, clear, measured = (
             torch.from_numpy(np.stack([getattr(s, name) for s in same])) for name in ("hidden", "clear", "measured")
         )
-        return cls(given, truth, hidden, clear, measured, tuple(s.track for s in same), tuple(s.roles for s in same))
+        return cls(
+            given, truth, hidden, clear, measured, tuple(s.track for s in same), tuple(s.common_names for s in same)
+        )
 
-    def to(self, device: torch.device | str) -> Lesson:
+    def to(self, device: torch.device | str) -> TrainingBatch:
         """The same elsewhere."""
         moved: dict[str, Any] = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor | Batch)}
         return replace(self, **moved)
@@ -242,12 +248,14 @@ class Store:
         return _read(path)
 
     def _write(self, path: Path, sample: Sample) -> None:
-        arrays = {f"given.{f.name}": getattr(sample.given, f.name) for f in fields(Prepared) if f.name not in _APART}
+        arrays = {
+            f"given.{f.name}": getattr(sample.given, f.name) for f in fields(NetworkInput) if f.name not in _APART
+        }
         arrays |= {f"feature.{name}": array for name, array in sample.given.features.items()}
         arrays |= {name: getattr(sample, name) for name in ("truth", "hidden", "clear", "measured")}
         kept = {n: a.astype(np.float16) if n.rpartition(".")[2] in _HALVED else a for n, a in arrays.items()}
         draft = path.with_suffix(f".{uuid.uuid4().hex}")
-        told = {"track": sample.track, "roles": json.dumps(sample.roles)}
+        told = {"track": sample.track, "roles": json.dumps(sample.common_names)}
         save_file({n: np.ascontiguousarray(a) for n, a in kept.items()}, draft, told)
         os.replace(draft, path)
 
@@ -266,11 +274,14 @@ def _read(path: Path) -> Sample:
     features = {n.removeprefix("feature."): a for n, a in whole.items() if n.startswith("feature.")}
     own = {n: whole[n] for n in ("truth", "hidden", "clear", "measured")}
     return Sample(
-        Prepared(**given, features=features), **own, track=told["track"], roles=tuple(json.loads(told["roles"]))
+        NetworkInput(**given, features=features),
+        **own,
+        track=told["track"],
+        common_names=tuple(json.loads(told["roles"])),
     )
 
 
-def fingerprint(arrays: Sequence[Any], prepare: Callable[..., Prepared], *settings: object) -> str:
+def fingerprint(arrays: Sequence[Any], prepare: Callable[..., NetworkInput], *settings: object) -> str:
     """A name for samples that are made from these data, with these settings, by this code.
 
     Parameters

@@ -185,7 +185,9 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
     if check:
         how = understood.scaling, understood.within
-        check_reflectance(digits, seen, how[0], understood.times, cube.sensor, cube.roles, how[1], understood.spelling)
+        check_reflectance(
+            digits, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
+        )
         seen = clear_where(digits, seen, *how)
     values = to_reflectance(digits, understood.scaling)
     doubtful = cube.arrays[0].coords.get("suspect")

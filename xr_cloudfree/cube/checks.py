@@ -32,7 +32,7 @@ def check_reflectance(
     scaling: Scaling,
     times: Times,
     sensor: str | None = None,
-    roles: Sequence[str | None] = (),
+    common_names: Sequence[str | None] = (),
     within: ValidRange | None = None,
     spelling: Spelling | None = None,
 ) -> None:
@@ -50,7 +50,7 @@ def check_reflectance(
         Dates, in any order.
     sensor : {"sentinel-2", "landsat"} or None
         Sensor, whose usual scaling the remedy names.
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         STAC common name per band, for messages.
     within : ValidRange, optional
         Which numbers count as measurements: what is missing by it is not looked at. If it is that of an index, nothing
@@ -394,7 +394,7 @@ def _days(times: Times) -> str:
 
 
 def check_classes(
-    bands: NDArray[Any], names: Sequence[str], roles: Sequence[str | None], seen: NDArray[np.bool_]
+    bands: NDArray[Any], names: Sequence[str], common_names: Sequence[str | None], seen: NDArray[np.bool_]
 ) -> None:
     """Raise if a band of unknown name holds classes or bits while others hold measurements.
 
@@ -404,7 +404,7 @@ def check_classes(
         Values as stored.
     names : sequence of str
         Names of the bands.
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         Their STAC common names; bands that have one are not looked at.
     seen : ndarray of bool, shape (time, y, x)
         Pixels that are looked at.
@@ -414,7 +414,7 @@ def check_classes(
     BandError
         If a band holds few whole numbers below 256, and another one many values.
     """
-    unknown = [i for i, role in enumerate(roles) if role is None]
+    unknown = [i for i, role in enumerate(common_names) if role is None]
     if not unknown or len(names) < 2:
         return
     step = max(1, math.ceil(math.sqrt(seen.shape[1] * seen.shape[2] / SAMPLE)))

@@ -17,7 +17,7 @@ from xr_cloudfree.cube.archives import select_bands
 from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
 from xr_cloudfree.cube.schemes import SCHEMES
-from xr_cloudfree.cube.sensors import BAND_NAMES, common_names, index_limits, is_band, sensor_of
+from xr_cloudfree.cube.sensors import BAND_NAMES, common_names_of, index_limits, is_band, sensor_of
 from xr_cloudfree.cube.stamps import dated
 from xr_cloudfree.errors import BandError, CloudfreeWarning, DimensionError, GridError, OptionTypeError
 from xr_cloudfree.options import parse_list
@@ -47,7 +47,7 @@ class Cube:
         Dataset with bands as variables.
     bands : tuple of str
         Names of the spectral bands or indices, as the user gave them.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         Their STAC common names.
     dims : dict
         The user's names of ``time``, ``band``, ``y`` and ``x``.
@@ -66,7 +66,7 @@ class Cube:
     arrays: tuple[xr.DataArray, ...]
     kind: Kind
     bands: tuple[str, ...]
-    roles: tuple[str | None, ...]
+    common_names: tuple[str | None, ...]
     dims: dict[str, str]
     sensor: str | None
     name: str | None
@@ -266,10 +266,10 @@ def _from_array(
     _check_bands(labels)
     # All bands together tell the sensor, and what a band's name means on it.
     sensor = sensor_of(labels, names, metadata)
-    roles = dict(zip(labels, _roles(cube, labels, sensor), strict=True))
+    common_names = dict(zip(labels, _common_names(cube, labels, sensor), strict=True))
     quality = {name: cube.isel(band=i, drop=True) for i, name in enumerate(labels) if is_quality(name)}
     if bands:
-        chosen = _chosen(bands, labels, list(roles.values()))
+        chosen = _chosen(bands, labels, list(common_names.values()))
         cube, labels = select_bands(cube, [labels.index(band) for band in chosen]), chosen
     _check_numbers(cube)
     _check_grid(cube)
@@ -284,7 +284,7 @@ def _from_array(
         arrays=(with_crs(cube),),
         kind=kind,
         bands=tuple(spectral),
-        roles=tuple(roles[label] for label in spectral),
+        common_names=tuple(common_names[label] for label in spectral),
         dims=dims,
         sensor=sensor.name if sensor else None,
         name=None if array.name is None else str(array.name),
@@ -294,9 +294,9 @@ def _from_array(
     )
 
 
-def _roles(cube: xr.DataArray, labels: Sequence[str], sensor: Any) -> tuple[str | None, ...]:
+def _common_names(cube: xr.DataArray, labels: Sequence[str], sensor: Any) -> tuple[str | None, ...]:
     """Common names of the bands: those that a coordinate tells, as stackstac has it, else by the bands' names."""
-    by_name = common_names(labels, sensor)
+    by_name = common_names_of(labels, sensor)
     for key in ("common_name", "eo:common_name"):
         told = cube.coords.get(key)
         if told is not None and told.dims == ("band",) and isinstance(told.variable._data, np.ndarray):
@@ -313,7 +313,7 @@ def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
     scalar = [c for c in ("band", "variable") if c in array.coords and array.coords[c].ndim == 0]
     label = str(array.coords[scalar[0]].item()) if scalar else str(array.name or "band1")
     if bands and [label] != list(bands):
-        _known(bands[0], [label], common_names([label]))
+        _known(bands[0], [label], common_names_of([label]))
     if is_quality(label):
         raise BandError(f"{label} is a quality layer", "reflectance or an index", "mask= with it, beside a cube")
     _check_numbers(layer)
@@ -323,7 +323,7 @@ def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
         arrays=(with_crs(layer),),
         kind="layer",
         bands=(label,),
-        roles=common_names([label], sensor),
+        common_names=common_names_of([label], sensor),
         dims=dims,
         sensor=sensor.name if sensor else None,
         name=None if array.name is None else str(array.name),
@@ -341,16 +341,16 @@ def _limits(labels: Sequence[str]) -> tuple[float, float] | None:
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def _chosen(wanted: Sequence[str], names: Sequence[str], roles: Sequence[str | None]) -> list[str]:
+def _chosen(wanted: Sequence[str], names: Sequence[str], common_names: Sequence[str | None]) -> list[str]:
     """The bands that were asked for; a warning names what is left out: quality layers, and colours that are not there.
 
     A common name that this sensor has no band for is left out where others are there, so that one list of common
     names serves several sensors. Any other name that is not there is an error.
     """
-    lacking = [band for band in wanted if band in BAND_NAMES and not _has(band, names, roles)]
+    lacking = [band for band in wanted if band in BAND_NAMES and not _has(band, names, common_names)]
     if len(lacking) == len(wanted):
         lacking = []
-    chosen = [_known(band, names, roles) for band in wanted if band not in lacking]
+    chosen = [_known(band, names, common_names) for band in wanted if band not in lacking]
     _check_bands(chosen, f"bands={list(dict.fromkeys(chosen))}")
     quality = [band for band in chosen if is_quality(band)]
     if len(quality) == len(chosen):
@@ -365,18 +365,18 @@ def _chosen(wanted: Sequence[str], names: Sequence[str], roles: Sequence[str | N
     return [band for band in chosen if band not in quality]
 
 
-def _has(band: str, names: Sequence[str], roles: Sequence[str | None]) -> bool:
-    return band in names or any(role is not None and role in (band, _ALIAS.get(band)) for role in roles)
+def _has(band: str, names: Sequence[str], common_names: Sequence[str | None]) -> bool:
+    return band in names or any(role is not None and role in (band, _ALIAS.get(band)) for role in common_names)
 
 
 def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
     variables = [str(name) for name in ds.data_vars]
     sensor = sensor_of(variables, names, metadata_of(ds))
-    roles = dict(zip(variables, common_names(variables, sensor), strict=True))
+    common_names = dict(zip(variables, common_names_of(variables, sensor), strict=True))
     if bands:
-        chosen = _chosen(bands, variables, list(roles.values()))
+        chosen = _chosen(bands, variables, list(common_names.values()))
     else:
-        chosen = _bands_among(ds, variables, roles)
+        chosen = _bands_among(ds, variables, common_names)
     if not chosen:
         for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
             if array.ndim > 3 or (array.ndim == 3 and "band" in dims_of(array)):
@@ -416,7 +416,7 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         arrays=tuple(arrays),
         kind="bands",
         bands=tuple(chosen),
-        roles=tuple(roles[band] for band in chosen),
+        common_names=tuple(common_names[band] for band in chosen),
         dims=dims,
         sensor=sensor.name if sensor else None,
         name=None,
@@ -425,9 +425,9 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
     )
 
 
-def _bands_among(ds: xr.Dataset, variables: Sequence[str], roles: dict[str, str | None]) -> list[str]:
+def _bands_among(ds: xr.Dataset, variables: Sequence[str], common_names: dict[str, str | None]) -> list[str]:
     """The variables that are bands; where there are none the indices, or the only layer of numbers."""
-    named = [v for v in variables if roles[v] or (is_band(v) and not is_quality(v))]
+    named = [v for v in variables if common_names[v] or (is_band(v) and not is_quality(v))]
     if named:
         return named
     layers = [
@@ -448,13 +448,13 @@ def _with_attrs_crs(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
     return array.assign_attrs(told) if told and crs_of(array) is None else array
 
 
-def _known(band: str, names: Sequence[str], roles: Sequence[str | None]) -> str:
+def _known(band: str, names: Sequence[str], common_names: Sequence[str | None]) -> str:
     """The band of this name, or of this common name where one has it."""
     if band in names:
         return band
     # Only common names are translated: "B2" is another band on another sensor.
     for wanted in (band, _ALIAS.get(band)):
-        meant = [name for name, role in zip(names, roles, strict=True) if role is not None and role == wanted]
+        meant = [name for name, role in zip(names, common_names, strict=True) if role is not None and role == wanted]
         if band in BAND_NAMES and len(meant) == 1:
             return meant[0]
     near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)

@@ -29,7 +29,7 @@ def check_polarity(
     clear: NDArray[np.bool_],
     seen: Seen,
     scaling: Scaling,
-    roles: Sequence[str | None],
+    common_names: Sequence[str | None],
     rule: MaskRule,
 ) -> None:
     """Warn if what a layer calls cloud is darker than what it calls clear, nearly everywhere.
@@ -48,7 +48,7 @@ def check_polarity(
         What the quality layer says: pixels that are neither clear nor missing count as cloud or shadow.
     scaling : Scaling
         How the values are stored.
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         STAC common name per band.
     rule : MaskRule
         How the quality layer is read.
@@ -58,7 +58,7 @@ def check_polarity(
     CloudfreeWarning
         If the layer seems to be inverted. The text is the same for all windows of a cube.
     """
-    visible = [i for i, role in enumerate(roles) if role in _VISIBLE]
+    visible = [i for i, role in enumerate(common_names) if role in _VISIBLE]
     if not visible or not (rule.scheme is None or rule.scheme.has_threshold):
         return
     step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / _SAMPLE)))

@@ -289,7 +289,7 @@ def _landsat(plain: set[str], told: Sequence[Sensor]) -> Sensor:
     return _TM if "B1" in plain else _ANY_LANDSAT
 
 
-def common_names(bands: Sequence[str], sensor: Sensor | None = None) -> tuple[str | None, ...]:
+def common_names_of(bands: Sequence[str], sensor: Sensor | None = None) -> tuple[str | None, ...]:
     """Return the STAC common name of each band, None where it is not known.
 
     Parameters
@@ -301,9 +301,9 @@ def common_names(bands: Sequence[str], sensor: Sensor | None = None) -> tuple[st
 
     Examples
     --------
-    >>> common_names(["B02", "B8A", "ndvi"])
+    >>> common_names_of(["B02", "B8A", "ndvi"])
     ('blue', 'nir08', None)
-    >>> common_names(["SR_B4", "SR_B5", "SR_B6"])
+    >>> common_names_of(["SR_B4", "SR_B5", "SR_B6"])
     ('red', 'nir', 'swir16')
     """
     own = sensor or sensor_of(bands)

@@ -33,7 +33,7 @@ class Stored:
     Parameters
     ----------
     values : array, shape (time, ...)
-        As stored; in memory, or chunked for `run_later`.
+        As stored; in memory, or chunked for `build_graph`.
     decode : tuple of callable
         What xarray does to them when they are opened, in this order.
     """

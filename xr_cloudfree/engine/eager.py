@@ -18,7 +18,7 @@ def cut(array: Any, dates: NDArray[np.intp], box: Box) -> Window:
     return window
 
 
-def run_now(
+def run_eager(
     job: BlockJob,
     bands: Sequence[Any],
     quality: Any,

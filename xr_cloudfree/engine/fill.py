@@ -1,7 +1,7 @@
 """The one numerical path: `fill_block` turns a block's window into the block's outputs.
 
-All drivers call it: with a stream of blocks for arrays in memory (`eager.run_now`) and for regions
-(`streaming.run_region`), in a task per block for dask (`lazy.run_later`).
+All drivers call it: with a stream of blocks for arrays in memory (`eager.run_eager`) and for regions
+(`streaming.run_region`), in a task per block for dask (`lazy.build_graph`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FillJob:
         The dates asked for.
     window : tuple of float or None
         Days before and after a target from which dates are taken.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         STAC common names of the bands.
     sensor : str or None
         The sensor, where it is known.
@@ -101,7 +101,7 @@ class FillJob:
     times: Times
     targets: Targets
     window: tuple[float, float] | None
-    roles: tuple[str | None, ...]
+    common_names: tuple[str | None, ...]
     sensor: str | None
     dtype: np.dtype[np.generic]
     limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -160,7 +160,7 @@ class FillJob:
     @property
     def sizes(self) -> dict[str, int]:
         """Length of the outputs' dimensions, without rows and columns."""
-        return {"band": len(self.roles) + len(self.extras), "observation": self.times.size}
+        return {"band": len(self.common_names) + len(self.extras), "observation": self.times.size}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
         """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
@@ -182,7 +182,7 @@ class FillJob:
         wanted = getattr(self.model, "tiles_at_once", batch)
         edge = self.model.spec.tile or max(self.grid.block)
         # As it was read, as it is prepared, and what is at work on it.
-        one = 3 * 4 * edge**2 * self.reads.size * len(self.roles)
+        one = 3 * 4 * edge**2 * self.reads.size * len(self.common_names)
         return max(batch, min(wanted, TILE_BYTES // max(one, 1)) // batch * batch)
 
 
@@ -248,7 +248,7 @@ def fill_blocks(
             made = []
 
 
-def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_Share]:
+def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_BlockTarget]:
     """Blocks, and of each its targets, one after the other."""
     for box, bands, quality, s1 in blocks:
         scene = _scene(job, box, bands, quality, s1)
@@ -257,15 +257,15 @@ def _shares(job: FillJob, blocks: Iterable[Block]) -> Iterator[_Share]:
         del scene
 
 
-def _answered(job: FillJob, shares: Iterable[_Share], at_once: int) -> Iterator[_Share]:
+def _answered(job: FillJob, shares: Iterable[_BlockTarget], at_once: int) -> Iterator[_BlockTarget]:
     """The same, in the same order, with the model's answers, which is asked as soon as there are tiles enough."""
-    waiting: deque[_Share] = deque()
-    batch: list[tuple[_Share, _Tile, Part]] = []
+    waiting: deque[_BlockTarget] = deque()
+    batch: list[tuple[_BlockTarget, _Tile, Part]] = []
     observed: list[Observations] = []
     spec = job.model.spec
     by_band = bool(getattr(job.model, "by_band", False))
 
-    def answered(share: _Share, tile: _Tile, part: Part, answer: Prediction) -> None:
+    def answered(share: _BlockTarget, tile: _Tile, part: Part, answer: Prediction) -> None:
         tile.answers.append((part, answer))
         if len(tile.answers) == tile.n_parts:
             share.answers[tile.extent] = join(tile.answers, tile.obs, tile.seen, tile.valid, by_band)
@@ -306,15 +306,15 @@ def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: S
     stored, extras = bands_alone(seen.stored, job.extras)
     times = job.times[job.dates]
     if job.check:  # of the values as they are, before any of them counts as missing
-        checks.check_classes(stored, job.bands, job.roles, seen.clear)
-        looked = times, job.sensor, job.roles, job.within, job.spelling
+        checks.check_classes(stored, job.bands, job.common_names, seen.clear)
+        looked = times, job.sensor, job.common_names, job.within, job.spelling
         checks.check_reflectance(stored, seen.clear, job.scaling, *looked)
     clear = clear_where(stored, seen.clear, job.scaling, job.within)
     valid = uneven_bands(stored, seen.clear, clear, job.scaling, job.within)
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
-        check_polarity(stored, clear, seen, job.scaling, job.roles, job.rule)
+        check_polarity(stored, clear, seen, job.scaling, job.common_names, job.rule)
     # What no layer needs is not kept while the models run.
     snow = seen.snow if "snow" in job.layers else None
     radar: NDArray[Any] | None = stack(s1) if s1 else None
@@ -354,7 +354,7 @@ class _Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class _Share:
+class _BlockTarget:
     """One block for one target date, and what the model has answered so far."""
 
     box: Box
@@ -372,7 +372,7 @@ class _Share:
     answers: dict[Box, Prediction] = field(default_factory=dict)
 
 
-def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _Share:
+def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _BlockTarget:
     order, offsets = candidates(scene.times, job.targets.instants[which], job.window)
     own = int(np.searchsorted(job.dates, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
     target = int(np.flatnonzero(order == own)[0]) if own >= 0 else -1
@@ -391,7 +391,7 @@ def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _Share:
     s1 = None
     if scene.s1 is not None and job.s1_times is not None:
         s1 = image_of(scene.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
-    return _Share(box, scene, order, offsets, own, target, clear, seen, haze, s1, tiles, extents)
+    return _BlockTarget(box, scene, order, offsets, own, target, clear, seen, haze, s1, tiles, extents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,7 +406,7 @@ class _Tile:
     answers: list[tuple[Part, Prediction]] = field(default_factory=list)
 
 
-def _observe(job: FillJob, share: _Share, extent: Box) -> tuple[_Tile, list[Part]]:
+def _observe(job: FillJob, share: _BlockTarget, extent: Box) -> tuple[_Tile, list[Part]]:
     """A tile, and the parts of it that the model is asked for."""
     spec, scene = job.model.spec, share.scene
     part = _cut(scene.values[as_slice(share.order)], extent, scene.window)
@@ -415,7 +415,7 @@ def _observe(job: FillJob, share: _Share, extent: Box) -> tuple[_Tile, list[Part
     if spec.units == "reflectance":
         part, scale = scaling.to_reflectance(part, job.scaling), 1.0
     s1 = None if share.s1 is None else _cut(share.s1, extent, scene.window)
-    obs = Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.roles, s1)
+    obs = Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.common_names, s1)
     seen = valid = None
     if scene.valid is not None:
         seen = _cut(share.seen, extent, scene.window)
@@ -424,7 +424,7 @@ def _observe(job: FillJob, share: _Share, extent: Box) -> tuple[_Tile, list[Part
     return _Tile(extent, obs, clear if seen is None else seen, valid, len(parts)), parts
 
 
-def _finish(job: FillJob, share: _Share) -> tuple[Array, ...]:
+def _finish(job: FillJob, share: _BlockTarget) -> tuple[Array, ...]:
     """The outputs of one block for one target date, from the model's answers."""
     box, scene, own, haze = share.box, share.scene, share.own, share.haze
     inner = box.within(scene.window)
@@ -497,7 +497,7 @@ def _suspect(
     dates = as_slice(order)
     clear = scene.clear[dates]
     reflectance = scaling.to_reflectance(scene.values[dates], job.scaling)
-    return suspect(Observations(reflectance, clear, offsets, target, roles=job.roles))
+    return suspect(Observations(reflectance, clear, offsets, target, common_names=job.common_names))
 
 
 def _restore(
@@ -548,7 +548,7 @@ def _with_nothing(job: FillJob, spread: NDArray[np.float32]) -> NDArray[np.float
     return whole
 
 
-def _with_extras(job: FillJob, share: _Share, image: Array, inner: tuple[slice, slice]) -> Array:
+def _with_extras(job: FillJob, share: _BlockTarget, image: Array, inner: tuple[slice, slice]) -> Array:
     """The image with the layers that are no bands, each pixel's value from its nearest clear observation."""
     layers = share.scene.extras
     assert layers is not None

@@ -45,8 +45,8 @@ def suspect(obs: Observations) -> NDArray[np.bool_]:
         return nothing
     clear = obs.clear.copy()
     clear[obs.target] = False
-    roles = obs.roles or (None,) * obs.n_bands
-    visible = [i for i, role in enumerate(roles) if role in VISIBLE] or list(range(obs.n_bands))
+    common_names = obs.common_names or (None,) * obs.n_bands
+    visible = [i for i, role in enumerate(common_names) if role in VISIBLE] or list(range(obs.n_bands))
     bands = np.ascontiguousarray(obs.bands[:, visible], np.float32)
     expected = Linear().predict([Observations(bands, clear, obs.day_offset)])[0]
 

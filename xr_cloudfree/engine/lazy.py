@@ -96,7 +96,7 @@ class _BlockTask:
         return done if len(done) > 1 else done[0]
 
 
-def run_later(
+def build_graph(
     job: BlockJob, bands: Sequence[Source], quality: Source, s1: Sequence[Source] = ()
 ) -> dict[str, da.Array]:
     """Build the graph that runs a job on a chunked cube; nothing is computed.

@@ -94,9 +94,11 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
             clear=clear,
             day_offset=obs.day_offset[dates],
             target=target,
-            roles=tuple(obs.roles[band] for band in members) if obs.roles else (),
+            common_names=tuple(obs.common_names[band] for band in members) if obs.common_names else (),
         )
-        parts.append(Part(sub, keep, place, dates, capable=_takes(model, [names[i] for i in members], sub.roles)))
+        parts.append(
+            Part(sub, keep, place, dates, capable=_takes(model, [names[i] for i in members], sub.common_names))
+        )
     return parts or [whole]
 
 
@@ -106,14 +108,14 @@ def _uneven(seen: Bools, valid: Bools) -> Bools:
 
 
 def _single(obs: Observations, band: int, clear: Bools, where: Bools) -> Part:
-    roles = obs.roles[band : band + 1] if obs.roles else ()
-    one = replace(obs, bands=obs.bands[:, band : band + 1], clear=clear, roles=roles)
+    common_names = obs.common_names[band : band + 1] if obs.common_names else ()
+    one = replace(obs, bands=obs.bands[:, band : band + 1], clear=clear, common_names=common_names)
     return Part(one, (band,), (0,), np.arange(obs.n_dates), where)
 
 
-def _takes(model: FillModel, names: Sequence[str], roles: Sequence[str | None]) -> bool:
+def _takes(model: FillModel, names: Sequence[str], common_names: Sequence[str | None]) -> bool:
     try:
-        model.spec.check_bands(tuple(names), tuple(roles) or (None,) * len(names))
+        model.spec.check_bands(tuple(names), tuple(common_names) or (None,) * len(names))
     except BandError:
         return False
     return True

@@ -11,7 +11,7 @@ from xr_cloudfree.errors import BandError, CloudfreeWarning
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.pretrained import model as learned
-from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 from xr_cloudfree.models.spec import LAYERS, ModelSpec
 
@@ -26,14 +26,16 @@ class Auto:
     Examples
     --------
     >>> from xr_cloudfree.models.auto import Auto
-    >>> Auto().choose(layers=("source_time",), bands=("ndvi",), roles=(None,)).spec.name
+    >>> Auto().choose(layers=("source_time",), bands=("ndvi",), common_names=(None,)).spec.name
     'regress'
     """
 
     def __init__(self) -> None:
         there = DEFAULT in locations.shipped()
         self._lacks_torch = there and not learned.installed()
-        self._learned: Learned | None = locations.from_pretrained(DEFAULT) if there and learned.installed() else None
+        self._learned: PretrainedModel | None = (
+            locations.from_pretrained(DEFAULT) if there and learned.installed() else None
+        )
         best: FillModel = self._learned or Regress()
         like = best.spec
         self.spec = ModelSpec(
@@ -52,7 +54,7 @@ class Auto:
         *,
         layers: Literal["all"] | Sequence[str],
         bands: Sequence[str],
-        roles: Sequence[str | None],
+        common_names: Sequence[str | None],
     ) -> FillModel:
         """The model for a request.
 
@@ -62,7 +64,7 @@ class Auto:
             Layers asked for.
         bands : sequence of str
             The cube's names of its bands.
-        roles : sequence of (str or None)
+        common_names : sequence of (str or None)
             Their STAC common names.
 
         Warns
@@ -75,7 +77,7 @@ class Auto:
         asked = set() if layers == "all" else set(layers) & set(LAYERS)
         if self._learned is not None and asked <= set(self._learned.spec.layers):
             try:
-                self._learned.spec.check_bands(bands, roles)
+                self._learned.spec.check_bands(bands, common_names)
             except BandError:
                 pass  # the classical models take any
             else:
@@ -87,9 +89,9 @@ class Auto:
         return [self._choose_for(obs).predict([obs])[0] for obs in tiles]
 
     def _choose_for(self, obs: Observations) -> FillModel:
-        roles = obs.roles or (None,) * obs.n_bands
-        names = tuple(role or f"band{i + 1}" for i, role in enumerate(roles))
-        return self.choose(layers=self.spec.layers, bands=names, roles=roles)
+        common_names = obs.common_names or (None,) * obs.n_bands
+        names = tuple(role or f"band{i + 1}" for i, role in enumerate(common_names))
+        return self.choose(layers=self.spec.layers, bands=names, common_names=common_names)
 
 
 @cache  # once per process

@@ -35,7 +35,7 @@ class Observations:
         Reflectance per unit of `bands` (1 for models that work in reflectance).
     origin : tuple of int
         Row and column of the tile's first pixel in the cube; may be negative where the tile reaches beyond it.
-    roles : tuple of (str or None)
+    common_names : tuple of (str or None)
         STAC common name per band (``"blue"``, ``"nir"`` …), or None where it is not known.
     s1 : ndarray of float32, shape (2, y, x), optional
         Sentinel-1 near the target date: VV and VH in decibels, NaN where there is none. Only models that say that
@@ -48,7 +48,7 @@ class Observations:
     target: int = -1
     scale: float = 1.0
     origin: tuple[int, int] = (0, 0)
-    roles: tuple[str | None, ...] = ()
+    common_names: tuple[str | None, ...] = ()
     s1: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:

@@ -170,14 +170,14 @@ class ModelSpec:
         except ValueError as error:
             raise ModelError(str(error), "values that go together", "ModelSpec(...).to_json()") from error
 
-    def check_bands(self, bands: Sequence[str], roles: Sequence[str | None]) -> None:
+    def check_bands(self, bands: Sequence[str], common_names: Sequence[str | None]) -> None:
         """Refuse a cube whose bands this model cannot take.
 
         Parameters
         ----------
         bands : sequence of str
             The cube's names of its bands.
-        roles : sequence of (str or None)
+        common_names : sequence of (str or None)
             Their STAC common names.
 
         Raises
@@ -185,20 +185,22 @@ class ModelSpec:
         BandError
             If a band is missing, not known, or there are too few or too many.
         """
-        called = tuple(role or band for band, role in zip(bands, roles, strict=True))  # for people
+        called = tuple(role or band for band, role in zip(bands, common_names, strict=True))  # for people
         other = "model='linear', which takes any bands; xr_cloudfree.list_models() names the bands of each"
         if self.bands is not None:
             needed = f"bands {self.bands}, each once and in any order"
             for band in self.bands:
-                if band not in roles:
-                    unknown = next((name for name, role in zip(bands, roles, strict=True) if role is None), bands[0])
+                if band not in common_names:
+                    unknown = next(
+                        (name for name, role in zip(bands, common_names, strict=True) if role is None), bands[0]
+                    )
                     raise BandError(
                         f"model {self.name!r} needs band {band!r}, cube has {called}",
                         needed,
                         f"cube.rename({unknown}={band!r}) if that is what it is, or {other}",
                     )
             if len(called) > len(self.bands):
-                known = [bands[list(roles).index(band)] for band in self.bands]
+                known = [bands[list(common_names).index(band)] for band in self.bands]
                 beyond = next(called[i] for i, band in enumerate(bands) if band not in known)
                 raise BandError(
                     f"model {self.name!r} takes no band {beyond!r} beside {self.bands}, cube has {called}",

@@ -69,12 +69,12 @@ def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
 def _usual(cube: Cube) -> Composite:
     names = cube.bands
     place: dict[str | None, int] = {}
-    for i, role in enumerate(cube.roles):
+    for i, role in enumerate(cube.common_names):
         place.setdefault(role, i)
     nir = "nir" if "nir" in place else "nir08"
-    for roles, label in ((("red", "green", "blue"), "true colour"), ((nir, "red", "green"), "false colour")):
-        if all(role in place for role in roles):
-            index = tuple(place[role] for role in roles)
+    for common_names, label in ((("red", "green", "blue"), "true colour"), ((nir, "red", "green"), "false colour")):
+        if all(role in place for role in common_names):
+            index = tuple(place[role] for role in common_names)
             return Composite(index, f"{label} ({', '.join(names[i] for i in index)})", label == "true colour")
     index = (0, 1, 2) if len(names) >= 3 else (0,)
     return Composite(index, ", ".join(names[i] for i in index))

@@ -21,7 +21,7 @@ from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
-from xr_cloudfree.models.pretrained.model import Learned
+from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.options import parse_block
 from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
 from xr_cloudfree.runner import windows
@@ -147,7 +147,7 @@ class RunPlan:
         that the model works on side by side; for a network with what it computes between its layers.
         """
         job, region = self.job, self.largest
-        (height, width), n_bands, n_dates = job.grid.block, len(job.roles), job.reads.size
+        (height, width), n_bands, n_dates = job.grid.block, len(job.common_names), job.reads.size
         block = Box(region.y0, min(region.y0 + height, region.y1), region.x0, min(region.x0 + width, region.x1))
         inner, tiles = _pixels_of(job.windows(block)[0]), {tile.extent for tile in job.grid.tiles(block)}
         decoded = sum(_width(array, stored=False) for array in self.bands)
@@ -396,10 +396,10 @@ def _read_bytes(job: BlockJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Var
 
 def _tile_bytes(job: FillJob) -> int:
     """Bytes of one pixel of a tile on which a model works, as they were measured: what is learned from, and made."""
-    values = job.reads.size * len(job.roles)
-    if isinstance(job.model, Learned):
+    values = job.reads.size * len(job.common_names)
+    if isinstance(job.model, PretrainedModel):
         return 20 * values + 3300
-    return 4 * values + 8 * len(job.roles) * (4 + min(16, job.reads.size))
+    return 4 * values + 8 * len(job.common_names) * (4 + min(16, job.reads.size))
 
 
 def _pixels_of(box: Box) -> int:

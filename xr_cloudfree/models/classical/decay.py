@@ -128,7 +128,7 @@ def composite(
     return kernels.mix(bands, clear, weights)
 
 
-class ConstantGate:
+class ExponentialDecay:
     """The composite with a gate of constants, without learned weights.
 
     Parameters
@@ -145,10 +145,10 @@ class ConstantGate:
     --------
     >>> import numpy as np
     >>> from xr_cloudfree.models.protocol import Observations
-    >>> from xr_cloudfree.models.classical.decay import ConstantGate
+    >>> from xr_cloudfree.models.classical.decay import ExponentialDecay
     >>> bands = np.array([100, 200], np.uint16).reshape(2, 1, 1, 1)
     >>> obs = Observations(bands, np.ones((2, 1, 1), bool), np.array([-4.0, 4.0]))
-    >>> ConstantGate().predict([obs])[0].gate.ravel().tolist()
+    >>> ExponentialDecay().predict([obs])[0].gate.ravel().tolist()
     [0.5, 0.5]
     """
 

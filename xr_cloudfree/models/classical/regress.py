@@ -92,7 +92,7 @@ class TargetFit:
     ----------
     features : ndarray of float32, shape (feature, pixel)
         What is known at every pixel.
-    fit : Fit
+    fit : RidgeFit
         The regression; it standardises the features.
     error : ndarray of float32, shape (band, pixel)
         Observed less the linear prediction; 0 where the target is not clear.
@@ -109,7 +109,7 @@ class TargetFit:
     """
 
     features: NDArray[np.float32]
-    fit: robust_ridge.Fit
+    fit: robust_ridge.RidgeFit
     error: NDArray[np.float32]
     fitted: NDArray[np.float32]
     spread: NDArray[np.float32]
@@ -159,7 +159,7 @@ def fit_target(obs: Observations, series: Series) -> TargetFit | None:
         found = robust_ridge.fit(features, error, trust, obs.shape)
     fitted = found(features)
     residual = (error - fitted).astype(np.float64)
-    weight = np.where(trust, robust_ridge.ground_weight(residual, found.scale), 0.0)
+    weight = np.where(trust, robust_ridge.tukey_weight(residual, found.scale), 0.0)
     spread = _spread(residual, weight, obs.shape)
     uncertainty = local_uncertainty(series.change(), found.pixels, found.held_out)
     away = distance_transform_edt(~trust.reshape(obs.shape)).ravel()

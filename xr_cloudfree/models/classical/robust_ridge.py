@@ -49,7 +49,7 @@ def spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.4826 * np.median(np.abs(residual), axis=1) + LEAST_SPREAD)
 
 
-def ground_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def tukey_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """How far a residual looks like ground: 1 for a small one, 0 for haze, shadow and gross errors.
 
     A field that was harvested is brighter in one band and darker in another; a cloud is brighter in all of
@@ -70,7 +70,7 @@ def ground_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> 
     Examples
     --------
     >>> scale = np.ones(2)
-    >>> ground_weight(np.array([[0.0, 5.0, -4.0], [0.0, -4.0, -4.0]]), scale).round(2).tolist()
+    >>> tukey_weight(np.array([[0.0, 5.0, -4.0], [0.0, -4.0, -4.0]]), scale).round(2).tolist()
     [1.0, 0.46, 0.0]
     """
     z = residual / scale[:, None]
@@ -109,7 +109,7 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class RidgeFit:
     """A ridge regression, bounded to what it was fitted on.
 
     Parameters
@@ -173,7 +173,7 @@ def fit(
     values: NDArray[np.float32],
     where: NDArray[np.bool_],
     shape: tuple[int, int],
-) -> Fit:
+) -> RidgeFit:
     """Fit `values` by `features` on the pixels in `where`, haze among them left out.
 
     Parameters
@@ -189,7 +189,7 @@ def fit(
 
     Returns
     -------
-    Fit
+    RidgeFit
         The regression.
     """
     pixels = thin(np.flatnonzero(where), shape)
@@ -200,12 +200,12 @@ def fit(
 
     # From stiff to supple, so that the first steps cannot bend towards the haze that they are to find.
     start = y - np.median(y, axis=1)[:, None]
-    weight = ground_weight(start, spread(start))
+    weight = tukey_weight(start, spread(start))
     for penalty in np.geomspace(1, 1e-2, 5):
         weighted = x * weight
         slope = _solve(product(weighted, x.T), product(weighted, y.T), float(penalty))
         residual = y - product(slope.T, x)
-        weight = ground_weight(residual, spread(residual))
+        weight = tukey_weight(residual, spread(residual))
 
     fold = folds(pixels, shape)
     grams, moments = [], []
@@ -233,7 +233,7 @@ def fit(
     used = y[:, weight > 0.1]
     low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
     f4 = np.float32
-    return Fit(
+    return RidgeFit(
         centre.astype(f4),
         width.astype(f4),
         slope[:-1].T.astype(f4),

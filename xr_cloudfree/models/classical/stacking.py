@@ -20,12 +20,12 @@ from xr_cloudfree.models.protocol import Observations
 
 # Linear interpolation, the nearest date, the mean of the two nearest on each side, and weighted means of all dates: of
 # those near in time, and of those near in the season of any year.
-WAYS = ("linear", "nearest", "four", "decay", "season")
+INTERPOLATORS = ("linear", "nearest", "four", "decay", "season")
 # Days by which weights fall to 1/e: of "decay"; of "season", within the year and over the years.
 DECAY, SEASON, YEARS = 15.0, 15.0, 1500.0
 YEAR = 365.25
 # Dates that are left out in turn, at most and at least, for fewer prove nothing.
-JUDGES, LEAST_JUDGES = 16, 5
+HELD_OUT_DATES, LEAST_JUDGES = 16, 5
 # What such a date has to show: a share of the pixels that are looked at, and a number; and how many are looked at.
 LEAST_SHARE, LEAST_PIXELS, SAMPLE = 0.3, 50, 1024
 # Of a date that counts as one of the target's nearest so much is clear.
@@ -33,7 +33,7 @@ LEAST_SEEN = 0.2
 # Days within which observations are of one pass: they tell each other, and are left out together.
 SAME_PASS = 0.5
 # How many dates would have to speak against linear interpolation for it to be given up.
-PULL = 0.5
+REGULARISATION = 0.5
 # Weights of dates below this share of the largest are as good as none.
 NEGLIGIBLE = 1e-4
 # How firmly weights are held to 1 in sum while they are sought, against errors of about 1.
@@ -74,7 +74,7 @@ def interpolate(series: Series, asked: NDArray[np.bool_]) -> tuple[NDArray[np.fl
     if not (asked & known).any():
         return base, source
     shares = _shares(series)
-    used = [way for way in range(1, len(WAYS)) if shares[:, way].any()]
+    used = [way for way in range(1, len(INTERPOLATORS)) if shares[:, way].any()]
     if not used:
         return base, source
     answers = _answers(series, used) - base
@@ -95,21 +95,21 @@ def _shares(series: Series) -> NDArray[np.float64]:
     nearest = np.argsort(np.abs(series.days), kind="stable")
     enough = clear.sum(axis=1) >= max(LEAST_PIXELS, LEAST_SHARE * len(sample))
     grams = []
-    for judge in nearest[enough[nearest]][:JUDGES]:
+    for judge in nearest[enough[nearest]][:HELD_OUT_DATES]:
         days = series.days - series.days[judge]
         others = _told_from(series, days)
         where = clear[judge] & clear[others].any(axis=0)
         if where.sum() < LEAST_PIXELS:
             continue
         rest = Observations(bands[others][:, :, None, where], clear[others][:, None, where], days[others])
-        errors = _answers(Series.of(rest), range(len(WAYS))).astype(np.float64) - bands[judge][:, where]
+        errors = _answers(Series.of(rest), range(len(INTERPOLATORS))).astype(np.float64) - bands[judge][:, where]
         size = np.mean(errors[0] ** 2)
         if size > 0:
             mean = errors.mean(axis=2, keepdims=True)
             grams.append([_gram(part) / size for part in (mean, errors - mean)])
     if len(grams) < LEAST_JUDGES:
-        return np.eye(1, len(WAYS)).repeat(2, axis=0)
-    return np.stack([_least(gram, PULL / len(grams)) for gram in np.mean(grams, axis=0)])
+        return np.eye(1, len(INTERPOLATORS)).repeat(2, axis=0)
+    return np.stack([_least(gram, REGULARISATION / len(grams)) for gram in np.mean(grams, axis=0)])
 
 
 def _told_from(series: Series, days: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -144,7 +144,7 @@ def _answers(series: Series, ways: Sequence[int]) -> NDArray[np.float32]:
     known, base, source = linear(series)
     made = []
     for way in ways:
-        name = WAYS[way]
+        name = INTERPOLATORS[way]
         if name == "linear":
             made.append(base)
         elif name == "nearest":

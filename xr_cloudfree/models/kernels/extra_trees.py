@@ -21,7 +21,7 @@ TREES = 8
 # Features that a split may choose from, and the fewest samples of a leaf.
 TRIES, LEAF = 32, 2
 # Splits are judged by at most so many of a node's samples, and by so many components of the values.
-JUDGES, COMPONENTS = 256, 4
+HELD_OUT_DATES, COMPONENTS = 256, 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,9 @@ def grow(
         feature, threshold = np.empty(2 * n, np.int32), np.empty(2 * n, np.float32)
         left, leaf = np.empty(2 * n, np.int32), np.zeros((2 * n, values.shape[1]), np.float32)
         start = seed * TREES + number + 1
-        used = _grow(features, judged, values, weight, start, TRIES, LEAF, JUDGES, feature, threshold, left, leaf)
+        used = _grow(
+            features, judged, values, weight, start, TRIES, LEAF, HELD_OUT_DATES, feature, threshold, left, leaf
+        )
         trees.append((feature[:used].copy(), threshold[:used].copy(), left[:used].copy(), leaf[:used].copy()))
     return Forest(tuple(trees))
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import MissingDependencyError, ModelError
-from xr_cloudfree.models.networks.inputs import Prepared, prepare
+from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree.models.spec import ModelSpec
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 ARCHITECTURES = {
-    "unet-paper": "xr_cloudfree.models.networks.paper_unet:PaperNet",
-    "unet-plus": "xr_cloudfree.models.networks.unet:PlusNet",
+    "unet-paper": "xr_cloudfree.models.networks.paper_unet:TimeGateUNet",
+    "unet-plus": "xr_cloudfree.models.networks.unet:FusionUNet",
     "terramind": "xr_cloudfree.models.networks.terramind.network:TerraMindNet",
 }
 """Module and class per architecture. A network's ``forward`` takes a `Batch` and gives an `Output`."""
@@ -101,7 +101,7 @@ def build(spec: ModelSpec) -> nn.Module:
         ) from error
 
 
-def prepared(network: Any, obs: Observations, **limit: int) -> Prepared:
+def prepared(network: Any, obs: Observations, **limit: int) -> NetworkInput:
     """What a network is given of a tile, as the network wants it.
 
     Parameters
@@ -113,11 +113,11 @@ def prepared(network: Any, obs: Observations, **limit: int) -> Prepared:
     **limit
         ``max_dates``, the dates to use at most.
     """
-    make: Callable[..., Prepared] = getattr(network, "prepare", prepare)
-    return described(network, make(obs, **limit), obs.roles)
+    make: Callable[..., NetworkInput] = getattr(network, "prepare", prepare)
+    return described(network, make(obs, **limit), obs.common_names)
 
 
-def described(network: Any, tile: Prepared, roles: Sequence[str | None]) -> Prepared:
+def described(network: Any, tile: NetworkInput, common_names: Sequence[str | None]) -> NetworkInput:
     """A prepared tile with what a network wants to know of its bands.
 
     It is told apart from the rest, because it costs nothing: what is costly can be kept for other networks too.
@@ -125,12 +125,12 @@ def described(network: Any, tile: Prepared, roles: Sequence[str | None]) -> Prep
     Parameters
     ----------
     network : Module or its class
-        With a static ``describe(tile, roles)`` that adds features with the bands on their first axis; or nothing is
-        added.
-    tile : Prepared
+        With a static ``describe(tile, common_names)`` that adds features with the bands on their first axis;
+        or nothing is added.
+    tile : NetworkInput
         What ``prepare`` made.
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         Common names of the bands; empty where none is known.
     """
-    describe: Callable[..., Prepared] = getattr(network, "describe", lambda tile, roles: tile)
-    return describe(tile, roles)
+    describe: Callable[..., NetworkInput] = getattr(network, "describe", lambda tile, common_names: tile)
+    return describe(tile, common_names)

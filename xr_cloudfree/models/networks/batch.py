@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xr_cloudfree.errors import ModelError
-from xr_cloudfree.models.networks.inputs import Prepared
+from xr_cloudfree.models.networks.inputs import NetworkInput
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,12 +89,12 @@ class Batch:
                 )
 
     @classmethod
-    def of(cls, tiles: Sequence[Prepared]) -> Batch:
+    def of(cls, tiles: Sequence[NetworkInput]) -> Batch:
         """A batch of tiles, with invalid dates and bands where one has fewer than another.
 
         Parameters
         ----------
-        tiles : sequence of Prepared
+        tiles : sequence of NetworkInput
             At least one; all of the same rows and columns and with the same features.
 
         Raises

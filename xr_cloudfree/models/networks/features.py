@@ -16,7 +16,7 @@ from xr_cloudfree.models.classical import robust_ridge, stacking
 from xr_cloudfree.models.classical.regress import TargetFit, fit_target, unseen
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import extra_trees
-from xr_cloudfree.models.networks.inputs import MAX_DATES, Prepared, prepare
+from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare
 from xr_cloudfree.models.protocol import Observations
 
 CANDIDATES = ("stacked", "linear", "regress", "forest on the residual", "forest on the error")
@@ -41,14 +41,14 @@ SHARED = (
 # Samples that a forest is grown on, at most and at least, and the weight that a pixel needs to be one.
 SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
 # How strongly the weights of the forests are drawn to what is right where nothing tells.
-PULL = 0.02
+REGULARISATION = 0.02
 # Reflectance: the least scale of a band's errors, and the uncertainty where nothing tells it.
 LEAST_SCALE, UNKNOWN = 0.002, 0.05
 # Pixels over which one step of a coordinate is as large as a spread of the other features.
 PIXELS = 10.0
 
 
-def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
+def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
     """What a network that starts from the classical answers is given of a tile.
 
     Parameters
@@ -60,7 +60,7 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
 
     Returns
     -------
-    Prepared
+    NetworkInput
         With these features: ``candidates`` (band, candidate, y, x) in reflectance, as `CANDIDATES` names them;
         ``hints`` (band, hint, y, x) in reflectance, as in `HINTS`; ``uncertainty`` (band, y, x) in reflectance, of
         `regress` where there is a fit, else of linear interpolation; ``scale`` (band,), the size of errors in this
@@ -70,9 +70,9 @@ def prepare_context(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     --------
     >>> import numpy as np
     >>> from xr_cloudfree.models.protocol import Observations
-    >>> from xr_cloudfree.models.networks.features import prepare_context
+    >>> from xr_cloudfree.models.networks.features import compute_features
     >>> bands = np.array([0.1, 0.2], np.float32).reshape(2, 1, 1, 1)
-    >>> made = prepare_context(Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0])))
+    >>> made = compute_features(Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0])))
     >>> made.features["candidates"].round(3).ravel().tolist()[:2]
     [0.17499999701976776, 0.17499999701976776]
     """
@@ -120,25 +120,27 @@ def _among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
     return date if target < 0 else np.where(date > target, date - np.int16(1), date)
 
 
-def _given(tile: Prepared, obs: Observations) -> Observations:
+def _given(tile: NetworkInput, obs: Observations) -> Observations:
     """The prepared tile as observations: only the dates that count, the target among them."""
     if obs.target < 0 and not len(tile.day_offset):
         nothing = np.zeros((1, obs.n_bands, *obs.shape), np.float32)  # without any date there is no series
-        return Observations(nothing, np.zeros((1, *obs.shape), bool), np.array([-1.0]), roles=obs.roles)
+        return Observations(nothing, np.zeros((1, *obs.shape), bool), np.array([-1.0]), common_names=obs.common_names)
     if obs.target < 0:
-        return Observations(tile.bands, tile.clear[:, 0] > 0, tile.day_offset.astype(np.float64), roles=obs.roles)
+        return Observations(
+            tile.bands, tile.clear[:, 0] > 0, tile.day_offset.astype(np.float64), common_names=obs.common_names
+        )
     at = int(np.searchsorted(tile.day_offset, 0.0, side="right"))
     return Observations(
         np.insert(tile.bands, at, tile.target, axis=0),
         np.insert(tile.clear[:, 0] > 0, at, tile.target_clear[0] > 0, axis=0),
         np.insert(tile.day_offset.astype(np.float64), at, 0.0),
         at,
-        roles=obs.roles,
+        common_names=obs.common_names,
     )
 
 
 @dataclass(frozen=True, eq=False)
-class _Told:
+class ForestOutput:
     """What trees say, each of shape (band, pixel), and how far to believe them.
 
     `residual` is what they say of the regression's residual, `error` of the linear prediction's error, `spread` how far
@@ -151,12 +153,12 @@ class _Told:
     shares: tuple[float, float] = (0.0, 0.0)
 
 
-def _forests(found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_]) -> _Told:
+def _forests(found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_]) -> ForestOutput:
     """Grow a forest without each fold in turn: all of them answer, and each is judged by what it did not see.
 
     Where nobody asks, that is at the target's clear pixels, the regression's answer stands for theirs.
     """
-    told = _Told(found.spread.copy(), found.fitted + found.spread, np.zeros_like(found.error))
+    told = ForestOutput(found.spread.copy(), found.fitted + found.spread, np.zeros_like(found.error))
     proved = (found.weight[found.fit.pixels] > LEAST_WEIGHT) & np.isfinite(found.fit.held_out).all(axis=0)
     kept = np.isin(found.fit.pixels, robust_ridge.thin(found.fit.pixels[proved], shape, SAMPLES))
     samples, left = found.fit.pixels[kept], found.fit.held_out[:, kept].T
@@ -212,7 +214,7 @@ def _shares(
     truth = (left * unit).ravel()
     gram, moment = robust_ridge.product(answers.T, answers), robust_ridge.product(answers.T, truth[:, None])[:, 0]
     # A little is drawn towards a third each, which is what is right where nothing tells.
-    pull = PULL * np.trace(gram) / 2 + 1e-12
+    pull = REGULARISATION * np.trace(gram) / 2 + 1e-12
     root = np.linalg.cholesky(gram + pull * np.eye(2)).T
     shares, _ = nnls(root, np.linalg.solve(root.T, moment + pull / 3))
     shares /= max(1.0, shares.sum())
@@ -220,7 +222,7 @@ def _shares(
 
 
 def _shared(
-    tile: Prepared,
+    tile: NetworkInput,
     series: Series,
     found: TargetFit | None,
     judged: NDArray[np.bool_],

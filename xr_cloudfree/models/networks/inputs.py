@@ -21,7 +21,7 @@ SHARED_BY_BANDS = ("shared", S1, S1_SEEN)
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class NetworkInput:
     """One tile for a network: a row of a batch, still without torch.
 
     Parameters
@@ -58,7 +58,7 @@ class Prepared:
     source: NDArray[np.int16] | None = None
 
 
-def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
+def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
     """What a network is given of a tile.
 
     The target date's own observation leaves the series and stands by itself. Dates without a clear pixel are left
@@ -74,7 +74,7 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
 
     Returns
     -------
-    Prepared
+    NetworkInput
         With the features ``"s1"`` and ``"s1 seen"`` where the tile has Sentinel-1, else with none.
 
     Raises
@@ -111,7 +111,7 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> Prepared:
     clear = obs.clear[dates][:, np.newaxis]
     bands = np.zeros((len(dates), *target.shape), np.float32)
     np.copyto(bands, obs.bands[dates], where=clear, casting="same_kind")
-    return Prepared(
+    return NetworkInput(
         bands,
         clear.astype(np.float32),
         obs.day_offset[dates].astype(np.float32),

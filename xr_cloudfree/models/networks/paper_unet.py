@@ -37,7 +37,7 @@ _REDUCTIONS = [2, 4, 8, 16, 32]
 _log = logging.getLogger(__name__)
 
 
-class PaperNet(nn.Module):
+class TimeGateUNet(nn.Module):
     """The composite of `TimeGate` (``variant="paper"``) plus what a U-Net makes of it.
 
     With 6 bands, as in the paper, it has 8,898,090 parameters; the paper reports 15.05 million.

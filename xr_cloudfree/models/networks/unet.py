@@ -1,6 +1,6 @@
 """The default network: it starts as the best classical answer, and learns where to believe which and what to add.
 
-`prepare_context` finds the candidates (a robust regression on the target's clear pixels, the linear prediction, two
+`compute_features` finds the candidates (a robust regression on the target's clear pixels, the linear prediction, two
 forests). A time gate adds a composite of all dates, whose gates start at linear interpolation. A small U-Net looks at
 all of them, weighs them pixel by pixel, adds a bounded correction, and says how far to trust the sum.
 
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from xr_cloudfree.models.networks import layers as head
 from xr_cloudfree.models.networks.batch import Batch, Output
-from xr_cloudfree.models.networks.features import CANDIDATES, HINTS, SHARED, prepare_context
+from xr_cloudfree.models.networks.features import CANDIDATES, HINTS, SHARED, compute_features
 from xr_cloudfree.models.networks.paper_unet import as_nearest
 
 # Dates that the gate looks at together: more would take memory, the answer is the same.
@@ -134,8 +134,8 @@ class Block(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Reasoned:
-    """What `PlusNet` finds before the target's own clear pixels are put back; a larger network goes on from it.
+class BaseOutput:
+    """What `FusionUNet` finds before the target's own clear pixels are put back; a larger network goes on from it.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class Reasoned:
     taught: Tensor
 
 
-class PlusNet(nn.Module):
+class FusionUNet(nn.Module):
     """Weighs the classical candidates and corrects them; see the module.
 
     Parameters
@@ -174,7 +174,7 @@ class PlusNet(nn.Module):
         enough of themselves to learn from, and on others.
     """
 
-    prepare = staticmethod(prepare_context)
+    prepare = staticmethod(compute_features)
 
     def __init__(
         self,
@@ -211,7 +211,7 @@ class PlusNet(nn.Module):
         found = self.reason(batch)
         return Output(head.keep_clear(found.image, batch.target, batch.target_clear), batch.known(), found.uncertainty)
 
-    def reason(self, batch: Batch) -> Reasoned:
+    def reason(self, batch: Batch) -> BaseOutput:
         """The image, the uncertainty, and what they were made from."""
         b, c = batch.band_valid.shape
         told, scale = batch.features, batch.features["scale"]
@@ -237,7 +237,7 @@ class PlusNet(nn.Module):
         taught = fitted | (told["shared"][:, DATES, None] > FEW_DATES)
         image = torch.where(taught, image, best)
         uncertainty = head.calibrated(head.scaled(told["uncertainty"], made[:, :, -1]), fitted, self.calibration)
-        return Reasoned(image, uncertainty, scale, hidden, abstract, fitted, taught)
+        return BaseOutput(image, uncertainty, scale, hidden, abstract, fitted, taught)
 
     def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:
         """What the U-Net is given, (B, C, feature, H, W)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from xr_cloudfree.errors import ModelNotFoundError, OptionError, OptionTypeError
 from xr_cloudfree.models.bundles import bundle, hub
 from xr_cloudfree.models.networks.terramind import weights
-from xr_cloudfree.models.pretrained.model import Learned, Precision, Source
+from xr_cloudfree.models.pretrained.model import BundleLocation, Precision, PretrainedModel
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
 
@@ -67,7 +67,7 @@ def shipped() -> list[str]:
     return sorted(path.parent.name for path in _SHIPPED.glob(f"*/{bundle.SPEC}"))
 
 
-def from_pretrained(source: str, device: str | None = None, precision: Precision = "fp32") -> Learned:
+def from_pretrained(source: str, device: str | None = None, precision: Precision = "fp32") -> PretrainedModel:
     """A learned model with its weights.
 
     The weights' hash is checked at once; the network is made when the model first predicts.
@@ -76,8 +76,8 @@ def from_pretrained(source: str, device: str | None = None, precision: Precision
     ----------
     source : str
         The name of a model that comes with the package (``"unet"``), ``"local-dir:PATH"`` for a folder that
-        `Learned.save_pretrained` wrote, or ``"hf-hub:organisation/name"`` for a model on the Hugging Face hub, with
-        ``@revision`` behind it where it is not to be the newest.
+        `PretrainedModel.save_pretrained` wrote, or ``"hf-hub:organisation/name"`` for a model on the Hugging Face hub,
+        with ``@revision`` behind it where it is not to be the newest.
     device : str, optional
         ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. By default CUDA where there is any when the model runs.
     precision : {"fp32", "bf16"}
@@ -86,7 +86,7 @@ def from_pretrained(source: str, device: str | None = None, precision: Precision
 
     Returns
     -------
-    Learned
+    PretrainedModel
         A model for ``fill(model=...)``.
 
     Raises
@@ -112,20 +112,20 @@ def from_pretrained(source: str, device: str | None = None, precision: Precision
         found = Hub(found.repo, folder.name)  # the revision that was found, not what it is called today
     spec = bundle.read_spec(folder)
     bundle.verify(folder, spec)
-    return Learned(found, spec, device, precision)
+    return PretrainedModel(found, spec, device, precision)
 
 
-def unet(device: str | None = None, precision: Precision = "fp32") -> Learned:
+def unet(device: str | None = None, precision: Precision = "fp32") -> PretrainedModel:
     """The default network with the weights that come with the package. See `from_pretrained`."""
     return from_pretrained("unet", device, precision)
 
 
-def terramind(device: str | None = None, precision: Precision = "fp32") -> Learned:
+def terramind(device: str | None = None, precision: Precision = "fp32") -> PretrainedModel:
     """TerraMind's smallest architecture with the weights that come with the package. See `from_pretrained`."""
     return from_pretrained("terramind", device, precision)
 
 
-def _source(text: str) -> Source:
+def _source(text: str) -> BundleLocation:
     if text.startswith(LOCAL):
         path = text.removeprefix(LOCAL)
         if not path.strip() or "\0" in path:

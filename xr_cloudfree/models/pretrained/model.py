@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError, SizeError, WeightsError
 from xr_cloudfree.models.bundles import bundle, hub
 from xr_cloudfree.models.networks import architectures
-from xr_cloudfree.models.networks.inputs import Prepared
+from xr_cloudfree.models.networks.inputs import NetworkInput
 from xr_cloudfree.models.protocol import Observations, Prediction, dominant
 from xr_cloudfree.models.spec import ModelSpec
 
@@ -75,7 +75,7 @@ def _full_precision() -> Iterator[None]:
                 torch.set_float32_matmul_precision(_precision_before)
 
 
-class Source(Protocol):
+class BundleLocation(Protocol):
     """Where a bundle comes from. It travels with the model, so that each process finds its own copy."""
 
     def folder(self) -> Path:
@@ -83,7 +83,7 @@ class Source(Protocol):
         ...
 
 
-class Learned:
+class PretrainedModel:
     """A learned model. `xr_cloudfree.from_pretrained` gives one.
 
     It holds the spec and where the weights are, not the weights: it pickles to less than two kilobytes, and equal
@@ -91,7 +91,7 @@ class Learned:
 
     Parameters
     ----------
-    source : Source
+    source : BundleLocation
         Where the bundle is.
     spec : ModelSpec
         Its spec.
@@ -107,7 +107,7 @@ class Learned:
     """
 
     def __init__(
-        self, source: Source, spec: ModelSpec, device: str | None = None, precision: Precision = "fp32"
+        self, source: BundleLocation, spec: ModelSpec, device: str | None = None, precision: Precision = "fp32"
     ) -> None:
         if device is not None and not (isinstance(device, str) and re.fullmatch(r"cpu|cuda(:\d+)?", device)):
             raise OptionError(f"device is {device!r}", "'cpu', 'cuda', 'cuda:1' or None", "device='cpu'")
@@ -116,7 +116,7 @@ class Learned:
         self.source, self.spec, self.device, self.precision = source, spec, device, precision
 
     def __repr__(self) -> str:
-        return f"<Learned {self.spec.name!r} from {self.source}, weights {str(self.spec.weights_sha256)[:12]}>"
+        return f"<PretrainedModel {self.spec.name!r} from {self.source}, weights {str(self.spec.weights_sha256)[:12]}>"
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
         # The spec holds the hash of the weights; where they lie changes nothing.
@@ -247,9 +247,9 @@ class Learned:
         """Which of the tile's bands the network's are, in its order; None if it takes them as they come."""
         if self.spec.bands is None:
             return None
-        roles = obs.roles or (None,) * obs.n_bands
-        self.spec.check_bands([f"band{i + 1}" for i in range(obs.n_bands)], roles)
-        return np.array([roles.index(band) for band in self.spec.bands])
+        common_names = obs.common_names or (None,) * obs.n_bands
+        self.spec.check_bands([f"band{i + 1}" for i in range(obs.n_bands)], common_names)
+        return np.array([common_names.index(band) for band in self.spec.bands])
 
     def _network(self) -> tuple[nn.Module, torch.device]:
         """The network of this process, on the device on which it is to run."""
@@ -281,7 +281,7 @@ class Learned:
             return _networks[key], device
 
     def _run(
-        self, network: nn.Module, device: torch.device, tiles: list[Observations], prepared: list[Prepared]
+        self, network: nn.Module, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
     ) -> list[Prediction]:
         """Predictions of tiles of one size; by halves where all together do not fit into memory."""
         import torch
@@ -304,7 +304,7 @@ class Learned:
         return [done for part in parts for done in self._run(network, device, tiles[part], prepared[part])]
 
     def _forward(
-        self, network: nn.Module, device: torch.device, tiles: list[Observations], prepared: list[Prepared]
+        self, network: nn.Module, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
     ) -> list[Prediction]:
         import torch
 
@@ -335,7 +335,7 @@ class Learned:
             for i, (obs, tile) in enumerate(zip(tiles, prepared, strict=True))
         ]
 
-    def _prediction(self, obs: Observations, tile: Prepared, answer: dict[str, NDArray[Any]]) -> Prediction:
+    def _prediction(self, obs: Observations, tile: NetworkInput, answer: dict[str, NDArray[Any]]) -> Prediction:
         """What the network answered for one tile, as the engine wants it."""
         layers = self.spec.layers
         bands = answer["reflectance"][: obs.n_bands]
@@ -351,7 +351,7 @@ class Learned:
             source = np.append(_dates(obs, tile), -1)[tile.source].astype(np.int16)
         return Prediction(np.where(known, bands, np.float32(0)), known, source, sigma, gate)
 
-    def _unseen(self, obs: Observations, tile: Prepared) -> Prediction:
+    def _unseen(self, obs: Observations, tile: NetworkInput) -> Prediction:
         """The answer where no other date is clear: what the target date itself shows, if anything."""
         known = tile.target_clear > 0
         nothing = np.zeros((len(tile.day_offset), 1, *obs.shape), np.float32)
@@ -414,7 +414,7 @@ def _take_bands(obs: Observations, order: NDArray[np.intp] | None) -> Observatio
     """The tile with its bands in the network's order."""
     if order is None:
         return obs
-    return replace(obs, bands=obs.bands[:, order], roles=tuple(obs.roles[i] for i in order))
+    return replace(obs, bands=obs.bands[:, order], common_names=tuple(obs.common_names[i] for i in order))
 
 
 def _give_bands(answer: Prediction, order: NDArray[np.intp] | None) -> Prediction:
@@ -426,12 +426,12 @@ def _give_bands(answer: Prediction, order: NDArray[np.intp] | None) -> Predictio
     return replace(answer, bands=answer.bands[back], uncertainty=None if sigma is None else sigma[back])
 
 
-def _dates(obs: Observations, tile: Prepared) -> NDArray[np.intp]:
+def _dates(obs: Observations, tile: NetworkInput) -> NDArray[np.intp]:
     """The dates that a network was given among all of a tile's, shape (time,)."""
     return np.searchsorted(obs.day_offset.astype(np.float32), tile.day_offset)
 
 
-def _on_dates(gate: NDArray[np.float32], obs: Observations, tile: Prepared) -> NDArray[np.float32]:
+def _on_dates(gate: NDArray[np.float32], obs: Observations, tile: NetworkInput) -> NDArray[np.float32]:
     """Weights on the dates that the network was given, as weights on all of the tile's."""
     out = np.zeros((obs.n_dates, *obs.shape), np.float32)
     np.add.at(out, _dates(obs, tile)[tile.date_valid], gate[: len(tile.day_offset)][tile.date_valid])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.models.networks.inputs import Prepared
+from xr_cloudfree.models.networks.inputs import NetworkInput
 
 DIGITAL = 10_000.0
 """Digital numbers per reflectance, the units that TerraMind was trained in."""
@@ -28,7 +28,7 @@ class Slot:
     ----------
     band : str
         Sentinel-2's name.
-    role : str
+    common_name : str
         STAC common name.
     wavelength : float
         Centre, in nanometres.
@@ -37,7 +37,7 @@ class Slot:
     """
 
     band: str
-    role: str
+    common_name: str
     wavelength: float
     mean: float
     std: float
@@ -59,7 +59,7 @@ SLOTS = (
 )
 """In TerraMind's order, which is that of the wavelengths."""
 
-ROLES = tuple(slot.role for slot in SLOTS)
+COMMON_NAMES = tuple(slot.common_name for slot in SLOTS)
 MEAN = np.array([slot.mean for slot in SLOTS], np.float32)
 STD = np.array([slot.std for slot in SLOTS], np.float32)
 # Sentinel-1 GRD, VV and VH, in decibels.
@@ -67,44 +67,44 @@ S1_MEAN = np.array([-12.599, -20.293], np.float32)
 S1_STD = np.array([5.195, 5.890], np.float32)
 
 
-def places(roles: Sequence[str | None]) -> NDArray[np.float32]:
+def one_hot(common_names: Sequence[str | None]) -> NDArray[np.float32]:
     """Which slot each band is in: 1 there and 0 elsewhere, of shape (band, slot).
 
     Parameters
     ----------
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         STAC common names of the bands.
 
     Examples
     --------
-    >>> from xr_cloudfree.models.networks.terramind.bands import places
-    >>> places(["red", None]).argmax(axis=1).tolist(), places(["red", None]).sum(axis=1).tolist()
+    >>> from xr_cloudfree.models.networks.terramind.bands import one_hot
+    >>> one_hot(["red", None]).argmax(axis=1).tolist(), one_hot(["red", None]).sum(axis=1).tolist()
     ([3, 0], [1.0, 0.0])
     """
-    found = np.zeros((len(roles), len(SLOTS)), np.float32)
-    for band, role in enumerate(roles):
-        if role in ROLES and role not in roles[:band]:
-            found[band, ROLES.index(role)] = 1
+    found = np.zeros((len(common_names), len(SLOTS)), np.float32)
+    for band, common_name in enumerate(common_names):
+        if common_name in COMMON_NAMES and common_name not in common_names[:band]:
+            found[band, COMMON_NAMES.index(common_name)] = 1
     return found
 
 
-def shares(roles: Sequence[str | None]) -> NDArray[np.float32]:
+def interpolation_weights(common_names: Sequence[str | None]) -> NDArray[np.float32]:
     """What each band gives to each slot, of shape (band, slot); the shares of a slot add up to 1.
 
     Parameters
     ----------
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         STAC common names of the bands.
 
     Examples
     --------
     Between green at 559.8 nm and nir at 832.8 nm, red at 664.6 nm is nearer to green:
 
-    >>> from xr_cloudfree.models.networks.terramind.bands import shares
-    >>> [f"{share:.3f}" for share in shares(["green", "nir"])[:, 3]]
+    >>> from xr_cloudfree.models.networks.terramind.bands import interpolation_weights
+    >>> [f"{share:.3f}" for share in interpolation_weights(["green", "nir"])[:, 3]]
     ['0.616', '0.384']
     """
-    own = places(roles)
+    own = one_hot(common_names)
     band, slot = np.nonzero(own)
     if not len(slot):
         return np.full(own.shape, 1 / max(len(own), 1), np.float32)
@@ -118,20 +118,24 @@ def shares(roles: Sequence[str | None]) -> NDArray[np.float32]:
     return given.astype(np.float32)
 
 
-def describe(tile: Prepared, roles: Sequence[str | None]) -> Prepared:
+def describe(tile: NetworkInput, common_names: Sequence[str | None]) -> NetworkInput:
     """A prepared tile, told which of TerraMind's slots its bands are.
 
     Parameters
     ----------
-    tile : Prepared
+    tile : NetworkInput
         A tile as it goes to the network, with all the bands that it is to see.
-    roles : sequence of (str or None)
+    common_names : sequence of (str or None)
         STAC common names of these bands; an empty one where none is known.
 
     Returns
     -------
-    Prepared
-        With two features more: ``places`` and ``shares``, both of shape (band, slot).
+    NetworkInput
+        With two features more: ``one_hot`` and ``interpolation_weights``, both of shape (band, slot).
     """
-    roles = tuple(roles) or (None,) * len(tile.band_valid)
-    return replace(tile, features=tile.features | {"places": places(roles), "shares": shares(roles)})
+    common_names = tuple(common_names) or (None,) * len(tile.band_valid)
+    return replace(
+        tile,
+        features=tile.features
+        | {"one_hot": one_hot(common_names), "interpolation_weights": interpolation_weights(common_names)},
+    )

@@ -21,13 +21,13 @@ from torch.nn import functional as F
 from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.networks import layers as head
 from xr_cloudfree.models.networks.batch import Batch, Output
-from xr_cloudfree.models.networks.features import SHARED, prepare_context
+from xr_cloudfree.models.networks.features import SHARED, compute_features
 from xr_cloudfree.models.networks.paper_unet import as_nearest
-from xr_cloudfree.models.networks.terramind import bands as slots
+from xr_cloudfree.models.networks.terramind import bands as terramind_bands
 from xr_cloudfree.models.networks.terramind import encoder as encoders
 from xr_cloudfree.models.networks.terramind import weights
 from xr_cloudfree.models.networks.terramind.encoder import PATCH, S1, S2
-from xr_cloudfree.models.networks.unet import PlusNet, Reasoned, squash
+from xr_cloudfree.models.networks.unet import BaseOutput, FusionUNet, squash
 
 # Channels of the decoder, at full resolution, at a quarter and at a sixteenth: little beside the encoder.
 FINE, MIDDLE, COARSE = 16, 32, 64
@@ -92,7 +92,7 @@ class TerraMindNet(nn.Module):
     std: Tensor
     s1_mean: Tensor
     s1_std: Tensor
-    prepare, describe = staticmethod(prepare_context), staticmethod(slots.describe)
+    prepare, describe = staticmethod(compute_features), staticmethod(terramind_bands.describe)
 
     def __init__(
         self,
@@ -110,16 +110,21 @@ class TerraMindNet(nn.Module):
             raise ModelError("s1 is true and encoder is 'none'", "an encoder, which looks at Sentinel-1", "s1: false")
         self.calibration = calibration[0], calibration[1]
         self.size, self.levels, self.s1 = size, found.levels, s1
-        self.base = PlusNet(**{str(name): value for name, value in base})
-        self.stem = Stem(len(slots.SLOTS) + 2 + len(SHARED) + self.base.hidden + self.base.abstract)
+        self.base = FusionUNet(**{str(name): value for name, value in base})
+        self.stem = Stem(len(terramind_bands.SLOTS) + 2 + len(SHARED) + self.base.hidden + self.base.abstract)
         self.encoder = None
         if encoder == "terramind":
             self.encoder = encoders.build(size, (S2, S1) if s1 else (S2,))
-            self.told = nn.Conv2d(COARSE + len(slots.SLOTS), found.width, 1, bias=False)
+            self.told = nn.Conv2d(COARSE + len(terramind_bands.SLOTS), found.width, 1, bias=False)
             nn.init.zeros_(self.told.weight)
         self.decoder = Decoder(found.width, len(found.levels) if encoder == "terramind" else 0)
         self.bands = Bands(self.base.hidden)
-        known = {"mean": slots.MEAN, "std": slots.STD, "s1_mean": slots.S1_MEAN, "s1_std": slots.S1_STD}
+        known = {
+            "mean": terramind_bands.MEAN,
+            "std": terramind_bands.STD,
+            "s1_mean": terramind_bands.S1_MEAN,
+            "s1_std": terramind_bands.S1_STD,
+        }
         for name, values in known.items():
             self.register_buffer(name, torch.from_numpy(values)[:, None, None], persistent=False)
 
@@ -149,13 +154,15 @@ class TerraMindNet(nn.Module):
         """The image of the target date, with its uncertainty."""
         found = self.base.reason(batch)
         own, seen = batch.target_clear, batch.known() | (batch.target_clear > 0)
-        image = self.standard(head.keep_clear(found.image, batch.target, own), seen, batch.features["shares"])
+        image = self.standard(
+            head.keep_clear(found.image, batch.target, own), seen, batch.features["interpolation_weights"]
+        )
         y, x = image.shape[-2:]
         maps = F.pad(self._maps(batch, found, image, seen), (0, -x % PATCH, 0, -y % PATCH), mode="replicate")
         fine, middle, coarse = self.stem(maps)
-        levels = self._levels(maps[:, : len(slots.SLOTS)], coarse, batch) if self.encoder is not None else []
+        levels = self._levels(maps[:, : len(terramind_bands.SLOTS)], coarse, batch) if self.encoder is not None else []
         shared = self.decoder(levels, fine, middle, coarse)[..., :y, :x]
-        correction, logarithm = self.bands(found.hidden, shared, batch.features["places"]).unbind(dim=2)
+        correction, logarithm = self.bands(found.hidden, shared, batch.features["one_hot"]).unbind(dim=2)
         unit = found.scale[:, :, None, None]
         corrected = torch.where(found.taught, head.bounded(found.image, correction, unit), found.image)
         uncertainty = head.calibrated(head.scaled(found.uncertainty, logarithm), found.fitted, self.calibration)
@@ -177,7 +184,7 @@ class TerraMindNet(nn.Module):
         seen = seen & image.isfinite().all(dim=1, keepdim=True)
         with torch.autocast(image.device.type, enabled=False):  # half precision would round what the sensor resolves
             numbers = torch.einsum("bcyx,bcs->bsyx", torch.where(seen, image.float(), 0.0), shares.float())
-        return torch.where(seen, (numbers * slots.DIGITAL - self.mean) / self.std, 0.0)
+        return torch.where(seen, (numbers * terramind_bands.DIGITAL - self.mean) / self.std, 0.0)
 
     def tokens(self, image: Tensor, told: Tensor | None = None, s1: Tensor | None = None) -> list[Tensor]:
         """Levels of the encoder, each of shape (batch, width, y / 16, x / 16).
@@ -210,7 +217,7 @@ class TerraMindNet(nn.Module):
                 levels.append(merged.mT.unflatten(2, (y, x)))
         return levels
 
-    def _maps(self, batch: Batch, found: Reasoned, image: Tensor, seen: Tensor) -> Tensor:
+    def _maps(self, batch: Batch, found: BaseOutput, image: Tensor, seen: Tensor) -> Tensor:
         """All that is known of a pixel whatever the band, shape (batch, map, y, x); the image's slots come first."""
         valid = batch.band_valid[:, :, None, None].to(image.dtype)
         count = valid.sum(dim=1, keepdim=True)
@@ -222,7 +229,7 @@ class TerraMindNet(nn.Module):
 
     def _levels(self, image: Tensor, coarse: Tensor, batch: Batch) -> list[Tensor]:
         """Levels of the encoder for tiles of which some may have Sentinel-1."""
-        lacking = 1 - batch.features["places"].sum(dim=1)
+        lacking = 1 - batch.features["one_hot"].sum(dim=1)
         maps = lacking[:, :, None, None].expand(-1, -1, *coarse.shape[-2:])
         told = self.told(torch.cat([F.silu(coarse), maps.to(coarse.dtype)], dim=1))
         if not (self.s1 and "s1" in batch.features):
@@ -313,7 +320,7 @@ class Bands(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.own, self.shared = nn.Conv2d(hidden, FINE, 1), nn.Conv2d(FINE, FINE, 1, bias=False)
-        self.gain, self.shift = (nn.Linear(len(slots.SLOTS), FINE, bias=False) for _ in range(2))
+        self.gain, self.shift = (nn.Linear(len(terramind_bands.SLOTS), FINE, bias=False) for _ in range(2))
         self.out = nn.Conv2d(FINE, 2, 1)
         for start in (self.gain, self.shift, self.out):
             for part in start.parameters():
