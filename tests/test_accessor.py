@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
+from tests.support.cubes import as_dataset, make_cube
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import CLASSICAL, DATES, as_dataset, make_cube
+from tests.support.cubes import CLASSICAL, DATES, as_dataset, make_cube
 from xr_cloudfree import errors
 from xr_cloudfree.cube.conventions import understand
 

@@ -12,7 +12,7 @@ from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.measure import ALL, Bench, Task, answer, judge, load
 from benchmarks.accuracy.page import scaled
 from benchmarks.accuracy.places import read_all
-from tests.networks import make_bundle
+from tests.support.networks import make_bundle
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy.simulate import TRACKS, make_cases
 from xr_cloudfree.models.pretrained.model import PretrainedModel

@@ -11,7 +11,7 @@ import rasterio
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
+from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import io
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import OptionError, OutputError

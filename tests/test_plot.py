@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import DATES, as_dataset, make_cube
+from tests.support.cubes import DATES, as_dataset, make_cube
 from xr_cloudfree import plot
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError

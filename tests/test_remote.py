@@ -13,8 +13,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube, make_s1
-from tests.servers import Failing, Forbidden, Plain, Ranges, serving
+from tests.support.cubes import as_dataset, make_cube, make_s1
+from tests.support.servers import Failing, Forbidden, Plain, Ranges, serving
 from xr_cloudfree import batching, errors, io
 from xr_cloudfree.runner import runs
 from xr_cloudfree.runner.journal import Journal
@@ -205,7 +205,7 @@ def test_servers_that_refuse_or_fail(tmp_path, files):
 
 
 def test_a_server_that_does_not_answer_in_time(files):
-    from tests.servers import Plain
+    from tests.support.servers import Plain
 
     class Slow(Plain):
         def do_GET(self):

@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 import xr_cloudfree  # noqa: E402
-from tests.cubes import CLASSICAL, as_dataset, make_cube, make_s1  # noqa: E402
-from tests.networks import RADAR, make_model  # noqa: E402
 from tests.property.test_one_answer import chunkings, nearly_same  # noqa: E402
+from tests.support.cubes import CLASSICAL, as_dataset, make_cube, make_s1  # noqa: E402
+from tests.support.networks import RADAR, make_model  # noqa: E402
 from xr_cloudfree import errors, io  # noqa: E402
 from xr_cloudfree.cli.app import app  # noqa: E402
 from xr_cloudfree.models.bundles import bundle  # noqa: E402
@@ -314,7 +314,7 @@ class TestCommandLine:
 
 @pytest.mark.skipif(find_spec("terratorch") is None, reason="needs terratorch")
 def test_the_terramind_network_looks_at_it(tmp_path):
-    from tests.models.test_terramind import BASE, SPEC, make
+    from tests.models.networks.terramind.test_network import BASE, SPEC, make
 
     spec = replace(SPEC, config=(("base", BASE), ("s1", True)))
     bundle.write(tmp_path / "b", spec, make(s1=True).state_dict(), "# A network for tests\n")

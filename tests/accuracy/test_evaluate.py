@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_score_whatever_the_chunks(sample):
 
 def test_a_model_that_knows_the_truth_scores_without_error(sample):
     """The frame itself, smuggled past the mask by a model that looks where it must not, gives no error at all."""
-    from tests.property.models import ModelSpec
+    from tests.support.models import ModelSpec
     from xr_cloudfree.models.protocol import Prediction
 
     class Constant:

@@ -6,7 +6,7 @@ import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
+from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import errors, synthetic
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.dims import dims_of
@@ -153,7 +153,7 @@ def test_a_crs_variable_is_no_mask_and_is_kept():
 
 
 @pytest.mark.parametrize(
-    ("bands", "layers", "metadata", "title", "roles"),
+    ("bands", "layers", "metadata", "title", "common_names"),
     [
         ("B02 B8A", "", "", "Sentinel-2 L2A", "blue nir08"),
         ("B2 B3 B4 B8", "", "", "Sentinel-2 L2A", "blue green red nir"),

@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import DATES, make_cube
+from tests.support.cubes import DATES, make_cube
 from xr_cloudfree.batching import resume
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text, parse_targets
 from xr_cloudfree.errors import OptionError, TimeError

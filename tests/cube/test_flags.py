@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.layers import CLOUD_MASK, layer, resolve, states
+from tests.support.layers import CLOUD_MASK, layer, resolve, states
 from xr_cloudfree.cube.masks import MaskRule, decode
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import MaskError

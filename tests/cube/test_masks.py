@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tests.layers import CLOUD_MASK, TEMPLATE, TIMES, layer, resolve, states
+from tests.support.layers import CLOUD_MASK, TEMPLATE, TIMES, layer, resolve, states
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import (

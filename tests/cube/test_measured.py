@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import make_cube
+from tests.support.cubes import make_cube
 from xr_cloudfree.cube.edges import find_edge
 from xr_cloudfree.cube.measured import clear_where, measured, valid_range
 from xr_cloudfree.cube.scaling import Scaling

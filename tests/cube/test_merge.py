@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import DATES, as_dataset, make_cube
 from tests.faults.test_bad_cubes import computes
+from tests.support.cubes import DATES, as_dataset, make_cube
 from xr_cloudfree import api
 from xr_cloudfree.batching import resume
 from xr_cloudfree.errors import ChangedError, OptionError, TimeError

@@ -7,7 +7,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.cubes import make_cube, make_s1
+from tests.support.cubes import make_cube, make_s1
 from xr_cloudfree import errors
 from xr_cloudfree.cube.radar import MAX_DAYS, check_decibels, image_of, understand_radar, within_reach
 

@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import DATES, make_cube, make_s1
-from tests.faults.makers import cftimes
+from tests.support.cubes import DATES, make_cube, make_s1
+from tests.support.malformed import cftimes
 from xr_cloudfree.batching import resume
 from xr_cloudfree.cube.conventions import understand
 from xr_cloudfree.cube.radar import understand_radar

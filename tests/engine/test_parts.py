@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import xr_cloudfree
-from tests.cubes import CLASSICAL, make_cube
+from tests.support.cubes import CLASSICAL, make_cube
 from xr_cloudfree import errors
 
 TARGET = "2021-06-03"

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.property.models import Blended, TileWide
+from tests.support.models import Blended, TileWide
 from xr_cloudfree import synthetic
 from xr_cloudfree.models.protocol import Prediction
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.faults.makers import TARGET, cube, fill, quality
+from tests.support.malformed import TARGET, cube, fill, quality
 from xr_cloudfree import errors
 
 ANYTHING = st.one_of(

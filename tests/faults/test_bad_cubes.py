@@ -15,8 +15,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.faults.makers import cube, fill, huge, quality
-from tests.faults.rows import ROWS
+from tests.support.malformed import cube, fill, huge, quality
+from tests.support.rows import ROWS
 from xr_cloudfree import errors
 
 LATE = [row for row in ROWS if row.late]

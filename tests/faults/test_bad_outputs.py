@@ -21,8 +21,8 @@ import rasterio
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import DATES, contents, make_cube
-from tests.faults.makers import TARGET
+from tests.support.cubes import DATES, contents, make_cube
+from tests.support.malformed import TARGET
 from xr_cloudfree import errors, io
 from xr_cloudfree.storage.attributes import storable
 from xr_cloudfree.storage.placement import transform_of

@@ -21,8 +21,8 @@ pytest.importorskip("safetensors")
 from safetensors.torch import load, save  # noqa: E402
 
 import xr_cloudfree  # noqa: E402
-from tests.cubes import make_cube  # noqa: E402
-from tests.networks import TINY, make_bundle, state_of  # noqa: E402
+from tests.support.cubes import make_cube  # noqa: E402
+from tests.support.networks import TINY, make_bundle, state_of  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
 from xr_cloudfree.models.bundles import bundle  # noqa: E402
 from xr_cloudfree.models.pretrained import model as learned  # noqa: E402

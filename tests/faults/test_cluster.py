@@ -14,15 +14,15 @@ import rioxarray  # noqa: F401  for `.rio`
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import contents
-from tests.faults import runs
-from tests.faults.runs import Child, N, check_whole, markers
-from tests.faults.work import Slow
+from tests.support import runs
+from tests.support.cubes import contents
+from tests.support.runs import Child, N, check_whole, markers
+from tests.support.work import Slow
 from xr_cloudfree import errors
 from xr_cloudfree.runner.verify import verify
 
 distributed = pytest.importorskip("distributed")
-from tests.faults.local import KillSome, cluster, pids  # noqa: E402
+from tests.support.clusters import KillSome, cluster, pids  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,

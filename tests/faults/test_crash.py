@@ -13,9 +13,9 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import contents
-from tests.faults import runs
-from tests.faults.runs import HOW, Child, N, check_whole, fill, fill_until, markers, part_done
+from tests.support import runs
+from tests.support.cubes import contents
+from tests.support.runs import HOW, Child, N, check_whole, fill, fill_until, markers, part_done
 from xr_cloudfree import errors
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify
@@ -266,7 +266,7 @@ def test_a_folder_that_may_not_be_written_to(cube):
 
 
 def test_a_cube_that_is_too_large_is_refused_before_anything_is_written(tmp_path):
-    from tests.faults.makers import huge
+    from tests.support.malformed import huge
 
     obj, options = huge()
     with pytest.raises(MemoryError, match="1000000000 x 1000000000"):

@@ -12,7 +12,7 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import xr_cloudfree
-from tests.faults import runs
+from tests.support import runs
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.cli.app import app
 

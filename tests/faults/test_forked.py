@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 CODE = """
 import multiprocessing, warnings
 from xr_cloudfree import synthetic
-from xr_cloudfree.models import learned
+from xr_cloudfree.models.pretrained import model as learned
 
 cube = synthetic.cube((6, 3, 128, 128), seed=1)
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from tests.cubes import contents
-from tests.faults import runs
-from tests.faults.runs import Child, N, markers
-from tests.faults.runs import fill_file as fill
+from tests.support import runs
+from tests.support.cubes import contents
+from tests.support.runs import Child, N, markers
+from tests.support.runs import fill_file as fill
 from xr_cloudfree import errors
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner.journal import Journal

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cubes import contents
-from tests.faults import runs
-from tests.faults.runs import Child, check_whole, fill
+from tests.support import runs
+from tests.support.cubes import contents
+from tests.support.runs import Child, check_whole, fill
 from xr_cloudfree import errors
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify

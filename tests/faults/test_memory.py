@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.faults import runs
-from tests.faults.work import Hungry
+from tests.support import runs
+from tests.support.work import Hungry
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.cli import commands
 from xr_cloudfree.runner import regions
@@ -104,7 +104,7 @@ def test_a_worker_that_dies_of_memory_is_told_with_a_shard_that_works(cube, tmp_
     pytest.importorskip("distributed")
     import dask
 
-    from tests.faults.local import cluster
+    from tests.support.clusters import cluster
 
     given = {"date": runs.HOW["date"], "model": Hungry(0), "progress": False, "retries": 0}
     with (

@@ -5,8 +5,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import CLASSICAL, make_cube
-from tests.faults.makers import NX, NY, TARGET, Answers, cube, fill
+from tests.support.cubes import CLASSICAL, make_cube
+from tests.support.malformed import NX, NY, TARGET, Answers, cube, fill
 from xr_cloudfree.models.protocol import Prediction
 
 

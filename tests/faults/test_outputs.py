@@ -13,9 +13,9 @@ import pytest
 import rasterio
 
 import xr_cloudfree
-from tests.cubes import contents
-from tests.faults import runs
-from tests.faults.runs import HOW, Child, N, check_whole, fill_file
+from tests.support import runs
+from tests.support.cubes import contents
+from tests.support.runs import HOW, Child, N, check_whole, fill_file
 from xr_cloudfree import errors, io
 from xr_cloudfree.runner import sinks
 from xr_cloudfree.runner.journal import Journal
@@ -167,7 +167,7 @@ def test_a_link_into_a_folder_that_is_gone(cube, store, clean, tmp_path):
 
 def test_a_cluster_sees_a_store_behind_a_link(cube, store, clean, tmp_path):
     pytest.importorskip("distributed")
-    from tests.faults.local import cluster
+    from tests.support.clusters import cluster
 
     lose_some(store)
     shutil.move(store, tmp_path / "elsewhere.zarr")

@@ -10,12 +10,12 @@ import time
 import dask
 import pytest
 
-from tests.faults.work import Failing, Greedy, Killing, Noted
+from tests.support.work import Failing, Greedy, Killing, Noted
 from xr_cloudfree import errors
 
 distributed = pytest.importorskip("distributed")
 
-from tests.faults.local import KillSome, cluster, pids  # noqa: E402
+from tests.support.clusters import KillSome, cluster, pids  # noqa: E402
 from xr_cloudfree.runner.scheduler import run_regions  # noqa: E402
 
 pytestmark = [

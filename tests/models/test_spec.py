@@ -85,7 +85,7 @@ class TestBands:
         ModelSpec("any", "for any").check_bands(("ndvi",), (None,))
 
     @pytest.mark.parametrize(
-        ("spec", "bands", "roles", "says"),
+        ("spec", "bands", "common_names", "says"),
         [
             (
                 FOUR,

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import xr_cloudfree
-from tests.cubes import CLASSICAL, make_cube
-from tests.property.models import LEARNED, MODELS, Greedy, TileWide, model_of
+from tests.support.cubes import CLASSICAL, make_cube
+from tests.support.models import LEARNED, MODELS, Greedy, TileWide, model_of
 from xr_cloudfree.engine import fill as engine
 
 SIZES = {"time": 7, "band": 3, "y": 53, "x": 61}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import xr_cloudfree
-from tests.cubes import contents
+from tests.support.cubes import contents
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.store import PARTIAL

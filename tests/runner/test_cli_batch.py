@@ -19,7 +19,7 @@ from dask.system import CPU_COUNT
 from typer.testing import CliRunner
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
+from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import io
 from xr_cloudfree.cli import runs
 from xr_cloudfree.cli.app import app

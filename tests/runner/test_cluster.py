@@ -15,7 +15,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
+from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import batching
 from xr_cloudfree.errors import LockedError, OptionError, OptionTypeError, RunError
 from xr_cloudfree.runner import cluster, runs

@@ -10,8 +10,8 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import xr_cloudfree
-from tests.cubes import contents, make_cube
-from tests.faults import runs
+from tests.support import runs
+from tests.support.cubes import contents, make_cube
 from xr_cloudfree.cli.app import app
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.status import status

@@ -10,8 +10,8 @@ import xarray as xr
 pytest.importorskip("torch")
 
 import xr_cloudfree
-from tests.cubes import as_dataset, contents, make_cube, make_s1
-from tests.networks import RADAR, make_bundle
+from tests.support.cubes import as_dataset, contents, make_cube, make_s1
+from tests.support.networks import RADAR, make_bundle
 from xr_cloudfree import errors, io
 from xr_cloudfree.batching import resume
 from xr_cloudfree.runner import regions, runs

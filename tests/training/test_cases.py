@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.training.places import BANDS, make_place
+from tests.support.sites import BANDS, make_place
 from xr_cloudfree.accuracy.simulate import TRACKS, real_masks
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree_training.cases import KINDS, MIN_CLEAR, Mixture, draw, examine

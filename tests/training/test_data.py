@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 
-import tests.networks  # noqa: F401  adds its architectures
+import tests.support.networks  # noqa: F401  adds its architectures
 import xr_cloudfree
 from xr_cloudfree import synthetic
 from xr_cloudfree.errors import BandError, ModelError, OptionError, TimeError

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-import tests.networks
-import tests.training.networks  # noqa: F401  adds its architecture
+import tests.support.networks
+import tests.support.training_networks  # noqa: F401  adds its architecture
 import xr_cloudfree
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy import metrics

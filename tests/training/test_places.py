@@ -10,8 +10,8 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import as_dataset, make_cube
-from tests.training.places import make_place
+from tests.support.cubes import as_dataset, make_cube
+from tests.support.sites import make_place
 from xr_cloudfree import synthetic
 from xr_cloudfree.errors import CloudfreeError, MaskError, OptionError, OptionTypeError, ScalingError
 from xr_cloudfree_training.places import cloud_shapes, find_cubes, read_places, split

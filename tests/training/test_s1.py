@@ -10,8 +10,8 @@ import pytest
 import torch
 import xarray as xr
 
-import tests.networks  # noqa: F401  adds its architectures
-from tests.training.places import make_place
+import tests.support.networks  # noqa: F401  adds its architectures
+from tests.support.sites import make_place
 from tests.training.test_cli import SMALL, run
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.accuracy.simulate import real_masks

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.training.places import make_place
+from tests.support.sites import make_place
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.models.networks.timegate import CONDITION

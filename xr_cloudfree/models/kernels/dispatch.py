@@ -46,7 +46,7 @@ def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> number, last = kernels.count(np.array([[True, False], [True, False], [False, False]]))
     >>> number.tolist(), last.tolist()
     ([2, 0], [1, -1])
@@ -72,7 +72,7 @@ def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], ND
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> clear = np.array([[True, False], [False, False], [True, True]])
     >>> before, after = kernels.bracket(clear, split=2)
     >>> before.tolist(), after.tolist()
@@ -106,7 +106,7 @@ def blend(
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> bands = np.array([[[100, 7]], [[200, 9]]], np.uint16)
     >>> first, second = np.zeros(2, np.int16), np.ones(2, np.int16)
     >>> kernels.blend(bands, first, second, np.array([0.25, 0], np.float32)).tolist()
@@ -142,7 +142,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> bands = np.array([[[10]], [[65535]], [[13]]], np.uint16)
     >>> kernels.median(bands, np.array([[True], [False], [True]])).tolist()
     [[11.5]]
@@ -170,7 +170,7 @@ def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[n
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> bands = np.array([[[10.0]], [[np.nan]], [[30.0]]], np.float32)
     >>> clear = np.array([[True], [False], [True]])
     >>> kernels.mix(bands, clear, np.full((3, 1), 0.5, np.float32)).tolist()
@@ -220,7 +220,7 @@ def geomedian(
     The middle of a square's corners:
 
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> corners = np.array([[0, 0], [0, 2], [2, 0], [2, 2]], np.uint16)[:, :, np.newaxis]
     >>> kernels.geomedian(corners, np.ones((4, 1), bool)).tolist()
     [[1.0], [1.0]]
@@ -257,7 +257,7 @@ def interior_error(
     The middle of three is 30 off, with an expected variance of 1.5 where nothing grows:
 
     >>> import numpy as np
-    >>> from xr_cloudfree.models import kernels
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
     >>> bands = np.array([10, 50, 30], np.uint16).reshape(3, 1, 1)
     >>> days = np.array([0, 5, 10], np.float32)
     >>> float(kernels.interior_error(bands, np.ones((3, 1), bool), days, 0.0)[0, 0] ** 2).__round__()

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.models.series import VARIANTS, close, dates_of, observations, random_batch, random_gate
+from tests.support.series import VARIANTS, close, dates_of, observations, random_batch, random_gate
 from xr_cloudfree.errors import ModelError, OptionError
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.networks import timegate

@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 import xr_cloudfree  # noqa: E402
-from tests.cubes import DATES, make_cube  # noqa: E402
-from tests.networks import TINY, make_bundle, make_model, state_of  # noqa: E402
+from tests.support.cubes import DATES, make_cube  # noqa: E402
+from tests.support.networks import TINY, make_bundle, make_model, state_of  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
 from xr_cloudfree.models import registry  # noqa: E402
 from xr_cloudfree.models.auto import _say_torch_is_missing  # noqa: E402
@@ -322,9 +322,9 @@ class TestLoading:
         code = """if True:
             import sys
             import xr_cloudfree
-            from tests.cubes import make_cube
-            from xr_cloudfree.models import networks
-            architectures.ARCHITECTURES["x-tiny"] = "tests.networks:Tiny"
+            from tests.support.cubes import make_cube
+            from xr_cloudfree.models.networks import architectures
+            architectures.ARCHITECTURES["x-tiny"] = "tests.support.networks:Tiny"
             da, clear = (array.chunk(y=20) for array in make_cube())
             model = "local-dir:" + sys.argv[1]
             image = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=model, layers="all")

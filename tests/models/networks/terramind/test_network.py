@@ -15,8 +15,8 @@ if find_spec("terratorch") is None:  # importing all of it is what is to be spar
     pytest.skip("needs terratorch", allow_module_level=True)
 
 import xr_cloudfree
-from tests.cubes import make_cube
-from tests.models.test_plus import observations
+from tests.models.networks.test_unet import observations
+from tests.support.cubes import make_cube
 from xr_cloudfree import errors
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
@@ -85,7 +85,7 @@ def radar(seed=0, edge=48, seen=1.0):
 
 class TestStart:
     @pytest.mark.parametrize("encoder", ["terramind", "none"])
-    @pytest.mark.parametrize(("bands", "edge", "roles"), [(3, 48, TEN), (10, 45, TEN), (4, 32, ())])
+    @pytest.mark.parametrize(("bands", "edge", "common_names"), [(3, 48, TEN), (10, 45, TEN), (4, 32, ())])
     def test_untrained_it_is_its_base_bit_for_bit(self, encoder, bands, edge, common_names):
         net = make(random=False, encoder=encoder)
         given = tile(net, observations(bands=bands, edge=edge), common_names)
@@ -204,7 +204,7 @@ class TestAnswers:
         first, second = answer(net, given), answer(net, other)
         np.testing.assert_allclose(second.reflectance, first.reflectance[:, order], atol=1e-5)
 
-    @pytest.mark.parametrize("roles", [("blue", "green", "red", "nir08"), (None, None, "red", "lwir11"), ()])
+    @pytest.mark.parametrize("common_names", [("blue", "green", "red", "nir08"), (None, None, "red", "lwir11"), ()])
     def test_bands_of_any_name_go_through(self, net, common_names):
         obs = observations()
         out = answer(net, tile(net, obs, common_names))
@@ -337,13 +337,13 @@ class TestImport:
     def test_it_is_light_and_leaves_no_empty_packages_behind(self):
         code = """if True:
             import sys
-            from xr_cloudfree.models import terramind_encoder
+            from xr_cloudfree.models.networks.terramind import encoder as encoders
             assert "terratorch" not in sys.modules
-            encoder = encoder.build("tiny")
+            encoder = encoders.build("tiny")
             heavy = {"lightning", "torchgeo", "diffusers", "transformers", "segmentation_models_pytorch", "rasterio"}
             assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
             assert "terratorch" not in sys.modules and "terratorch.models" not in sys.modules
-            assert encoder.build("tiny") is not encoder
+            assert encoders.build("tiny") is not encoder
         """
         subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -370,9 +370,9 @@ class TestImport:
         """And the whole of terratorch can still be imported afterwards."""
         code = """if True:
             import torch
-            from xr_cloudfree.models import terramind_encoder
+            from xr_cloudfree.models.networks.terramind import encoder as encoders
             torch.manual_seed(0)
-            light = encoder.build("SIZE", ("S2L2A", "S1GRD")).eval()
+            light = encoders.build("SIZE", ("S2L2A", "S1GRD")).eval()
             from terratorch.registry import BACKBONE_REGISTRY
             full = BACKBONE_REGISTRY.build("terramind_v1_SIZE", pretrained=False, modalities=["S2L2A", "S1GRD"]).eval()
             names = list(full.state_dict())

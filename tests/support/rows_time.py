@@ -5,8 +5,8 @@ import datetime as dt
 import numpy as np
 import pandas as pd
 
-from tests.cubes import DATES
-from tests.faults.makers import TARGET, Row, as_one, asked, both, cftimes, cube, masked, texts, third_out, timed
+from tests.support.cubes import DATES
+from tests.support.malformed import TARGET, Row, as_one, asked, both, cftimes, cube, masked, texts, third_out, timed
 from xr_cloudfree import errors
 
 E = errors

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import xarray as xr
 
-from tests.faults.makers import (
+from tests.support.malformed import (
     NX,
     NY,
     Row,

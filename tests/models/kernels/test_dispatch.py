@@ -268,7 +268,7 @@ def test_no_pixel_is_no_trouble(made: tuple[Any, Any]) -> None:
 
 def chosen(**environment: str) -> str:
     """Name of the module that computes in a fresh process."""
-    code = "from xr_cloudfree.models import kernels; print(kernels._kernels().__name__)"
+    code = "from xr_cloudfree.models.kernels import dispatch as kernels; print(kernels._kernels().__name__)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True, check=True
     )

@@ -12,7 +12,7 @@ import rioxarray  # noqa: F401  (registers .rio)
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import DATES, make_cube
+from tests.support.cubes import DATES, make_cube
 from xr_cloudfree import errors
 from xr_cloudfree.models.protocol import Prediction
 from xr_cloudfree.models.spec import ModelSpec

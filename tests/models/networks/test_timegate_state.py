@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tests.models.series import VARIANTS, close, dates_of, random_batch, random_gate
+from tests.support.series import VARIANTS, close, dates_of, random_batch, random_gate
 from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.networks.timegate import TimeGate, TimeGateState, weights_sha256
 

@@ -6,8 +6,8 @@ The rows of masks and quality layers are in `rows_masks`.
 import numpy as np
 import xarray as xr
 
-from tests.cubes import DATES
-from tests.faults.makers import (
+from tests.support.cubes import DATES
+from tests.support.malformed import (
     NX,
     NY,
     Answers,
@@ -31,9 +31,9 @@ from tests.faults.makers import (
     truth,
     variable_of,
 )
-from tests.faults.rows_masks import LAYERS, MASKS
-from tests.faults.rows_time import TIME
-from tests.faults.rows_values import VALUES
+from tests.support.rows_masks import LAYERS, MASKS
+from tests.support.rows_time import TIME
+from tests.support.rows_values import VALUES
 from xr_cloudfree import errors
 from xr_cloudfree.models.classical.pixelwise import Linear
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.models.series import dates_of, observations, random_batch
+from tests.support.series import dates_of, observations, random_batch
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.batch import Batch
 from xr_cloudfree.models.networks.inputs import prepare

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 import xr_cloudfree
-from tests.cubes import contents
+from tests.support.cubes import contents
 from xr_cloudfree import io, synthetic
 from xr_cloudfree.models.kernels import compiled as kernels_numba  # noqa: F401  (what takes long to import)
 from xr_cloudfree.runner import regions  # noqa: F401
@@ -95,7 +95,7 @@ def overwrite_until(cube, store, n):
 
 CONTEXT = multiprocessing.get_context("forkserver") if hasattr(os, "fork") else None
 if CONTEXT is not None:
-    CONTEXT.set_forkserver_preload(["tests.faults.runs"])
+    CONTEXT.set_forkserver_preload(["tests.support.runs"])
 
 
 def _tell(pipe, function, arguments, options):

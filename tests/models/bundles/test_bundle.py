@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from tests.networks import CARD, TINY, make_bundle, state_of  # noqa: E402
+from tests.support.networks import CARD, TINY, make_bundle, state_of  # noqa: E402
 from xr_cloudfree import create_model, errors  # noqa: E402
 from xr_cloudfree.models.bundles import bundle  # noqa: E402
 
@@ -53,7 +53,7 @@ def test_the_spec_and_the_hash_need_no_torch(tmp_path):
             sys.modules[name] = None  # importing it fails
         from pathlib import Path
         from xr_cloudfree import from_pretrained
-        from xr_cloudfree.models import bundle
+        from xr_cloudfree.models.bundles import bundle
         spec = bundle.read_spec(Path(sys.argv[1]))
         print(spec.name, len(bundle.verify(Path(sys.argv[1]), spec)) > 0, from_pretrained("local-dir:" + sys.argv[1]))
     """

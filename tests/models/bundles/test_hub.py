@@ -17,8 +17,8 @@ constants = pytest.importorskip("huggingface_hub.constants")
 file_download = pytest.importorskip("huggingface_hub.file_download")
 
 import xr_cloudfree  # noqa: E402
-from tests.cubes import make_cube  # noqa: E402
-from tests.networks import make_bundle  # noqa: E402
+from tests.support.cubes import make_cube  # noqa: E402
+from tests.support.networks import make_bundle  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
 from xr_cloudfree.models.bundles import bundle, hub  # noqa: E402
 

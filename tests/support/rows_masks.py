@@ -2,8 +2,8 @@
 
 import xarray as xr
 
-from tests.cubes import make_cube
-from tests.faults.makers import NX, NY, Row, coded, cube, probability, quality, resampled, truth, without_quality
+from tests.support.cubes import make_cube
+from tests.support.malformed import NX, NY, Row, coded, cube, probability, quality, resampled, truth, without_quality
 from xr_cloudfree import errors
 
 E = errors

@@ -236,7 +236,8 @@ class TestUnreachable:
 
     def test_it_is_asked_before_anything_heavy_is_imported(self, tmp_path):
         code = (
-            "import sys; from xr_cloudfree import errors; from xr_cloudfree.models import terramind_weights as w\n"
+            "import sys; from xr_cloudfree import errors\n"
+            "from xr_cloudfree.models.networks.terramind import weights as w\n"
             "try: w.fetch('base')\n"
             "except errors.HubError: pass\n"
             "else: raise SystemExit('it was fetched')\n"

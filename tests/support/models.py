@@ -100,7 +100,7 @@ def model_of(name):
     pytest.importorskip("safetensors")
     if name == "terramind" and find_spec("terratorch") is None:
         pytest.skip("needs terratorch")
-    from tests.networks import make_model
+    from tests.support.networks import make_model
 
     folder = tempfile.TemporaryDirectory()
     atexit.register(folder.cleanup)
