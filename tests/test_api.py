@@ -11,7 +11,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import CLASSICAL, DATES, as_dataset, make_cube
 from xr_cloudfree import errors
-from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.conventions import parse_cube
 
 TARGET = "2021-06-03"
 OWN = 3
@@ -408,10 +408,10 @@ def bands_of(names, dtype="uint16"):
 
 def test_the_roles_of_bands_come_from_all_of_them():
     few = bands_of(["SR_B2", "SR_B3", "SR_B4", "SR_B6"])
-    assert understand(few).common_names == ("blue", "green", "red", "swir16")
-    assert understand(few, ["SR_B2", "SR_B4"]).common_names == ("blue", "red")
+    assert parse_cube(few).common_names == ("blue", "green", "red", "swir16")
+    assert parse_cube(few, ["SR_B2", "SR_B4"]).common_names == ("blue", "red")
     short = bands_of(["B4", "B3", "B2", "B8A"])
-    assert understand(short).common_names == ("red", "green", "blue", "nir08")
+    assert parse_cube(short).common_names == ("red", "green", "blue", "nir08")
     assert list(xr_cloudfree.fill(short, TARGET, clear="clear", model="linear").data_vars) == ["B4", "B3", "B2", "B8A"]
 
 

@@ -13,7 +13,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import DATES, as_dataset, make_cube
 from xr_cloudfree import plot
-from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
 from xr_cloudfree.plot.picture import NEUTRAL, choose_bands, limits, place_of, thin
 
@@ -169,7 +169,7 @@ def test_north_is_up_and_east_is_right(steady) -> None:
 
 
 def test_degrees_of_longitude_are_drawn_shorter(portugal) -> None:
-    place = place_of(understand(portugal))
+    place = place_of(parse_cube(portugal))
     assert place.labels == ("longitude [°]", "latitude [°]")
     assert place.aspect == pytest.approx(1 / np.cos(np.deg2rad(39.29)), rel=1e-3)
     # 128 pixels of about 20.2 m by 20.3 m.
@@ -198,7 +198,7 @@ def test_bands_are_chosen_by_what_they_are(names, shown) -> None:
         dims=("time", "band", "y", "x"),
         coords={"time": DATES[:1], "band": names},
     )
-    assert [names[i] for i in choose_bands(understand(da)).index] == shown
+    assert [names[i] for i in choose_bands(parse_cube(da)).index] == shown
 
 
 # -- timeline

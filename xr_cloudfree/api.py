@@ -422,7 +422,7 @@ def _clear_job(understood: CubeInfo, stored: bool = False, check: bool = True) -
         understood.scenes,
         (len(cube.labels), cube.dtype) if stored else None,
         cube.extras,
-        understood.within if check else None,
+        understood.valid_range if check else None,
         cube.sensor,
     )
 

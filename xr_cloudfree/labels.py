@@ -68,13 +68,13 @@ def parts(plan: FillPlan) -> tuple[Part, ...]:
         return Part(name, first.name, band, dims, dtype, attrs, {**common, **_kept(array, attrs)})
 
     if source.ndim == 3:
-        names = cube.bands if cube.kind == "bands" else (_free_name(plan, cube.name),)
+        names = cube.bands if cube.layout == "bands" else (_free_name(plan, cube.name),)
         made = [
             part(name, i, (*lead, "y", "x"), band, band.dtype)
             for i, (name, band) in enumerate(zip(names, cube.arrays, strict=True))
         ]
     else:
-        name = _free_name(plan, cube.name if cube.kind == "variable" else None)
+        name = _free_name(plan, cube.name if cube.layout == "variable" else None)
         made = [part(name, None, (*lead, *first.dims), source, first.dtype)]
     made += [Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, _LAYER_ATTRS[o.name], dict(common)) for o in rest]
     return tuple(made)
@@ -120,7 +120,7 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
 
 def restore_kind(plan: FillPlan, labelled: xr.Dataset) -> Any:
     """A DataArray where a DataArray was given and no layer asked for, else the Dataset."""
-    if plan.understood.cube.kind in ("array", "layer") and len(labelled.data_vars) == 1:
+    if plan.understood.cube.layout in ("array", "layer") and len(labelled.data_vars) == 1:
         return labelled[next(iter(labelled.data_vars))].rename(plan.understood.cube.name)
     return labelled
 

@@ -14,18 +14,18 @@ import xarray as xr
 from xr_cloudfree import io
 from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.checks import check_scale
-from xr_cloudfree.cube.conventions import Cube, understand
+from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import check_sizes, dims_of
 from xr_cloudfree.cube.masks import MaskRule, Snow
-from xr_cloudfree.cube.measured import ValidRange, valid_range
+from xr_cloudfree.cube.measured import ValidRange, derive_valid_range
 from xr_cloudfree.cube.merge import Merge, Scenes, parse_merge, scenes_of
 from xr_cloudfree.cube.quality import resolve_mask
-from xr_cloudfree.cube.radar import MAX_DAYS, Radar, understand_radar, within_reach
+from xr_cloudfree.cube.radar import MAX_DAYS, Radar, nearby_dates, parse_radar
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
-from xr_cloudfree.cube.stamps import MERGE, Times, cube_times, dated
+from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times, decode_times
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
@@ -54,7 +54,7 @@ class CubeInfo:
     quality: xr.DataArray
     rule: MaskRule
     scaling: Scaling
-    within: ValidRange
+    valid_range: ValidRange
     scenes: Scenes | None = None
 
     def scene(self, date: int) -> int:
@@ -114,10 +114,10 @@ def read(
     if isinstance(obj, xr.Dataset):
         obj = crs_as_coordinate(obj)
     if isinstance(obj, xr.DataArray | xr.Dataset):
-        obj = dated(obj)
-    cube = understand(obj, bands)
+        obj = decode_times(obj)
+    cube = parse_cube(obj, bands)
     merge = parse_merge(merge)
-    times = cube_times(cube.arrays[0], several=None if merge else MERGE)
+    times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
     scenes = scenes_of(cube.arrays[0], times) if merge else None
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
     for called, given in (("clear", clear), ("mask", mask)):
@@ -133,14 +133,14 @@ def read(
         strict=strict,
         dilate=dilate,
         template=cube.template,
-        band=cube.typed_band,
+        band=cube.band_expression,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
     )
     spelling = spelling_of(cube)
     index = cube.limits is not None
     scaling = resolve_scaling(cube.measured, scale=scale, offset=offset, nodata=nodata, spelling=spelling, index=index)
-    within = valid_range(cube.measured, scaling, cube.limits)
-    return CubeInfo(cube, times if scenes is None else scenes.times, quality, rule, scaling, within, scenes)
+    valid_range = derive_valid_range(cube.measured, scaling, cube.limits)
+    return CubeInfo(cube, times if scenes is None else scenes.times, quality, rule, scaling, valid_range, scenes)
 
 
 def _renamed(layer: Any, cube: Cube) -> Any:
@@ -155,7 +155,7 @@ def _renamed(layer: Any, cube: Cube) -> Any:
 
 def spelling_of(cube: Cube) -> Spelling:
     """What the user's cube is made of, for remedies."""
-    variables = {"array": (), "layer": (), "variable": (cube.name or "",), "bands": cube.bands}[cube.kind]
+    variables = {"array": (), "layer": (), "variable": (cube.name or "",), "bands": cube.bands}[cube.layout]
     return Spelling(cube.dims["time"], variables, cube.bands)
 
 
@@ -259,7 +259,7 @@ def plan_fill(
         spec.check_s1()
         if isinstance(s1, xr.DataArray | xr.Dataset):
             check_sizes(s1, "s1")
-        radar = understand_radar(s1, cube.template)
+        radar = parse_radar(s1, cube.template)
     grid = make_grid(
         cube,
         cube.arrays[0].sizes["time"],
@@ -287,7 +287,7 @@ def plan_fill(
         screen=screen,
         check=check,
         s1_times=None if radar is None else radar.times,
-        within=understood.within if check else None,
+        valid_range=understood.valid_range if check else None,
         spelling=understood.spelling,
         scenes=understood.scenes,
     )
@@ -302,7 +302,7 @@ def plan_fill(
 
 def _s1_bytes(radar: Radar, targets: Targets) -> int:
     """Bytes of Sentinel-1 that a block holds for a pixel: what is read, and an image for each target."""
-    n_dates = within_reach(radar.times, targets.instants).size
+    n_dates = nearby_dates(radar.times, targets.instants).size
     return int(n_dates * 2 * radar.arrays[0].dtype.itemsize + len(targets.own) * 8)
 
 

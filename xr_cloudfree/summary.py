@@ -12,12 +12,12 @@ import xarray as xr
 
 from xr_cloudfree.api import clear_mask, merged
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
-from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.measured import clear_where
 from xr_cloudfree.cube.merge import Merge, scenes_of
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.cube.stamps import MERGE, cube_times
+from xr_cloudfree.cube.stamps import MERGE_REMEDY, cube_times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
 from xr_cloudfree.plan import CubeInfo, read
@@ -85,8 +85,8 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     """
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
-        cube = understand(crs_as_coordinate(obj) if isinstance(obj, xr.Dataset) else obj)
-        times = cube_times(cube.arrays[0], several=None if merge else MERGE)
+        cube = parse_cube(crs_as_coordinate(obj) if isinstance(obj, xr.Dataset) else obj)
+        times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
         times = scenes_of(cube.arrays[0], times).times if merge else times
         crs = cube.crs
     except CloudfreeError as error:
@@ -160,7 +160,7 @@ def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: CubeInfo, merge: M
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
     stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
-    how = understood.scaling, understood.within
+    how = understood.scaling, understood.valid_range
     check_reflectance(
         stored, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
     )

@@ -9,7 +9,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.masks import decode
-from xr_cloudfree.cube.measured import clear_where, valid_range
+from xr_cloudfree.cube.measured import clear_where, derive_valid_range
 from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, encode, from_reflectance, resolve_scaling, to_reflectance
@@ -273,10 +273,10 @@ def test_silent_on_real_scenes(name, mask, sensor, size):
         clear = decode(quality.values, rule).clear
     assert clear.mean() > 0.2
     values = bands.values
-    within = valid_range([bands], scaling)
+    valid_range = derive_valid_range([bands], scaling)
     for y in range(0, values.shape[2], size):
         for x in range(0, values.shape[3], size):
             part = np.s_[:, y : y + size, x : x + size]
             cut = values[:, :, *part[1:]]
-            check_reflectance(cut, clear[part], scaling, ds.time.values, sensor, within=within)
-            clear_where(cut, clear[part], scaling, within)  # warnings are errors here
+            check_reflectance(cut, clear[part], scaling, ds.time.values, sensor, valid_range=valid_range)
+            clear_where(cut, clear[part], scaling, valid_range)  # warnings are errors here

@@ -8,7 +8,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import errors, synthetic
-from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.cube.sensors import SENSORS, common_names_of, index_limits, is_band, sensor_of
 
@@ -128,7 +128,7 @@ def test_the_crs_as_archives_tell_it(tell, form):
     bare = tell(da.drop_vars("spatial_ref").drop_encoding())
     if form == "array":
         image = xr_cloudfree.fill(bare, TARGET, clear=clear, model="linear")
-        assert understand(bare).crs == "EPSG:32629"
+        assert parse_cube(bare).crs == "EPSG:32629"
     else:
         bands = bare.to_dataset("band")
         bands.attrs = bare.attrs
@@ -214,7 +214,7 @@ def test_metadata_tell_the_sensor(where):
         ds.attrs["platform"] = "LANDSAT_9"
     else:
         ds = ds.assign_coords(platform=("time", ["landsat-8", "landsat-9"] * 3 + ["landsat-8"]))
-    assert understand(ds).common_names == ("blue", "red", "nir")
+    assert parse_cube(ds).common_names == ("blue", "red", "nir")
 
 
 # Single layers and indices
@@ -234,7 +234,7 @@ def test_a_single_band_without_a_dimension_for_it(dtype, chunks):
     series = xr_cloudfree.fill(one, None, clear=mask, model="linear", layers="all")
     assert series.reflectance.dims == ("time", "y", "x")
     assert xr_cloudfree.clear_mask(one, clear=mask).dims == ("time", "y", "x")
-    assert understand(one).common_names == ("red",)
+    assert parse_cube(one).common_names == ("red",)
 
 
 def index_cube(name="NDVI"):
@@ -348,11 +348,11 @@ def test_names_of_bands_beside_numbers():
     """As stackstac and rioxarray have them: the axis counts, another coordinate names."""
     da, clear = plain()
     counted = da.assign_coords(band=[1, 2, 3], common_name=("band", ["blue", "red", "nir"]))
-    assert understand(counted).bands == ("blue", "red", "nir")
+    assert parse_cube(counted).bands == ("blue", "red", "nir")
     named = da.assign_coords(band=[1, 2, 3]).assign_attrs(long_name=("blue", "red", "nir"))
-    assert understand(named).common_names == ("blue", "red", "nir")
+    assert parse_cube(named).common_names == ("blue", "red", "nir")
     assets = da.assign_coords(band=["B02", "B04", "B08"], common_name=("band", ["blue", "red", "nir"]))
-    assert understand(assets).common_names == ("blue", "red", "nir")
+    assert parse_cube(assets).common_names == ("blue", "red", "nir")
     image = xr_cloudfree.fill(counted, TARGET, clear=clear, model="linear", bands=["red"])
     np.testing.assert_array_equal(image, xr_cloudfree.fill(da, TARGET, clear=clear, model="linear").sel(band=["red"]))
 

@@ -7,7 +7,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import make_cube
 from xr_cloudfree.cube.edges import find_edge
-from xr_cloudfree.cube.measured import clear_where, measured, valid_range
+from xr_cloudfree.cube.measured import clear_where, derive_valid_range, measured
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import CloudfreeWarning, ScalingError
 
@@ -16,15 +16,15 @@ DAY = "2021-06-03"
 
 
 def within_of(values, scaling, limits=None):
-    return valid_range([xr.DataArray(values)], scaling, limits)
+    return derive_valid_range([xr.DataArray(values)], scaling, limits)
 
 
 def kept(values, scaling, dtype):
     """Whether each number is taken as a measurement, alone and where three bands hold the same."""
     values = np.array(values, dtype)
-    within = within_of(values, scaling)
-    alone = measured(values, scaling, within)
-    alike = measured(np.stack([values] * 3), scaling, within, axis=0)
+    valid_range = within_of(values, scaling)
+    alone = measured(values, scaling, valid_range)
+    alike = measured(np.stack([values] * 3), scaling, valid_range, axis=0)
     return alone.tolist(), alike[0].tolist()
 
 
@@ -52,18 +52,18 @@ def test_every_ordinary_number_is_one():
 
 def test_limits_of_an_index():
     values = np.array([-1.5, -1, -0.2, 0, 1, 1.0000001, 1.2], np.float32)
-    within = within_of(values, Scaling(), (-1, 1))
-    assert within.index
-    assert measured(values, Scaling(), within).tolist() == [False, True, True, True, True, True, False]
+    valid_range = within_of(values, Scaling(), (-1, 1))
+    assert valid_range.index
+    assert measured(values, Scaling(), valid_range).tolist() == [False, True, True, True, True, True, False]
     digits = np.array([-10001, -10000, 0, 10000, 10001], np.int16)
-    within = within_of(digits, DIGITS, (-1, 1))
-    assert measured(digits, DIGITS, within).tolist() == [False, True, True, True, False]
+    valid_range = within_of(digits, DIGITS, (-1, 1))
+    assert measured(digits, DIGITS, valid_range).tolist() == [False, True, True, True, False]
 
 
 def test_what_attributes_call_nodata_stays_missing():
     band = xr.DataArray(np.array([0, 42, 500], np.uint16), attrs={"nodata": 0})
-    within = valid_range([band], Scaling(1e-4, 0, 42))
-    assert measured(band.values, Scaling(1e-4, 0, 42), within).tolist() == [False, False, True]
+    valid_range = derive_valid_range([band], Scaling(1e-4, 0, 42))
+    assert measured(band.values, Scaling(1e-4, 0, 42), valid_range).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(

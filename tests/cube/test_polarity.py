@@ -8,7 +8,7 @@ import xarray as xr
 
 from xr_cloudfree import synthetic
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.merge import Seen
+from xr_cloudfree.cube.merge import MaskedWindow
 from xr_cloudfree.cube.polarity import check_polarity
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.schemes import SCHEMES
@@ -76,7 +76,9 @@ def looked_at(bands, clear, common_names=ROLES, rule=None):
     nowhere = np.zeros(clear.shape, bool)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        check_polarity(bands, clear, Seen(bands, clear, nowhere, nowhere), Scaling(), common_names, rule or MaskRule())
+        check_polarity(
+            bands, clear, MaskedWindow(bands, clear, nowhere, nowhere), Scaling(), common_names, rule or MaskRule()
+        )
     return bool(said)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.cubes import make_cube, make_s1
 from xr_cloudfree import errors
-from xr_cloudfree.cube.radar import MAX_DAYS, check_decibels, image_of, understand_radar, within_reach
+from xr_cloudfree.cube.radar import MAX_DAYS, check_decibels, nearby_dates, nearest_image, parse_radar
 
 DAYS = np.array(["2021-06-01", "2021-06-07", "2021-06-11", "2021-06-21", "2021-07-30"], "M8[ns]")
 NAN = np.nan
@@ -31,7 +31,7 @@ class TestNearest:
             [-4.0, -4.0, -4.0, -4.0, NAN],  # 12 after
             [-5.0, -5.0, -5.0, -5.0, -5.0],  # 51 after
         )
-        image = image_of(values, DAYS, np.datetime64("2021-06-09", "ns"))
+        image = nearest_image(values, DAYS, np.datetime64("2021-06-09", "ns"))
         # Of two equally near the earlier; the nearest that is there; 12 days are near enough, more are not.
         np.testing.assert_array_equal(image[0, 0], [-2, -2, -1, -4, NAN])
         np.testing.assert_array_equal(image[1, 0], [-9, -9, -8, -11, NAN])
@@ -40,16 +40,16 @@ class TestNearest:
     def test_an_hour_beyond_twelve_days_is_too_far(self):
         assert MAX_DAYS == 12
         at = DAYS[3] - np.timedelta64(12 * 24, "h")
-        assert np.isfinite(image_of(series([-4.0]), DAYS[3:4], at)).all()
-        assert np.isnan(image_of(series([-4.0]), DAYS[3:4], at - np.timedelta64(1, "h"))).all()
-        assert within_reach(DAYS[3:4], [at]).tolist() == [0]
-        assert within_reach(DAYS[3:4], [at - np.timedelta64(1, "h")]).tolist() == []
+        assert np.isfinite(nearest_image(series([-4.0]), DAYS[3:4], at)).all()
+        assert np.isnan(nearest_image(series([-4.0]), DAYS[3:4], at - np.timedelta64(1, "h"))).all()
+        assert nearby_dates(DAYS[3:4], [at]).tolist() == [0]
+        assert nearby_dates(DAYS[3:4], [at - np.timedelta64(1, "h")]).tolist() == []
 
     @pytest.mark.parametrize("lost", [NAN, np.inf, -np.inf])
     def test_one_polarisation_alone_is_none(self, lost):
         values = series([-1.0, -1.0], [-2.0, -2.0])
         values[1, 1, 0, 0] = lost
-        image = image_of(values, DAYS[:2], DAYS[1])
+        image = nearest_image(values, DAYS[:2], DAYS[1])
         np.testing.assert_array_equal(image[:, 0], [[-1, -2], [-8, -9]])
 
     @given(order=st.permutations(range(5)), seed=st.integers(0, 99), day=st.integers(-20, 70))
@@ -58,7 +58,7 @@ class TestNearest:
         values = rng.normal(-12, 3, (5, 2, 3, 4)).astype(np.float32)
         values[rng.random(values.shape) < 0.3] = NAN
         at = DAYS[0] + np.timedelta64(day, "D")
-        image = image_of(values[order], DAYS[order], at)
+        image = nearest_image(values[order], DAYS[order], at)
         expected = np.full((2, 3, 4), NAN, np.float32)
         for y in range(3):
             for x in range(4):
@@ -70,9 +70,9 @@ class TestNearest:
                 if near:
                     expected[:, y, x] = values[min(near)[2], :, y, x]
         np.testing.assert_array_equal(image, expected)
-        np.testing.assert_array_equal(image_of(values[order][..., 1:3], DAYS[order], at), expected[..., 1:3])
-        reach = within_reach(DAYS[order], [at])
-        np.testing.assert_array_equal(image_of(values[order][reach], DAYS[order][reach], at), expected)
+        np.testing.assert_array_equal(nearest_image(values[order][..., 1:3], DAYS[order], at), expected[..., 1:3])
+        reach = nearby_dates(DAYS[order], [at])
+        np.testing.assert_array_equal(nearest_image(values[order][reach], DAYS[order][reach], at), expected)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def s1(cube):
 
 
 def understood(s1, cube):
-    return understand_radar(s1, cube.isel(band=0, drop=True))
+    return parse_radar(s1, cube.isel(band=0, drop=True))
 
 
 def as_array(found):

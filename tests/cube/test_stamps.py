@@ -11,9 +11,9 @@ import xr_cloudfree
 from tests.support.cubes import DATES, make_cube, make_s1
 from tests.support.malformed import cftimes
 from xr_cloudfree.batching import resume
-from xr_cloudfree.cube.conventions import understand
-from xr_cloudfree.cube.radar import understand_radar
-from xr_cloudfree.cube.stamps import cube_times, dated, readings
+from xr_cloudfree.cube.conventions import parse_cube
+from xr_cloudfree.cube.radar import parse_radar
+from xr_cloudfree.cube.stamps import cube_times, decode_times, possible_dates
 from xr_cloudfree.errors import TimeError
 
 TARGET = "2021-06-03"
@@ -83,9 +83,9 @@ def test_sentinel_1_is_read_in_the_same_way(form):
         "dates": [t.date() for t in stamps],
         "an index in UTC": stamps.tz_localize("UTC"),
     }[form]
-    template = understand(da).template
+    template = parse_cube(da).template
     expected = pd.date_range(stamps[0], periods=6) if form == "cftime" else stamps
-    np.testing.assert_array_equal(understand_radar(s1.assign_coords(time=given), template).times, expected)
+    np.testing.assert_array_equal(parse_radar(s1.assign_coords(time=given), template).times, expected)
 
 
 def test_doubled_scenes_of_sentinel_1_become_one_by_the_remedy():
@@ -93,13 +93,13 @@ def test_doubled_scenes_of_sentinel_1_become_one_by_the_remedy():
     s1 = make_s1(da, gaps=0)
     halves = [s1.where(s1.x < s1.x[9]), s1.where(s1.x >= s1.x[9])]
     both = xr.concat(halves, "time").sortby("time")
-    template = understand(da).template
+    template = parse_cube(da).template
     with pytest.raises(TimeError, match="2 times") as info:
-        understand_radar(both, template)
+        parse_radar(both, template)
     cure = "s1=s1.groupby('time').first()"
     assert cure in info.value.remedy and "merge" not in info.value.remedy
     cured = eval(cure.removeprefix("s1="), {"s1": both})
-    np.testing.assert_array_equal(understand_radar(cured, template).arrays[0], s1)
+    np.testing.assert_array_equal(parse_radar(cured, template).arrays[0], s1)
 
 
 def test_a_store_with_stamps_as_text_is_filled_and_resumed(tmp_path, plain):
@@ -116,14 +116,14 @@ def test_a_store_with_stamps_as_text_is_filled_and_resumed(tmp_path, plain):
 def test_lazy_values_stay_lazy():
     da, _ = make_cube(shape=(20, 24))
     lazy = da.assign_coords(time=FORMS["cftime"]).chunk()
-    assert dated(lazy).chunks == lazy.chunks
-    assert dated(da) is da
+    assert decode_times(lazy).chunks == lazy.chunks
+    assert decode_times(da) is da
 
 
 def test_units_of_text_that_was_read_do_not_stay():
     da, _ = make_cube(shape=(20, 24))
     stamps = ("time", FORMS["text"], {"units": "ISO 8601", "long_name": "when"})
-    assert dated(da.assign_coords(time=stamps)).time.attrs == {"long_name": "when"}
+    assert decode_times(da.assign_coords(time=stamps)).time.attrs == {"long_name": "when"}
 
 
 def test_stamps_a_nanosecond_apart_are_two():
@@ -149,4 +149,4 @@ def test_stamps_a_nanosecond_apart_are_two():
     ],
 )
 def test_what_other_texts_may_mean(text, meant):
-    assert readings(text) == meant
+    assert possible_dates(text) == meant

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import api, io
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.cube.checks import check_reflectance
-from xr_cloudfree.cube.radar import Radar, check_decibels, image_of, understand_radar, within_reach
+from xr_cloudfree.cube.radar import Radar, check_decibels, nearby_dates, nearest_image, parse_radar
 from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
@@ -114,10 +114,10 @@ class Site:
         """
         if self.s1 is None:
             return None
-        near = within_reach(self.s1.times, self.time[[date]])
+        near = nearby_dates(self.s1.times, self.time[[date]])
         where = {"time": near, "y": part[0], "x": part[1]}
         values: NDArray[Any] = stack([_now(array.isel(where)) for array in self.s1.arrays])
-        return image_of(values, self.s1.times[near], self.time[date])
+        return nearest_image(values, self.s1.times[near], self.time[date])
 
     def of_bands(self, bands: Sequence[str]) -> Site:
         """The place with some of its bands, in this order."""
@@ -246,7 +246,7 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     seen = api.clear_mask(obj, **reading).rename({own: role for role, own in cube.dims.items() if role != "band"})
     arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.measured)
     seen = seen.drop_vars(list(seen.coords))
-    radar = None if found is None else understand_radar(found, cube.template)
+    radar = None if found is None else parse_radar(found, cube.template)
     decibels = () if radar is None else tuple(array.drop_vars(list(array.coords)) for array in radar.arrays)
     if sum(array.nbytes for array in (*arrays, *decibels)) <= memory:
         seen, *loaded = compute(seen, *arrays, *decibels)
@@ -265,7 +265,7 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
         understood.times,
         cube.sensor,
         cube.common_names,
-        understood.within,
+        understood.valid_range,
         understood.spelling,
     )
     if decibels:

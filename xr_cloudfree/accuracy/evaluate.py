@@ -26,7 +26,7 @@ from xr_cloudfree.accuracy.simulate import (
 )
 from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.measured import clear_where
-from xr_cloudfree.cube.radar import POLARISATIONS, understand_radar, within_reach
+from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.engine.blocks import stack
@@ -184,7 +184,7 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
     if check:
-        how = understood.scaling, understood.within
+        how = understood.scaling, understood.valid_range
         check_reflectance(
             digits, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
         )
@@ -196,7 +196,7 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
         suspect = doubtful.to_numpy().astype(bool)
     radar = None
     if s1 is not None:
-        told = understand_radar(s1, cube.template)
+        told = parse_radar(s1, cube.template)
         decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in told.arrays))])
         coords = {"time": told.times, "band": list(POLARISATIONS)}
         radar = xr.DataArray(decibels, dims=("time", "band", "y", "x"), coords=coords)
@@ -212,7 +212,7 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
     how: dict[str, Any] = {"model": model, "scale": 1.0, "layers": ["filled", *["uncertainty"] * spread]}
     how["check"] = False  # they have been looked at, and what was laid over them need not look like reflectance
     radar = window.s1 if model.spec.takes_s1 else None
-    if radar is not None and not within_reach(radar["time"].to_numpy(), [day]).size:
+    if radar is not None and not nearby_dates(radar["time"].to_numpy(), [day]).size:
         radar = None
     corner = {"y": slice(8), "x": slice(8)}
     part = None if radar is None else radar.isel(corner)

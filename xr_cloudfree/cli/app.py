@@ -428,12 +428,12 @@ def _draw(
     bands: Sequence[str] | None,
     read: dict[str, Any],
 ) -> None:
-    from xr_cloudfree.cube.conventions import understand
+    from xr_cloudfree.cube.conventions import parse_cube
     from xr_cloudfree.plot import before_after
     from xr_cloudfree.plot.figures import pyplot
     from xr_cloudfree.plot.picture import choose_bands
 
-    understood = understand(cube, bands)
+    understood = parse_cube(cube, bands)
     shown = [understood.bands[i] for i in choose_bands(understood).index]
     figure = before_after(cube, time, image=image, bands=shown, **read)
     with aside([picture]) as parts:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import role_of
-from xr_cloudfree.cube.stamps import dated
+from xr_cloudfree.cube.stamps import decode_times
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
 _HOUR = 3_600_000_000_000  # in nanoseconds
@@ -61,7 +61,7 @@ def align(
     """
     cube, axes = "ds" if typed.startswith(("ds.", "ds[")) else "cube", axes or Axes()
     layer = _dimensions(layer, name, typed, cube, axes)
-    layer = _dates(dated(layer, name), name, typed, cube, template, axes.time)
+    layer = _dates(decode_times(layer, name), name, typed, cube, template, axes.time)
     # GDAL warps no booleans, and what it finds beyond the layer is not clear.
     warped = f".rio.reproject_match({cube})"
     if layer.dtype == bool:
@@ -70,7 +70,9 @@ def align(
     return layer, _factor(layer, name, typed, cube, template, axes)
 
 
-def check_same(layer: xr.DataArray, name: str, template: xr.DataArray, *, reproject: str, interpolate: str) -> None:
+def check_same_grid(
+    layer: xr.DataArray, name: str, template: xr.DataArray, *, reproject: str, interpolate: str
+) -> None:
     """Refuse a layer whose rows and columns are not just those of a cube.
 
     Parameters

@@ -33,7 +33,7 @@ def check_reflectance(
     times: Times,
     sensor: str | None = None,
     common_names: Sequence[str | None] = (),
-    within: ValidRange | None = None,
+    valid_range: ValidRange | None = None,
     spelling: Spelling | None = None,
 ) -> None:
     """Raise if the clear values of a window cannot be reflectance under this scaling.
@@ -52,7 +52,7 @@ def check_reflectance(
         Sensor, whose usual scaling the remedy names.
     common_names : sequence of (str or None)
         STAC common name per band, for messages.
-    within : ValidRange, optional
+    valid_range : ValidRange, optional
         Which numbers count as measurements: what is missing by it is not looked at. If it is that of an index, nothing
         is asked but that most values lie within its limits.
     spelling : Spelling, optional
@@ -70,13 +70,13 @@ def check_reflectance(
     stored, seen = _sample(bands, clear, scaling)
     if not seen.any():
         return
-    if within is not None and within.index:
-        _check_index(stored[seen], scaling, within)
+    if valid_range is not None and valid_range.index:
+        _check_index(stored[seen], scaling, valid_range)
         return
     date = np.nonzero(seen)[0]
     _check_zeros(stored[seen], date, times, scaling)
-    if within is not None:
-        seen &= ~is_mark(stored, seen, within)
+    if valid_range is not None:
+        seen &= ~is_mark(stored, seen, valid_range)
         if not seen.any():
             return
         date = np.nonzero(seen)[0]
@@ -84,18 +84,18 @@ def check_reflectance(
     reflectance = to_reflectance(picked, scaling)
     _check_wrapped(picked, reflectance, scaling, spelling)
     _check_level(picked, reflectance, scaling, sensor)
-    if within is not None:
-        _check_beyond(picked, date, times, scaling, sensor, within, spelling)
+    if valid_range is not None:
+        _check_beyond(picked, date, times, scaling, sensor, valid_range, spelling)
     _check_negative(reflectance, date, times, scaling, picked.dtype, spelling)
     _check_jump(to_reflectance(stored, scaling), seen, times, scaling, stored.dtype, spelling)
-    _check_edge(bands, clear, times, scaling, within, spelling)
+    _check_edge(bands, clear, times, scaling, valid_range, spelling)
 
 
 def check_level(
     bands: NDArray[Any],
     clear: NDArray[np.bool_],
     scaling: Scaling,
-    within: ValidRange,
+    valid_range: ValidRange,
     sensor: str | None = None,
 ) -> None:
     """Raise if most clear values of a window are far from what they should be: they would all count as missing.
@@ -108,7 +108,7 @@ def check_level(
         Pixels that are looked at.
     scaling : Scaling
         How the values are stored.
-    within : ValidRange
+    valid_range : ValidRange
         Which numbers count as measurements.
     sensor : {"sentinel-2", "landsat"} or None
         As for `check_reflectance`.
@@ -121,12 +121,12 @@ def check_level(
     if scaling.scale is None:  # then no number is beyond anything
         return
     stored, seen = _sample(bands, clear, scaling)
-    seen &= ~is_mark(stored, seen, within)
+    seen &= ~is_mark(stored, seen, valid_range)
     if not seen.any():
         return
     picked = stored[seen]
-    if within.index:
-        _check_index(picked, scaling, within)
+    if valid_range.index:
+        _check_index(picked, scaling, valid_range)
     else:
         _check_level(picked, to_reflectance(picked, scaling), scaling, sensor)
 
@@ -203,11 +203,11 @@ def _mostly(hit: NDArray[np.bool_], share: float = 0.5) -> bool:
     return bool(np.count_nonzero(hit) > share * hit.size)
 
 
-def _check_index(picked: NDArray[Any], scaling: Scaling, within: ValidRange) -> None:
-    share = share_impossible(picked, within)
+def _check_index(picked: NDArray[Any], scaling: Scaling, valid_range: ValidRange) -> None:
+    share = share_impossible(picked, valid_range)
     if share > 0.5:
         raise ScalingError(
-            f"{share:.0%} of the clear values are not {within.meaning}; their median is "
+            f"{share:.0%} of the clear values are not {valid_range.meaning}; their median is "
             f"{float(np.median(to_reflectance(picked, scaling))):.6g}",
             "values within these limits, or a scale that brings them there",
             "scale=1e-4, offset=0" + ANYWAY,
@@ -276,12 +276,12 @@ def _check_beyond(
     times: Times,
     scaling: Scaling,
     sensor: str | None,
-    within: ValidRange,
+    valid_range: ValidRange,
     spelling: Spelling,
 ) -> None:
     """Look for dates or bands of which much is beyond what ground can have: a few pixels may be, and are missing."""
     wide = picked.astype(np.float64)
-    odd = (wide < within.low) | (wide > within.high)
+    odd = (wide < valid_range.low) | (wide > valid_range.high)
     if np.count_nonzero(odd) < 0.001 * odd.size:
         return
     count = np.bincount(date, minlength=len(times)) * picked.shape[1]
@@ -373,10 +373,10 @@ def _check_edge(
     clear: NDArray[np.bool_],
     times: Times,
     scaling: Scaling,
-    within: ValidRange | None,
+    valid_range: ValidRange | None,
     spelling: Spelling,
 ) -> None:
-    edge = find_edge(bands, clear, scaling, within)
+    edge = find_edge(bands, clear, scaling, valid_range)
     if edge is None:
         return
     value = f"{edge.value:.17g}" if bands.dtype.kind in "iu" else repr(edge.value)

@@ -18,11 +18,11 @@ from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.cube.sensors import BAND_NAMES, common_names_of, index_limits, is_band, sensor_of
-from xr_cloudfree.cube.stamps import dated
+from xr_cloudfree.cube.stamps import decode_times
 from xr_cloudfree.errors import BandError, CloudfreeWarning, DimensionError, GridError, OptionTypeError
 from xr_cloudfree.options import parse_list
 
-Kind = Literal["array", "layer", "variable", "bands"]
+Layout = Literal["array", "layer", "variable", "bands"]
 
 # Layers that archives keep among the bands and that are no reflectance: neither interpolated nor checked.
 _NO_REFLECTANCE = frozenset(
@@ -42,7 +42,7 @@ class Cube:
     ----------
     arrays : tuple of DataArray
         One array (time, band, y, x), or one (time, y, x) per band. Dimensions carry these names.
-    kind : {"array", "layer", "variable", "bands"}
+    layout : {"array", "layer", "variable", "bands"}
         What the user gave: a DataArray with bands, a DataArray (time, y, x), a Dataset with one 4-D variable, or a
         Dataset with bands as variables.
     bands : tuple of str
@@ -64,7 +64,7 @@ class Cube:
     """
 
     arrays: tuple[xr.DataArray, ...]
-    kind: Kind
+    layout: Layout
     bands: tuple[str, ...]
     common_names: tuple[str | None, ...]
     dims: dict[str, str]
@@ -94,13 +94,13 @@ class Cube:
         return first.isel(band=0, drop=True) if "band" in first.dims else first
 
     @property
-    def typed_band(self) -> str:
+    def band_expression(self) -> str:
         """What is typed for one band (time, y, x), in messages."""
-        if self.kind == "layer":
+        if self.layout == "layer":
             return "cube"
-        if self.kind == "bands":
+        if self.layout == "bands":
             return f"ds[{self.bands[0]!r}]"
-        return f"{'cube' if self.kind == 'array' else f'ds[{self.name!r}]'}.isel({self.dims['band']}=0, drop=True)"
+        return f"{'cube' if self.layout == 'array' else f'ds[{self.name!r}]'}.isel({self.dims['band']}=0, drop=True)"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -123,7 +123,7 @@ class Cube:
         return text.split('"')[1] if '"' in text else text
 
 
-def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
+def parse_cube(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
     """Return a cube's dimensions, bands, grid, sensor and time stamps, from its names and metadata.
 
     Parameters
@@ -155,7 +155,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
     bands = _names(bands)
     if isinstance(obj, xr.DataArray):
         check_sizes(obj)
-        obj = dated(obj)
+        obj = decode_times(obj)
         if "band" not in dims_of(obj) and "time" in dims_of(obj) and obj.ndim == 3:
             return _from_layer(obj, bands)
         return _from_array(obj, "array", bands, (), metadata_of(obj))
@@ -166,7 +166,7 @@ def understand(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
             "xr.DataArray(values, dims=('time', 'band', 'y', 'x'), coords={'time': dates, 'band': names})",
         )
     check_sizes(obj)
-    obj = dated(obj)
+    obj = decode_times(obj)
     names = [str(name) for name in obj.variables]
     array = _only_4d(obj)
     if array is not None and (bands is None or not set(bands) <= set(map(str, obj.data_vars))):
@@ -256,7 +256,7 @@ def _labels(cube: xr.DataArray) -> list[str] | None:
 
 
 def _from_array(
-    array: xr.DataArray, kind: Kind, bands: Sequence[str] | None, names: Sequence[str], metadata: str
+    array: xr.DataArray, layout: Layout, bands: Sequence[str] | None, names: Sequence[str], metadata: str
 ) -> Cube:
     cube, dims = standardise(array, ("time", "band", "y", "x"), _called(array))
     labels = _labels(cube)
@@ -282,7 +282,7 @@ def _from_array(
         )
     return Cube(
         arrays=(with_crs(cube),),
-        kind=kind,
+        layout=layout,
         bands=tuple(spectral),
         common_names=tuple(common_names[label] for label in spectral),
         dims=dims,
@@ -321,7 +321,7 @@ def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
     sensor = sensor_of([label], (), metadata_of(array))
     return Cube(
         arrays=(with_crs(layer),),
-        kind="layer",
+        layout="layer",
         bands=(label,),
         common_names=common_names_of([label], sensor),
         dims=dims,
@@ -414,7 +414,7 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         )
     return Cube(
         arrays=tuple(arrays),
-        kind="bands",
+        layout="bands",
         bands=tuple(chosen),
         common_names=tuple(common_names[band] for band in chosen),
         dims=dims,

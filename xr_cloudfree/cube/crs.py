@@ -146,14 +146,14 @@ def _has_mapping(array: xr.DataArray) -> bool:
     return str(name) in array.coords
 
 
-def typed_crs(obj: xr.DataArray | xr.Dataset) -> str:
+def crs_remedy(obj: xr.DataArray | xr.Dataset) -> str:
     """What is typed to give a cube without a CRS one, in messages: that of its degrees, or an example.
 
     Examples
     --------
-    >>> typed_crs(xr.DataArray([[0.0]], dims=("lat", "lon")))
+    >>> crs_remedy(xr.DataArray([[0.0]], dims=("lat", "lon")))
     "cube.rio.write_crs('EPSG:4326')"
-    >>> typed_crs(xr.DataArray([[0.0]], dims=("y", "x")))
+    >>> crs_remedy(xr.DataArray([[0.0]], dims=("y", "x")))
     "cube.rio.write_crs('EPSG:32629') with the right one"
     """
     degrees = [

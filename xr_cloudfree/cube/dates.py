@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.stamps import ISO, MERGE, ZONE, Times, as_text, in_utc, moment, readings
+from xr_cloudfree.cube.stamps import ISO, MERGE_REMEDY, ZONE, Times, as_text, parse_timestamp, possible_dates, to_utc
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, TimeError
 
 _DAY, _SECOND, _MINUTE = (np.timedelta64(1, unit) for unit in ("D", "s", "m"))
@@ -434,7 +434,7 @@ def _parse(value: Any, times: Times) -> tuple[np.datetime64, np.timedelta64]:
     """The moment, and the span after it that counts as the same."""
     example = f'date="{_example(times)}"'
     try:
-        when = moment(value)
+        when = parse_timestamp(value)
         if when is not None and not pd.isna(when):
             when.as_unit("ns")
     except (ValueError, OverflowError) as error:  # pandas' OutOfBoundsDatetime is a ValueError
@@ -451,9 +451,9 @@ def _parse(value: Any, times: Times) -> tuple[np.datetime64, np.timedelta64]:
         raise TimeError(
             f"the date {value!s} has another time zone than UTC, by which its day may be another one",
             "a date in UTC, as the cube's are",
-            f'date="{in_utc(when).isoformat()}"',
+            f'date="{to_utc(when).isoformat()}"',
         )
-    when = in_utc(when)
+    when = to_utc(when)
     if when == when.normalize():
         tolerance = _DAY
     else:
@@ -480,7 +480,7 @@ def _existing(text: str, times: Times) -> str | None:
 def _unreadable(value: Any, times: Times) -> TimeError | OptionTypeError:
     """The error for a value that names no moment without doubt."""
     text = str(value.isoformat())[:10] if hasattr(value, "isoformat") else str(value).strip()
-    meant = [one for one in readings(text) if _in_reach(one, times)]
+    meant = [one for one in possible_dates(text) if _in_reach(one, times)]
     if month := re.fullmatch(r"(\d{4})[-/](\d{1,2})|(\d{1,2})[-/](\d{4})", text):
         year, number = month[1] or month[4], int(month[2] or month[3])
         meant = [f"{year}-{number:02d}"] if f"{year}-{number:02d}" in times.astype("datetime64[M]").astype(str) else []
@@ -515,7 +515,7 @@ def _own(value: np.datetime64, tolerance: np.timedelta64, times: Times) -> int:
         raise TimeError(
             f"there are {same.size} observations on {as_text(value)}: {found}",
             "one",
-            f'{MERGE}, or date="{as_text(times[order[0]])}" for one of them',
+            f'{MERGE_REMEDY}, or date="{as_text(times[order[0]])}" for one of them',
         )
     return int(same[0]) if same.size else -1
 

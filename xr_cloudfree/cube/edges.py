@@ -29,7 +29,7 @@ class Edge:
 
 
 def find_edge(
-    bands: NDArray[Any], clear: NDArray[np.bool_], scaling: Scaling, within: ValidRange | None
+    bands: NDArray[Any], clear: NDArray[np.bool_], scaling: Scaling, valid_range: ValidRange | None
 ) -> Edge | None:
     """An area at the edge of a window that holds one number on a date, where other dates vary and differ from it.
 
@@ -43,7 +43,7 @@ def find_edge(
         Pixels that are looked at.
     scaling : Scaling
         How the values are stored.
-    within : ValidRange or None
+    valid_range : ValidRange or None
         Numbers that are missing already are not looked for.
 
     Returns
@@ -58,7 +58,7 @@ def find_edge(
     runs = _starts(flat)
     if not runs.any():
         return None
-    good = measured(ring, scaling, within, axis=1) & clear[:, None, rows, columns]
+    good = measured(ring, scaling, valid_range, axis=1) & clear[:, None, rows, columns]
     flat &= good[..., 1:] & good[..., :-1]
     runs = _starts(flat)
     for date, band in zip(*np.nonzero(runs.any(axis=-1)), strict=True):

@@ -89,7 +89,7 @@ def scenes_of(array: xr.DataArray, times: Times) -> Scenes:
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class MaskedWindow:
     """A window of several dates: what was stored, and what of it was seen as clear and as snow."""
 
     stored: NDArray[Any]  # (time, band, y, x)
@@ -98,14 +98,14 @@ class Seen:
     missing: Bools
 
 
-def merged(
-    seen: Seen,
+def merge_scenes(
+    seen: MaskedWindow,
     scenes: Scenes,
     dates: NDArray[np.intp],
     scaling: Scaling,
     extras: tuple[int, ...] = (),
-    within: ValidRange | None = None,
-) -> Seen:
+    valid_range: ValidRange | None = None,
+) -> MaskedWindow:
     """One image of the scenes of each date: a pixel is taken from one of them, its mask together with its bands.
 
     A scene that was seen as clear there and has all bands comes first, then one that has all bands, then the one with
@@ -114,7 +114,7 @@ def merged(
 
     Parameters
     ----------
-    seen : Seen
+    seen : MaskedWindow
         The scenes of the dates, in the order of ``scenes.of(dates)``.
     scenes : Scenes
         Which belong together.
@@ -124,17 +124,19 @@ def merged(
         Which stored values are missing.
     extras : tuple of int
         Positions along the band axis of layers that are no bands: they come with the bands, and say nothing of them.
-    within : ValidRange, optional
+    valid_range : ValidRange, optional
         Which numbers can be measurements; None for all.
     """
     bands = tuple(i for i in range(seen.stored.shape[1]) if i not in extras)
-    ranking = _Ranking(scaling, within, bands)
+    ranking = _Ranking(scaling, valid_range, bands)
     groups = scenes.together(dates)
     first = [group[0] for group in groups]
-    out = Seen(seen.stored[first], seen.clear[first], seen.snow[first], seen.missing[first])
+    out = MaskedWindow(seen.stored[first], seen.clear[first], seen.snow[first], seen.missing[first])
     for date, group, made in zip(dates, groups, range(len(groups)), strict=True):
         if len(group) > 1:
-            one = Seen(out.stored[made], out.clear[made], out.snow[made], out.missing[made])  # views, written to
+            one = MaskedWindow(
+                out.stored[made], out.clear[made], out.snow[made], out.missing[made]
+            )  # views, written to
             _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], one, ranking)
     return out
 
@@ -144,15 +146,15 @@ class _Ranking:
     """How much a scene knows of each pixel: the number of its bands first, then whether it was seen as clear."""
 
     scaling: Scaling
-    within: ValidRange | None
+    valid_range: ValidRange | None
     bands: tuple[int, ...]
 
-    def of(self, seen: Seen, place: int) -> NDArray[np.intp]:
-        good = measured(seen.stored[place, list(self.bands)], self.scaling, self.within, axis=0)
+    def of(self, seen: MaskedWindow, place: int) -> NDArray[np.intp]:
+        good = measured(seen.stored[place, list(self.bands)], self.scaling, self.valid_range, axis=0)
         return np.asarray(2 * good.sum(axis=0, dtype=np.intp) + seen.clear[place])
 
 
-def _merge_one(seen: Seen, group: Sequence[int], stamps: Times, out: Seen, ranking: _Ranking) -> None:
+def _merge_one(seen: MaskedWindow, group: Sequence[int], stamps: Times, out: MaskedWindow, ranking: _Ranking) -> None:
     """Merge the scenes of one date into `out`, which holds the first of them."""
     best = ranking.of(seen, group[0])
     taken = np.full(best.shape, stamps[0])
@@ -170,7 +172,7 @@ def _merge_one(seen: Seen, group: Sequence[int], stamps: Times, out: Seen, ranki
         taken[better] = stamp
 
 
-def _smaller(seen: Seen, place: int, out: Seen) -> Bools:
+def _smaller(seen: MaskedWindow, place: int, out: MaskedWindow) -> Bools:
     """Where a scene has the smaller value in the first band in which it differs from what was taken."""
     undecided = np.ones(out.clear.shape, bool)
     smaller = np.zeros(out.clear.shape, bool)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.merge import Seen
+from xr_cloudfree.cube.merge import MaskedWindow
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.errors import CloudfreeWarning
 
@@ -27,7 +27,7 @@ _DARK = 0.3  # median reflectance of ground without snow; where cloud is brighte
 def check_polarity(
     bands: NDArray[Any],
     clear: NDArray[np.bool_],
-    seen: Seen,
+    seen: MaskedWindow,
     scaling: Scaling,
     common_names: Sequence[str | None],
     rule: MaskRule,
@@ -44,7 +44,7 @@ def check_polarity(
         Values as stored.
     clear : ndarray of bool, shape (time, y, x)
         Pixels that are clear and hold measurements.
-    seen : Seen
+    seen : MaskedWindow
         What the quality layer says: pixels that are neither clear nor missing count as cloud or shadow.
     scaling : Scaling
         How the values are stored.

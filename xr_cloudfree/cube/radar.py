@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.alignment import check_same
-from xr_cloudfree.cube.conventions import understand
+from xr_cloudfree.cube.alignment import check_same_grid
+from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import candidates
 from xr_cloudfree.cube.dims import dims_of
@@ -49,7 +49,7 @@ class Radar:
     times: Times
 
 
-def understand_radar(s1: Any, template: xr.DataArray) -> Radar:
+def parse_radar(s1: Any, template: xr.DataArray) -> Radar:
     """Tell VV, VH and the dates of Sentinel-1, and refuse what does not fit a cube. Nothing is computed.
 
     Parameters
@@ -79,7 +79,7 @@ def understand_radar(s1: Any, template: xr.DataArray) -> Radar:
         raise OptionTypeError(f"s1 is a {type(s1).__name__}", _SHAPE, "s1=xr.Dataset({'vv': vv, 'vh': vh})")
     with _said_of_s1():
         obj, bands = _chosen(crs_as_coordinate(s1) if isinstance(s1, xr.Dataset) else s1)
-        found = understand(obj, bands)
+        found = parse_cube(obj, bands)
         first = (
             f"s1=s1.groupby({found.dims['time']!r}).first(), which takes for each pixel the first value that is there"
         )
@@ -92,7 +92,7 @@ def understand_radar(s1: Any, template: xr.DataArray) -> Radar:
                 "s1=s1.astype('float32') if these are decibels, xr.decode_cf(ds) if the file packs them",
             )
         flat = "s1" if isinstance(s1, xr.Dataset) else f"s1.to_dataset({found.dims['band']!r})"
-        check_same(
+        check_same_grid(
             array if array.ndim == 3 else array.isel(band=0, drop=True),
             "s1",
             template,
@@ -102,20 +102,20 @@ def understand_radar(s1: Any, template: xr.DataArray) -> Radar:
     return Radar(found.arrays, times)
 
 
-def within_reach(times: Times, instants: Sequence[np.datetime64] | Times) -> NDArray[np.intp]:
+def nearby_dates(times: Times, instants: Sequence[np.datetime64] | Times) -> NDArray[np.intp]:
     """Indices of the dates that some target may take, increasing.
 
     Examples
     --------
     >>> times = np.array(["2021-01-20", "2021-01-01", "2021-03-01"], "datetime64[ns]")
-    >>> within_reach(times, [np.datetime64("2021-01-10")])
+    >>> nearby_dates(times, [np.datetime64("2021-01-10")])
     array([0, 1])
     """
     reach = [candidates(times, instant, (MAX_DAYS, MAX_DAYS))[0] for instant in instants]
     return np.unique(np.concatenate(reach))
 
 
-def image_of(values: NDArray[np.floating], times: Times, instant: np.datetime64) -> NDArray[np.float32]:
+def nearest_image(values: NDArray[np.floating], times: Times, instant: np.datetime64) -> NDArray[np.float32]:
     """What Sentinel-1 shows at a moment: for each pixel the observation that is nearest in time.
 
     One counts where both VV and VH are finite, at most `MAX_DAYS` days away. Of two equally near the earlier is taken.
@@ -138,7 +138,7 @@ def image_of(values: NDArray[np.floating], times: Times, instant: np.datetime64)
     --------
     >>> times = np.array(["2021-01-01", "2021-01-07", "2021-01-11"], "datetime64[ns]")
     >>> values = np.array([[-8.0, np.nan], [np.nan, np.nan], [-9.0, np.nan]])[:, None, None].repeat(2, axis=1)
-    >>> image_of(values, times, np.datetime64("2021-01-06"))[0]
+    >>> nearest_image(values, times, np.datetime64("2021-01-06"))[0]
     array([[-8., nan]], dtype=float32)
     """
     order, offsets = candidates(times, instant, (MAX_DAYS, MAX_DAYS))

@@ -20,7 +20,7 @@ from xr_cloudfree.errors import TimeError
 Times = NDArray[np.datetime64]
 T = TypeVar("T", bound=xr.DataArray | xr.Dataset)
 
-MERGE = "merge=\"day\", which makes the scenes of a day one, or odc.stac.load(..., groupby='solar_day')"
+MERGE_REMEDY = "merge=\"day\", which makes the scenes of a day one, or odc.stac.load(..., groupby='solar_day')"
 """What to type where several scenes are in the way of one date."""
 
 ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"
@@ -46,7 +46,7 @@ _FORMATS = (
 _UNITS = ((1e4, "D"), (1e9, "s"), (1e12, "ms"), (1e15, "us"), (1e18, "ns"))
 
 
-def moment(value: Any) -> pd.Timestamp | None:
+def parse_timestamp(value: Any) -> pd.Timestamp | None:
     """The moment that a value names without doubt, with its time zone if it has one; None if it names none.
 
     Parameters
@@ -61,9 +61,9 @@ def moment(value: Any) -> pd.Timestamp | None:
 
     Examples
     --------
-    >>> moment("2021-06-03T11:21:09Z")
+    >>> parse_timestamp("2021-06-03T11:21:09Z")
     Timestamp('2021-06-03 11:21:09+0000', tz='UTC')
-    >>> moment("03/06/2021") is None
+    >>> parse_timestamp("03/06/2021") is None
     True
     """
     if isinstance(value, str):
@@ -78,12 +78,12 @@ def moment(value: Any) -> pd.Timestamp | None:
     return None
 
 
-def in_utc(when: pd.Timestamp) -> pd.Timestamp:
+def to_utc(when: pd.Timestamp) -> pd.Timestamp:
     """The same moment in UTC, without a time zone."""
     return when if when.tzinfo is None else when.tz_convert("UTC").tz_localize(None)
 
 
-def dated(obj: T, name: str = "cube") -> T:
+def decode_times(obj: T, name: str = "cube") -> T:
     """A cube or a layer with its time stamps as datetime64 in UTC. Nothing but the stamps is read.
 
     Parameters
@@ -108,7 +108,7 @@ def dated(obj: T, name: str = "cube") -> T:
     return obj
 
 
-def cube_times(array: xr.DataArray, *, several: str | None = MERGE) -> Times:
+def cube_times(array: xr.DataArray, *, several: str | None = MERGE_REMEDY) -> Times:
     """The cube's time stamps as datetime64[ns], in the cube's order, checked.
 
     Parameters
@@ -133,7 +133,7 @@ def cube_times(array: xr.DataArray, *, several: str | None = MERGE) -> Times:
             if named
             else f"cube.assign_coords(time=pd.to_datetime([...])) with the {n} dates",
         )
-    values = dated(array)["time"].to_numpy()
+    values = decode_times(array)["time"].to_numpy()
     if np.isnat(values).any():
         raise TimeError(
             f"{int(np.isnat(values).sum())} of {values.size} time stamps are NaT",
@@ -165,12 +165,12 @@ def as_text(value: np.datetime64) -> str:
     return text.removesuffix("T00:00:00")
 
 
-def readings(text: str) -> list[str]:
+def possible_dates(text: str) -> list[str]:
     """The days, or moments, that a text of another form than ISO 8601 may mean, as ISO 8601 writes them.
 
     Examples
     --------
-    >>> readings("01/02/2022")
+    >>> possible_dates("01/02/2022")
     ['2022-02-01', '2022-01-02']
     """
     found: list[Any] = [pd.to_datetime(text, format=way) for way in _ways([text])]
@@ -180,7 +180,7 @@ def readings(text: str) -> list[str]:
             found = [pd.Timestamp(text)]
     if not found and re.match(r"\d{4}-\d{2}-\d{2}\D", text):
         found = [pd.to_datetime(text[:10], errors="coerce")]
-    return list(dict.fromkeys(as_text(in_utc(when).to_datetime64()) for when in found if not pd.isna(when)))
+    return list(dict.fromkeys(as_text(to_utc(when).to_datetime64()) for when in found if not pd.isna(when)))
 
 
 def _within_range(values: Times) -> NDArray[np.bool_]:
@@ -211,7 +211,7 @@ def _read(values: NDArray[Any], name: str, dim: str, attrs: Any, is_dataset: boo
             found.append(np.datetime64("NaT", "ns"))
             continue
         try:
-            when = moment(value)
+            when = parse_timestamp(value)
         except (ValueError, OverflowError) as error:
             raise TimeError(
                 f"the time stamp {value!r} of {whose} cannot be read: {error}",
@@ -231,7 +231,7 @@ def _read(values: NDArray[Any], name: str, dim: str, attrs: Any, is_dataset: boo
                 f"{name}.isel({dim}=[n for n in range({values.size}) if n not in {far}])",
             )
         zoned.add(when.tzinfo is not None)
-        found.append(in_utc(when).as_unit("ns").to_datetime64())
+        found.append(to_utc(when).as_unit("ns").to_datetime64())
     if len(zoned) > 1:
         raise TimeError(
             f"some time stamps of {whose} carry a time zone and some do not",
@@ -244,7 +244,7 @@ def _read(values: NDArray[Any], name: str, dim: str, attrs: Any, is_dataset: boo
 
 def _is_far(value: Any) -> bool:
     try:
-        when = moment(value)
+        when = parse_timestamp(value)
     except (ValueError, OverflowError):
         return True
     return when is not None and not pd.isna(when) and not _FIRST <= when.year <= _LAST

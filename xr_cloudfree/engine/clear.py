@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.checks import check_level
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
 from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
-from xr_cloudfree.cube.merge import Scenes, Seen, merged
+from xr_cloudfree.cube.merge import MaskedWindow, Scenes, merge_scenes
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Array, Block, Output, stack
 from xr_cloudfree.engine.grid import Box, TileGrid
@@ -70,8 +70,8 @@ def look(
     dates: NDArray[np.intp],
     scenes: Scenes | None = None,
     extras: tuple[int, ...] = (),
-    within: ValidRange | None = None,
-) -> Seen:
+    valid_range: ValidRange | None = None,
+) -> MaskedWindow:
     """What was stored in a window and what of it was seen as clear, one image for each date.
 
     Parameters
@@ -92,17 +92,17 @@ def look(
         Of which scenes they are made; None if each is one.
     extras : tuple of int
         Positions along the band axis of layers that are no bands.
-    within : ValidRange, optional
+    valid_range : ValidRange, optional
         Which numbers can be measurements; None for all.
     """
     together = () if scenes is None else [group for group in scenes.together(dates) if len(group) > 1]
     read = read_quality(quality, rule, grid, window, together)
-    seen = Seen(stack(bands), read.clear, read.snow, read.missing)
-    return seen if scenes is None else merged(seen, scenes, dates, how, extras, within)
+    seen = MaskedWindow(stack(bands), read.clear, read.snow, read.missing)
+    return seen if scenes is None else merge_scenes(seen, scenes, dates, how, extras, valid_range)
 
 
 def uneven_bands(
-    stored: Array, seen: NDArray[np.bool_], clear: NDArray[np.bool_], how: Scaling, within: ValidRange | None
+    stored: Array, seen: NDArray[np.bool_], clear: NDArray[np.bool_], how: Scaling, valid_range: ValidRange | None
 ) -> NDArray[np.bool_] | None:
     """Return where each band holds a measurement, None if at each pixel that was seen all bands do or none does.
 
@@ -114,14 +114,14 @@ def uneven_bands(
         What the quality layer calls clear.
     clear : ndarray of bool, shape (time, y, x)
         What of it has all bands, see `clear_where`.
-    how, within
+    how, valid_range
         As `look` takes them.
     """
     # Date by date: all at once would take as much memory again as the window.
     for date in range(len(stored)):
         lacking = seen[date] & ~clear[date]
-        if lacking.any() and (lacking & measured(stored[date], how, within, axis=0).any(axis=0)).any():
-            return np.stack([measured(one, how, within, axis=0) for one in stored])
+        if lacking.any() and (lacking & measured(stored[date], how, valid_range, axis=0).any(axis=0)).any():
+            return np.stack([measured(one, how, valid_range, axis=0) for one in stored])
     return None
 
 
@@ -156,7 +156,7 @@ class ClearJob:
         Number of bands and their type, to give the values as well.
     extras : tuple of int
         Positions along the arrays' band axis of layers that are no bands.
-    within : ValidRange or None
+    valid_range : ValidRange or None
         Which numbers can be measurements; None for all.
     sensor : str or None
         The sensor, where it is known.
@@ -169,7 +169,7 @@ class ClearJob:
     scenes: Scenes | None = None
     stored: tuple[int, np.dtype[np.generic]] | None = None
     extras: tuple[int, ...] = ()
-    within: ValidRange | None = None
+    valid_range: ValidRange | None = None
     sensor: str | None = None
 
     s1_reads = np.empty(0, np.intp)
@@ -205,12 +205,12 @@ class ClearJob:
     def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
         """The clear mask of one block."""
         dates = np.arange(self.n_times)
-        how = self.scaling, self.grid, box, dates, self.scenes, self.extras, self.within
+        how = self.scaling, self.grid, box, dates, self.scenes, self.extras, self.valid_range
         seen = look(bands, quality, self.rule, *how)
         stored, _ = bands_alone(seen.stored, self.extras)
-        if self.within is not None:
-            check_level(stored, seen.clear, self.scaling, self.within, self.sensor)
-        clear = clear_where(stored, seen.clear, self.scaling, self.within)
+        if self.valid_range is not None:
+            check_level(stored, seen.clear, self.scaling, self.valid_range, self.sensor)
+        clear = clear_where(stored, seen.clear, self.scaling, self.valid_range)
         return (clear,) if self.stored is None else (clear, seen.stored)
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:

@@ -21,7 +21,7 @@ from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.merge import Scenes
 from xr_cloudfree.cube.polarity import check_polarity
-from xr_cloudfree.cube.radar import check_decibels, image_of, within_reach
+from xr_cloudfree.cube.radar import check_decibels, nearby_dates, nearest_image
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
@@ -86,7 +86,7 @@ class FillJob:
         clear observation.
     s1_times : ndarray of datetime64[ns], optional
         Time stamps of Sentinel-1, in its order, for a model that takes it; None if none is given.
-    within : ValidRange or None
+    valid_range : ValidRange or None
         Which stored numbers can be measurements; None for all.
     spelling : Spelling
         What the user's cube is made of, for remedies.
@@ -111,7 +111,7 @@ class FillJob:
     bands: tuple[str, ...] = ()
     extras: tuple[int, ...] = ()
     s1_times: Times | None = None
-    within: ValidRange | None = None
+    valid_range: ValidRange | None = None
     spelling: Spelling = field(default_factory=Spelling)
     scenes: Scenes | None = None
     dates: NDArray[np.intp] = field(init=False)
@@ -125,7 +125,7 @@ class FillJob:
         object.__setattr__(self, "dates", dates)
         object.__setattr__(self, "reads", dates if self.scenes is None else self.scenes.of(dates))
         none = np.empty(0, np.intp)
-        reach = none if self.s1_times is None else within_reach(self.s1_times, self.targets.instants)
+        reach = none if self.s1_times is None else nearby_dates(self.s1_times, self.targets.instants)
         object.__setattr__(self, "s1_reads", reach)
 
     @property
@@ -301,16 +301,16 @@ def _answered(job: FillJob, shares: Iterable[_BlockTarget], at_once: int) -> Ite
 
 def _scene(job: FillJob, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array]) -> _Scene:
     window = job.grid.window(box)
-    how = job.scaling, job.grid, window, job.dates, job.scenes, job.extras, job.within
+    how = job.scaling, job.grid, window, job.dates, job.scenes, job.extras, job.valid_range
     seen = look(bands, quality, job.rule, *how)
     stored, extras = bands_alone(seen.stored, job.extras)
     times = job.times[job.dates]
     if job.check:  # of the values as they are, before any of them counts as missing
         checks.check_classes(stored, job.bands, job.common_names, seen.clear)
-        looked = times, job.sensor, job.common_names, job.within, job.spelling
+        looked = times, job.sensor, job.common_names, job.valid_range, job.spelling
         checks.check_reflectance(stored, seen.clear, job.scaling, *looked)
-    clear = clear_where(stored, seen.clear, job.scaling, job.within)
-    valid = uneven_bands(stored, seen.clear, clear, job.scaling, job.within)
+    clear = clear_where(stored, seen.clear, job.scaling, job.valid_range)
+    valid = uneven_bands(stored, seen.clear, clear, job.scaling, job.valid_range)
     if valid is not None:
         _tell_missing(job, valid)
     if job.check:
@@ -390,7 +390,7 @@ def _share(job: FillJob, box: Box, scene: _Scene, which: int) -> _BlockTarget:
     extents = tuple(dict.fromkeys(tile.extent for tile in tiles))
     s1 = None
     if scene.s1 is not None and job.s1_times is not None:
-        s1 = image_of(scene.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
+        s1 = nearest_image(scene.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
     return _BlockTarget(box, scene, order, offsets, own, target, clear, seen, haze, s1, tiles, extents)
 
 
@@ -513,7 +513,7 @@ def _restore(
     keep = scene.seen[own][inner]
     if haze is not None and job.screen:
         keep = keep & ~haze[inner]
-    valid = measured(values, job.scaling, job.within, axis=0) & keep
+    valid = measured(values, job.scaling, job.valid_range, axis=0) & keep
     np.copyto(image, values, where=valid, casting="same_kind")
     return np.asarray(valid)
 

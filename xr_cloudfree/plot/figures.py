@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree import api
-from xr_cloudfree.cube.conventions import Cube, understand
+from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.dates import parse_targets
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.merge import Merge
@@ -386,12 +386,12 @@ def _read(
     All bands are filled, and some shown; where names do not tell what is a band, only those shown are filled.
     """
     try:
-        return _as_dates(understand(obj), obj, options), options
+        return _as_dates(parse_cube(obj), obj, options), options
     except BandError:
         if bands is None:
             raise
         options = {**options, "bands": bands}
-        return _as_dates(understand(obj, bands), obj, options), options
+        return _as_dates(parse_cube(obj, bands), obj, options), options
 
 
 def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any]) -> Cube:

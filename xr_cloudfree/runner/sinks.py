@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
-from xr_cloudfree.cube.crs import typed_crs
+from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
 from xr_cloudfree.runner.verify import store_digest
@@ -265,7 +265,7 @@ def _item(single: xr.Dataset, name: str) -> Any:
         raise OutputError(
             "the cube does not say where on Earth it lies (no CRS)",
             "a CRS, for a STAC item",
-            f"{typed_crs(single)} in Python before it is filled",
+            f"{crs_remedy(single)} in Python before it is filled",
         )
     transform, (rows, columns) = transform_of(single), (single.rio.height, single.rio.width)
     west, east = sorted((transform.c, transform.c + columns * transform.a))

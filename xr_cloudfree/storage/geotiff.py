@@ -15,7 +15,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.crs import typed_crs
+from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import CloudfreeWarning, OutputError
@@ -44,7 +44,7 @@ def plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.D
         raise OutputError(
             "the cube does not say where on Earth it lies (no CRS, or no coordinates)",
             "a CRS and coordinates, for a GeoTIFF",
-            f"an output .zarr, or {typed_crs(first)} in Python before it is saved",
+            f"an output .zarr, or {crs_remedy(first)} in Python before it is saved",
         )
     if told := assumed_of(first):
         warnings.warn(told, CloudfreeWarning, stacklevel=3)
