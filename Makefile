@@ -23,7 +23,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo install test lint format notebooks docs bench accuracy coverage build clean
+.PHONY: help demo install test lint format notebooks docs tables bench accuracy coverage build clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ docs: $(VENV)/.docs  ## make the documentation in docs/_build/html
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
 
+tables: $(VENV)/.test  ## write the tables in the documentation that are made from the code
+	$(PY) docs/tables.py
+
 bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.kernels
 	$(PY) -m benchmarks.end_to_end
@@ -67,7 +70,7 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.terramind
 
-accuracy: $(VENV)/.test  ## train what is missing in FOLDS, measure on DATA=folder, write docs/accuracy.md
+accuracy: $(VENV)/.test  ## train what is missing in FOLDS, measure on DATA=folder, write docs/development/accuracy.md
 	$(PY) -m benchmarks.accuracy $(if $(DATA),--data "$(DATA)") --sample "$(SAMPLE)" --folds "$(FOLDS)" --seeds $(SEEDS) $(ARGS)
 
 coverage: $(VENV)/.test  ## run the tests and say which lines they reach
@@ -78,7 +81,8 @@ build: $(VENV)/.test  ## make the wheel and the source distribution in dist/
 	$(PY) -m build --outdir dist .
 
 clean:  ## remove what was made, but for the environment
-	rm -rf dist build demo-output docs/_build docs/api/generated docs/notebooks .coverage .hypothesis \
+	rm -rf dist build demo-output docs/_build docs/api/generated docs/guide/cards docs/tutorials/*.ipynb \
+		.coverage .hypothesis \
 		.mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 

@@ -1,15 +1,25 @@
-"""The Python in the README and in the documentation runs as it is written."""
+"""The README and the documentation: Python blocks run, links resolve, tables and lists agree with the code."""
 
 from __future__ import annotations
 
+import inspect
 import re
+import runpy
 from pathlib import Path
 
 import matplotlib
 import pytest
 
+import xr_cloudfree
+from xr_cloudfree import errors
+from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset, CloudfreePlots
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MADE = ("_build", "cards", "generated")
+PAGES = [
+    ROOT / "README.md",
+    *(page for page in sorted((ROOT / "docs").rglob("*.md")) if not {*page.relative_to(ROOT).parts} & {*MADE}),
+]
 
 
 def blocks(page: Path) -> str:
@@ -35,10 +45,45 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "data" / "README.md"], ids=lambda page: page.name
+    "page",
+    [
+        *PAGES,
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "data" / "README.md",
+        ROOT / "notebooks" / "README.md",
+        ROOT / "benchmarks" / "README.md",
+    ],
+    ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text())
-    missing = [link for link in links if not (page.parent / link).exists()]
-    # The notebooks are copied when the documentation is built.
-    assert [link for link in missing if not link.startswith("notebooks/")] == []
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_are_those_of_the_code(page: Path) -> None:
+    refresh = runpy.run_path(str(ROOT / "docs" / "tables.py"))["refresh"]
+    assert page.read_text() == refresh(page.read_text()), "make tables writes them again"
+
+
+def test_the_api_page_lists_all_that_is_public() -> None:
+    page = (ROOT / "docs" / "api" / "index.md").read_text()
+    listed = {line.strip() for line in page.splitlines()}
+    functions = {name for name in xr_cloudfree.__all__ if name != "__version__"}
+    methods = {
+        f"{kind}.cloudfree.{name}"
+        for kind, accessor in (("DataArray", CloudfreeDataArray), ("Dataset", CloudfreeDataset))
+        for name, _ in inspect.getmembers(accessor, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    plots = {
+        f"accessor.CloudfreePlots.{name}"
+        for name, _ in inspect.getmembers(CloudfreePlots, inspect.isfunction)
+        if not name.startswith("_")
+    }
+    types = {
+        name
+        for name, _ in inspect.getmembers(errors, inspect.isclass)
+        if name.startswith("Cloudfree") or name.endswith("Error")
+    }
+    assert sorted((functions | methods | plots | types) - listed) == []

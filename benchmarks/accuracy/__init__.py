@@ -1,4 +1,4 @@
-"""Per-frame hold-out on real series: trains what is missing, measures, and writes docs/accuracy.md.
+"""Per-frame hold-out on real series: trains what is missing, measures, and writes docs/development/accuracy.md.
 
 ::
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that measure, one thread each")
     parser.add_argument("--no-train", action="store_true", help="judge the trainings that are there")
     parser.add_argument("--page-only", action="store_true", help="write the page from the scores of the last run")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "accuracy.md", help="the page")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "development" / "accuracy.md", help="the page")
     options = parser.parse_args(arguments)
     kept = options.folds / "scores.csv"
     if not options.page_only:

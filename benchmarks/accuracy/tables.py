@@ -161,7 +161,7 @@ def transfer(scores: pd.DataFrame) -> str:
             frames = str(len(gain(part, REFERENCE, method)))
             rows.append([direction, track, frames, *psnr, *over, number(mean(part, method, "cover90%"), ".1%")])
     if not rows:
-        return "No network was trained on one sensor alone.\n"
+        return "No network was trained on one sensor only.\n"
     head = ["direction", "track", "frames", "linear", "regress", "unet of the fold", "unet of one sensor"]
     return table([*head, "over linear (95 %)", "over regress (95 %)", "90 % holds"], rows)
 
@@ -179,7 +179,7 @@ def published(scores: pd.DataFrame, kept: Path) -> str:
                 parts.append(f"*{track}*, {len(by_case(chosen, 'psnr'))} frames:\n")
                 parts.append(methods(chosen, (REFERENCE, FITTED, *folds.PUBLISHED, UNET)))
     if not parts and kept.is_file():
-        return f"From a run of its own.\n\n{kept.read_text()}"
+        return f"From a separate run.\n\n{kept.read_text()}"
     return "\n".join(parts) or "The published networks were not measured.\n"
 
 
