@@ -16,7 +16,7 @@ from xr_cloudfree.accuracy import simulate
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, Track
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models.networks.inputs import MAX_DATES
-from xr_cloudfree_training.places import Site
+from xr_cloudfree_training.sites import Site
 
 Kind = Literal["masks", "frames", "haze", "little", "full"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -20,8 +20,8 @@ from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.options import parse_count
 from xr_cloudfree_training.cases import Mixture, draw, examine
-from xr_cloudfree_training.places import Site, cloud_shapes, find_cubes, read_places, split
 from xr_cloudfree_training.samples import Sample, Store, TrainingBatch, fingerprint
+from xr_cloudfree_training.sites import Site, cloud_shapes, find_cubes, read_sites, split
 
 MIXTURE = Mixture()
 _GIBIBYTE = 2.0**30
@@ -293,7 +293,7 @@ class CubeData(LightningDataModule):
         network = architectures.find(architecture)
         make = _preparing(network)
         reading = reading or {}
-        places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
+        places = _of_bands(read_sites(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
         self.bands = None if vary_bands else _common_bands(places)
         self.places = tuple(place.name for place in places)
         self.train, self.held_out = split(places, holdout, seed)

@@ -14,13 +14,13 @@ from tests.support.cubes import as_dataset, make_cube
 from tests.support.sites import make_place
 from xr_cloudfree import synthetic
 from xr_cloudfree.errors import CloudfreeError, MaskError, OptionError, OptionTypeError, ScalingError
-from xr_cloudfree_training.places import cloud_shapes, find_cubes, read_places, split
+from xr_cloudfree_training.sites import cloud_shapes, find_cubes, read_sites, split
 
 ALL = (slice(None), slice(None))
 
 
 def read(*cubes, memory=1e9, **reading):
-    return read_places(cubes, reading, memory)
+    return read_sites(cubes, reading, memory)
 
 
 @pytest.fixture
