@@ -339,18 +339,18 @@ def cloud_shapes(obj: Any, reading: Mapping[str, Any]) -> list[NDArray[np.bool_]
 
 
 def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> tuple[list[Site], list[Site]]:
-    """Places to train on, and places to validate on.
+    """Split sites into those for training and those for validation.
 
-    Cubes of the same ground stay together. A single place is split along its longer side, with a buffer between.
+    Overlapping cubes stay together. A single site is split along its longer side, with a buffer between the parts.
 
     Parameters
     ----------
     places : sequence of Site
-        All places.
+        All sites.
     holdout : sequence of str, optional
-        Names of the places to validate on. By default a fifth of them, at least one, by chance.
+        Names of the sites for validation. By default a random fifth of them, at least one.
     seed : int
-        Seed of that chance.
+        Seed of the random choice.
 
     Returns
     -------
@@ -359,7 +359,7 @@ def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> t
     Raises
     ------
     OptionError
-        If a name is not that of a place, nothing is left to train on, or a single place is too small.
+        If no site has one of the names, no site is left for training, or a single site is too small.
     """
     groups: list[set[int]] = []
     for i, place in enumerate(places):
@@ -376,8 +376,8 @@ def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> t
         held = set().union(*(group for group in groups if any(names[i] in wanted for i in group)))
         if len(held) == len(places):
             raise OptionError(
-                "all places are held out, or show the same ground as those that are",
-                "a place to train on",
+                "all sites are held out, or overlap sites that are",
+                "a site to train on",
                 "more cubes, or no --data.holdout",
             )
     elif len(groups) == 1:
@@ -390,7 +390,7 @@ def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> t
 
 
 def _blocks(places: Sequence[Site]) -> tuple[list[Site], list[Site]]:
-    """Both parts of a single place, and of further cubes of the same ground, which are taken to reach as far."""
+    """Split a single site, and further cubes of the same ground, which are assumed to have the same extent."""
     train: list[Site] = []
     validate: list[Site] = []
     tall = places[0].shape[0] >= places[0].shape[1]
@@ -401,8 +401,8 @@ def _blocks(places: Sequence[Site]) -> tuple[list[Site], list[Site]]:
         kept = length - held - _BUFFER
         if kept < _LEAST_EDGE:
             raise OptionError(
-                f"the only place, {place.name}, has {rows} x {columns} pixels",
-                f"at least {_LEAST_EDGE + _BUFFER + _LEAST_EDGE} along one side, to hold a part out, or several places",
+                f"the only site, {place.name}, has {rows} x {columns} pixels",
+                f"at least {_LEAST_EDGE + _BUFFER + _LEAST_EDGE} along one side, to hold a part out, or several sites",
                 "--data first.zarr --data second.zarr",
             )
         whole = slice(None)
