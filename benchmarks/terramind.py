@@ -110,7 +110,7 @@ def train_one(size: str, checkpointing: str) -> None:
     how: dict[str, Any] = {"size": CROP, "crop": Crop(CROP, BANDS, 10), "batch_size": BATCH, "samples": BATCH}
     cube = synthetic.cube(shape=(DATES, BANDS, 256, 384), seed=1, cloud_share=0.3)
     data = CubeData([cube], architecture="terramind", validation=1, workers=0, **how)
-    lesson = next(iter(data.train_dataloader()))
+    batch = next(iter(data.train_dataloader()))
     module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing == "yes", lr=1e-4)
     enter(module.network, module.plan.stages[0])
     step = steps(module, "cpu")
@@ -118,7 +118,7 @@ def train_one(size: str, checkpointing: str) -> None:
     taken = []
     for _ in range(3):
         start = time.perf_counter()
-        step(lesson)
+        step(batch)
         taken.append(time.perf_counter() - start)
     more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     count = sum(p.numel() for p in module.network.parameters()) / 1e6
@@ -172,9 +172,9 @@ def gpu_one(size: str, kind: str) -> None:
     module = FusionModule("terramind", {"size": size}, base="unet", checkpointing=checkpointing, lr=1e-4)
     enter(module.network, Stage(1.0, "full", 1e-4, encoder_lr=1e-4, base_lr=1e-4))
 
-    def fill(lesson: TrainingBatch) -> None:
+    def fill(batch: TrainingBatch) -> None:
         with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16):
-            module.network(lesson.given)
+            module.network(batch.given)
 
     learn = steps(module, "cuda")  # puts the network there
     if kind == "fill":
@@ -184,19 +184,19 @@ def gpu_one(size: str, kind: str) -> None:
     count = 1
     while True:
         try:
-            lesson = TrainingBatch.of([sample] * count).to("cuda")
+            batch = TrainingBatch.of([sample] * count).to("cuda")
             torch.cuda.reset_peak_memory_stats()
-            rate = count / on_gpu(lambda lesson=lesson: step(lesson))  # type: ignore[misc]
+            rate = count / on_gpu(lambda batch=batch: step(batch))  # type: ignore[misc]
             peak = torch.cuda.max_memory_allocated()
             if rate < found[1] * 1.02:
                 break
             with FlopCounterMode(display=False) as counter:
-                step(lesson)
+                step(batch)
         except torch.OutOfMemoryError:
             break
         found = (count, rate, counter.get_total_flops() / count, peak)
         count *= 2
-        del lesson
+        del batch
     count, rate, flops, peak = found
     if not count:
         print(f"{size:7}{kind:22}{'does not fit':>12}", flush=True)

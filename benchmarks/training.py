@@ -35,8 +35,8 @@ def steps(module: FusionModule, device: str) -> Callable[[TrainingBatch], None]:
     network = module.network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
-    def step(lesson: TrainingBatch) -> None:
-        there = lesson.to(device)
+    def step(batch: TrainingBatch) -> None:
+        there = batch.to(device)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             output = network(there.given)
         losses = module._losses(output, there, there.counted)
@@ -48,7 +48,7 @@ def steps(module: FusionModule, device: str) -> Callable[[TrainingBatch], None]:
 
 
 def rate(
-    lessons: Iterator[TrainingBatch],
+    batches: Iterator[TrainingBatch],
     work: Callable[[TrainingBatch], Any],
     batch_size: int,
     count: int,
@@ -56,11 +56,11 @@ def rate(
     warm: int = 2,
 ) -> float:
     """Samples per second over `count` batches, after `warm` others."""
-    for lesson in islice(lessons, warm):
-        work(lesson)
+    for batch in islice(batches, warm):
+        work(batch)
     start = time.perf_counter()
-    for lesson in islice(lessons, count):
-        work(lesson)
+    for batch in islice(batches, count):
+        work(batch)
     if device == "cuda":
         torch.cuda.synchronize()
     return count * batch_size / (time.perf_counter() - start)
@@ -89,12 +89,12 @@ def main() -> None:
     pooled = CubeData(options.data, **how | {"pool": samples, "cache": None, "samples": samples, "validation": 1})
     torch.manual_seed(0)
     step = steps(FusionModule(bands=anew.bands, **recipe["model"] | {"pretrained": False}), device)
-    nothing: Callable[[TrainingBatch], None] = lambda lesson: None  # noqa: E731
+    nothing: Callable[[TrainingBatch], None] = lambda batch: None  # noqa: E731
     rates = {"made anew": rate(iter(anew.train_dataloader()), nothing, batch_size, count, device, warm)}
     loader = pooled.train_dataloader()
-    lessons = iter(loader)
-    first = next(lessons)
-    for _ in lessons:  # makes all of the pool
+    batches = iter(loader)
+    first = next(batches)
+    for _ in batches:  # makes all of the pool
         pass
     rates["from the pool"] = rate(iter(loader), nothing, batch_size, count, device, warm)
     rates["network alone"] = rate(repeat(first), step, batch_size, count, device)

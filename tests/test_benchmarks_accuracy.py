@@ -11,7 +11,7 @@ from benchmarks.accuracy import figures, folds, tables
 from benchmarks.accuracy.__main__ import main
 from benchmarks.accuracy.measure import ALL, Bench, Task, answer, judge, load
 from benchmarks.accuracy.page import scaled
-from benchmarks.accuracy.places import read_all
+from benchmarks.accuracy.sites import read_all
 from tests.support.networks import make_bundle
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy.simulate import TRACKS, make_cases

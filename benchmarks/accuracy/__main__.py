@@ -12,7 +12,7 @@ from benchmarks.accuracy import folds, tables
 from benchmarks.accuracy.figures import goals
 from benchmarks.accuracy.measure import Task, load, measure, merge, write
 from benchmarks.accuracy.page import page
-from benchmarks.accuracy.places import SAMPLE, read_all
+from benchmarks.accuracy.sites import SAMPLE, read_all
 from xr_cloudfree.accuracy.simulate import TRACKS
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.places import SAMPLE, Site
+from benchmarks.accuracy.sites import SAMPLE, Site
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.pretrained.model import PretrainedModel

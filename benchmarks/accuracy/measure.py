@@ -18,7 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.accuracy import folds
-from benchmarks.accuracy.places import SAMPLE, Site, read_all
+from benchmarks.accuracy.sites import SAMPLE, Site, read_all
 from benchmarks.plain_regress import PlainRegress
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, make_cases, real_masks

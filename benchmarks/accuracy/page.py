@@ -9,7 +9,7 @@ import pandas as pd
 
 from benchmarks.accuracy import figures, tables
 from benchmarks.accuracy.measure import REFERENCE, UNET
-from benchmarks.accuracy.places import SAMPLE
+from benchmarks.accuracy.sites import SAMPLE
 from xr_cloudfree.accuracy.simulate import TRACKS
 
 PAGE = """# Accuracy

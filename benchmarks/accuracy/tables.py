@@ -11,7 +11,7 @@ import pandas as pd
 from benchmarks.accuracy import figures, folds
 from benchmarks.accuracy.figures import by_case, gain, interval, mean, pick, ratio
 from benchmarks.accuracy.measure import ALL, AUTO, CLASSICAL, FITTED, LEVELS, ONE_SENSOR, PLAIN, REFERENCE, UNET
-from benchmarks.accuracy.places import SAMPLE
+from benchmarks.accuracy.sites import SAMPLE
 from xr_cloudfree.accuracy.simulate import TRACKS
 
 NONE = "–"

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree_training.places import Site
+from xr_cloudfree_training.sites import Site
 
 BANDS = ("blue", "green", "red", "nir", "swir16")
 

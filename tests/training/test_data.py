@@ -38,24 +38,24 @@ def same(a: TrainingBatch, b: TrainingBatch) -> bool:
 
 def test_batches_and_their_repetition() -> None:
     first, again, other = (list(data(seed=seed).train_dataloader()) for seed in (0, 0, 1))
-    assert len(first) == 3 and all(lesson.truth.shape[0] == 2 for lesson in first)
+    assert len(first) == 3 and all(batch.truth.shape[0] == 2 for batch in first)
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
     assert not any(same(a, b) for a, b in zip(first, other, strict=True))
-    assert len({lesson.truth.numpy().tobytes() for lesson in first}) == 3
+    assert len({batch.truth.numpy().tobytes() for batch in first}) == 3
 
 
 def test_validation_is_always_the_same_and_of_all_tracks() -> None:
     sets = [list(data(seed=seed, validation=5).val_dataloader()) for seed in (0, 1)]
-    assert [track for lesson in sets[0] for track in lesson.tracks] == ["partial", "gap", "full", "haze", "partial"]
+    assert [track for batch in sets[0] for track in batch.tracks] == ["partial", "gap", "full", "haze", "partial"]
     assert all(same(a, b) for a, b in zip(*sets, strict=True))
 
 
 def test_a_batch_of_validation_is_of_one_place() -> None:
     small = cube(2, shape=(10, 4, 20, 18))
     made = data(cube(0), cube(1), small, holdout=["cube1", "cube2"], size=32, validation=7, vary_bands=False)
-    lessons = list(made.val_dataloader())
+    batches = list(made.val_dataloader())
     # Four samples of the first and three of the second, each with its own size: nothing is filled up.
-    assert [lesson.truth.shape for lesson in lessons] == [(2, 4, 32, 32)] * 2 + [(2, 4, 20, 18), (1, 4, 20, 18)]
+    assert [batch.truth.shape for batch in batches] == [(2, 4, 32, 32)] * 2 + [(2, 4, 20, 18), (1, 4, 20, 18)]
 
 
 @pytest.fixture
@@ -122,13 +122,11 @@ def test_numbers_go_on_where_training_stands() -> None:
 
 def test_bands_vary_or_are_those_of_all_places() -> None:
     places = cube(0), cube(1, shape=(10, 6, 48, 64), sensor="landsat")
-    varied = [common_names for lesson in data(*places).train_dataloader() for common_names in lesson.common_names]
+    varied = [common_names for batch in data(*places).train_dataloader() for common_names in batch.common_names]
     assert len({len(common_names) for common_names in varied}) > 1 or len(set(varied)) > 3
     fixed = data(*places, vary_bands=False)
     assert fixed.bands == ("blue", "green", "red", "nir")
-    assert {common_names for lesson in fixed.train_dataloader() for common_names in lesson.common_names} == {
-        fixed.bands
-    }
+    assert {common_names for batch in fixed.train_dataloader() for common_names in batch.common_names} == {fixed.bands}
     named = data(*places, vary_bands=False, bands=["nir", "red"])
     assert named.bands == ("nir", "red") and next(iter(named.val_dataloader())).truth.shape[1] == 2
     assert data(*places).bands is None
@@ -177,18 +175,18 @@ def test_a_network_may_see_a_part_of_what_was_prepared() -> None:
     whole = data(cube(0, shape=(20, 6, 48, 96)), size=40, batch_size=1, pool=6)
     parts = data(cube(0, shape=(20, 6, 48, 96)), size=40, batch_size=1, pool=6, crop=Crop(16, bands=3, dates=5))
     shapes = set()
-    for lesson, cropped in zip(whole.train_dataloader(), parts.train_dataloader(), strict=True):
+    for batch, cropped in zip(whole.train_dataloader(), parts.train_dataloader(), strict=True):
         bands, dates = cropped.given.bands.shape[2], cropped.given.bands.shape[1]
         assert cropped.truth.shape[2:] == (16, 16) and bands == 3 and dates <= 5
         # It is a part of the same sample: same values, the nearest dates among its dates.
-        assert set(cropped.given.day_offset[0].tolist()) <= set(lesson.given.day_offset[0].tolist())
-        near = lesson.given.day_offset[0].abs().min()
+        assert set(cropped.given.day_offset[0].tolist()) <= set(batch.given.day_offset[0].tolist())
+        near = batch.given.day_offset[0].abs().min()
         assert near in cropped.given.day_offset[0].abs()
-        assert np.isin(cropped.truth.numpy(), lesson.truth.numpy()).all()
-        assert cropped.hidden.mean() > 0.1 or lesson.hidden.mean() < 0.3
+        assert np.isin(cropped.truth.numpy(), batch.truth.numpy()).all()
+        assert cropped.hidden.mean() > 0.1 or batch.hidden.mean() < 0.3
         shapes.add(cropped.common_names[0])
     assert len(shapes) > 1
-    assert all(lesson.truth.shape[3] > 16 for lesson in parts.val_dataloader())
+    assert all(batch.truth.shape[3] > 16 for batch in parts.val_dataloader())
     with pytest.raises(OptionError, match=r"crop\.size is 8"):
         Crop(8)
 
@@ -201,7 +199,7 @@ def test_what_cannot_be_used_is_refused_at_once() -> None:
         (dict(size=8), OptionError, "size is 8"),
         (dict(samples=1), OptionError, r"samples is 1.*at least 2"),
         (dict(bands=["blue", "swir16"]), BandError, "cube0 has no band 'swir16', but blue, green, red, nir"),
-        (dict(holdout=["cube0"]), OptionError, "all places are held out"),
+        (dict(holdout=["cube0"]), OptionError, "all sites are held out"),
     ]
     for options, error, found in cases:
         with pytest.raises(error, match=found):
@@ -215,6 +213,6 @@ def test_what_cannot_be_used_is_refused_at_once() -> None:
 def test_samples_of_a_real_cube(portugal: xr.Dataset) -> None:
     made = data(portugal, size=64, samples=8)
     truth = portugal["reflectance"].to_numpy().astype(np.float32)
-    for lesson in islice(made.train_dataloader(), 4):
-        value = lesson.truth[0][lesson.counted[0] > 0]
+    for batch in islice(made.train_dataloader(), 4):
+        value = batch.truth[0][batch.counted[0] > 0]
         assert np.isin(value.numpy(), truth).all() and 0 < value.mean() < 0.6

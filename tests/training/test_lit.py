@@ -112,16 +112,16 @@ def test_validation_measures_what_evaluate_measures(tmp_path, cube) -> None:
     made, samples = module(ema=None), data(cube)
     run = trainer(tmp_path)
     run.validate(made, samples, verbose=False)
-    lessons = list(samples.val_dataloader())
+    batches = list(samples.val_dataloader())
     made.eval()
     frames: dict[str, list[tuple[float, ...]]] = {}
     pixels = []
-    for lesson in lessons:
+    for batch in batches:
         with torch.no_grad():
-            output = made.network(lesson.given)
-        for i, track in enumerate(lesson.tracks):
-            image, truth = output.reflectance[i].numpy(), lesson.truth[i].numpy()
-            where, clear = lesson.hidden[i, 0].numpy() > 0, lesson.clear[i, 0].numpy() > 0
+            output = made.network(batch.given)
+        for i, track in enumerate(batch.tracks):
+            image, truth = output.reflectance[i].numpy(), batch.truth[i].numpy()
+            where, clear = batch.hidden[i, 0].numpy() > 0, batch.clear[i, 0].numpy() > 0
             covered, _ = metrics.interval_coverage(image, truth, output.uncertainty[i].numpy(), where)
             frames.setdefault(track, []).append((metrics.psnr(image, truth, where), covered))
             pixels.append((image[:, where] - truth[:, where]).ravel())
@@ -144,16 +144,16 @@ def test_hidden_pixels_count_or_all_that_were_measured(tmp_path, cube) -> None:
         made, samples = module(ema=None, loss={"mse": 1.0}, counted=counted), data(cube, samples=2)
         record = Recorder()
         trainer(tmp_path / counted, record, max_epochs=1).fit(made, samples)
-        lesson = next(iter(data(cube).train_dataloader()))
+        batch = next(iter(data(cube).train_dataloader()))
         (given,) = made.network.given
-        assert torch.equal(given.bands, lesson.given.bands)
+        assert torch.equal(given.bands, batch.given.bands)
         assert (CONDITION in given.features) == (counted == "measured")
         # The network's answer in that step, from its own weights before it, and the loss by hand.
         fresh = module(ema=None).network.train()
         torch.manual_seed(3 * 1_000_003)
         image = fresh(given).reflectance
-        where = lesson.hidden if counted == "hidden" else lesson.measured
-        error = ((image - lesson.truth).square() * where).sum() / (4 * where.sum())
+        where = batch.hidden if counted == "hidden" else batch.measured
+        error = ((image - batch.truth).square() * where).sum() / (4 * where.sum())
         assert record.losses[1] == pytest.approx(error.item(), rel=1e-5)
         assert where.mean() > (0.95 if counted == "measured" else 0)
 

@@ -105,9 +105,9 @@ def test_it_is_turned_cropped_filled_up_and_kept_with_the_rest(tmp_path: Path):
 
 
 def test_a_batch_of_some_with_and_some_without():
-    lesson = TrainingBatch.of([sample(i=1), sample(with_radar(PLACE), 2)])
-    assert not lesson.given.features["s1 seen"][0].any() and not lesson.given.features["s1"][0].any()
-    assert lesson.given.features["s1 seen"][1].any()
+    batch = TrainingBatch.of([sample(i=1), sample(with_radar(PLACE), 2)])
+    assert not batch.given.features["s1 seen"][0].any() and not batch.given.features["s1"][0].any()
+    assert batch.given.features["s1 seen"][1].any()
     assert not {"s1", "s1 seen"} & set(TrainingBatch.of([sample(i=1), sample(i=2)]).given.features)
 
 
@@ -150,7 +150,7 @@ class TestCubeData:
             # The places take turns: the first of a batch is of a place that has it.
             assert a.given.features["s1"].shape == (2, 2, 16, 16)
             assert not a.given.features["s1 seen"][1].any() and "s1" not in b.given.features
-        assert any(lesson.given.features["s1 seen"].any() for lesson in told.val_dataloader())
+        assert any(batch.given.features["s1 seen"].any() for batch in told.val_dataloader())
 
     def test_what_was_kept_follows_from_the_option(self, tmp_path):
         def kept(s1):
@@ -170,7 +170,7 @@ class TestCubeData:
     def test_what_is_refused(self):
         with pytest.raises(errors.OptionError, match="no cube has the variables 'vv,vh'"):
             data(cube(), s1="vv,vh")
-        with pytest.raises(errors.OptionError, match="everything is held out"):
+        with pytest.raises(errors.OptionError, match="are held out"):
             data(cube(0, radar=False), cube(1), s1="s1_vv,s1_vh", holdout=["cube1"])
         power = cube()
         power["s1_vv"], power["s1_vh"] = 10 ** (power["s1_vv"] / 10), 10 ** (power["s1_vh"] / 10)

@@ -93,23 +93,23 @@ def test_filled_up_where_nothing_is_clear() -> None:
 
 def test_a_batch_of_samples_of_any_size_and_bands() -> None:
     samples = [sample(0, 16), sample(1, 24), sample(2, 64)]
-    lesson = TrainingBatch.of(samples)
+    batch = TrainingBatch.of(samples)
     bands = max(len(s.truth) for s in samples)
-    assert lesson.truth.shape == lesson.given.target.shape == (3, bands, 20, 28)
-    assert lesson.tracks == tuple(s.track for s in samples) and lesson.common_names == tuple(
+    assert batch.truth.shape == batch.given.target.shape == (3, bands, 20, 28)
+    assert batch.tracks == tuple(s.track for s in samples) and batch.common_names == tuple(
         s.common_names for s in samples
     )
     for i, s in enumerate(samples):
         y, x = s.shape
-        np.testing.assert_array_equal(lesson.truth[i, : len(s.truth), :y, :x].numpy(), s.truth)
-        assert lesson.truth[i].sum() == pytest.approx(s.truth.sum(), rel=1e-5)
+        np.testing.assert_array_equal(batch.truth[i, : len(s.truth), :y, :x].numpy(), s.truth)
+        assert batch.truth[i].sum() == pytest.approx(s.truth.sum(), rel=1e-5)
         # A value counts where its pixel is hidden and its band is there.
-        assert lesson.counted[i].sum() == s.hidden.sum() * len(s.truth)
-    told = lesson.conditioned().features[CONDITION]
-    assert torch.equal(told, torch.cat([lesson.clear, lesson.clear, lesson.measured], dim=1))
-    assert CONDITION not in lesson.given.features and "half" in lesson.conditioned().features
-    moved = lesson.to("meta")
-    assert moved.truth.is_meta and moved.given.bands.is_meta and moved.tracks == lesson.tracks
+        assert batch.counted[i].sum() == s.hidden.sum() * len(s.truth)
+    told = batch.conditioned().features[CONDITION]
+    assert torch.equal(told, torch.cat([batch.clear, batch.clear, batch.measured], dim=1))
+    assert CONDITION not in batch.given.features and "half" in batch.conditioned().features
+    moved = batch.to("meta")
+    assert moved.truth.is_meta and moved.given.bands.is_meta and moved.tracks == batch.tracks
 
 
 def test_a_sample_is_made_once_and_is_always_what_was_kept(tmp_path: Path) -> None:

@@ -166,11 +166,11 @@ def test_adapters_leave_nothing_but_what_they_learned(tmp_path: Path, cube: xr.D
     for name, parameter in made.network.named_parameters():
         if "lora_B" in name:
             nn.init.normal_(parameter, std=0.1)
-    lesson = next(iter(data(cube).train_dataloader()))
+    batch = next(iter(data(cube).train_dataloader()))
     made.network.head[1].weight.data.normal_()
     made.network.eval()
     with torch.no_grad():
-        before = made.network(lesson.given).reflectance
+        before = made.network(batch.given).reflectance
     enter(made.network, stage)
     enter(made.network, stage)
     spec = made.save_bundle(tmp_path, "mine", "# Mine\n")
@@ -179,18 +179,18 @@ def test_adapters_leave_nothing_but_what_they_learned(tmp_path: Path, cube: xr.D
     fresh = architectures.build(spec)
     fresh.load_state_dict(weights)
     with torch.no_grad():
-        torch.testing.assert_close(fresh.eval()(lesson.given).reflectance, before, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(fresh.eval()(batch.given).reflectance, before, rtol=1e-5, atol=1e-6)
 
 
 def test_less_memory_for_the_same_gradients(cube: xr.Dataset) -> None:
-    lesson = next(iter(data(cube).train_dataloader()))
+    batch = next(iter(data(cube).train_dataloader()))
     found = []
     for spare in (False, True):
         made = module(stages=None, checkpointing=spare)
         made.network.head[1].weight.data.fill_(0.1)
         enter(made.network, made.plan.stages[0])
         torch.manual_seed(1)
-        made.network(lesson.given).reflectance.square().mean().backward()
+        made.network(batch.given).reflectance.square().mean().backward()
         found.append({n: p.grad for n, p in made.network.named_parameters()})
     assert found[0]["base.offset"] is None and found[0].keys() == found[1].keys()
     assert all(torch.equal(grad, found[1][n]) for n, grad in found[0].items() if grad is not None)

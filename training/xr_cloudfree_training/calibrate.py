@@ -1,4 +1,4 @@
-"""Intervals that hold on places that were not trained on: conformal scaling of a network's uncertainty.
+"""Conformal calibration: scale a network's uncertainty so that its intervals hold on unseen sites.
 
 References
 ----------
@@ -22,59 +22,61 @@ from xr_cloudfree.models.networks.unet import FITTED
 from xr_cloudfree_training.samples import TrainingBatch
 
 LEVEL = 0.9
-# Of each frame so many quantiles are kept, so that all frames count alike.
+# Number of quantiles kept per frame, so that all frames have equal weight.
 _QUANTILES = 200
-# A factor needs so many frames, and stays within these bounds.
+# Least number of frames for a factor, and the bounds of a factor.
 _LEAST_FRAMES, _LEAST, _MOST = 4, 0.5, 4.0
 
 Ratios = dict[bool, list[NDArray[np.float64]]]
 
 
 @torch.no_grad()
-def ratios(network: nn.Module, lessons: Iterable[TrainingBatch]) -> Ratios:
-    """How large errors are in units of the 90 % interval's half width, frame by frame.
+def ratios(network: nn.Module, batches: Iterable[TrainingBatch]) -> Ratios:
+    """Compute absolute errors in units of the half width of the 90 % interval, frame by frame.
 
     Parameters
     ----------
     network : Module
-        A network that gives uncertainties, as it is: a calibration that it has counts.
-    lessons : iterable of TrainingBatch
-        Samples of places that it was not trained on.
+        A network that predicts uncertainties. An existing calibration of it is applied.
+    batches : iterable of TrainingBatch
+        Samples of sites on which it was not trained.
 
     Returns
     -------
     dict
-        Quantiles per frame: under True of frames whose own clear pixels taught something, under False of others.
+        Quantiles per frame: under True for frames with enough clear pixels to fit a regression, under False for
+        the others.
     """
-    found: Ratios = {True: [], False: []}
+    quantiles: Ratios = {True: [], False: []}
     training = network.training
     network.eval()
-    for lesson in lessons:
-        output = network(lesson.given)
-        if output.uncertainty is None or "shared" not in lesson.given.features:
-            return found
-        size = (output.reflectance - lesson.truth).abs() / (NORMAL_90 * output.uncertainty)
-        for row, where in enumerate(lesson.counted > 0):
+    for batch in batches:
+        output = network(batch.given)
+        if output.uncertainty is None or "shared" not in batch.given.features:
+            return quantiles
+        size = (output.reflectance - batch.truth).abs() / (NORMAL_90 * output.uncertainty)
+        for row, where in enumerate(batch.counted > 0):
             if where.sum() > _QUANTILES:
-                fitted = bool(lesson.given.features["shared"][row, FITTED].max() > 0)
+                fitted = bool(batch.given.features["shared"][row, FITTED].max() > 0)
                 values = size[row][where].double().cpu().numpy()
-                found[fitted].append(np.quantile(values, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
+                quantiles[fitted].append(np.quantile(values, (np.arange(_QUANTILES) + 0.5) / _QUANTILES))
     network.train(training)
-    return found
+    return quantiles
 
 
-def factors(found: Sequence[Ratios]) -> tuple[float, float]:
-    """What uncertainties have to be multiplied by for 90 % of the truth to lie within the 90 % interval.
+def factors(groups: Sequence[Ratios]) -> tuple[float, float]:
+    """Compute the factors by which uncertainties are multiplied so that 90 % of the truth lies in the 90 % interval.
 
     Parameters
     ----------
-    found : sequence of dict
-        Of some places, or of networks each of which was not trained on its own: they count alike.
+    groups : sequence of dict
+        Results of `ratios`, one per site or per network evaluated on its held-out sites; all have equal weight.
 
     Returns
     -------
     fitted, unfitted : float
-        For dates that teach something, and for others. 1 where too few frames tell.
+        Factors for dates with a regression fitted to their clear pixels, and for the others. 1 where there are too
+        few frames.
 
     Examples
     --------
@@ -82,31 +84,31 @@ def factors(found: Sequence[Ratios]) -> tuple[float, float]:
     >>> factors([{True: twice, False: []}])
     (1.8, 1.0)
     """
-    told = []
+    result = []
     for kind in (True, False):
-        groups = [group[kind] for group in found if len(group[kind])]
-        if sum(map(len, groups)) < _LEAST_FRAMES:
-            told.append(1.0)
+        frames = [group[kind] for group in groups if len(group[kind])]
+        if sum(map(len, frames)) < _LEAST_FRAMES:
+            result.append(1.0)
             continue
-        weight = np.concatenate([np.full(sum(map(len, group)), 1 / sum(map(len, group))) for group in groups])
-        values = np.concatenate([np.concatenate(group) for group in groups])
+        weight = np.concatenate([np.full(sum(map(len, group)), 1 / sum(map(len, group))) for group in frames])
+        values = np.concatenate([np.concatenate(group) for group in frames])
         order = np.argsort(values, kind="stable")
         reached = np.cumsum(weight[order]) / weight.sum()
-        told.append(float(np.clip(values[order][np.searchsorted(reached, LEVEL - 1e-9)], _LEAST, _MOST)))
-    return round(told[0], 3), round(told[1], 3)
+        result.append(float(np.clip(values[order][np.searchsorted(reached, LEVEL - 1e-9)], _LEAST, _MOST)))
+    return round(result[0], 3), round(result[1], 3)
 
 
 def calibrated(folder: Path, into: Path, pair: tuple[float, float]) -> None:
-    """A bundle with another calibration; the weights are the same.
+    """Write a copy of a bundle with another calibration and the same weights.
 
     Parameters
     ----------
     folder : Path
         The bundle.
     into : Path
-        Where to; may be `folder` itself.
+        The folder to write; may be `folder` itself.
     pair : tuple of float
-        As `factors` gives it.
+        Factors as returned by `factors`.
     """
     spec = bundle.read_spec(folder)
     config = dict(spec.config) | {"calibration": pair}

@@ -1,4 +1,4 @@
-"""The model card of what was trained."""
+"""Model cards of trained networks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ image = xr_cloudfree.fill(cube, date="2021-07-08", model="local-dir:PATH")
 
 - Bands: {bands}{s1}
 - Trained on: {train}
-- Validated on: {held_out}, which it was not trained on
+- Validated on: {held_out} (not used in training)
 
 ## Training
 
@@ -39,26 +39,26 @@ image = xr_cloudfree.fill(cube, date="2021-07-08", model="local-dir:PATH")
 
 ## Limits
 
-It was validated on the places named above and on no others. Elsewhere, under another sensor or another season, errors
-may be larger: `xr_cloudfree.evaluate(cube, ["linear", "regress", "local-dir:PATH"])` tells on a cube of yours.
+It was validated on the sites named above only. Errors may be larger at other sites, for other sensors and in other
+seasons; `xr_cloudfree.evaluate(cube, ["linear", "regress", "local-dir:PATH"])` measures them on your own cube.
 """
 
 
 def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | None, step: int) -> str:
-    """A card in Markdown.
+    """Return a model card in Markdown.
 
     Parameters
     ----------
     name : str
         Name of the model.
     module : FusionModule
-        What was trained.
+        The trained network.
     data : CubeData
-        What it was trained on.
+        Its training data.
     psnr : float or None
-        In validation, dB; None if there was none.
+        PSNR in validation in dB; None without validation.
     step : int
-        Steps that led to it.
+        Number of training steps.
     """
     license = module.spec.license
     judged = "none"
@@ -72,8 +72,8 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | No
         version=__version__,
         bands=module.spec.bands_text,
         s1=f"\n- Sentinel-1 beside them: {', '.join(p.name for p in data.train if p.s1)}" if data.has_s1 else "",
-        train=", ".join(place.name for place in data.train),
-        held_out=", ".join(place.name for place in data.held_out),
+        train=", ".join(site.name for site in data.train),
+        held_out=", ".join(site.name for site in data.held_out),
         start="; ".join([*module.began, f"{'all else' if module.began else 'all'} at random"]),
         losses=", ".join(f"{weight:g} × {loss}" for loss, weight in module.weights.items()),
         counted=module.hparams["counted"],
@@ -86,29 +86,30 @@ def model_card(name: str, module: FusionModule, data: CubeData, psnr: float | No
 def save_with_card(
     module: FusionModule, trainer: Any, folder: Path, name: str, calibrate: bool = True
 ) -> tuple[float | None, tuple[float, float] | None]:
-    """Save what a training ended with, with its card.
+    """Save the network at the end of training, with its model card.
 
-    The schedule leads there. A choice among checkpoints by their validation would make that look better than it is.
+    The last weights are saved, because the learning rate has decayed to its minimum there. Choosing the checkpoint of
+    the best validation score would bias that score.
 
     Parameters
     ----------
     module : FusionModule
-        What was trained.
+        The trained network.
     trainer : Trainer
-        That trained it, on a `CubeData`.
+        Its trainer, with a `CubeData`.
     folder : Path
-        Where to.
+        The folder to write.
     name : str
         Name of the model.
     calibrate : bool
-        Scale uncertainties first, so that they hold on what was validated on.
+        Whether to calibrate uncertainties on the validation data first.
 
     Returns
     -------
     psnr : float or None
-        In validation, dB; None if there was none.
+        PSNR in validation in dB; None without validation.
     factors : tuple of float or None
-        What uncertainties were scaled by, if they were.
+        Calibration factors of the uncertainties, if they were calibrated.
     """
     data: CubeData = trainer.datamodule
     validated = trainer.callback_metrics.get("val/psnr")

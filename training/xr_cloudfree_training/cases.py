@@ -1,6 +1,6 @@
-"""Training gaps: parts of real frames are hidden, in all the ways in which frames come to have gaps.
+"""Simulated gaps for training: parts of real frames are hidden under real cloud masks, stripes and whole frames.
 
-Sample number i is a function of the seed and i alone, whatever was drawn before and by whichever process.
+Sample number i depends on the seed and i only, not on the order of drawing or on the process.
 """
 
 from __future__ import annotations
@@ -16,42 +16,43 @@ from xr_cloudfree.accuracy import simulate
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, Track
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models.networks.inputs import MAX_DATES
-from xr_cloudfree_training.places import Site
+from xr_cloudfree_training.sites import Site
 
 Kind = Literal["masks", "frames", "haze", "little", "full"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
-# A frame serves as truth if at least this share of the crop is clear; only clear pixels count.
+# Least clear share of a crop for its frame to serve as truth; only clear pixels count.
 MIN_CLEAR = 0.6
-# Hidden shares of a transplanted mask; those that are scored in `evaluate` lie within.
+# Range of the hidden share of a transplanted mask; includes the range that `evaluate` scores.
 HIDDEN_SHARE = (0.05, 0.9)
 LEAST_DATES = 3
 LEAST_BANDS = 3
-# Days from the first to the last date of a block that is dropped.
+# Range of the length in days of a dropped block of dates.
 BLOCK_DAYS = (10.0, 120.0)
 _TRIES = 60
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How often a training frame is hidden in which way, and how often dates are dropped.
+    """Shares of the kinds of training gaps, and probabilities of dropping dates.
 
     Parameters
     ----------
     masks : float
-        Share of frames under real masks, from any place.
+        Share of frames hidden under real cloud masks of any site.
     frames : float
-        Share of frames that are hidden wholly, by half, or by stripes as of Landsat 7.
+        Share of frames hidden entirely, by half, or under stripes like those of Landsat 7.
     haze : float
-        Share under real masks that miss a part of the cloud: rims beyond them and small thin clouds or shadows.
+        Share of frames hidden under real masks that miss parts of the clouds: rims beyond the mask, and small thin
+        clouds or shadows.
     little : float
-        Share of which only a small part is hidden.
+        Share of frames with a small hidden part.
     full : float
-        Share of frames that are hidden wholly, beside those in `frames`.
+        Share of frames hidden entirely, in addition to those in `frames`.
     block : float
-        Probability that the dates around the target are dropped, so that long gaps are seen.
+        Probability that the dates around the target are dropped, which simulates long gaps.
     thin : float
-        Probability that dates are dropped at random, down to three at least.
+        Probability that dates are dropped at random; at least three remain.
 
     Raises
     ------
@@ -83,24 +84,24 @@ class Mixture:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Shares of the kinds, in the order in which `Kind` names them."""
+        """Shares of the kinds in the order of `Kind`."""
         return astuple(self)[:5]
 
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A case, and where it is from.
+    """A simulated case and its origin.
 
     Parameters
     ----------
     case : Case
-        What a model is given, and the truth.
+        Input of a model, and the truth.
     common_names : tuple of (str or None)
         Common names of the case's bands.
     place : str
-        Name of the place.
+        Name of the site.
     s1 : ndarray of float32, shape (2, y, x), optional
-        VV and VH in decibels near the target's date, NaN where there is none; None for a place without Sentinel-1.
+        VV and VH in decibels near the target date, NaN where missing; None for a site without Sentinel-1.
     """
 
     case: Case
@@ -119,27 +120,27 @@ def draw(
     mixture: Mixture,
     bands: Sequence[str] | None = None,
 ) -> Drawn:
-    """Training sample number `i`.
+    """Draw training sample number `i`.
 
     Parameters
     ----------
     places : sequence of Site
-        Places to draw from, with equal chance.
+        Sites to draw from, with equal probability.
     shapes : sequence of ndarray of bool, shape (y, x)
-        Shapes of real clouds, True where hidden.
+        Shapes of real clouds, True inside a cloud.
     seed, i : int
-        Seed and number of the sample; together they decide everything.
+        Seed and number of the sample; the sample depends on nothing else.
     size : int
-        Rows and columns of a crop; fewer where the place has fewer.
+        Edge of a crop in pixels; limited by the size of the site.
     mixture : Mixture
-        How frames are hidden.
+        Shares of the kinds of gaps.
     bands : sequence of str, optional
-        The bands of a sample, in this order. By default a random part of at least three, in random order.
+        The bands of a sample, in this order. By default a random subset of at least three, in random order.
 
     Raises
     ------
     TimeError
-        If no frame was found that can serve as truth.
+        If no frame can serve as truth.
     """
     rng = np.random.default_rng([seed, i])
     for place, part, clear, frame in _targets(places, size, rng):
@@ -172,9 +173,9 @@ def examine(
     size: int,
     bands: Sequence[str] | None = None,
 ) -> Drawn:
-    """Validation sample number `i`: the tracks of `xr_cloudfree.evaluate` in turn, all bands, all dates.
+    """Draw validation sample number `i`: the tracks of `xr_cloudfree.evaluate` in turn, with all bands and dates.
 
-    The parameters are those of `draw`. Without shapes of clouds, whole frames are hidden.
+    The parameters are those of `draw`. Without cloud shapes, whole frames are hidden.
     """
     rng = np.random.default_rng([seed, i])
     track: Track = TRACKS[i % len(TRACKS)] if shapes else "full"
@@ -199,7 +200,7 @@ def examine(
 def _targets(
     places: Sequence[Site], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[Site, tuple[slice, slice], NDArray[np.bool_], int]]:
-    """Frames that can serve as truth, with their place, their rows and columns and what is clear there."""
+    """Yield frames that can serve as truth: site, rows and columns, clear mask, and index of the frame."""
     for _ in range(_TRIES):
         place = places[int(rng.integers(len(places)))]
         part = _window(place.shape, size, rng)
@@ -228,7 +229,7 @@ def _window(shape: tuple[int, int], size: int, rng: np.random.Generator) -> tupl
 def _dates(
     clear: NDArray[np.bool_], time: NDArray[np.datetime64], frame: int, mixture: Mixture, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """The dates that are given beside the target."""
+    """Choose the dates shown beside the target date."""
     keep = simulate.others(time, frame) & clear.any(axis=(1, 2))
     days = simulate.days_from(time, frame)
     if rng.random() < mixture.block:
@@ -247,7 +248,7 @@ def _dates(
 def _nearest(
     clear: NDArray[np.bool_], time: NDArray[np.datetime64], frame: int, keep: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """Of the dates to keep, those that a network looks at: what it leaves out need not be read."""
+    """Restrict the dates to those that a network uses, so that no others are read."""
     dates = np.flatnonzero(keep & clear.any(axis=(1, 2)))
     near = dates[np.argsort(np.abs(simulate.days_from(time, frame)[dates]), kind="stable")[:MAX_DATES]]
     return np.isin(np.arange(keep.size), near)
@@ -256,7 +257,7 @@ def _nearest(
 def _hidden(
     kind: Kind, shapes: Sequence[NDArray[np.bool_]], size: tuple[int, int], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """What is hidden of the target."""
+    """Draw the hidden part of the target."""
     if kind in ("masks", "haze"):
         return simulate.transplant(list(shapes), size, HIDDEN_SHARE, rng)
     rows, columns = np.indices(size)
@@ -275,7 +276,7 @@ def _hidden(
 
 
 def _bands(place: Site, bands: Sequence[str] | None, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Indices of a sample's bands."""
+    """Choose the bands of a sample."""
     if bands is not None:
         return np.array([place.bands.index(band) for band in bands])
     count = len(place.bands)
@@ -283,7 +284,7 @@ def _bands(place: Site, bands: Sequence[str] | None, rng: np.random.Generator) -
 
 
 def _miss(image: NDArray[np.float32], hidden: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.float32]:
-    """The image with what a mask misses of clouds, and half of the time of shadows: any width, opacity and colour."""
+    """Add clouds that a mask misses, and shadows half of the time, of random width, opacity and colour."""
     shadow = rng.random() < 0.5
     for dark in (False, True)[: 1 + shadow]:
         colour = rng.uniform(0.0, 0.05) if dark else rng.uniform(0.25, 0.9)

@@ -1,4 +1,4 @@
-"""Training data straight from cubes."""
+"""Lightning data module that draws training and validation samples from cubes."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.options import parse_count
 from xr_cloudfree_training.cases import Mixture, draw, examine
-from xr_cloudfree_training.places import Site, cloud_shapes, find_cubes, read_places, split
 from xr_cloudfree_training.samples import Sample, Store, TrainingBatch, fingerprint
+from xr_cloudfree_training.sites import Site, cloud_shapes, find_cubes, read_sites, split
 
 MIXTURE = Mixture()
 _GIBIBYTE = 2.0**30
-# Of a place that is not in memory so many windows, of so many rows and columns, give shapes of clouds.
+# Number and edge of the crops of a site not held in memory from which cloud shapes are taken.
 _WINDOWS, _WINDOW = 8, 512
-# Streams of chance: whatever else the seed decides.
+# Independent random streams under one seed.
 _PERMUTE, _TURN, _LOOK, _VALIDATE = 1, 2, 3, 4
 _POOL = 0
 PREFETCH = 4
-"""Batches that a worker makes ahead."""
-# A place with fewer shapes of clouds gets some by chance.
+"""Number of batches that each worker prefetches."""
+# Sites with fewer cloud shapes than this get random shapes in addition.
 _FEW_SHAPES = 12
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A place with what its samples are hidden under, and where they are kept.
+    """A site with the cloud shapes that hide its samples, and the store of the samples.
 
-    A sample is a function of its place, its number and the settings. So what was kept of a place serves whichever other
-    places are trained on beside it.
+    A sample depends on its site, its number and the settings only. Stored samples of a site can therefore be reused
+    whatever the other sites of a training are.
     """
 
     place: Site
@@ -51,14 +51,14 @@ class Source:
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of a prepared sample that a network in training sees, another one each time.
+    """Random crop of a prepared sample, drawn anew each time the sample is used.
 
     Parameters
     ----------
     size : int
-        Rows and columns.
+        Edge in pixels.
     bands, dates : int, optional
-        Bands and dates at most; all by default.
+        Largest number of bands and dates; all by default.
     """
 
     size: int
@@ -73,29 +73,29 @@ class Crop:
 
 
 class Samples(Dataset[Sample]):
-    """Samples by number: for training without end, for validation always the same. The places take turns.
+    """Map-style dataset of samples: unlimited for training, fixed for validation. Sites alternate.
 
     Parameters
     ----------
     sources : sequence of Source
-        Places to draw from.
+        Sites to draw from.
     network : type
-        Class of the network, which says how what it is given is prepared.
+        Class of the network, which defines how its input is prepared.
     seed : int
-        Decides the order of a pool, and how its samples are turned and cropped.
+        Seed of the order of a pool, and of flips, rotations and crops.
     chance : int
-        Decides, with a sample's number, what is in it.
+        Seed of the contents of a sample, together with its number.
     size : int
-        Rows and columns.
+        Edge in pixels.
     bands : tuple of str or None
-        The bands of all samples, or None for any.
+        The bands of all samples; None draws a random subset for each.
     mixture : Mixture or None
-        How training frames are hidden; None gives validation samples.
+        Kinds of training gaps; None gives validation samples.
     pool : int
-        Number of training samples that are made and used again, in another order and turned another way each time;
-        0 makes each anew.
+        Number of training samples that are made once and reused in another order, flipped and rotated; 0 makes each
+        sample anew.
     crop : Crop or None
-        What of a training sample is shown.
+        Random crop of a training sample.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Samples(Dataset[Sample]):
         self.pool, self.crop = pool, crop
 
     def __getitem__(self, number: int) -> Sample:
-        """Sample by its number in the whole training."""
+        """Return a sample by its number, counted from the start of the training."""
         if self.mixture is None:
             return self._described(self._kept(number))
         rng = np.random.default_rng([self.seed, number, _TURN])
@@ -146,14 +146,14 @@ class Samples(Dataset[Sample]):
 
 @lru_cache(maxsize=2)
 def _order(seed: int, turn: int, pool: int) -> NDArray[np.intp]:
-    """The pool's order when it is gone through for the `turn`-th time."""
+    """Return the order of the pool in its `turn`-th pass."""
     return np.random.default_rng([seed, turn, _PERMUTE]).permutation(pool)
 
 
 class Steps(Sampler[list[int]]):
-    """Numbers of samples, batch by batch, from the step on at which training stands.
+    """Batch sampler that starts at the current training step.
 
-    So training that goes on from a checkpoint sees the samples that would have come.
+    A training resumed from a checkpoint therefore sees the same samples as an uninterrupted one.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ class Steps(Sampler[list[int]]):
     steps : int
         Batches per epoch.
     position : callable
-        Gives the number of batches that were trained on, this process's number, and the number of processes.
+        Returns the number of batches trained so far, the rank of this process, and the number of processes.
     """
 
     def __init__(self, batch_size: int, steps: int, position: Callable[[], tuple[int, int, int]]) -> None:
@@ -172,7 +172,7 @@ class Steps(Sampler[list[int]]):
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """The rest of an epoch."""
+        """Yield the remaining batches of the epoch."""
         done, rank, world = self.position()
         for step in range(done, (done // self.steps + 1) * self.steps):
             first = (step * world + rank) * self.batch_size
@@ -180,69 +180,69 @@ class Steps(Sampler[list[int]]):
 
 
 class ResumableLoader(DataLoader[Sample]):
-    """A loader that Lightning may resume: where it goes on is told by its sampler, so it has no state of its own."""
+    """Data loader that Lightning can resume; it has no state, because its sampler knows the position."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing."""
+        """Return an empty state."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to do."""
+        """Ignore the state."""
 
 
 class CubeData(LightningDataModule):
     """Training and validation samples from any number of cubes.
 
-    The cubes are read, checked and split when the object is made, so that what cannot be used is refused at once.
-    Validation is on places that are not trained on, or on a part of the only place, with a buffer between.
+    The cubes are read, checked and split when the object is constructed, so that errors are raised before training.
+    Validation uses sites that are not trained on, or a part of the only site, with a buffer between the parts.
 
     Parameters
     ----------
     cubes : sequence of str, path, DataArray or Dataset
-        Zarr stores or NetCDF files, folders or patterns of them, or cubes that are open. One cube is one place; cubes
-        that overlap are one place too.
+        Zarr stores or NetCDF files, folders or glob patterns of them, or opened cubes. One cube is one site;
+        overlapping cubes count as one.
     holdout : sequence of str, optional
-        Names of the places to validate on: those of the files, without their endings. By default a fifth of the
-        places by chance, or a quarter of the only one.
+        Names of the sites for validation: the file names without suffix. By default a random fifth of the sites, or
+        a quarter of the only one.
     masks : sequence of str or path
-        Further cubes of which only the shapes of clouds are used, in training. A place is hidden under its own clouds
-        and these; where they are few, shapes drawn by chance are added.
+        Further cubes that supply cloud shapes for training only. Samples of a site are hidden under its own cloud
+        shapes and these; random shapes are added where there are few.
     reading : dict
-        How the cubes are read: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
+        Mask and scaling options of `xr_cloudfree.fill`, from `clear` to `nodata`.
     s1 : str, optional
-        Name of the variable that holds Sentinel-1 in decibels, or of two with a comma between, as `xr_cloudfree.fill`
-        takes them: for a network made with ``s1: true``. Samples of cubes that lack them have none.
+        Name of the variable that holds Sentinel-1 in decibels, or of two separated by a comma, as in
+        `xr_cloudfree.fill`; for a network with ``s1: true``. Samples of cubes without it have none.
     architecture : str
-        Network that the samples are prepared for.
+        Name of the network for which samples are prepared.
     bands : sequence of str, optional
-        Bands to use, by their common names; by default those that a place has.
+        Common names of the bands to use; by default all bands of a site.
     vary_bands : bool
-        True: a training sample has a random part of the bands, three at least, in random order, for networks that take
-        any. False: all samples have the same bands, those that all places have.
+        True: each training sample has a random subset of at least three bands in random order, for networks that take
+        any bands. False: all samples have the bands that all sites have in common.
     mixture : Mixture
-        How frames are hidden, and how dates are dropped.
+        Kinds of training gaps and probabilities of dropping dates.
     size : int
-        Rows and columns of a sample, as it is prepared.
+        Edge of a prepared sample in pixels.
     crop : Crop, optional
-        The part of it that the network sees; the whole by default.
+        Random crop shown to the network; the whole sample by default.
     batch_size : int
         Samples per step.
     samples : int
-        Training samples per epoch.
+        Number of training samples per epoch.
     validation : int
-        Validation samples; always the same.
+        Number of validation samples, which are fixed.
     pool : int
-        Number of training samples to make: they are used again, turned, in another order. For networks whose samples
-        take long to prepare. 0 makes each sample anew.
+        Number of training samples that are made once and reused, flipped and rotated, in another order: for networks
+        whose inputs take long to prepare. 0 makes each sample anew.
     cache : str, optional
-        Folder that keeps the samples of the pool and of the validation for the next run with the same data and
-        settings. By default they are gone when this object is.
+        Folder in which pooled and validation samples are kept for later runs with the same data and settings. By
+        default they are removed with this object.
     workers : int, optional
-        Processes that make samples; by default one less than there are processor cores.
+        Number of worker processes; by default one less than the number of cores.
     memory : float
-        Gibibytes of cubes to hold in memory; cubes beyond that are read crop by crop.
+        Gibibytes of cubes held in memory; further cubes are read crop by crop.
     seed : int
-        Decides the split and all samples.
+        Seed of the split and of all samples.
 
     Raises
     ------
@@ -254,8 +254,8 @@ class CubeData(LightningDataModule):
     >>> from xr_cloudfree import synthetic
     >>> from xr_cloudfree_training.data import CubeData
     >>> data = CubeData([synthetic.cube(shape=(12, 4, 64, 64), seed=1)], size=32, batch_size=2, workers=0)
-    >>> lesson = next(iter(data.train_dataloader()))
-    >>> lesson.given.bands.shape[0], lesson.truth.shape[2:]
+    >>> batch = next(iter(data.train_dataloader()))
+    >>> batch.given.bands.shape[0], batch.truth.shape[2:]
     (2, torch.Size([32, 32]))
     """
 
@@ -293,15 +293,15 @@ class CubeData(LightningDataModule):
         network = architectures.find(architecture)
         make = _preparing(network)
         reading = reading or {}
-        places = _of_bands(read_places(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
+        places = _of_bands(read_sites(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
         self.bands = None if vary_bands else _common_bands(places)
         self.places = tuple(place.name for place in places)
         self.train, self.held_out = split(places, holdout, seed)
         self.has_s1 = any(place.s1 for place in self.train)
         if s1 is not None and not self.has_s1:
             raise OptionError(
-                f"of all that has the variables {s1!r}, everything is held out",
-                "Sentinel-1 in some of the places that are trained on",
+                f"all sites with the variables {s1!r} are held out",
+                "Sentinel-1 at some of the training sites",
                 f"--data.holdout [{self.train[0].name}], or no --data.s1",
             )
         further = [shape for mask in (find_cubes(masks) if masks else ()) for shape in cloud_shapes(mask, reading)]
@@ -309,7 +309,7 @@ class CubeData(LightningDataModule):
         self.sets: dict[str, Samples] = {}
         for name, group, kind in (("train", self.train, self.mixture), ("validate", self.held_out, None)):
             keep = kind is None or pool > 0
-            # Whatever the seed, the same samples are validated on, and a pool holds the same.
+            # Validation samples and the contents of a pool do not depend on the seed.
             chance = (_POOL if pool else seed) if kind else _VALIDATE
             sources = []
             for place in group:
@@ -320,7 +320,7 @@ class CubeData(LightningDataModule):
                 told: tuple[Any, ...] = (place.name, place.bands, place.suspect.tolist())
                 arrays = [*place.arrays, place.seen, *shapes]
                 if place.s1 is not None:
-                    # Without it nothing is added, so that what was kept serves on.
+                    # Added only where present, so that samples stored earlier stay valid.
                     told, arrays = (*told, "s1", place.s1.times.tolist()), [*arrays, *place.s1.arrays]
                 key = fingerprint(arrays, make, told, how, kind, chance) if keep else ""
                 folder = Path(cache) / f"{place.name}-{name}-{key}" if cache else None

@@ -1,4 +1,4 @@
-"""The training of one network: what it is made of, what it is to make small, and how it is judged."""
+"""Lightning module: network, losses, optimizer, and validation metrics."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ Counted = Literal["hidden", "measured"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["constant", "late-linear", "one-cycle"]
 
-# What is judged a band without contrast: the noise of a sensor is about as much.
+# Least span of a band for the SSIM loss, about the noise of a sensor.
 _LEAST_SPAN = 1e-3
-# Share of the steps in which a one-cycle schedule rises, and how far below its height it begins and ends.
+# One-cycle schedule: share of steps in which it rises, and its first and last rate relative to the peak.
 _RISE, _START, _END = 0.1, 1 / 25, 1e-3
 
 Loss = Callable[[Output, Tensor, Tensor, Tensor], Tensor]
@@ -59,7 +59,7 @@ LOSSES: dict[str, Loss] = {
 
 
 class FusionModule(LightningModule):
-    """A network in training.
+    """Lightning module that trains one network.
 
     Parameters
     ----------
@@ -68,39 +68,40 @@ class FusionModule(LightningModule):
     config : dict
         Arguments of the network's constructor.
     bands : sequence of str, optional
-        Bands that the network is for, in their order; it is then made for as many. None for a network that takes any.
+        Common names of the network's bands, in order; sets their number. None for a network that takes any bands.
     loss : dict
-        Weight of each loss: of ``"mse"``, ``"charbonnier"``, ``"ssim"``, ``"spectral-angle"``, ``"feat-vgg16"``,
+        Weight of each loss, by name: ``"mse"``, ``"charbonnier"``, ``"ssim"``, ``"spectral-angle"``, ``"feat-vgg16"``,
         ``"feat-efficientnet-lite0"``, ``"log-error"``, ``"interval"``, ``"laplace"`` and ``"gaussian"``.
     counted : {"hidden", "measured"}
-        Which pixels of the target count: hidden ones whose truth is clear, or all that were measured, with the target's
-        own clouds as a condition.
+        Pixels of the target that count: hidden ones with a clear truth, or all that are not missing, with the target's
+        clouds as a condition.
     base : str, optional
-        For a network that goes on from another one: the model with whose weights that starts, as
-        `xr_cloudfree.from_pretrained` takes it, for instance ``"unet"``.
+        Model whose weights initialise the base of the network, as accepted by `xr_cloudfree.from_pretrained`, for
+        instance ``"unet"``.
     pretrained : bool
         Start the encoder from its published weights.
     optimizer : {"adam", "adamw"}
         Optimizer.
     lr : float
-        Learning rate, at its highest.
+        Peak learning rate.
     stages : sequence of Stage, optional
-        What of the network learns when, and how fast, one after the other; each goes through the whole schedule. By
-        default all of it but the base learns, at the rate `lr`.
+        Stages of the training in order, with the parts that learn and their rates; the schedule restarts in each. By
+        default all of the network but its base learns with the rate `lr`.
     checkpointing : bool
-        Take less memory and more time: the blocks of the encoder are computed once more for their gradients.
+        Gradient checkpointing: recompute the blocks of the encoder in the backward pass, which saves memory and takes
+        more time.
     weight_decay : float
-        Of the optimizer.
+        Weight decay of the optimizer.
     schedule : {"constant", "late-linear", "one-cycle"}
-        ``"late-linear"``: constant, then linear to 0 over the last half. ``"one-cycle"``: a tenth of the steps up, then
-        down along a cosine.
+        ``"late-linear"``: constant, then linear to 0 over the second half. ``"one-cycle"``: rises over a tenth of the
+        steps, then falls along a cosine.
     ema : float, optional
-        Decay per step of the averaged weights, which are judged and saved; None saves the weights as they are.
+        Decay per step of the exponential moving average of the weights, which is validated and saved; None uses the
+        weights themselves.
     spec : dict
-        Fields of the `ModelSpec` under which the network is saved: tile and stride (256 and 224 by default),
-        window_days and others.
+        Fields of the saved `ModelSpec`: tile and stride (256 and 224 by default), window_days and others.
     seed : int
-        With the number of a step it decides all that is random in it.
+        Seed of each step, together with its number.
 
     Raises
     ------
@@ -190,7 +191,7 @@ class FusionModule(LightningModule):
         self._stage: Stage | None = None
 
     def on_fit_start(self) -> None:
-        """Refuse data with Sentinel-1 for a network that does not look at it, and the other way round."""
+        """Check that data and network agree on Sentinel-1."""
         told = getattr(getattr(self.trainer, "datamodule", None), "has_s1", None)
         if told is not None and told != self.spec.takes_s1:
             has, takes = ("have", "does not look at it") if told else ("have no", "looks at it")
@@ -201,66 +202,66 @@ class FusionModule(LightningModule):
             )
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Enter the stage that the step belongs to."""
+        """Enter the stage of the step."""
         self.enter(self._at(self.trainer.global_step)[0])
 
     def enter(self, stage: Stage) -> None:
-        """Let learn what learns in a stage."""
+        """Unfreeze the parts that learn in a stage, and freeze the others."""
         if stage is not self._stage:
             staging.enter(self.network, stage)
             self._stage = stage
 
     def _at(self, step: int) -> tuple[Stage, int, int]:
-        # The number of steps makes Lightning start the loaders, which has to wait until a checkpoint is read.
+        # Asking for the number of steps starts the data loaders, which must not happen before a checkpoint is read.
         return self.plan.at(step, int(self.trainer.estimated_stepping_batches) if step else 10**9)
 
-    def training_step(self, lesson: TrainingBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
-        # A step is a function of the weights and its number: training that goes on from a checkpoint draws the same.
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        # Seed each step by its number, so that a resumed training is identical to an uninterrupted one.
         torch.manual_seed(self.hparams["seed"] * 1_000_003 + self.trainer.fit_loop.epoch_loop.total_batch_idx)
         if self.hparams["counted"] == "hidden":
-            given, where = lesson.given, lesson.counted
+            given, where = batch.given, batch.counted
         else:
-            given = lesson.conditioned()
-            where = lesson.measured * lesson.given.band_valid[:, :, None, None]
+            given = batch.conditioned()
+            where = batch.measured * batch.given.band_valid[:, :, None, None]
         output = self.network(given)
-        parts = self._losses(output, lesson, where)
+        parts = self._losses(output, batch, where)
         total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
-        size = len(lesson.truth)
+        size = len(batch.truth)
         self.log_dict({f"train/{name}": part.detach() for name, part in parts.items()}, batch_size=size)
         self.log("train/loss", total.detach(), prog_bar=True, batch_size=size)
         groups = self.trainer.optimizers[0].param_groups
         self.log_dict({f"lr/{group['name']}": group["lr"] for group in groups}, batch_size=size)
         return total
 
-    def _losses(self, output: Output, lesson: TrainingBatch, where: Tensor) -> dict[str, Tensor]:
-        span = _span(lesson) if "ssim" in self.weights else torch.ones(())
+    def _losses(self, output: Output, batch: TrainingBatch, where: Tensor) -> dict[str, Tensor]:
+        span = _span(batch) if "ssim" in self.weights else torch.ones(())
         with torch.autocast(where.device.type, enabled=False):
             exact = replace(
                 output,
                 reflectance=output.reflectance.float(),
                 uncertainty=None if output.uncertainty is None else output.uncertainty.float(),
             )
-            return {name: LOSSES[name](exact, lesson.truth, where, span) for name in self.weights}
+            return {name: LOSSES[name](exact, batch.truth, where, span) for name in self.weights}
 
-    def validation_step(self, lesson: TrainingBatch, batch_idx: int) -> None:
-        """Errors at the hidden pixels: of all samples, and of each track."""
-        output: Output = self.network(lesson.given)
+    def validation_step(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """Update the metrics at hidden pixels, over all samples and per track."""
+        output: Output = self.network(batch.given)
         image = output.reflectance.float()
         spread = None if output.uncertainty is None else output.uncertainty.float()
-        filled = torch.where(lesson.counted > 0, image, lesson.truth)
-        similar = losses.ssim_map(filled, lesson.truth, _span(lesson))
-        for row, track in enumerate(lesson.tracks):
-            where = lesson.counted[row] > 0
-            error = (image[row] - lesson.truth[row])[where]
+        filled = torch.where(batch.counted > 0, image, batch.truth)
+        similar = losses.ssim_map(filled, batch.truth, _span(batch))
+        for row, track in enumerate(batch.tracks):
+            where = batch.counted[row] > 0
+            error = (image[row] - batch.truth[row])[where]
             inside = None if spread is None else error.abs() <= NORMAL_90 * spread[row][where]
             for name in ("all", track):
-                self.measures[name].update(image[row][where], lesson.truth[row][where], similar[row][where], inside)
+                self.measures[name].update(image[row][where], batch.truth[row][where], similar[row][where], inside)
         if batch_idx == 0:
-            self.shown = lesson, filled
+            self.shown = batch, filled
 
     def on_validation_epoch_end(self) -> None:
-        """Log what was measured."""
+        """Log the metrics."""
         for track, measures in self.measures.items():
             prefix = "val" if track == "all" else f"val-{track}"
             for name, value in measures.compute().items():
@@ -268,9 +269,9 @@ class FusionModule(LightningModule):
             measures.reset()
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, with its learning rate set at each step."""
+        """Return the optimizer and its learning-rate schedule."""
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.hparams["optimizer"]]
-        # The schedule gives rates, not shares of them.
+        # With lr=1 the factors of the schedule are the rates themselves.
         groups: list[dict[str, Any]] = [
             {"name": part, "params": members} for part, members in staging.parts(self.network).items()
         ]
@@ -284,34 +285,34 @@ class FusionModule(LightningModule):
         return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_callbacks(self) -> list[Callback]:
-        """Averaged weights, checkpoints and pictures."""
+        """Return the callbacks: weight averaging, checkpoints and pictures."""
         ema = self.hparams["ema"]
         folder = Path(self.trainer.default_root_dir) / "checkpoints"
-        # One, of the last epoch, whatever its validation says: training goes on from there, and ends there.
+        # Only the last epoch's checkpoint is kept, to resume from; it is not chosen by validation.
         keep = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-        # A run for trial leaves nothing behind.
+        # `fast_dev_run` writes no checkpoints.
         return [
             *([Averaging(ema)] if ema else []),
             *([] if getattr(self.trainer, "fast_dev_run", False) else [keep, Pictures()]),
         ]
 
-    def calibrate(self, lessons: Iterable[TrainingBatch]) -> tuple[float, float] | None:
-        """Scale the network's uncertainties, so that they hold on places that it was not trained on.
+    def calibrate(self, batches: Iterable[TrainingBatch]) -> tuple[float, float] | None:
+        """Calibrate the network's uncertainties on sites that were not trained on.
 
         Parameters
         ----------
-        lessons : iterable of TrainingBatch
-            Samples of such places.
+        batches : iterable of TrainingBatch
+            Samples of such sites.
 
         Returns
         -------
         tuple of float or None
-            The factors, see `xr_cloudfree_training.calibrate.factors`; None for a network that gives no uncertainty.
+            The factors, see `xr_cloudfree_training.calibrate.factors`; None for a network without uncertainties.
         """
         network: Any = self.network
         if not hasattr(network, "calibration"):
             return None
-        found = factors([ratios(network, (lesson.to(self.device) for lesson in lessons))])
+        found = factors([ratios(network, (batch.to(self.device) for batch in batches))])
         pair = tuple(round(old * new, 3) for old, new in zip(network.calibration, found, strict=True))
         network.calibration = pair
         config = dict(self.spec.config) | {"calibration": pair}
@@ -319,12 +320,12 @@ class FusionModule(LightningModule):
         return pair[0], pair[1]
 
     def save_bundle(self, folder: Path, name: str, card: str) -> ModelSpec:
-        """Save the network as it is, for ``fill(model="local-dir:…")``.
+        """Save the network as a bundle, for ``fill(model="local-dir:…")``.
 
         Parameters
         ----------
         folder : Path
-            Where to.
+            The folder to write.
         name : str
             Name of the model.
         card : str
@@ -333,7 +334,7 @@ class FusionModule(LightningModule):
         Returns
         -------
         ModelSpec
-            The spec as it was written.
+            The saved spec.
         """
         was_training = self.network.training
         layers = self._layers()
@@ -343,7 +344,7 @@ class FusionModule(LightningModule):
 
     @torch.no_grad()
     def _layers(self) -> tuple[str, ...]:
-        """The layers that the network gives: found out on a small example."""
+        """Determine the output layers of the network on a small example."""
         count = self.spec.min_bands if self.spec.bands is None else len(self.spec.bands)
         count = max(count, 3) if self.spec.bands is None else count
         values = np.random.default_rng(0).uniform(0.1, 0.3, (4, count, 64, 64)).astype(np.float32)
@@ -361,7 +362,7 @@ class FusionModule(LightningModule):
 
 @dataclass(frozen=True)
 class Start:
-    """A trained network that another one goes on from.
+    """Spec and weights of a trained network that initialises another one.
 
     Parameters
     ----------
@@ -376,13 +377,13 @@ class Start:
 
     @classmethod
     def of(cls, model: str) -> Start:
-        """What a bundle holds, by its name."""
+        """Load a model by its name."""
         learned = from_pretrained(model)
         like = architectures.build(learned.spec).state_dict()
         return cls(learned.spec, bundle.read_weights(learned.source.folder(), learned.spec, like))
 
     def give(self, network: Any) -> None:
-        """Put the weights into the base of a network."""
+        """Load the weights into the base of a network."""
         if type(network.base) is not architectures.find(self.spec.architecture):
             raise ModelError(
                 f"the base {self.spec.name!r} is a {self.spec.architecture!r}",
@@ -393,12 +394,12 @@ class Start:
 
 
 class Averaging(WeightAveraging):
-    """An exponential moving average of the weights, that follows faster while there are few steps behind it.
+    """Exponential moving average of the weights, with a shorter memory in the first steps.
 
     Parameters
     ----------
     decay : float
-        Share of the average that stays at each step, in [0, 1), once there were many.
+        Decay per step, in [0, 1), reached after many steps.
     """
 
     def __init__(self, decay: float) -> None:
@@ -408,14 +409,14 @@ class Averaging(WeightAveraging):
         super().__init__(avg_fn=follow)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """What the weights go through between two stages, the average goes through too."""
+        """Enter the stage of the step in the averaged network as well."""
         module: Any = pl_module
         average: Any = self._average_model
         average.module.enter(module._at(trainer.global_step)[0])
 
 
 class _Measures(nn.Module):
-    """Errors over hidden pixels, pooled, and PSNR as a mean over frames."""
+    """Metrics at hidden pixels: MAE and RMSE pooled, PSNR, SSIM and coverage as means over frames."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -423,7 +424,7 @@ class _Measures(nn.Module):
         self.psnr, self.ssim, self.coverage = MeanMetric(), MeanMetric(), MeanMetric()
 
     def update(self, image: Tensor, truth: Tensor, similar: Tensor, inside: Tensor | None) -> None:
-        """Add a frame: its hidden values, each of shape (value,)."""
+        """Add the hidden values of a frame, each of shape (value,)."""
         self.mae.update(image, truth)
         self.mse.update(image, truth)
         error = (image - truth).square().mean().clamp(min=1e-12)
@@ -433,7 +434,7 @@ class _Measures(nn.Module):
             self.coverage.update(inside.float().mean())
 
     def compute(self) -> dict[str, Tensor]:
-        """What can be told: nothing before the first frame."""
+        """Return the metrics; none before the first frame."""
         if not self.mae.update_called:
             return {}
         found = {
@@ -445,13 +446,13 @@ class _Measures(nn.Module):
         return found | ({"coverage90": self.coverage.compute()} if self.coverage.update_called else {})
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Reset all metrics."""
         for measure in self.children():
             measure.reset()  # type: ignore[operator]
 
 
 def rate(schedule: Schedule, step: int, steps: int) -> float:
-    """Learning rate at a step, as a share of the highest.
+    """Return the learning rate at a step relative to the peak.
 
     Examples
     --------
@@ -478,9 +479,9 @@ def _sigma(output: Output) -> Tensor:
     return output.uncertainty
 
 
-def _span(lesson: TrainingBatch) -> Tensor:
-    """Each band's span from the 1st to the 99th percentile of its clear truth, shape (batch, band, 1, 1)."""
-    seen = torch.where(lesson.clear > 0, lesson.truth, torch.nan).flatten(2)
+def _span(batch: TrainingBatch) -> Tensor:
+    """Return each band's span from the 1st to the 99th percentile of its clear truth, shape (batch, band, 1, 1)."""
+    seen = torch.where(batch.clear > 0, batch.truth, torch.nan).flatten(2)
     low, high = torch.nanquantile(seen, torch.tensor([0.01, 0.99], device=seen.device), dim=2)
     span: Tensor = (high - low).nan_to_num().clamp(min=_LEAST_SPAN)[:, :, None, None]
     return span

@@ -1,4 +1,4 @@
-"""Pictures of how a training gets on: what was given, what the network made of it, and the truth."""
+"""Pictures of the training progress: input, prediction and truth side by side."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _GAMMA = 1 / 1.6
 
 
 class Pictures(Callback):
-    """After each validation, a picture beside the log, and the same in TensorBoard."""
+    """Write a picture after each validation, beside the log and to TensorBoard."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the first samples."""
+        """Draw the first samples of the validation data."""
         shown: Any = getattr(pl_module, "shown", None)
         if shown is None or trainer.sanity_checking or not trainer.is_global_zero or trainer.log_dir is None:
             return
@@ -38,32 +38,32 @@ class Pictures(Callback):
                 logger.experiment.add_image("given, filled, truth", picture, trainer.global_step, dataformats="HWC")
 
 
-def draw(lesson: TrainingBatch, filled: torch.Tensor) -> NDArray[np.float32]:
-    """Rows of what was given (grey where nothing was), what was made of it, and the truth (grey where not clear).
+def draw(batch: TrainingBatch, filled: torch.Tensor) -> NDArray[np.float32]:
+    """Draw one row per sample: the input (grey where hidden), the prediction, and the truth (grey where not clear).
 
     Parameters
     ----------
-    lesson : TrainingBatch
+    batch : TrainingBatch
         Samples.
     filled : Tensor, shape (batch, band, y, x)
-        The truth, with what the network answered at the hidden pixels.
+        The truth, with the prediction at hidden pixels.
 
     Returns
     -------
     ndarray of float32, shape (y, x, 3)
         In [0, 1].
     """
-    return np.concatenate([_row(lesson, filled, i) for i in range(min(_ROWS, len(filled)))])
+    return np.concatenate([_row(batch, filled, i) for i in range(min(_ROWS, len(filled)))])
 
 
-def _row(lesson: TrainingBatch, filled: torch.Tensor, i: int) -> NDArray[np.float32]:
-    common_names = lesson.common_names[i]
+def _row(batch: TrainingBatch, filled: torch.Tensor, i: int) -> NDArray[np.float32]:
+    common_names = batch.common_names[i]
     bands = (
         [common_names.index(c) for c in _COLOURS]
         if set(_COLOURS) <= set(common_names)
         else [0, len(common_names) // 2, len(common_names) - 1]
     )
-    truth, clear = lesson.truth[i, bands].float().cpu().numpy(), lesson.clear[i, 0].cpu().numpy() > 0
+    truth, clear = batch.truth[i, bands].float().cpu().numpy(), batch.clear[i, 0].cpu().numpy() > 0
     low, high = np.percentile(truth[:, clear], (1, 99), axis=1)[..., None, None]
 
     def shown(image: torch.Tensor, where: torch.Tensor) -> NDArray[np.float32]:
@@ -72,8 +72,8 @@ def _row(lesson: TrainingBatch, filled: torch.Tensor, i: int) -> NDArray[np.floa
         return np.where(where[i, 0].cpu().numpy()[..., None] > 0, colour, _HIDDEN).astype(np.float32)
 
     images = (
-        shown(lesson.given.target, lesson.given.target_clear),
-        shown(filled, torch.maximum(lesson.hidden, lesson.clear)),
-        shown(lesson.truth, lesson.clear),
+        shown(batch.given.target, batch.given.target_clear),
+        shown(filled, torch.maximum(batch.hidden, batch.clear)),
+        shown(batch.truth, batch.clear),
     )
     return np.concatenate(images, axis=1)

@@ -23,33 +23,33 @@ from xr_cloudfree_training.lit import FusionModule
 
 
 class TrainingCLI(LightningCLI):
-    """``fit`` and ``validate``, with errors told before training starts, and the model saved when it ends."""
+    """Subcommands ``fit`` and ``validate``, with checks before training and a bundle saved after it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What data and model have in common is told once."""
+        """Add options, and link those that data and model share."""
         parser.add_argument("--out", type=str | None, default=None, help="Folder for the model: RUN/bundle by default.")
         parser.add_argument(
             "--calibrate",
             type=bool,
             default=True,
-            help="Scale uncertainties so that they hold on what is validated on.",
+            help="Calibrate uncertainties on the validation data.",
         )
         parser.link_arguments("model.architecture", "data.architecture")
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("seed_everything", "model.seed")
-        # Reading the data comes first, so that what is wrong with them is told before a network is made.
+        # The data are read first, so that their errors are raised before a network is built.
         parser.link_arguments("data", "model.bands", compute_fn=lambda data: data.bands, apply_on="instantiate")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """What this package has a use for."""
+        """Return the supported subcommands and the arguments that they take from Lightning."""
         return {
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
             "validate": {"model", "dataloaders", "datamodule"},
         }
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and tell what cannot be parsed as an error of this package."""
+        """Parse the arguments; raise errors as `OptionError`."""
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
@@ -60,45 +60,45 @@ class TrainingCLI(LightningCLI):
             ) from error
 
     def _parse_ckpt_path(self) -> None:
-        """The recipe says what is trained; a checkpoint brings weights and where training stood, no settings."""
+        """Take no settings from the checkpoint: it holds weights and the training state, the recipe all settings."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, with loggers in the folder of the run, and bf16 on a GPU unless something else is wanted."""
-        told = self._get(self.config_init, "trainer")
-        folder = Path(told.default_root_dir or "runs/mine")
+        """Return the trainer: loggers write to the folder of the run; the default precision on a GPU is bf16."""
+        options = self._get(self.config_init, "trainer")
+        folder = Path(options.default_root_dir or "runs/mine")
         kept = folder / "checkpoints"
         named = self._get(self.config_init, "ckpt_path")
         checkpoint = kept / "last.ckpt" if named == "last" else named and Path(named)
         if checkpoint and not checkpoint.is_file():
-            there = ", ".join(str(path) for path in sorted(kept.glob("*.ckpt")))
-            raise OptionError(f"there is no checkpoint {checkpoint}", there or "a checkpoint", "--ckpt_path last")
-        if self.subcommand == "fit" and not checkpoint and not told.fast_dev_run and kept.exists():
+            existing = ", ".join(str(path) for path in sorted(kept.glob("*.ckpt")))
+            raise OptionError(f"there is no checkpoint {checkpoint}", existing or "a checkpoint", "--ckpt_path last")
+        if self.subcommand == "fit" and not checkpoint and not options.fast_dev_run and kept.exists():
             raise OptionError(
                 f"{folder} holds a training already",
                 "a folder of its own for each training, or a checkpoint to go on from",
                 "--ckpt_path last to go on, or --trainer.default_root_dir runs/another",
             )
         self.config_init[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
-        made: dict[str, Any] = {"default_root_dir": str(folder)}
-        if told.logger in (None, True) and not told.fast_dev_run:
+        defaults: dict[str, Any] = {"default_root_dir": str(folder)}
+        if options.logger in (None, True) and not options.fast_dev_run:
             board = TensorBoardLogger(folder, "log")
-            # The table comes first: it wants the folder empty.
-            made["logger"] = [CSVLogger(folder, "log", f"version_{board.version}"), board]
-        if told.precision is None:
-            bf16 = told.accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-            made["precision"] = "bf16-mixed" if bf16 else "32-true"
-        return super().instantiate_trainer(**made, **kwargs)
+            # CSVLogger comes first, because it requires an empty folder.
+            defaults["logger"] = [CSVLogger(folder, "log", f"version_{board.version}"), board]
+        if options.precision is None:
+            bf16 = options.accelerator != "cpu" and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+            defaults["precision"] = "bf16-mixed" if bf16 else "32-true"
+        return super().instantiate_trainer(**defaults, **kwargs)
 
     def after_fit(self) -> None:
-        """Save what training ended with as a bundle."""
+        """Save the trained network as a bundle."""
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            typer.echo("A run for trial only: nothing is saved.")
+            typer.echo("fast_dev_run: nothing is saved.")
             return
         name = _recipe_name(self._get(self.config, "config"))
         folder = Path(self._get(self.config, "out") or Path(self.trainer.default_root_dir) / "bundle")
         calibrate = self._get(self.config, "calibrate")
         psnr, factors = save_with_card(self.model, self.trainer, folder, name, calibrate)
-        held_out = ", ".join(place.name for place in self.datamodule.held_out)
+        held_out = ", ".join(site.name for site in self.datamodule.held_out)
         judged = "not validated: there was no whole epoch" if psnr is None else f"{psnr:.2f} dB on {held_out}"
         widened = "" if factors is None else f"; uncertainties scaled by {factors[0]:g} and {factors[1]:g}"
         typer.echo(
@@ -108,14 +108,14 @@ class TrainingCLI(LightningCLI):
 
 
 def run(arguments: list[str], pathway: str = "unet") -> None:
-    """Train.
+    """Train a network.
 
     Parameters
     ----------
     arguments : list of str
-        As Lightning's command line takes them: ``fit``, ``--config=recipe.yaml`` and so on.
+        Arguments of Lightning's command line: ``fit``, ``--config=recipe.yaml`` and so on.
     pathway : str
-        What the command is called.
+        Name of the command.
 
     Raises
     ------
@@ -125,12 +125,12 @@ def run(arguments: list[str], pathway: str = "unet") -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
-        # Between two versions of the libraries below; nothing that a user could mend.
+        # Caused by the versions of Lightning and torch; users cannot act on it.
         warnings.filterwarnings("ignore", r".*LeafSpec.* is deprecated", FutureWarning)
-        # A training that goes on writes where it has written before; and a machine with few cores has few workers.
+        # Resumed trainings write to the same folder, and machines with few cores have few workers.
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         warnings.filterwarnings("ignore", ".*does not have many workers")
-        sys.argv[0] = f"cloudfree train {pathway}"  # what the help calls this
+        sys.argv[0] = f"cloudfree train {pathway}"  # program name in the help
         TrainingCLI(
             FusionModule,
             CubeData,
@@ -148,6 +148,6 @@ def run(arguments: list[str], pathway: str = "unet") -> None:
 
 
 def _recipe_name(paths: Any) -> str:
-    """A model's name: that of the last recipe, as far as names may go."""
+    """Return the model's name: the name of the last recipe, restricted to allowed characters."""
     path = str(paths[-1]) if paths else "mine"
     return re.sub(r"[^a-z0-9._-]+", "-", Path(path).stem.lower()).strip("-._")[:64] or "mine"

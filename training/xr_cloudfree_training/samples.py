@@ -1,4 +1,4 @@
-"""Samples: what a network is given and what it should answer, one by one, kept on disk, and in batches."""
+"""Training samples: network inputs with their truth, stored on disk and collated into batches."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
 
 Maps = NDArray[np.float32]
-# A crop shows so much that is hidden, or the last of a few tries is taken.
+# Least hidden share of a random crop, and number of tries to find one.
 _HIDDEN, _TRIES = 0.1, 8
-# These are kept in 16 bits: masks lose nothing, and reflectance is then about as fine as sensors store it.
+# Stored as float16: lossless for masks, and about the radiometric resolution of the sensors for reflectance.
 _HALVED = ("bands", "target", "truth", "target_clear", "clear", "hidden", "measured")
-# Features have names of their own, and of where an answer comes from nothing is learned: a sample has no source.
+# Features are stored under their own names; the source date is not used in training.
 _APART = ("features", "source")
 
 
@@ -47,15 +47,15 @@ class Sample:
     Parameters
     ----------
     given : NetworkInput
-        What the network is given.
+        Input of the network.
     truth : ndarray of float32, shape (band, y, x)
-        The target as it was observed, clouds included; 0 where nothing was measured.
+        The target image as observed, clouds included; 0 where missing.
     hidden : ndarray of float32, shape (1, y, x)
-        1 where the target is hidden, its truth is clear, and another date has seen the pixel.
+        1 where the target is hidden, its truth is clear, and the pixel is clear on another date.
     clear, measured : ndarray of float32, shape (1, y, x)
-        1 where the truth is clear, and where there is one at all.
+        1 where the truth is clear, and where it is not missing.
     track : str
-        How the target was hidden, as `xr_cloudfree.evaluate` calls it.
+        Track of `xr_cloudfree.evaluate`: how the target was hidden.
     common_names : tuple of (str or None)
         Common names of the bands.
     """
@@ -70,7 +70,7 @@ class Sample:
 
     @classmethod
     def of(cls, drawn: Drawn, prepare: Callable[[Observations], NetworkInput]) -> Sample:
-        """The sample of a case."""
+        """Make the sample of a simulated case."""
         case = drawn.case
         tile = Observations(
             case.bands, case.clear, case.day_offset, case.target, common_names=drawn.common_names, s1=drawn.s1
@@ -87,7 +87,7 @@ class Sample:
         return self.truth.shape[1], self.truth.shape[2]
 
     def mapped(self, change: Callable[[Maps], Maps]) -> Sample:
-        """The sample with a change of rows and columns made to all its maps."""
+        """Return the sample with a spatial transformation applied to all its maps."""
         y, x = self.shape
 
         def maps(owner: Any, names: Iterable[str]) -> dict[str, Any]:
@@ -99,7 +99,7 @@ class Sample:
         return replace(self, given=given, **maps(self, ("truth", "hidden", "clear", "measured")))
 
     def turned(self, way: int) -> Sample:
-        """The sample flipped and turned in one of 8 ways, 0 to 7; 0 leaves it as it is."""
+        """Return the sample under one of the 8 flips and rotations, numbered 0 to 7; 0 is the identity."""
 
         def change(image: Maps) -> Maps:
             image = image[..., :: -1 if way & 1 else 1, :: -1 if way & 2 else 1]
@@ -108,18 +108,18 @@ class Sample:
         return self.mapped(change)
 
     def cropped(self, size: int, bands: int | None, dates: int | None, rng: np.random.Generator) -> Sample:
-        """A part of the sample, of which something is hidden if it can be found in a few tries.
+        """Return a random crop, with a hidden part if one is found within a few tries.
 
         Parameters
         ----------
         size : int
-            Rows and columns; fewer where the sample has fewer.
+            Edge in pixels; limited by the size of the sample.
         bands : int, optional
-            Bands at most, chosen by chance.
+            Largest number of bands, chosen at random.
         dates : int, optional
-            Dates at most: most of them the nearest, the others by chance.
+            Largest number of dates: two thirds are the nearest, the others are chosen at random.
         rng : numpy.random.Generator
-            Source of chance.
+            Random number generator.
         """
         rows, columns = (min(size, n) for n in self.shape)
         for _ in range(_TRIES):
@@ -150,7 +150,7 @@ class Sample:
         )
 
     def filled_up(self, shape: tuple[int, int]) -> Sample:
-        """The sample with rows and columns added in which nothing is clear."""
+        """Return the sample padded with rows and columns in which nothing is clear."""
         more = [(0, n - have) for n, have in zip(shape, self.shape, strict=True)]
         if more == [(0, 0), (0, 0)]:
             return self
@@ -159,14 +159,14 @@ class Sample:
 
 @dataclass(frozen=True, eq=False)
 class TrainingBatch:
-    """Samples in a batch.
+    """Samples collated into a batch.
 
     Parameters
     ----------
     given : Batch
-        What the network is given.
+        Input of the network.
     truth : Tensor, shape (batch, band, y, x)
-        What it should answer; 0 where nothing was measured.
+        Truth; 0 where missing.
     hidden, clear, measured : Tensor, shape (batch, 1, y, x)
         As of `Sample`.
     tracks : tuple of str
@@ -185,7 +185,7 @@ class TrainingBatch:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> TrainingBatch:
-        """The batch of some samples, filled up to the same size."""
+        """Collate samples, padded to the same size."""
         shape = (max(s.shape[0] for s in samples), max(s.shape[1] for s in samples))
         same = [s.filled_up(shape) for s in samples]
         given = Batch.of([s.given for s in _with_radar(same)])
@@ -200,23 +200,23 @@ class TrainingBatch:
         )
 
     def to(self, device: torch.device | str) -> TrainingBatch:
-        """The same elsewhere."""
+        """Return the batch on another device."""
         moved: dict[str, Any] = {n: v.to(device) for n, v in vars(self).items() if isinstance(v, Tensor | Batch)}
         return replace(self, **moved)
 
     def conditioned(self) -> Batch:
-        """What the network is given, and what of the target image is distorted: cloud, shadow, and not measured."""
+        """Return the input with the target's distortions as a condition: cloud, shadow and missing."""
         told = torch.cat([self.clear, self.clear, self.measured], dim=1)
         return replace(self.given, features={**self.given.features, CONDITION: told})
 
     @property
     def counted(self) -> Tensor:
-        """1 where a hidden value has a known truth: Tensor of shape (batch, band, y, x)."""
+        """1 where a value is hidden and its truth is known: Tensor of shape (batch, band, y, x)."""
         return self.hidden * self.given.band_valid[:, :, None, None]
 
 
 def _with_radar(samples: Sequence[Sample]) -> Sequence[Sample]:
-    """The same, and if some have Sentinel-1, the others with none to be seen: a batch has it for all."""
+    """Add empty Sentinel-1 features to samples without them, if any sample of the batch has them."""
     if not any(S1 in s.given.features for s in samples):
         return samples
     none = {name: np.zeros((n, *samples[0].shape), np.float32) for name, n in ((S1, 2), (S1_SEEN, 1))}
@@ -224,12 +224,12 @@ def _with_radar(samples: Sequence[Sample]) -> Sequence[Sample]:
 
 
 class Store:
-    """Samples on disk, a file each, so that each is made once, by whichever process comes first.
+    """A store of samples on disk, one file per sample, shared by several processes.
 
     Parameters
     ----------
     folder : Path, optional
-        Where to; shared by all samples of one kind. By default one that is gone when this object is.
+        Folder for samples of one kind. By default a temporary folder that is removed with this object.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -239,11 +239,11 @@ class Store:
             weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def get(self, i: int, make: Callable[[], Sample]) -> Sample:
-        """Sample number `i`, made if it is not there. What is given is always what was read back."""
+        """Return sample number `i`, and make it first if it is not stored. The sample is always read from disk."""
         path = self.folder / f"{i:07d}.safetensors"
         try:
             return _read(path)
-        except (FileNotFoundError, SafetensorError):  # not there, or not whole
+        except (FileNotFoundError, SafetensorError):  # missing or truncated
             self._write(path, make())
         return _read(path)
 
@@ -261,7 +261,7 @@ class Store:
 
 
 def _remove(folder: Path, owner: int) -> None:
-    if os.getpid() == owner:  # a worker has its own copy of all objects, and others still read
+    if os.getpid() == owner:  # a copy of this object in a worker process does not own the folder
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -282,7 +282,7 @@ def _read(path: Path) -> Sample:
 
 
 def fingerprint(arrays: Sequence[Any], prepare: Callable[..., NetworkInput], *settings: object) -> str:
-    """A name for samples that are made from these data, with these settings, by this code.
+    """Return a hash of the data, the settings and the version of the features that determine samples.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
-"""Fine-tuning of a network that was partly trained elsewhere: what of it learns, when, and how fast.
+"""Stages of fine-tuning: the parts of a network that learn, when, and at which rate.
 
-A network of this kind has a `base`, the network that it goes on from, and an `encoder`; all else of it is new. Low-rank
-adapters are there from the first step to the last, shut while they are not trained, so that a checkpoint of any stage
-fits the network as it is made.
+Such a network has a pretrained `base` and an `encoder`; its other parts are new. Low-rank adapters exist in all stages
+and are disabled where they do not learn, so that the checkpoint of any stage fits the network.
 
 References
 ----------
@@ -26,27 +25,27 @@ from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError
 
 Learning = Literal["frozen", "lora", "full"]
 
-# Of the adapters: their rank, what they are scaled by in terms of it, and the layers that have one.
+# LoRA adapters: rank, alpha, and names of the adapted layers.
 RANK, ALPHA, ADAPTED = 8, 16, ("qkv", "attn.proj", "fc1", "fc2")
-_NAME = "default"  # which peft gives to the only adapter of a layer
+_NAME = "default"  # peft's name of a layer's only adapter
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of a training.
+    """A stage of a training.
 
     Parameters
     ----------
     share : float
         Share of the training's steps.
     encoder : {"frozen", "lora", "full"}
-        What of the encoder learns: nothing, low-rank adapters of its layers, or all of it.
+        Part of the encoder that learns: none, low-rank adapters of its layers, or all of it.
     lr : float
-        Learning rate of what is new, at its highest.
+        Peak learning rate of the new parts.
     encoder_lr : float
-        Of the encoder, or of its adapters.
+        Peak learning rate of the encoder or of its adapters.
     base_lr : float
-        Of the base; at 0 it stays as it is.
+        Peak learning rate of the base; 0 freezes it.
     """
 
     share: float
@@ -65,7 +64,7 @@ class Stage:
             )
 
     def rates(self) -> dict[str, float]:
-        """Learning rate per part of the network: see `parts`."""
+        """Return the learning rate of each part of the network; see `parts`."""
         return {
             "new": self.lr,
             "base": self.base_lr,
@@ -75,12 +74,12 @@ class Stage:
 
 
 class Plan:
-    """Which stage a step belongs to.
+    """Schedule of stages over the steps of a training.
 
     Parameters
     ----------
     stages : sequence of Stage
-        In their order; the shares sum to 1.
+        Stages in order; their shares sum to 1.
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -93,7 +92,7 @@ class Plan:
         self.stages = tuple(stages)
 
     def at(self, step: int, steps: int) -> tuple[Stage, int, int]:
-        """The stage of a step, the number of the step within it, and how many it has.
+        """Return the stage of a step, the index of the step within it, and its number of steps.
 
         Examples
         --------
@@ -112,7 +111,7 @@ class Plan:
 
 
 def parts(network: Any) -> dict[str, list[Parameter]]:
-    """The network's parameters by what they belong to: ``"base"``, ``"encoder"``, ``"adapters"`` and ``"new"``."""
+    """Group the network's parameters into ``"base"``, ``"encoder"``, ``"adapters"`` and ``"new"``."""
     found: dict[str, list[Parameter]] = {}
     base = getattr(network, "base", None) is not None
     for name, parameter in network.named_parameters():
@@ -124,21 +123,21 @@ def parts(network: Any) -> dict[str, list[Parameter]]:
 
 
 def adapt(network: Any) -> None:
-    """Give the layers of the encoder adapters; they change nothing until they are trained."""
+    """Add low-rank adapters to the layers of the encoder; untrained adapters do not change its output."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
         raise MissingDependencyError(
-            "peft, which has the adapters, is not installed", "peft", "pip install 'xr-cloudfree[terramind]'"
+            "peft, which provides the adapters, is not installed", "peft", "pip install 'xr-cloudfree[terramind]'"
         ) from error
     encoder = _encoder(network, "adapters", "--model.stages null")
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(ADAPTED)), encoder)
 
 
 def enter(network: Any, stage: Stage) -> None:
-    """Let learn what learns in a stage; adapters that no longer do become part of what they adapt.
+    """Unfreeze the parts that learn in a stage; merge adapters into their layers when the full encoder learns.
 
-    Entering a stage again changes nothing.
+    Entering the same stage again has no effect.
     """
     rates = stage.rates()
     for layer in _adapted(network):
@@ -153,7 +152,7 @@ def enter(network: Any, stage: Stage) -> None:
 
 
 def plain(network: nn.Module) -> dict[str, Tensor]:
-    """The network's state as it is without adapters: what they learned is in the weights."""
+    """Return the network's state with adapters merged into the weights."""
     state = {n.replace(".base_layer.", "."): t for n, t in network.state_dict().items() if ".lora_" not in n}
     names = {module: name for name, module in network.named_modules()}
     for layer in _adapted(network):
@@ -163,7 +162,7 @@ def plain(network: nn.Module) -> dict[str, Tensor]:
 
 
 def spare_memory(network: Any) -> None:
-    """Keep of each block of the encoder what goes in only, and compute the rest again when gradients are wanted."""
+    """Enable gradient checkpointing of the encoder's blocks."""
     encoder = _encoder(network, "blocks that are computed again", "--model.checkpointing false")
     for block in encoder.encoder:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

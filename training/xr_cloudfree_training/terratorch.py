@@ -1,6 +1,6 @@
-"""Our training as terratorch takes it: ``terratorch fit --config …`` with this class as its model.
+"""Training with terratorch: ``terratorch fit --config …`` with this class as the model.
 
-terratorch wants a task of torchgeo's. This one is our training module under that name; its data are
+terratorch expects a torchgeo task, so `FillTask` is `FusionModule` with that base class. Its data module is
 `xr_cloudfree_training.data.CubeData`.
 """
 
@@ -16,7 +16,7 @@ from xr_cloudfree_training.lit import FusionModule
 
 
 class FillTask(FusionModule, BaseTask):
-    """`FusionModule` for terratorch; when the training ends, its bundle lies in the folder of the run.
+    """`FusionModule` for terratorch; writes its bundle to the folder of the run when the training ends.
 
     It takes the same arguments.
     """

@@ -1,4 +1,4 @@
-"""Places to train on: cubes as the library reads them, whole in memory where they fit, else crop by crop."""
+"""Training sites: cubes as read by the library, held in memory if they fit and read crop by crop otherwise."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
 from xr_cloudfree.options import check_names, parse_list
 from xr_cloudfree.plan import open_s1, s1_variables
 
-# Rows and columns in the middle of a cube in which its values are looked at before training starts.
+# Edge of the central crop whose values are checked before training starts.
 _LOOK = 256
-# A single place is split along its longer side: so much is held out, and so many pixels between are in neither part.
+# A single site is split along its longer side: share held out, and pixels between the parts that belong to neither.
 _HELD_OUT, _BUFFER, _LEAST_EDGE = 0.25, 16, 16
-# Of several places so many are held out, at least one.
-_HELD_OUT_PLACES = 0.2
+# Share of several sites that is held out; at least one.
+_HELD_OUT_SITES = 0.2
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """An image time series, in the order of time.
+    """An image time series with dates in increasing order.
 
     Parameters
     ----------
@@ -47,17 +47,17 @@ class Site:
     time : ndarray of datetime64, shape (time,)
         Dates, increasing.
     suspect : ndarray of bool, shape (time,)
-        Dates that cannot be truth.
+        True for dates that cannot serve as truth.
     bands : tuple of str
-        Common names of the bands, or the cube's own where there is none.
+        Common names of the bands, or the cube's own name for a band without one.
     common_names : tuple of (str or None)
-        Common names alone.
+        Common names only.
     scaling : Scaling
-        What the stored values mean.
+        Scale, offset and nodata of the stored values.
     extent : tuple or None
-        CRS, and least and greatest x and y, where the cube tells.
+        CRS, and minimum and maximum of x and y, if known.
     s1 : Radar or None
-        Sentinel-1, where there is any.
+        Sentinel-1, if there is any.
     """
 
     name: str
@@ -78,22 +78,22 @@ class Site:
 
     @property
     def in_memory(self) -> bool:
-        """Whether nothing has to be read any more."""
+        """Whether all values are in memory."""
         return isinstance(self.seen.data, np.ndarray)
 
     def clear(self, part: tuple[slice, slice]) -> NDArray[np.bool_]:
-        """What is clear in some rows and columns: ndarray of shape (time, y, x)."""
+        """Return the clear mask of some rows and columns: ndarray of bool, shape (time, y, x)."""
         return np.asarray(_now(self.seen.isel(y=part[0], x=part[1])), bool)
 
     def reflectance(
         self, part: tuple[slice, slice], dates: NDArray[np.intp], bands: NDArray[np.intp]
     ) -> NDArray[np.float32]:
-        """Some dates and bands in some rows and columns.
+        """Return reflectance of some dates and bands in some rows and columns.
 
         Returns
         -------
         ndarray of float32, shape (time, band, y, x)
-            In reflectance, NaN where nothing was measured.
+            Reflectance, NaN where missing.
         """
         where: dict[str, Any] = {"time": dates, "y": part[0], "x": part[1]}
         if len(self.arrays) == 1 and "band" in self.arrays[0].dims:
@@ -105,12 +105,12 @@ class Site:
         return values
 
     def radar(self, part: tuple[slice, slice], date: int) -> NDArray[np.float32] | None:
-        """What Sentinel-1 shows of one of the dates in some rows and columns.
+        """Return the Sentinel-1 image nearest to one of the dates in some rows and columns.
 
         Returns
         -------
         ndarray of float32, shape (2, y, x), or None
-            VV and VH in decibels, NaN where there is none; None for a place that has no Sentinel-1.
+            VV and VH in decibels, NaN where missing; None for a site without Sentinel-1.
         """
         if self.s1 is None:
             return None
@@ -120,7 +120,7 @@ class Site:
         return nearest_image(values, self.s1.times[near], self.time[date])
 
     def of_bands(self, bands: Sequence[str]) -> Site:
-        """The place with some of its bands, in this order."""
+        """Return the site with some of its bands, in this order."""
         chosen = [self.bands.index(band) for band in bands]
         if len(self.arrays) == 1 and "band" in self.arrays[0].dims:
             arrays = [self.arrays[0].isel(band=chosen)]
@@ -134,14 +134,14 @@ class Site:
         )
 
     def cut(self, part: tuple[slice, slice], name: str) -> Site:
-        """A part of the place as one of its own."""
+        """Return a part of the site as a site."""
         where = {"y": part[0], "x": part[1]}
         s1 = self.s1 and replace(self.s1, arrays=tuple(a.isel(where) for a in self.s1.arrays))
         arrays = tuple(a.isel(where) for a in self.arrays)
         return replace(self, name=name, arrays=arrays, seen=self.seen.isel(where), extent=None, s1=s1)
 
     def overlaps(self, other: Site) -> bool:
-        """Whether both show some ground in common, as far as the cubes tell."""
+        """Whether the extents of both sites overlap; False if either is unknown."""
         if self.extent is None or other.extent is None or self.extent[0] != other.extent[0]:
             return False
         _, west, east, south, north = self.extent
@@ -149,17 +149,17 @@ class Site:
 
 
 def find_cubes(cubes: Sequence[Any]) -> list[Any]:
-    """Paths of cubes, with folders and patterns expanded; cubes that are open already pass as they are.
+    """Return paths of cubes with folders and patterns expanded; opened cubes are returned unchanged.
 
     Parameters
     ----------
     cubes : sequence of str, path, DataArray or Dataset
-        A folder that is no Zarr store stands for all stores and NetCDF files in it.
+        A folder that is not a Zarr store stands for all Zarr stores and NetCDF files in it.
 
     Raises
     ------
     OptionError
-        If there is none.
+        If there is no cube.
     """
     found: list[Any] = []
     for cube in cubes:
@@ -187,24 +187,24 @@ def find_cubes(cubes: Sequence[Any]) -> list[Any]:
     return found
 
 
-def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, s1: str | None = None) -> list[Site]:
-    """Read cubes, and refuse those that cannot be used.
+def read_sites(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, s1: str | None = None) -> list[Site]:
+    """Read cubes as sites.
 
     Parameters
     ----------
     cubes : sequence of path, DataArray or Dataset
-        As `find_cubes` gives them.
+        Cubes as returned by `find_cubes`.
     reading : mapping
-        How to read them: the options of `xr_cloudfree.fill` from `clear` to `nodata`.
+        Mask and scaling options of `xr_cloudfree.fill`, from `clear` to `nodata`.
     memory : float
-        Bytes that may be held in memory; cubes beyond that are read crop by crop.
+        Bytes that may be held in memory; further cubes are read crop by crop.
     s1 : str, optional
-        Name of the variable that holds Sentinel-1, or of two with a comma between, where a cube has them.
+        Name of the variable that holds Sentinel-1, or of two separated by a comma.
 
     Raises
     ------
     CloudfreeError
-        If a cube cannot be used (the message names it), or none of them has these variables.
+        If a cube cannot be used (the message names it), or no cube has the Sentinel-1 variables.
     """
     check_names(reading, api.read)
     places: list[Site] = []
@@ -214,7 +214,7 @@ def read_places(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float,
         try:
             place = _read(io.open_cube(cube) if named else cube, name, reading, memory, s1)
         except CloudfreeError as error:
-            # Nothing may be learned from values that are no reflectance.
+            # Training on values that are not reflectance is never allowed, so the remedy does not offer it.
             remedy = error.remedy.replace(ANYWAY, "")
             raise type(error)(f"{cube if named else name}: {error.found}", error.needed, remedy) from error
         if place.in_memory:
@@ -303,12 +303,12 @@ def _extent(template: xr.DataArray) -> tuple[Any, float, float, float, float] | 
 
 
 def _now(array: xr.DataArray) -> NDArray[Any]:
-    """The values; one thread reads, because the workers are many already."""
+    """Load values in a single thread; the data loader runs several workers already."""
     return np.asarray(array.compute(scheduler="synchronous").data)
 
 
 def _with_known_suspects(place: Site, places: Sequence[Site]) -> Site:
-    """What is known of a date's truth in one cube holds for another of the same ground."""
+    """Add the suspect dates of overlapping sites."""
     suspect = place.suspect.copy()
     days = place.time.astype("datetime64[D]")
     for other in places:
@@ -318,14 +318,14 @@ def _with_known_suspects(place: Site, places: Sequence[Site]) -> Site:
 
 
 def cloud_shapes(obj: Any, reading: Mapping[str, Any]) -> list[NDArray[np.bool_]]:
-    """Shapes of clouds from a cube of which nothing else is used: any of its variables will do for the bands.
+    """Return cloud shapes from a cube that is used for its mask only, whatever its variables are.
 
     Parameters
     ----------
     obj : path, DataArray or Dataset
         The cube.
     reading : mapping
-        As for `read_places`.
+        As for `read_sites`.
     """
     cube = io.open_cube(obj) if isinstance(obj, str | os.PathLike) else obj
     try:
@@ -339,18 +339,18 @@ def cloud_shapes(obj: Any, reading: Mapping[str, Any]) -> list[NDArray[np.bool_]
 
 
 def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> tuple[list[Site], list[Site]]:
-    """Places to train on, and places to validate on.
+    """Split sites into those for training and those for validation.
 
-    Cubes of the same ground stay together. A single place is split along its longer side, with a buffer between.
+    Overlapping cubes stay together. A single site is split along its longer side, with a buffer between the parts.
 
     Parameters
     ----------
     places : sequence of Site
-        All places.
+        All sites.
     holdout : sequence of str, optional
-        Names of the places to validate on. By default a fifth of them, at least one, by chance.
+        Names of the sites for validation. By default a random fifth of them, at least one.
     seed : int
-        Seed of that chance.
+        Seed of the random choice.
 
     Returns
     -------
@@ -359,7 +359,7 @@ def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> t
     Raises
     ------
     OptionError
-        If a name is not that of a place, nothing is left to train on, or a single place is too small.
+        If no site has one of the names, no site is left for training, or a single site is too small.
     """
     groups: list[set[int]] = []
     for i, place in enumerate(places):
@@ -376,21 +376,21 @@ def split(places: Sequence[Site], holdout: Sequence[str] | None, seed: int) -> t
         held = set().union(*(group for group in groups if any(names[i] in wanted for i in group)))
         if len(held) == len(places):
             raise OptionError(
-                "all places are held out, or show the same ground as those that are",
-                "a place to train on",
+                "all sites are held out, or overlap sites that are",
+                "a site to train on",
                 "more cubes, or no --data.holdout",
             )
     elif len(groups) == 1:
         return _blocks(places)
     else:
-        number = max(1, round(_HELD_OUT_PLACES * len(groups)))
+        number = max(1, round(_HELD_OUT_SITES * len(groups)))
         chosen = np.random.default_rng(seed).choice(len(groups), number, replace=False)
         held = set().union(*(groups[i] for i in chosen))
     return [p for i, p in enumerate(places) if i not in held], [p for i, p in enumerate(places) if i in held]
 
 
 def _blocks(places: Sequence[Site]) -> tuple[list[Site], list[Site]]:
-    """Both parts of a single place, and of further cubes of the same ground, which are taken to reach as far."""
+    """Split a single site, and further cubes of the same ground, which are assumed to have the same extent."""
     train: list[Site] = []
     validate: list[Site] = []
     tall = places[0].shape[0] >= places[0].shape[1]
@@ -401,8 +401,8 @@ def _blocks(places: Sequence[Site]) -> tuple[list[Site], list[Site]]:
         kept = length - held - _BUFFER
         if kept < _LEAST_EDGE:
             raise OptionError(
-                f"the only place, {place.name}, has {rows} x {columns} pixels",
-                f"at least {_LEAST_EDGE + _BUFFER + _LEAST_EDGE} along one side, to hold a part out, or several places",
+                f"the only site, {place.name}, has {rows} x {columns} pixels",
+                f"at least {_LEAST_EDGE + _BUFFER + _LEAST_EDGE} along one side, to hold a part out, or several sites",
                 "--data first.zarr --data second.zarr",
             )
         whole = slice(None)

@@ -14,13 +14,13 @@ from tests.support.cubes import as_dataset, make_cube
 from tests.support.sites import make_place
 from xr_cloudfree import synthetic
 from xr_cloudfree.errors import CloudfreeError, MaskError, OptionError, OptionTypeError, ScalingError
-from xr_cloudfree_training.places import cloud_shapes, find_cubes, read_places, split
+from xr_cloudfree_training.sites import cloud_shapes, find_cubes, read_sites, split
 
 ALL = (slice(None), slice(None))
 
 
 def read(*cubes, memory=1e9, **reading):
-    return read_places(cubes, reading, memory)
+    return read_sites(cubes, reading, memory)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_named_places_are_held_out_with_what_overlaps_them() -> None:
     # a and b overlap, b and d do too.
     assert [p.name for p in train] == ["c"] and [p.name for p in held] == ["a", "b", "d"]
     assert [p.name for p in split(places, ["c"], seed=0)[1]] == ["c"]
-    with pytest.raises(OptionError, match="all places are held out"):
+    with pytest.raises(OptionError, match="all sites are held out"):
         split(places, ["c", "d"], seed=0)
     with pytest.raises(OptionError, match=r"holdout names 'e'.*some of a, b, c, d"):
         split(places, ["e"], seed=0)
