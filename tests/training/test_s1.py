@@ -170,7 +170,7 @@ class TestCubeData:
     def test_what_is_refused(self):
         with pytest.raises(errors.OptionError, match="no cube has the variables 'vv,vh'"):
             data(cube(), s1="vv,vh")
-        with pytest.raises(errors.OptionError, match="are held out"):
+        with pytest.raises(errors.OptionError, match=r"all sites with the variables .* are held out"):
             data(cube(0, radar=False), cube(1), s1="s1_vv,s1_vh", holdout=["cube1"])
         power = cube()
         power["s1_vv"], power["s1_vh"] = 10 ** (power["s1_vv"] / 10), 10 ** (power["s1_vh"] / 10)
