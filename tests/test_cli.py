@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
-from typer.testing import CliRunner
 
 import xr_cloudfree
+from tests.support.commands import run
 from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import io
-from xr_cloudfree.cli.app import app
 
 PORTUGAL = str(Path(__file__).resolve().parents[1] / "data" / "s2_portugal.zarr")
 
@@ -29,14 +28,6 @@ def cube(tmp_path, monkeypatch) -> str:
     ds = as_dataset(*make_cube()).drop_vars("platform").chunk({"y": 32, "x": 32})
     ds.to_zarr("cube.zarr", zarr_format=3, consolidated=False)
     return "cube.zarr"
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def expected(cube: str, date=None, **options) -> xr.Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "xr_cloudfree"
+TESTS = Path(__file__).resolve().parent
+PACKAGE = TESTS.parent / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("errors", "version"),
@@ -108,3 +110,25 @@ def test_importing_the_package_is_light() -> None:
     code = f"import sys, xr_cloudfree; print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def imports_of_tests(code: str) -> set[str]:
+    """Return modules of the tests that `code` imports, also in strings, which hold code for other processes."""
+    found = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= set(re.findall(r"^\s*(?:from|import) (tests\b[\w.]*)", node.value, re.MULTILINE))
+    return {name for name in found if name.split(".")[0] == "tests"}
+
+
+def test_tests_import_nothing_from_other_tests() -> None:
+    """What several tests use is in tests/support."""
+    assert imports_of_tests("def f():\n    from tests.a import b\n") == {"tests.a.b"}
+    for path in sorted(TESTS.rglob("*.py")):
+        names = imports_of_tests(path.read_text())
+        others = sorted(name for name in names if not name.startswith("tests.support"))
+        assert path == Path(__file__) or not others, f"{path} imports {others}: move what is shared into tests/support"

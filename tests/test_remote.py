@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
+from tests.support.commands import run
 from tests.support.cubes import as_dataset, make_cube, make_s1
 from tests.support.servers import Failing, Forbidden, Plain, Ranges, serving
 from xr_cloudfree import batching, errors, io
@@ -155,8 +156,6 @@ def test_commands(tmp_path, url, expected):
 
 
 def test_info_and_batch_and_evaluate(tmp_path, monkeypatch, url, expected):
-    from tests.test_cli import run
-
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda file: None)
     assert "EPSG:32629" in run("info", f"{url}/cube.zarr.zip")

@@ -12,16 +12,15 @@ import pytest
 import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
 import xr_cloudfree  # noqa: E402
-from tests.property.test_one_answer import chunkings, nearly_same  # noqa: E402
-from tests.support.cubes import CLASSICAL, as_dataset, make_cube, make_s1  # noqa: E402
+from tests.support.commands import run  # noqa: E402
+from tests.support.cubes import CLASSICAL, as_dataset, make_cube, make_s1, nearly_same  # noqa: E402
 from tests.support.networks import RADAR, make_model  # noqa: E402
+from tests.support.strategies import chunkings  # noqa: E402
 from xr_cloudfree import errors, io  # noqa: E402
-from xr_cloudfree.cli.app import app  # noqa: E402
 from xr_cloudfree.models.bundles import bundle  # noqa: E402
 from xr_cloudfree.models.networks.inputs import prepare  # noqa: E402
 from xr_cloudfree.models.pretrained.locations import from_pretrained  # noqa: E402
@@ -272,20 +271,13 @@ class TestCommandLine:
         S1.to_dataset("band").to_zarr("s1.zarr", zarr_format=3, consolidated=False)
         return f"local-dir:{model.source.folder()}"
 
-    def run(self, *arguments, code=0):
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        assert done.exit_code == code, done.output
-        return done.output
-
     def test_fill_and_batch(self, folder):
-        self.run("fill", "cube.zarr", "--date", DATE, "--model", folder, "--s1", "s1.zarr", "-o", "out.zarr")
+        run("fill", "cube.zarr", "--date", DATE, "--model", folder, "--s1", "s1.zarr", "-o", "out.zarr")
         expected = xr_cloudfree.fill(io.open_cube("cube.zarr"), DATE, model=folder, s1="s1.zarr").compute()
         back = xr.open_zarr("out.zarr")
         np.testing.assert_array_equal(back["B04"], expected["B04"])
         assert back.attrs["cloudfree_s1"] == "2021-05-24, 2021-05-30, 2021-06-07"
-        self.run("batch", "cube.zarr", "--date", DATE, "--model", folder, "--s1", "s1.zarr", "-o", "all.zarr", "-q")
+        run("batch", "cube.zarr", "--date", DATE, "--model", folder, "--s1", "s1.zarr", "-o", "all.zarr", "-q")
         np.testing.assert_array_equal(xr.open_zarr("all.zarr")["B04"], expected["B04"])
 
     def test_a_layer_of_the_cube_and_a_preview(self, folder):
@@ -300,21 +292,21 @@ class TestCommandLine:
             "both.zarr", zarr_format=3, consolidated=False
         )
         how = ["--date", DATE, "--model", folder, "--s1", "radar"]
-        self.run("fill", "both.zarr", *how, "-o", "out.tif", "--preview", "out.png")
+        run("fill", "both.zarr", *how, "-o", "out.tif", "--preview", "out.png")
         assert io.open_cube("both.zarr").cloudfree.fill(date=DATE, model=folder, s1="radar").attrs["cloudfree_s1"]
 
     def test_what_cannot_be(self, folder):
-        output = self.run("fill", "cube.zarr", "-d", DATE, "-m", "linear", "--s1", "s1.zarr", "-o", "a.zarr", code=2)
+        output = run("fill", "cube.zarr", "-d", DATE, "-m", "linear", "--s1", "s1.zarr", "-o", "a.zarr", code=2)
         assert "does not look at Sentinel-1" in output and "cloudfree train terramind" in output
-        output = self.run("evaluate", "cube.zarr", "--models", "linear,regress", "--s1", "s1.zarr", code=2)
+        output = run("evaluate", "cube.zarr", "--models", "linear,regress", "--s1", "s1.zarr", code=2)
         assert "does not look at Sentinel-1" in output
-        output = self.run("fill", "cube.zarr", "-d", DATE, "-m", folder, "--s1", "no.zarr", "-o", "a.zarr", code=2)
+        output = run("fill", "cube.zarr", "-d", DATE, "-m", folder, "--s1", "no.zarr", "-o", "a.zarr", code=2)
         assert "neither a file nor a variable" in output
 
 
 @pytest.mark.skipif(find_spec("terratorch") is None, reason="needs terratorch")
 def test_the_terramind_network_looks_at_it(tmp_path):
-    from tests.models.networks.terramind.test_network import BASE, SPEC, make
+    from tests.support.terramind import BASE, SPEC, make
 
     spec = replace(SPEC, config=(("base", BASE), ("s1", True)))
     bundle.write(tmp_path / "b", spec, make(s1=True).state_dict(), "# A network for tests\n")

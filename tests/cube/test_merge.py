@@ -7,8 +7,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.faults.test_bad_cubes import computes
-from tests.support.cubes import DATES, as_dataset, make_cube
+from tests.support.cubes import DATES, as_dataset, make_cube, no_compute
 from xr_cloudfree import api
 from xr_cloudfree.batching import resume
 from xr_cloudfree.errors import ChangedError, OptionError, TimeError
@@ -67,7 +66,7 @@ def test_two_half_swaths_are_filled_as_the_whole(kind, dtype, order, chunks, lat
     dates = [TARGET, "2021-06-15"]
     expected = xr_cloudfree.fill(plain, dates, model="linear", layers="all", **how)
     obj, how = chunked(*in_halves(kind, dtype, later, ORDERS[order]), chunks)
-    with dask.config.set(scheduler=computes) if chunks else dask.config.set():
+    with dask.config.set(scheduler=no_compute) if chunks else dask.config.set():
         found = xr_cloudfree.fill(obj, dates, model="linear", layers="all", merge="day", block=16, **how)
     assert (found["filled"].chunks is None) == (chunks is None)
     for name in expected.data_vars:

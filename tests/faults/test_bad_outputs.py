@@ -21,6 +21,8 @@ import rasterio
 import xarray as xr
 
 import xr_cloudfree
+from tests.support.attributes import RasterSpec, cube, objects
+from tests.support.commands import run
 from tests.support.cubes import DATES, contents, make_cube
 from tests.support.malformed import TARGET
 from xr_cloudfree import errors, io
@@ -29,10 +31,6 @@ from xr_cloudfree.storage.placement import transform_of
 
 HOW = {"model": "linear", "layers": "filled"}
 N = len(DATES)
-
-
-class RasterSpec:
-    """Somebody else's object, whose text has its address in memory."""
 
 
 class Level(Enum):
@@ -44,11 +42,6 @@ class Level(Enum):
 @pytest.fixture(autouse=True)
 def no_sync(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda file: None)
-
-
-def cube(**attrs):
-    da, clear = make_cube(shape=(20, 24))
-    return da.drop_vars("platform").to_dataset().assign(good=clear).assign_attrs(attrs)
 
 
 def packed(**attrs):
@@ -179,10 +172,12 @@ def test_the_bytes_are_the_same_in_other_processes(tmp_path):
         import os, sys, warnings
         warnings.simplefilter("ignore")
         os.fsync = lambda file: None
-        from tests.faults import test_bad_outputs as here
-        ds = here.cube(spec=here.RasterSpec(), names={"a", "b", "c", "d"}, crs=here.pyproj.CRS(32629))
-        ds = ds.assign_coords(odd=("time", here.objects([{"a", i} for i in range(here.N)])))
-        here.xr_cloudfree.to_zarr(ds, sys.argv[1], [here.TARGET, "2021-05-21"], clear="good", **here.HOW)
+        import pyproj, xr_cloudfree
+        from tests.support.attributes import RasterSpec, cube, objects
+        ds = cube(spec=RasterSpec(), names={"a", "b", "c", "d"}, crs=pyproj.CRS(32629))
+        ds = ds.assign_coords(odd=("time", objects([{"a", i} for i in range(ds.sizes["time"])])))
+        dates = ["2021-06-03", "2021-05-21"]
+        xr_cloudfree.to_zarr(ds, sys.argv[1], dates, clear="good", model="linear", layers="filled")
     """
     for name in ("one", "two"):
         subprocess.run([sys.executable, "-c", code, str(tmp_path / f"{name}.zarr")], check=True)
@@ -191,12 +186,6 @@ def test_the_bytes_are_the_same_in_other_processes(tmp_path):
 
 
 # -- coordinates
-
-
-def objects(values):
-    made = np.empty(len(values), object)
-    made[:] = values
-    return made
 
 
 COORDINATES = [
@@ -374,8 +363,6 @@ def test_the_command_that_copies_works(tmp_path, monkeypatch):
     ],
 )
 def test_commands_that_would_write_to_urls(tmp_path, monkeypatch, arguments):
-    from tests.test_cli import run
-
     monkeypatch.chdir(tmp_path)
     io.for_zarr(cube()).to_zarr("cube.zarr", zarr_format=3, consolidated=False)
     told = run(arguments[0], "cube.zarr", *arguments[1:], "--clear", "good", code=2)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support import runs
 from tests.support.cubes import contents
-from tests.support.runs import Child, check_whole, fill
+from tests.support.runs import Child, check_whole, fill, without_locks
 from xr_cloudfree import errors
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify
@@ -19,15 +19,6 @@ from xr_cloudfree.storage import files
 
 fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs fork, SIGKILL and /proc")
-
-
-def without_locks(number=errno.ENOLCK):
-    """What a file system says that has no locks."""
-
-    def flock(file, how):
-        raise OSError(number, os.strerror(number))
-
-    return flock
 
 
 def fill_without_locks(cube, store):

@@ -322,9 +322,7 @@ def write_until(out, cube, locks, where):
     if not locks:
         import fcntl
 
-        from tests.faults.test_locks import without_locks
-
-        fcntl.flock = without_locks()
+        fcntl.flock = runs.without_locks()
     made = xr_cloudfree.fill(runs.open_cube(cube), "2023-05-05", model="linear", layers="filled")
     if where == "while it is written":
         files._sync = lambda path: time.sleep(600)
@@ -346,9 +344,7 @@ def test_the_next_run_removes_what_one_that_died_has_left(cube, image, tmp_path,
     (tmp_path / ".out.zarr-mine0000").mkdir()  # of somebody else
     if not locks:
         fcntl = pytest.importorskip("fcntl")
-        from tests.faults.test_locks import without_locks
-
-        monkeypatch.setattr(fcntl, "flock", without_locks())
+        monkeypatch.setattr(fcntl, "flock", runs.without_locks())
     child = Child(write_until, out, cube, locks, "while it is written")
     until = time.monotonic() + 60
     while not [path for folder in hidden(tmp_path) for path in folder.glob("out*")]:

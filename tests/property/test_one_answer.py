@@ -9,22 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import xr_cloudfree
-from tests.support.cubes import CLASSICAL, make_cube
+from tests.support.cubes import CLASSICAL, SIZES, make_cube, nearly_same
 from tests.support.models import LEARNED, MODELS, Greedy, TileWide, model_of
+from tests.support.strategies import chunkings
 from xr_cloudfree.engine import fill as engine
-
-SIZES = {"time": 7, "band": 3, "y": 53, "x": 61}
-
-
-@st.composite
-def chunkings(draw):
-    """Chunks of any kind, also uneven ones."""
-
-    def cut(size):
-        cuts = sorted(draw(st.sets(st.integers(1, size - 1), max_size=3))) if size > 1 else []
-        return tuple(int(n) for n in np.diff([0, *cuts, size]))
-
-    return {dim: cut(size) for dim, size in SIZES.items()}
 
 
 def same(a, b, model=None):
@@ -34,20 +22,6 @@ def same(a, b, model=None):
     xr.testing.assert_identical(a, b)
     if isinstance(a, xr.Dataset):
         assert all(a[name].dtype == b[name].dtype for name in a.variables)
-
-
-def nearly_same(a, b):
-    """A network's sums depend on how many tiles it is given at once, in the last digits. Nothing else may differ."""
-    xr.testing.assert_identical(a.drop_vars(a.data_vars), b.drop_vars(b.data_vars))
-    assert list(a.data_vars) == list(b.data_vars)
-    for name in a.data_vars:
-        one, other = a[name], b[name]
-        assert (one.dtype, one.dims, one.attrs) == (other.dtype, other.dims, other.attrs)
-        if name in ("reflectance", "uncertainty", "gate"):
-            step = 1 if one.dtype.kind in "ui" else 1e-5  # digits may be rounded to either side
-            np.testing.assert_allclose(one.astype("float64"), other.astype("float64"), rtol=0, atol=step)
-        else:
-            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "uint16"])

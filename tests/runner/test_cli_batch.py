@@ -16,13 +16,12 @@ import pytest
 import rasterio
 import xarray as xr
 from dask.system import CPU_COUNT
-from typer.testing import CliRunner
 
 import xr_cloudfree
+from tests.support.commands import run
 from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import io
 from xr_cloudfree.cli import runs
-from xr_cloudfree.cli.app import app
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.verify import store_digest
 
@@ -37,14 +36,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     ds = as_dataset(*make_cube(shape=(120, 96))).drop_vars("platform").chunk({"y": 50, "x": 40})
     ds.to_zarr("cube.zarr", zarr_format=3, consolidated=False)
     return tmp_path
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 def expected(model: str = "linear") -> xr.Dataset:

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import xr_cloudfree
-from tests.property.test_one_answer import chunkings
 from tests.support.cubes import as_dataset, contents, make_cube
 from tests.support.models import model_of
+from tests.support.strategies import chunkings
 from xr_cloudfree import batching, errors, io, synthetic
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner import regions, runs, windows

@@ -4,6 +4,7 @@ A process is forked from a server that has everything imported, so a run takes a
 Python starts. It dies by SIGKILL, from outside or by its own hand at a chosen moment; nothing of it is cleaned up.
 """
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,15 @@ def fill(cube, store, **options):
 def fill_file(cube, store, **options):
     """The same from the path alone, so that the run can be opened again from its journal."""
     return xr_cloudfree.to_zarr(cube, store, **HOW | options)
+
+
+def without_locks(number=errno.ENOLCK):
+    """Return a `fcntl.flock` that fails as on a file system without locks."""
+
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    return flock
 
 
 def kill_self():

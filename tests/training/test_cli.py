@@ -15,40 +15,18 @@ import yaml
 from typer.testing import CliRunner
 
 import xr_cloudfree
-from xr_cloudfree import io, synthetic
+from tests.support.training import QUICK, SMALL, run
+from xr_cloudfree import io
 from xr_cloudfree.cli import commands
 from xr_cloudfree.cli.app import app
 from xr_cloudfree_training.cli import RECIPES
 
 PACKAGE = Path(xr_cloudfree.__file__).parent
 RECIPE_NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-SMALL = ["--data.size", "32", "--data.batch_size", "2", "--data.validation", "4", "--data.workers", "0"]
 # A small encoder and no download; the networks are otherwise those of the recipes.
 PAPER = ["--model.pretrained", "false", "--model.config", "{encoder: mnasnet_small, h_agg: 4}"]
 PAPER += ["--model.spec", "{tile: 64, stride: 48}"]
-QUICK = [*SMALL, "--data.samples", "4", "--trainer.max_epochs", "1", "--trainer.log_every_n_steps", "1"]
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["cloudfree"])
-    return tmp_path
-
-
-@pytest.fixture
-def cube(folder: Path) -> str:
-    made = synthetic.cube(shape=(10, 4, 48, 80), seed=0, cloud_share=0.3)
-    made.assign_coords(band=made["band"].astype(object)).to_zarr("field.zarr", consolidated=False)
-    return "field.zarr"
-
-
-def run(*arguments: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, ["train", *(str(argument) for argument in arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_help_and_recipes() -> None:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 import tests.support.networks
 import tests.support.training_networks  # noqa: F401  adds its architecture
 import xr_cloudfree
+from tests.support.training import EachStep, Recorder, trainer
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.errors import ModelError, OptionError
@@ -37,30 +35,6 @@ def data(cube: xr.Dataset, **options: Any) -> CubeData:
 def module(**options: Any) -> FusionModule:
     torch.manual_seed(0)
     return FusionModule("x-noisy", bands=("blue", "green", "red", "nir"), seed=3, **options)
-
-
-def trainer(folder: Path, *callbacks: Callback, **options: Any) -> Trainer:
-    how = {"max_epochs": 3, "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    return Trainer(default_root_dir=folder, accelerator="cpu", callbacks=list(callbacks), **{**how, **options})
-
-
-class Recorder(Callback):
-    """Keeps each step's loss; stops before a step as a crash does."""
-
-    def __init__(self, crash: int | None = None) -> None:
-        self.losses: dict[int, float] = {}
-        self.crash = crash
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if trainer.global_step == self.crash:
-            raise RuntimeError("the power is gone")
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
-        self.losses[trainer.global_step] = float(outputs["loss"])
-
-
-class EachStep(ModelCheckpoint):
-    """Checkpoints in the middle of an epoch."""
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")

@@ -12,7 +12,7 @@ import xarray as xr
 
 import tests.support.networks  # noqa: F401  adds its architectures
 from tests.support.sites import make_place
-from tests.training.test_cli import SMALL, run
+from tests.support.training import SMALL, run
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.cube.radar import Radar

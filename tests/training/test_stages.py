@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.training.test_lit import EachStep, Recorder, trainer
+from tests.support.training import EachStep, Recorder, trainer
 from xr_cloudfree import from_pretrained, synthetic
 from xr_cloudfree.errors import ModelError, OptionError
 from xr_cloudfree.models.bundles import bundle

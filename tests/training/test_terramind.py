@@ -10,13 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.training.test_cli import QUICK, SMALL, cube, folder, run  # noqa: F401  fixtures
+from tests.support.training import QUICK, SMALL, run
 from xr_cloudfree.errors import HubError
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks.terramind import encoder, weights
 from xr_cloudfree_training.cli import RECIPES, translate
 
 pytest.importorskip("terratorch")
+pytestmark = pytest.mark.usefixtures("folder")
 FIT = ("terramind", "fit", "--config")
 # The sizes differ in numbers alone; a small encoder tells all that a recipe can be wrong in.
 SHRUNK = ["--model.pretrained", "false", "--model.config", "{size: tiny, encoder: terramind}"]
@@ -24,13 +25,13 @@ SHRUNK += ["--data.crop", "{size: 32, bands: 4, dates: 4}", "--data.pool", "4", 
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES.glob("terramind-*.yaml")))
-def test_each_recipe_runs(recipe: str, cube: str) -> None:  # noqa: F811
+def test_each_recipe_runs(recipe: str, cube: str) -> None:
     small = [*SMALL, *SHRUNK]
     output = run(*FIT, recipe, "--data", cube, *small, "--trainer.fast_dev_run", "true")
     assert "nothing is saved" in output and not Path("runs", recipe).exists()
 
 
-def test_a_training_through_all_stages_fills(cube: str) -> None:  # noqa: F811
+def test_a_training_through_all_stages_fills(cube: str) -> None:
     quick = [*QUICK, *SHRUNK, "--data.samples", "8", "--trainer.accumulate_grad_batches", "1", "--out", "mine"]
     output = run(*FIT, "terramind-base", "--data", cube, *quick)
     assert "local-dir:mine" in output
@@ -45,7 +46,7 @@ def test_a_training_through_all_stages_fills(cube: str) -> None:  # noqa: F811
     assert image.attrs["cloudfree_model"] == "terramind-base"
 
 
-def test_ablations(cube: str) -> None:  # noqa: F811
+def test_ablations(cube: str) -> None:
     small = ["--data", cube, *SMALL, *SHRUNK, "--trainer.fast_dev_run", "true"]
     run(*FIT, "terramind-tiny-scratch", *small, "--model.config.encoder", "none")
     run(*FIT, "terramind-tiny-scratch", *small, "--model.stages", "[{share: 1.0, encoder: frozen, lr: 2.0e-3}]")
@@ -80,7 +81,7 @@ def test_published_weights_are_taken_key_by_key(stand_in: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["lacking", "unknown", "shape"])
-def test_other_weights_are_refused_before_training(stand_in: Path, cube: str, wrong: str) -> None:  # noqa: F811
+def test_other_weights_are_refused_before_training(stand_in: Path, cube: str, wrong: str) -> None:
     given = load_file(stand_in)
     first = next(name for name in given if name.startswith("encoder.0") and given[name].ndim == 2)
     if wrong == "lacking":
@@ -116,7 +117,7 @@ def test_without_a_network_it_is_told_at_once(tmp_path: Path) -> None:
     assert float(done.stdout.splitlines()[-1]) < 5
 
 
-def test_what_is_asked_for_is_fetched_once(monkeypatch: pytest.MonkeyPatch, cube: str) -> None:  # noqa: F811
+def test_what_is_asked_for_is_fetched_once(monkeypatch: pytest.MonkeyPatch, cube: str) -> None:
     asked: list[str] = []
 
     def fetch(size: str) -> Path:

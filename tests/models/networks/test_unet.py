@@ -6,30 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from xr_cloudfree import synthetic
+from tests.support.season import observations
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.networks import features as evidence
 from xr_cloudfree.models.networks import layers as head
 from xr_cloudfree.models.networks import unet as plus
 from xr_cloudfree.models.networks.batch import Batch
-from xr_cloudfree.models.protocol import Observations
-
-
-def observations(seed=0, bands=4, edge=48, target=5, cloudy=True):
-    """A window of a synthetic season, half of its target hidden."""
-    rng = np.random.default_rng(seed)
-    cube = synthetic.cube((11, bands, edge, edge), seed=seed)["reflectance"]
-    values = cube.to_numpy().astype(np.float32) * 1e-4
-    clear = rng.random((11, 1, 1)) < 0.9
-    clear = np.broadcast_to(clear, (11, edge, edge)).copy()
-    clear[:, : edge // 8, : edge // 8] = False
-    clear[3, edge // 2 :] = False
-    clear[target] = True
-    if cloudy:
-        clear[target, :, edge // 2 :] = False
-    days = (cube["time"].to_numpy() - cube["time"].to_numpy()[target]) / np.timedelta64(1, "D")
-    return Observations(values, clear, days.astype(np.float64), target)
 
 
 def random_net(seed=0):
