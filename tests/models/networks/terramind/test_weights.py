@@ -21,7 +21,7 @@ safetensors = pytest.importorskip("safetensors.torch")
 import xr_cloudfree  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
 from xr_cloudfree.models.bundles import hub  # noqa: E402
-from xr_cloudfree.models.networks.terramind import weights as weights  # noqa: E402
+from xr_cloudfree.models.networks.terramind import weights  # noqa: E402
 from xr_cloudfree.models.networks.terramind.encoder import S1, S2, build_encoder  # noqa: E402
 
 REPO, FILE, COMMIT = "ibm-esa-geospatial/TerraMind-1.0-tiny", "TerraMind_v1_tiny.pt", "0123456789" * 4
