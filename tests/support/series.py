@@ -13,8 +13,6 @@ from xr_cloudfree.models.networks.inputs import prepare
 from xr_cloudfree.models.networks.timegate import TimeGate
 from xr_cloudfree.models.protocol import Observations
 
-VARIANTS = ("paper", "masked")
-
 
 def observations(seed, dates=5, bands=3, shape=(6, 7)):
     rng = np.random.default_rng(seed)
@@ -28,10 +26,10 @@ def random_batch(seed, tiles=2, **shape):
     return Batch.of([prepare(observations(seed + i, **shape)) for i in range(tiles)])
 
 
-def random_gate(variant, bands=3, seed=0):
+def random_gate(bands=3, seed=0):
     """A gate that has moved: random weights everywhere, batch norm's averages as well."""
     torch.manual_seed(seed)
-    gate = TimeGate(bands, variant, features=4)
+    gate = TimeGate(bands, features=4)
     for parameter in gate.parameters():
         nn.init.normal_(parameter, std=0.3)
     for module in gate.modules():

@@ -57,7 +57,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A file that is taken for the published weights: those of another random encoder."""
     torch.manual_seed(5)
     path = tmp_path / "tiny.safetensors"
-    save_file({name: t.contiguous() for name, t in encoder.build("tiny").state_dict().items()}, path)
+    save_file({name: t.contiguous() for name, t in encoder.build_encoder("tiny").state_dict().items()}, path)
     monkeypatch.setattr(weights, "fetch", lambda size: path)
     return path
 

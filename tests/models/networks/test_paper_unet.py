@@ -17,7 +17,6 @@ from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.batch import Batch
 from xr_cloudfree.models.networks.inputs import prepare
 from xr_cloudfree.models.networks.paper_unet import PixelShuffle, SelfAttention, TimeGateUNet, UNet
-from xr_cloudfree.models.networks.timegate import TimeGateState
 
 SMALL = "mnasnet_small"
 
@@ -166,15 +165,6 @@ def test_the_order_of_dates_does_not_matter():
     order = list(reversed(range(batch.bands.shape[1])))
     made = answer(network, dates_of(batch, order)).reflectance
     torch.testing.assert_close(made, answer(network, batch).reflectance, rtol=1e-5, atol=1e-6)
-
-
-def test_a_series_in_parts_is_refined_as_a_whole_one():
-    network, batch = net(), random_batch(10, dates=6)
-    state = TimeGateState.empty(network.gate, (2, 6, 7))
-    for part in ([4, 0], [1, 3, 2], [5]):
-        state = state.update(network.gate, dates_of(batch, part))
-    made = network.refine(state.composite(network.gate))
-    torch.testing.assert_close(made, network(batch).reflectance, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

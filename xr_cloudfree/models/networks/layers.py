@@ -1,12 +1,51 @@
-"""The end of every network: a base, a bounded correction of it, and how far to trust the sum."""
+"""Building blocks that networks share: convolutions, upsampling, and bounded outputs."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Corrections stay within so many times the scale of a band's errors; uncertainties within a factor of e to this.
 REACH, LOG_REACH = 6.0, 2.5
+
+
+def normed_conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
+    """Return a convolution with zero padding, then Mish and batch norm, as the paper uses throughout.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Numbers of channels.
+    size : int
+        Edge of the kernel; odd.
+    """
+    return nn.Sequential(nn.Conv2d(inputs, outputs, size, padding=size // 2), nn.Mish(), nn.BatchNorm2d(outputs))
+
+
+def as_nearest(conv: nn.Conv2d, step: int) -> nn.Conv2d:
+    """Initialise a convolution before a pixel shuffle as nearest-neighbour upsampling (ICNR).
+
+    Parameters
+    ----------
+    conv : Conv2d
+        Changed in place: the `step` x `step` channels of a pixel get the weights of the first of them.
+    step : int
+        Factor of the pixel shuffle.
+
+    Returns
+    -------
+    Conv2d
+        `conv`.
+    """
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.copy_(parameter[:: step**2].repeat_interleave(step**2, dim=0))
+    return conv
+
+
+def squash(x: Tensor) -> Tensor:
+    """Compress values of any size: linear near 0, logarithmic far from it."""
+    return torch.asinh(x)
 
 
 def bounded(base: Tensor, correction: Tensor, scale: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.batch import Batch, Output
-from xr_cloudfree.models.networks.timegate import Composite, TimeGate, normed_conv
+from xr_cloudfree.models.networks.layers import as_nearest, normed_conv
+from xr_cloudfree.models.networks.timegate import TimeGate
 
 ENCODER = "mnasnet_100"
 """timm's name of MnasNet-B1."""
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class TimeGateUNet(nn.Module):
-    """The composite of `TimeGate` (``variant="paper"``) plus what a U-Net makes of it.
+    """The composite of `TimeGate` plus what a U-Net makes of it.
 
     With 6 bands, as in the paper, it has 8,898,090 parameters; the paper reports 15.05 million.
 
@@ -74,7 +75,7 @@ class TimeGateUNet(nn.Module):
     def __init__(self, bands: int, encoder: str = ENCODER, h_agg: int = 8, target_as_input: bool = True) -> None:
         super().__init__()
         self.target_as_input = target_as_input
-        self.gate = TimeGate(bands, "paper", h_agg)
+        self.gate = TimeGate(bands, h_agg)
         self.unet = UNet(bands + h_agg, bands, encoder)
         self.gamma = nn.Parameter(torch.zeros(()))
 
@@ -88,19 +89,8 @@ class TimeGateUNet(nn.Module):
         """
         composite = self.gate(batch.with_target_as_date() if self.target_as_input else batch)
         gate = composite.weights[:, : batch.bands.shape[1]].mean(dim=2, keepdim=True)
-        return Output(self.refine(composite), composite.known, gate=gate)
-
-    def refine(self, composite: Composite) -> Tensor:
-        """The image that the U-Net makes of a composite, shape (batch, band, y, x).
-
-        Parameters
-        ----------
-        composite : Composite
-            Of this network's gate, made at once or by way of a `TimeGateState`.
-        """
         change = self.unet(torch.cat([composite.image, composite.features], dim=1))
-        refined: Tensor = composite.image + self.gamma * change
-        return refined
+        return Output(composite.image + self.gamma * change, composite.known, gate=gate)
 
     def start_from_pretrained(self) -> str:
         """Give the encoder timm's ImageNet weights, where they can be reached.
@@ -179,27 +169,6 @@ class UNet(nn.Module):
             up = block(up, skip)
         output: Tensor = self.head(up)[:, :, :y, :x]
         return output
-
-
-def as_nearest(conv: nn.Conv2d, step: int) -> nn.Conv2d:
-    """Let a convolution before a pixel shuffle start as nearest-neighbour upsampling, without a pattern (ICNR).
-
-    Parameters
-    ----------
-    conv : Conv2d
-        Changed in place: the `step` x `step` channels of one pixel get the weights of their first.
-    step : int
-        Factor of the pixel shuffle.
-
-    Returns
-    -------
-    Conv2d
-        `conv`.
-    """
-    with torch.no_grad():
-        for parameter in conv.parameters():
-            parameter.copy_(parameter[:: step**2].repeat_interleave(step**2, dim=0))
-    return conv
 
 
 class PixelShuffle(nn.Sequential):

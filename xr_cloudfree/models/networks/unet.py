@@ -19,10 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xr_cloudfree.models.networks import layers as head
+from xr_cloudfree.models.networks import layers
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.features import CANDIDATES, HINTS, SHARED, compute_features
-from xr_cloudfree.models.networks.paper_unet import as_nearest
 
 # Dates that the gate looks at together: more would take memory, the answer is the same.
 TOGETHER = 12
@@ -35,11 +34,6 @@ FITTED, DATES = SHARED.index("fitted"), SHARED.index("clear dates")
 # With so many clear dates of a pixel or fewer, as the network is told of them, only the target's own pixels teach.
 FEW_DATES = math.log1p(5.5) / 4.0
 DAYS = [SHARED.index("days before"), SHARED.index("days after")]
-
-
-def squash(x: Tensor) -> Tensor:
-    """Any number, made small: linear about 0, logarithmic far from it."""
-    return torch.asinh(x)
 
 
 class DateGate(nn.Module):
@@ -100,15 +94,15 @@ class DateGate(nn.Module):
                 (days / 60).clamp(-3, 3),
                 torch.cos(season),
                 torch.sin(season),
-                squash(mean.sum(dim=(-2, -1)) / pixels)[:, :, 0],
-                squash((size * clear).sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                layers.squash(mean.sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                layers.squash((size * clear).sum(dim=(-2, -1)) / pixels)[:, :, 0],
                 pixels[:, :, 0] / clear[0, 0].numel(),
                 (torch.log(level) + 4)[:, None].expand(days.shape),
             ],
             dim=2,
         ).to(clear.dtype)
         around = batch.features["shared"][:, None, DAYS].expand(-1, clear.shape[1], -1, -1, -1)
-        maps = torch.cat([squash(mean), squash(size), around], dim=2)
+        maps = torch.cat([layers.squash(mean), layers.squash(size), around], dim=2)
         hidden = self.pixel(maps.flatten(0, 1)) + self.scene(scene).flatten(0, 1)[:, :, None, None]
         out: Tensor = self.date(hidden)
         return out.reshape(*clear.shape[:2], *out.shape[1:])
@@ -194,7 +188,7 @@ class FusionUNet(nn.Module):
         pairs = list(pairwise(widths))
         self.down = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in pairs)
         self.encoder = nn.ModuleList(Block(b) for _, b in pairs)
-        up = [as_nearest(nn.Conv2d(b, 4 * a, 1), 2) for a, b in pairs]
+        up = [layers.as_nearest(nn.Conv2d(b, 4 * a, 1), 2) for a, b in pairs]
         self.decoder = nn.ModuleList(Block(a) for a, _ in pairs[1:])
         self.mix = nn.Conv2d(2 * widths[0], widths[0], 1)
         self.fine = nn.Conv2d(widths[0], widths[0], 3, padding=1, groups=widths[0])
@@ -209,7 +203,9 @@ class FusionUNet(nn.Module):
     def forward(self, batch: Batch) -> Output:
         """The image of the target date, with its uncertainty."""
         found = self.reason(batch)
-        return Output(head.keep_clear(found.image, batch.target, batch.target_clear), batch.known(), found.uncertainty)
+        return Output(
+            layers.keep_clear(found.image, batch.target, batch.target_clear), batch.known(), found.uncertainty
+        )
 
     def reason(self, batch: Batch) -> BaseOutput:
         """The image, the uncertainty, and what they were made from."""
@@ -231,12 +227,12 @@ class FusionUNet(nn.Module):
         share = torch.softmax(made[:, :, : self.candidates] + lead[:, None, None], dim=2)
         share = share - torch.softmax(lead, dim=0)[:, None, None]
         base = best + (share[:, :, 1:] * differences).sum(dim=2)
-        image = head.bounded(base, made[:, :, -2], scale[:, :, None, None])
+        image = layers.bounded(base, made[:, :, -2], scale[:, :, None, None])
         fitted = told["shared"][:, FITTED, None] > 0
         # Where neither the target nor a series teaches anything, nothing is corrected.
         taught = fitted | (told["shared"][:, DATES, None] > FEW_DATES)
         image = torch.where(taught, image, best)
-        uncertainty = head.calibrated(head.scaled(told["uncertainty"], made[:, :, -1]), fitted, self.calibration)
+        uncertainty = layers.calibrated(layers.scaled(told["uncertainty"], made[:, :, -1]), fitted, self.calibration)
         return BaseOutput(image, uncertainty, scale, hidden, abstract, fitted, taught)
 
     def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:
@@ -248,10 +244,10 @@ class FusionUNet(nn.Module):
         own = torch.where(seen > 0, batch.target - best, torch.zeros_like(best))
         middle = best.mean(dim=(-2, -1), keepdim=True)
         per_band = [
-            squash(differences / unit[:, :, None]),
-            squash(told["hints"] / unit[:, :, None]),
-            squash(own / unit)[:, :, None],
-            squash((best - middle) / (4 * unit))[:, :, None],
+            layers.squash(differences / unit[:, :, None]),
+            layers.squash(told["hints"] / unit[:, :, None]),
+            layers.squash(own / unit)[:, :, None],
+            layers.squash((best - middle) / (4 * unit))[:, :, None],
             torch.log(told["uncertainty"].clamp(min=1e-4) / unit)[:, :, None],
             (torch.log(unit) + 4).expand(b, c, y, x)[:, :, None],
         ]

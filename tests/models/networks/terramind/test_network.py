@@ -22,8 +22,8 @@ from xr_cloudfree import errors
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch
-from xr_cloudfree.models.networks.terramind import bands as terramind_bands
 from xr_cloudfree.models.networks.terramind import encoder
+from xr_cloudfree.models.networks.terramind.bands import interpolation_weights
 from xr_cloudfree.models.networks.terramind.network import TerraMindNet
 from xr_cloudfree.models.pretrained import locations
 
@@ -104,7 +104,7 @@ class TestUnits:
     def test_standardised_digital_numbers_by_hand(self, net):
         image = torch.full((1, 2, 1, 2), 0.1)
         image[0, 1] = 0.3
-        shares = torch.from_numpy(terramind_bands.interpolation_weights(["red", "swir22"]))[None]
+        shares = torch.from_numpy(interpolation_weights(["red", "swir22"]))[None]
         seen = torch.tensor([[[[True, False]]]])
         out = net.standard(image, seen, shares)[0, :, 0]
         assert out[3, 0] == pytest.approx((1000 - 1853.910) / 2134.138, rel=1e-6)
@@ -181,7 +181,7 @@ class TestAnswers:
         obs = observations()
         out = answer(net, tile(net, obs, common_names))
         assert out.reflectance.isfinite().all()
-        # Names matter: they are all that tells TerraMind's terramind_bands.
+        # Names matter: they are all that tells TerraMind's bands.
         assert not torch.equal(out.reflectance, answer(net, tile(net, obs, TEN)).reflectance)
 
     @pytest.mark.parametrize("edge", [16, 45, 64])
@@ -309,13 +309,13 @@ class TestImport:
     def test_it_is_light_and_leaves_no_empty_packages_behind(self):
         code = """if True:
             import sys
-            from xr_cloudfree.models.networks.terramind import encoder as encoders
+            from xr_cloudfree.models.networks.terramind.encoder import build_encoder
             assert "terratorch" not in sys.modules
-            encoder = encoders.build("tiny")
+            encoder = build_encoder("tiny")
             heavy = {"lightning", "torchgeo", "diffusers", "transformers", "segmentation_models_pytorch", "rasterio"}
             assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()
             assert "terratorch" not in sys.modules and "terratorch.models" not in sys.modules
-            assert encoders.build("tiny") is not encoder
+            assert build_encoder("tiny") is not encoder
         """
         subprocess.run([sys.executable, "-c", code], check=True)
 
@@ -342,9 +342,9 @@ class TestImport:
         """And the whole of terratorch can still be imported afterwards."""
         code = """if True:
             import torch
-            from xr_cloudfree.models.networks.terramind import encoder as encoders
+            from xr_cloudfree.models.networks.terramind.encoder import build_encoder
             torch.manual_seed(0)
-            light = encoders.build("SIZE", ("S2L2A", "S1GRD")).eval()
+            light = build_encoder("SIZE", ("S2L2A", "S1GRD")).eval()
             from terratorch.registry import BACKBONE_REGISTRY
             full = BACKBONE_REGISTRY.build("terramind_v1_SIZE", pretrained=False, modalities=["S2L2A", "S1GRD"]).eval()
             names = list(full.state_dict())

@@ -21,8 +21,8 @@ safetensors = pytest.importorskip("safetensors.torch")
 import xr_cloudfree  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
 from xr_cloudfree.models.bundles import hub  # noqa: E402
-from xr_cloudfree.models.networks.terramind import encoder as encoders  # noqa: E402
-from xr_cloudfree.models.networks.terramind import weights as weights  # noqa: E402
+from xr_cloudfree.models.networks.terramind import weights  # noqa: E402
+from xr_cloudfree.models.networks.terramind.encoder import S1, S2, build_encoder  # noqa: E402
 
 REPO, FILE, COMMIT = "ibm-esa-geospatial/TerraMind-1.0-tiny", "TerraMind_v1_tiny.pt", "0123456789" * 4
 
@@ -93,7 +93,7 @@ def pickled(state):
 def published():
     """An encoder with the weights that are to come, and the file of them, with what the encoder does not need."""
     torch.manual_seed(1)
-    encoder = encoders.build("tiny", (encoders.S2, encoders.S1))
+    encoder = build_encoder("tiny", (S2, S1))
     state = encoder.state_dict() | {"decoder.0.weight": torch.zeros(3), "mask_token": torch.zeros(1)}
     return encoder, pickled(state)
 
@@ -155,7 +155,7 @@ class TestFetching:
 
     def test_every_weight_arrives_and_changes_the_answer(self, server, published):
         torch.manual_seed(2)
-        encoder = encoders.build("tiny").eval()
+        encoder = build_encoder("tiny").eval()
         image = torch.randn(1, 12, 32, 32)
         with torch.inference_mode():
             before = encoder({"S2L2A": image})[-1]
@@ -297,7 +297,7 @@ class TestWrong:
         state = {name: tensor.clone() for name, tensor in published[0].state_dict().items()}
         change(state)
         safetensors.save_file(state, tmp_path / "tiny.safetensors")
-        encoder = encoders.build("tiny")
+        encoder = build_encoder("tiny")
         before = encoder.state_dict()["encoder_norm.weight"].clone()
         error = caught(errors.WeightsError, lambda: weights.load(encoder, tmp_path / "tiny.safetensors"), within=60)
         assert what in error.found
@@ -306,7 +306,7 @@ class TestWrong:
     def test_what_is_computed_may_lack(self, published, tmp_path):
         state = {n: t for n, t in published[0].state_dict().items() if not n.endswith(("pos_emb", "norm1.bias"))}
         safetensors.save_file(state, tmp_path / "tiny.safetensors")
-        weights.load(encoders.build("tiny"), tmp_path / "tiny.safetensors")
+        weights.load(build_encoder("tiny"), tmp_path / "tiny.safetensors")
 
     def test_a_size_that_there_is_not(self):
         assert "tiny, small, base, large" in caught(errors.ModelError, lambda: weights.fetch("huge")).needed

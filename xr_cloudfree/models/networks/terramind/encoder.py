@@ -76,7 +76,7 @@ def find_size(size: str) -> Size:
     return SIZES[size]
 
 
-def build(size: str, modalities: Sequence[str] = (S2,)) -> nn.Module:
+def build_encoder(size: str, modalities: Sequence[str] = (S2,)) -> nn.Module:
     """An encoder with random weights.
 
     Parameters

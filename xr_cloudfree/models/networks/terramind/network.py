@@ -19,15 +19,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xr_cloudfree.errors import ModelError
-from xr_cloudfree.models.networks import layers as head
+from xr_cloudfree.models.networks import layers
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.features import SHARED, compute_features
-from xr_cloudfree.models.networks.paper_unet import as_nearest
-from xr_cloudfree.models.networks.terramind import bands as terramind_bands
-from xr_cloudfree.models.networks.terramind import encoder as encoders
-from xr_cloudfree.models.networks.terramind import weights
-from xr_cloudfree.models.networks.terramind.encoder import PATCH, S1, S2
-from xr_cloudfree.models.networks.unet import BaseOutput, FusionUNet, squash
+from xr_cloudfree.models.networks.terramind import bands, weights
+from xr_cloudfree.models.networks.terramind.encoder import PATCH, S1, S2, build_encoder, find_size
+from xr_cloudfree.models.networks.unet import BaseOutput, FusionUNet
 
 # Channels of the decoder, at full resolution, at a quarter and at a sixteenth: little beside the encoder.
 FINE, MIDDLE, COARSE = 16, 32, 64
@@ -92,7 +89,7 @@ class TerraMindNet(nn.Module):
     std: Tensor
     s1_mean: Tensor
     s1_std: Tensor
-    prepare, describe = staticmethod(compute_features), staticmethod(terramind_bands.describe)
+    prepare, describe = staticmethod(compute_features), staticmethod(bands.describe)
 
     def __init__(
         self,
@@ -103,7 +100,7 @@ class TerraMindNet(nn.Module):
         calibration: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
-        found = encoders.find_size(size)
+        found = find_size(size)
         if encoder not in ("terramind", "none"):
             raise ModelError(f"encoder is {encoder!r}", "'terramind' or 'none'", "encoder: terramind")
         if s1 and encoder == "none":
@@ -111,19 +108,19 @@ class TerraMindNet(nn.Module):
         self.calibration = calibration[0], calibration[1]
         self.size, self.levels, self.s1 = size, found.levels, s1
         self.base = FusionUNet(**{str(name): value for name, value in base})
-        self.stem = Stem(len(terramind_bands.SLOTS) + 2 + len(SHARED) + self.base.hidden + self.base.abstract)
+        self.stem = Stem(len(bands.SLOTS) + 2 + len(SHARED) + self.base.hidden + self.base.abstract)
         self.encoder = None
         if encoder == "terramind":
-            self.encoder = encoders.build(size, (S2, S1) if s1 else (S2,))
-            self.told = nn.Conv2d(COARSE + len(terramind_bands.SLOTS), found.width, 1, bias=False)
+            self.encoder = build_encoder(size, (S2, S1) if s1 else (S2,))
+            self.told = nn.Conv2d(COARSE + len(bands.SLOTS), found.width, 1, bias=False)
             nn.init.zeros_(self.told.weight)
         self.decoder = Decoder(found.width, len(found.levels) if encoder == "terramind" else 0)
         self.bands = Bands(self.base.hidden)
         known = {
-            "mean": terramind_bands.MEAN,
-            "std": terramind_bands.STD,
-            "s1_mean": terramind_bands.S1_MEAN,
-            "s1_std": terramind_bands.S1_STD,
+            "mean": bands.MEAN,
+            "std": bands.STD,
+            "s1_mean": bands.S1_MEAN,
+            "s1_std": bands.S1_STD,
         }
         for name, values in known.items():
             self.register_buffer(name, torch.from_numpy(values)[:, None, None], persistent=False)
@@ -155,18 +152,18 @@ class TerraMindNet(nn.Module):
         found = self.base.reason(batch)
         own, seen = batch.target_clear, batch.known() | (batch.target_clear > 0)
         image = self.standard(
-            head.keep_clear(found.image, batch.target, own), seen, batch.features["interpolation_weights"]
+            layers.keep_clear(found.image, batch.target, own), seen, batch.features["interpolation_weights"]
         )
         y, x = image.shape[-2:]
         maps = F.pad(self._maps(batch, found, image, seen), (0, -x % PATCH, 0, -y % PATCH), mode="replicate")
         fine, middle, coarse = self.stem(maps)
-        levels = self._levels(maps[:, : len(terramind_bands.SLOTS)], coarse, batch) if self.encoder is not None else []
+        levels = self._levels(maps[:, : len(bands.SLOTS)], coarse, batch) if self.encoder is not None else []
         shared = self.decoder(levels, fine, middle, coarse)[..., :y, :x]
         correction, logarithm = self.bands(found.hidden, shared, batch.features["one_hot"]).unbind(dim=2)
         unit = found.scale[:, :, None, None]
-        corrected = torch.where(found.taught, head.bounded(found.image, correction, unit), found.image)
-        uncertainty = head.calibrated(head.scaled(found.uncertainty, logarithm), found.fitted, self.calibration)
-        return Output(head.keep_clear(corrected, batch.target, own), batch.known(), uncertainty)
+        corrected = torch.where(found.taught, layers.bounded(found.image, correction, unit), found.image)
+        uncertainty = layers.calibrated(layers.scaled(found.uncertainty, logarithm), found.fitted, self.calibration)
+        return Output(layers.keep_clear(corrected, batch.target, own), batch.known(), uncertainty)
 
     def standard(self, image: Tensor, seen: Tensor, shares: Tensor) -> Tensor:
         """An image in TerraMind's slots and units, of shape (batch, slot, y, x).
@@ -184,7 +181,7 @@ class TerraMindNet(nn.Module):
         seen = seen & image.isfinite().all(dim=1, keepdim=True)
         with torch.autocast(image.device.type, enabled=False):  # half precision would round what the sensor resolves
             numbers = torch.einsum("bcyx,bcs->bsyx", torch.where(seen, image.float(), 0.0), shares.float())
-        return torch.where(seen, (numbers * terramind_bands.DIGITAL - self.mean) / self.std, 0.0)
+        return torch.where(seen, (numbers * bands.DIGITAL - self.mean) / self.std, 0.0)
 
     def tokens(self, image: Tensor, told: Tensor | None = None, s1: Tensor | None = None) -> list[Tensor]:
         """Levels of the encoder, each of shape (batch, width, y / 16, x / 16).
@@ -225,7 +222,7 @@ class TerraMindNet(nn.Module):
         doubt = (doubt * valid).sum(dim=1, keepdim=True) / count
         hidden = (found.hidden * valid[:, :, None]).sum(dim=1) / count
         known = seen.to(image.dtype)
-        return torch.cat([image, known, doubt, batch.features["shared"], squash(hidden), found.abstract], dim=1)
+        return torch.cat([image, known, doubt, batch.features["shared"], layers.squash(hidden), found.abstract], dim=1)
 
     def _levels(self, image: Tensor, coarse: Tensor, batch: Batch) -> list[Tensor]:
         """Levels of the encoder for tiles of which some may have Sentinel-1."""
@@ -291,7 +288,7 @@ class Decoder(nn.Module):
         self.level = nn.ModuleList(nn.Conv2d(width, COARSE, 1) for _ in range(levels))
         self.coarse, self.middle = Residual(COARSE), Residual(MIDDLE)
         widths = (COARSE, MIDDLE), (MIDDLE, FINE)
-        self.up = nn.ModuleList(as_nearest(nn.Conv2d(below, own * STEP**2, 1), STEP) for below, own in widths)
+        self.up = nn.ModuleList(layers.as_nearest(nn.Conv2d(below, own * STEP**2, 1), STEP) for below, own in widths)
         self.fine = nn.Conv2d(FINE, FINE, 3, padding=1, groups=FINE)
 
     def forward(self, levels: Sequence[Tensor], fine: Tensor, middle: Tensor, coarse: Tensor) -> Tensor:
@@ -320,7 +317,7 @@ class Bands(nn.Module):
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.own, self.shared = nn.Conv2d(hidden, FINE, 1), nn.Conv2d(FINE, FINE, 1, bias=False)
-        self.gain, self.shift = (nn.Linear(len(terramind_bands.SLOTS), FINE, bias=False) for _ in range(2))
+        self.gain, self.shift = (nn.Linear(len(bands.SLOTS), FINE, bias=False) for _ in range(2))
         self.out = nn.Conv2d(FINE, 2, 1)
         for start in (self.gain, self.shift, self.out):
             for part in start.parameters():

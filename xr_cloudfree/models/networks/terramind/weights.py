@@ -144,7 +144,7 @@ def load(encoder: nn.Module, path: Path) -> None:
     Parameters
     ----------
     encoder : Module
-        Of `xr_cloudfree.models.networks.terramind.encoder.build`.
+        Of `xr_cloudfree.models.networks.terramind.encoder.build_encoder`.
     path : Path
         What `fetch` gave.
 
