@@ -2,8 +2,8 @@
 
     python examples/demo.py [OUTPUT_FOLDER]
 
-It takes a minute or two and needs nothing from the network: the cube is in the folder data/, and the weights of the
-learned model come with the package. That place was kept out of their training.
+It takes a minute or two and needs no internet connection: the cube is in the folder data/, and the weights of the learned
+model come with the package. They were not trained on this place.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ import xarray as xr
 import xr_cloudfree  # noqa: F401  (registers .cloudfree)
 
 CUBE = Path(__file__).resolve().parents[1] / "data" / "s2_portugal.zarr"
-OBSERVED = "2021-07-23"  # two thirds of this date lie under cloud
+OBSERVED = "2021-07-23"  # two thirds under cloud
 BETWEEN = "2021-07-26"  # no image was taken on this day
-CLEAR = "2021-06-13"  # a clear date, to be hidden under the clouds of the first
+CLEAR = "2021-06-13"  # a clear date, hidden under the clouds of OBSERVED
 MODELS = ["linear", "regress", "unet"]
 
 
 def main(out: Path) -> None:
     """Run the demo and write its results into the folder `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    matplotlib.use("agg")  # pictures go into files; there may be no display
+    matplotlib.use("agg")  # pictures are written to files; there may be no display
 
-    print(f"1. The cube {CUBE.name}, as it is understood:\n")
+    print(f"1. How the cube {CUBE.name} is interpreted:\n")
     ds = xr.open_zarr(CUBE, decode_coords="all").load()
     print(ds.cloudfree)
 
@@ -41,20 +41,20 @@ def main(out: Path) -> None:
         image = images.sel(time=date)
         half = 1.645 * float(image["uncertainty"].where(image["filled"] == 2).median())
         print(
-            f"   {date}: {float((image['filled'] == 1).mean()):4.0%} of the pixels are the date's own, "
+            f"   {date}: {float((image['filled'] == 1).mean()):4.0%} of the pixels observed, "
             f"{float((image['filled'] == 2).mean()):4.0%} filled, {float((image['filled'] == 0).mean()):.0%} unknown; "
             f"90 % interval of a filled value ± {half:.3f} (median)"
         )
     print(f"   The model was {images.attrs['cloudfree_model']}, and the files say so.")
 
-    print("\n3. How good is that? Clear pixels of this cube were hidden under its own clouds and filled:\n")
+    print("\n3. Accuracy: clear pixels of this cube were hidden under its own clouds and filled\n")
     score = ds.cloudfree.evaluate(models=["nearest", "median", *MODELS], frames=5)
     print(score[["frames", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90"]].round(4).to_string())
     print(
-        "\n   MAE and RMSE in reflectance (0 to 1), SAM in degrees: less is better. PSNR, SSIM: more.\n"
-        "   coverage90: the share of the truth inside the 90 % interval, for models that give one.\n"
-        "   partial: a part of a clear date was hidden. gap: the same, without the dates of 20 days around.\n"
-        "   full: the whole date was hidden. haze: the mask missed the rims of clouds and some small ones."
+        "\n   MAE and RMSE in reflectance (0 to 1), SAM in degrees: lower is better. PSNR, SSIM: higher.\n"
+        "   coverage90: the share of true values inside the 90 % interval, for models that give one.\n"
+        "   partial: a part of a clear date was hidden. gap: the same, without the dates of 20 days around it.\n"
+        "   full: the whole date was hidden. haze: the mask missed rims of clouds and some small clouds."
     )
 
     print("\n4. Files")
@@ -64,11 +64,11 @@ def main(out: Path) -> None:
     image.rio.to_raster(tif, compress="deflate")
     print(f"   {tif}: {OBSERVED}, bands {', '.join(map(str, ds.band.values))}, to open in any GIS")
     with warnings.catch_warnings():
-        # zarr notes that metadata in one piece is an extension of its format 3.
+        # zarr warns that consolidated metadata are an extension of its format 3.
         warnings.filterwarnings("ignore", "Consolidated metadata")
         images.to_zarr(store, mode="w")
     layers = ", ".join(str(name) for name in images if name != "reflectance")
-    print(f"   {store}: both dates, with what is known of each pixel: {layers}")
+    print(f"   {store}: both dates, with the layers {layers}")
     ds.cloudfree.plot.before_after(OBSERVED).savefig(picture, dpi=110, bbox_inches="tight")
     print(f"   {picture}: {OBSERVED} before and after")
     compare(ds, beside)
@@ -76,14 +76,14 @@ def main(out: Path) -> None:
 
 
 def compare(ds: xr.Dataset, path: Path) -> None:
-    """Draw a clear date that was hidden in part: what each model makes of it, its errors, and the uncertainty."""
+    """Draw a partly hidden clear date: the result of each model, its errors, and the uncertainty."""
     import matplotlib.pyplot as plt
 
     clear = ds.cloudfree.clear_mask()
-    truth, seen = ds["reflectance"].sel(time=CLEAR), clear.sel(time=CLEAR)
-    given = clear.copy()
-    given.loc[{"time": CLEAR}] = seen.data & clear.sel(time=OBSERVED).data
-    hidden = seen & ~given.sel(time=CLEAR)
+    truth, own = ds["reflectance"].sel(time=CLEAR), clear.sel(time=CLEAR)
+    reduced = clear.copy()
+    reduced.loc[{"time": CLEAR}] = own.data & clear.sel(time=OBSERVED).data
+    hidden = own & ~reduced.sel(time=CLEAR)
 
     def show(ax: plt.Axes, image: xr.DataArray, title: str) -> None:
         picture = image.sel(band=["B04", "B03", "B02"]).transpose("y", "x", "band")
@@ -94,17 +94,17 @@ def compare(ds: xr.Dataset, path: Path) -> None:
     for ax in axes.flat:
         ax.set_axis_off()
     show(axes[0, 0], truth, f"{CLEAR}, truth")
-    show(axes[1, 0], truth.where(~hidden), "what the models are given")
+    show(axes[1, 0], truth.where(~hidden), "input of the models")
     style = {"cmap": "inferno", "vmin": 0, "vmax": 0.08}
     for (top, bottom), name in zip(axes[:, 1:-1].T, MODELS, strict=True):
-        # `linear` gives no uncertainty; the last of the models does.
+        # `linear` has no uncertainty; the last of the models does.
         layers = ["filled", "uncertainty"] if name == MODELS[-1] else ["filled"]
-        done = ds["reflectance"].cloudfree.fill(CLEAR, clear=given, model=name, layers=layers)
-        error = np.abs(done["reflectance"] - truth).mean("band").where(hidden)
-        show(top, done["reflectance"], name)
+        filled = ds["reflectance"].cloudfree.fill(CLEAR, clear=reduced, model=name, layers=layers)
+        error = np.abs(filled["reflectance"] - truth).mean("band").where(hidden)
+        show(top, filled["reflectance"], name)
         bottom.imshow(error, **style)
         bottom.set_title(f"mean error {float(error.mean()):.4f}")
-    drawn = axes[1, -1].imshow(1.645 * done["uncertainty"].mean("band").where(hidden), **style)
+    drawn = axes[1, -1].imshow(1.645 * filled["uncertainty"].mean("band").where(hidden), **style)
     axes[1, -1].set_title(f"{MODELS[-1]}: half of its 90 % interval")
     figure.colorbar(drawn, ax=axes[1, -1], shrink=0.9, label="reflectance, mean of bands")
     figure.savefig(path, dpi=110)
