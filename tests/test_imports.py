@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
-    ("errors", "version"),
+    ("errors", "layers", "version"),
     ("options", "synthetic", "storage.attributes", "storage.files", "storage.guard", "storage.locations"),
     ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "storage.remote"),

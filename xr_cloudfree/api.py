@@ -17,10 +17,11 @@ from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.errors import ModelNotFoundError
 from xr_cloudfree.labels import label, restore_kind
+from xr_cloudfree.layers import COMMON_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import COMMON_LAYERS, Merge, ReadOptions, Snow, check_names, parse_flag
+from xr_cloudfree.options import Merge, ReadOptions, Snow, check_names, parse_flag
 from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs, windows
 from xr_cloudfree.runner.regions import in_regions

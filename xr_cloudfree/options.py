@@ -12,11 +12,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.errors import OptionError, OptionTypeError
-
-# In the order in which they are returned.
-LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
-# Every model gives these; the others depend on the model or on the mask.
-COMMON_LAYERS = ("filled", "n_clear", "days_to_clear", "suspect")
+from xr_cloudfree.layers import LAYERS
 
 Snow = Literal["clear", "not clear"]
 Merge = Literal["day"]
@@ -155,7 +151,7 @@ def parse_layers(
         raise OptionTypeError(f"layers is {layers!r}", "names, as text", "layers='all', or layers=['filled']")
     for layer in wanted:
         if layer not in LAYERS:
-            raise OptionError(f"there is no layer {layer!r}", f"some of {LAYERS}, or 'all'", "layers='all'")
+            raise OptionError(f"there is no layer {layer!r}", f"some of {tuple(LAYERS)}, or 'all'", "layers='all'")
         if layer not in offered:
             raise OptionError(
                 f"model {model!r} with this mask has no layer {layer!r}",

@@ -29,12 +29,13 @@ from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
+from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, LAYERS, ReadOptions, parse_block, parse_flag, parse_layers
+from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers
 from xr_cloudfree.storage.attributes import pending
 from xr_cloudfree.storage.locations import is_url, place
 
@@ -240,10 +241,10 @@ def plan_fill(
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = made
     if isinstance(made, Auto):
-        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, LAYERS, "auto")
+        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, tuple(LAYERS), "auto")
         chosen = made.choose(layers=asked, bands=cube.bands, common_names=cube.common_names)
     spec = chosen.spec
-    offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
+    offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if tells_snow else ())
     wanted = parse_layers(layers, offered, made.spec.name)
     spec.check_bands(cube.bands, cube.common_names)
     if isinstance(chosen, PretrainedModel):

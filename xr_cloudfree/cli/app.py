@@ -373,7 +373,7 @@ def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], se
     """Say in plain words what was done, counted in what was written."""
     from dask.base import compute
 
-    from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
+    from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 
     states = (OBSERVED, FILLED, PARTLY, NOT_FILLED)
     counts = compute([[(single["filled"] == state).sum() for state in states] for _, single in written])[0]

@@ -16,8 +16,8 @@ from xr_cloudfree.cube.dates import parse_targets
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
 from xr_cloudfree.cube.stamps import Times, cube_times
-from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
+from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import Merge, ReadOptions
 from xr_cloudfree.plot.picture import (

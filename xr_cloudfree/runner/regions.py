@@ -17,10 +17,10 @@ import xarray as xr
 from xr_cloudfree.engine.blocks import Array, BlockJob, Window
 from xr_cloudfree.engine.fill import KERNEL_DTYPES, FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
-from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
+from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.options import ReadOptions, parse_block
 from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
