@@ -11,18 +11,18 @@ import pandas as pd
 import xarray as xr
 
 from xr_cloudfree import io
-from xr_cloudfree.cube.masks import MaskRule, Snow
-from xr_cloudfree.cube.merge import Merge
+from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.engine.blocks import BlockJob
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.errors import ModelNotFoundError
 from xr_cloudfree.labels import label, restore_kind
+from xr_cloudfree.layers import COMMON_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import COMMON_LAYERS, check_names, parse_flag
-from xr_cloudfree.plan import CubeInfo, make_grid, plan_fill, read
+from xr_cloudfree.options import Merge, ReadOptions, Snow, check_names, parse_flag
+from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs, windows
 from xr_cloudfree.runner.regions import in_regions
 
@@ -177,11 +177,7 @@ def fill(
     >>> series.time.dt.strftime("%m-%d").values.tolist()
     ['06-01', '06-11', '06-21', '07-01', '07-11', '07-21', '07-31']
     """
-    plan = plan_fill(
-        obj,
-        date,
-        freq=freq,
-        model=model,
+    reading = ReadOptions(
         clear=clear,
         mask=mask,
         scheme=scheme,
@@ -190,18 +186,30 @@ def fill(
         strict=strict,
         dilate=dilate,
         bands=bands,
-        window=window,
         scale=scale,
         offset=offset,
         nodata=nodata,
         merge=merge,
+    )
+    plan = plan_fill(
+        obj,
+        date,
+        reading,
+        freq=freq,
+        model=model,
+        window=window,
         layers=layers,
         screen=screen,
         check=check,
         block=block,
         s1=s1,
     )
-    return restore_kind(plan, label(plan, _run(plan.job, plan.understood, plan.s1_arrays)))
+    return restore_kind(plan, run(plan))
+
+
+def run(plan: FillPlan) -> xr.Dataset:
+    """Run a planned fill on its cube, and label the outputs; see `restore_kind` for the form in which the cube came."""
+    return label(plan, _run(plan.job, plan.understood, plan.s1_arrays))
 
 
 def to_zarr(
@@ -276,11 +284,11 @@ def to_zarr(
     check_names(options, to_zarr, fill)
     parse_flag("resume", resume)
     parse_flag("overwrite", overwrite)
-    run = runs.prepare(obj, store, date, model=model, shard=shard, **options)
-    with runs.started(run, resume=resume, overwrite=overwrite) as missing:
-        runs.run_here(run, missing)
-        runs.finish(run)
-    return io.open_store(run.path)
+    prepared = runs.prepare(obj, store, date, model=model, shard=shard, **options)
+    with runs.started(prepared, resume=resume, overwrite=overwrite) as missing:
+        runs.run_here(prepared, missing)
+        runs.finish(prepared)
+    return io.open_store(prepared.path)
 
 
 def clear_mask(
@@ -323,8 +331,7 @@ def clear_mask(
     >>> clear.dtype, clear.dims
     (dtype('bool'), ('time', 'y', 'x'))
     """
-    understood = read(
-        obj,
+    reading = ReadOptions(
         clear=clear,
         mask=mask,
         scheme=scheme,
@@ -338,13 +345,19 @@ def clear_mask(
         nodata=nodata,
         merge=merge,
     )
+    info = read(obj, reading)
     parse_flag("check", check)
-    cube = understood.cube
-    job = _clear_job(understood, check=check)
-    out = _dates_of(cube.template, understood, _run(job, understood)["clear"]).rename("clear")
+    return clear_mask_of(info, check=check)
+
+
+def clear_mask_of(info: CubeInfo, *, check: bool = True) -> xr.DataArray:
+    """Return the clear mask of a cube that has been read; see `clear_mask`."""
+    cube = info.cube
+    values = _run(_clear_job(info, check=check), info)["clear"]
+    out = _dates_of(cube.template, info, values).rename("clear")
     out.attrs = {
         "long_name": "seen as clear, and valid in every band",
-        "cloudfree_mask": understood.rule.label,
+        "cloudfree_mask": info.rule.label,
     }
     out.encoding = {}
     back = {role: name for role, name in cube.dims.items() if role in out.dims and role != name}

@@ -13,7 +13,7 @@ from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs, needs_axis_attrs
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
-from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
+from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.plan import FillPlan, packing_of
 from xr_cloudfree.storage.attributes import SCALING, pending, same_number
 from xr_cloudfree.version import __version__
@@ -76,7 +76,7 @@ def parts(plan: FillPlan) -> tuple[Part, ...]:
     else:
         name = _free_name(plan, cube.name if cube.layout == "variable" else None)
         made = [part(name, None, (*lead, *first.dims), source, first.dtype)]
-    made += [Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, _LAYER_ATTRS[o.name], dict(common)) for o in rest]
+    made += [Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, LAYERS[o.name].attrs, dict(common)) for o in rest]
     return tuple(made)
 
 
@@ -215,26 +215,3 @@ def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
         unused = packed.min if packed.min < 0 else packed.max
         kept["_FillValue"] = array.encoding.get("missing_value", packed.dtype.type(unused))
     return kept
-
-
-_LAYER_ATTRS: dict[str, dict[str, Any]] = {
-    "filled": {
-        "long_name": "where the value comes from",
-        "flag_values": np.array([NOT_FILLED, OBSERVED, FILLED, PARTLY], np.uint8),
-        "flag_meanings": "not_filled observed filled partly_filled",
-    },
-    "n_clear": {
-        "long_name": "number of clear observations in the window, the target's own included",
-        "units": "1",
-    },
-    # No units attribute of days: xarray would read the numbers back as time differences.
-    "days_to_clear": {"long_name": "signed days from the target date to the nearest clear observation"},
-    "source_time": {"long_name": "observation that weighs at least one half"},
-    "uncertainty": {
-        "long_name": "spread of the estimate in reflectance: 1.645 of it to each side is the 90 % interval",
-        "units": "1",
-    },
-    "gate": {"long_name": "weight of each observation", "units": "1"},
-    "suspect": {"long_name": "flagged clear on the target date, but looks like haze or thin cloud"},
-    "snow": {"long_name": "observed as snow on the target date"},
-}

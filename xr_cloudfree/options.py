@@ -4,17 +4,85 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
+import xarray as xr
 
 from xr_cloudfree.errors import OptionError, OptionTypeError
+from xr_cloudfree.layers import LAYERS
 
-# In the order in which they are returned.
-LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
-# Every model gives these; the others depend on the model or on the mask.
-COMMON_LAYERS = ("filled", "n_clear", "days_to_clear", "suspect")
+Snow = Literal["clear", "not clear"]
+Merge = Literal["day"]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReadOptions:
+    """How a cube is read: which pixels are clear, which bands are used and what the stored values mean.
+
+    The public functions take these options one by one and make this value of them; everything below takes the value.
+    See `xr_cloudfree.fill` for what each option means.
+
+    Parameters
+    ----------
+    clear : DataArray of bool or str, optional
+        Layer that is True where a pixel is clear, or its name.
+    mask : DataArray or str, optional
+        Quality layer, or its name; exclusive with `clear`.
+    scheme : str, optional
+        How to read `mask`: a name of `xr_cloudfree.cube.schemes.SCHEMES`.
+    threshold : float, optional
+        Threshold of a cloud probability or a clear score, in the layer's units.
+    snow : {"clear", "not clear"}
+        Whether snow counts as clear.
+    strict : bool
+        Whether doubtful classes count as not clear.
+    dilate : int
+        Pixels by which cloud and shadow are grown.
+    bands : sequence of str, optional
+        The bands to use, in this order.
+    scale, offset : float, optional
+        Reflectance = stored * scale + offset.
+    nodata : float, optional
+        Stored value that means "missing".
+    merge : {"day"}, optional
+        Make one date of all scenes of a day.
+
+    Examples
+    --------
+    >>> reading, others = ReadOptions.split({"mask": "SCL", "dilate": 2, "model": "linear"})
+    >>> reading.mask, others
+    ('SCL', {'model': 'linear'})
+    >>> reading.chosen()
+    {'mask': 'SCL', 'dilate': 2}
+    """
+
+    clear: xr.DataArray | str | None = None
+    mask: xr.DataArray | str | None = None
+    scheme: str | None = None
+    threshold: float | None = None
+    snow: Snow = "clear"
+    strict: bool = False
+    dilate: int = 0
+    bands: Sequence[str] | None = None
+    scale: float | None = None
+    offset: float | None = None
+    nodata: float | None = None
+    merge: Merge | None = None
+
+    @classmethod
+    def split(cls, options: Mapping[str, Any]) -> tuple[ReadOptions, dict[str, Any]]:
+        """Return the options of reading among options by name as one value, and the other options."""
+        names = {field.name for field in fields(cls)}
+        others = {name: value for name, value in options.items() if name not in names}
+        return cls(**{name: value for name, value in options.items() if name in names}), others
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the options that differ from their defaults, by name."""
+        values = {field.name: (getattr(self, field.name), field.default) for field in fields(self)}
+        return {name: value for name, (value, default) in values.items() if value is not default}
 
 
 def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
@@ -25,7 +93,7 @@ def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
     given : iterable of str
         Names of options.
     *takers : callable
-        The functions; all that they take after the object itself is an option.
+        The functions; every parameter but a first positional one, the object itself, is an option.
 
     Raises
     ------
@@ -33,13 +101,16 @@ def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
         If there is no such option.
     """
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    options = [p for taker in takers for p in list(inspect.signature(taker).parameters.values())[1:]]
-    known = sorted({p.name for p in options if p.kind in named})
+    known = set()
+    for taker in takers:
+        first, *rest = inspect.signature(taker).parameters.values()
+        options = [first, *rest] if first.kind is inspect.Parameter.KEYWORD_ONLY else rest
+        known |= {option.name for option in options if option.kind in named}
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, sorted(known), n=1)
             remedy = f"{near[0]}=..." if near else f"leave {name} out"
-            raise OptionTypeError(f"there is no option {name!r} here", f"some of {', '.join(known)}", remedy)
+            raise OptionTypeError(f"there is no option {name!r} here", f"some of {', '.join(sorted(known))}", remedy)
 
 
 def parse_layers(
@@ -80,7 +151,7 @@ def parse_layers(
         raise OptionTypeError(f"layers is {layers!r}", "names, as text", "layers='all', or layers=['filled']")
     for layer in wanted:
         if layer not in LAYERS:
-            raise OptionError(f"there is no layer {layer!r}", f"some of {LAYERS}, or 'all'", "layers='all'")
+            raise OptionError(f"there is no layer {layer!r}", f"some of {tuple(LAYERS)}, or 'all'", "layers='all'")
         if layer not in offered:
             raise OptionError(
                 f"model {model!r} with this mask has no layer {layer!r}",

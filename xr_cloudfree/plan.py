@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,23 +18,24 @@ from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import check_sizes, dims_of
-from xr_cloudfree.cube.masks import MaskRule, Snow
+from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.measured import ValidRange, derive_valid_range
-from xr_cloudfree.cube.merge import Merge, Scenes, parse_merge, scenes_of
+from xr_cloudfree.cube.merge import Scenes, parse_merge, scenes_of
 from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, nearby_dates, parse_radar
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
-from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times, decode_times
+from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
+from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import COMMON_LAYERS, LAYERS, parse_block, parse_flag, parse_layers
+from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers
 from xr_cloudfree.storage.attributes import pending
 from xr_cloudfree.storage.locations import is_url, place
 
@@ -94,51 +95,48 @@ class FillPlan:
         return self.s1.arrays if self.s1 is not None and self.job.s1_reads.size else ()
 
 
-def read(
-    obj: xr.DataArray | xr.Dataset,
-    *,
-    clear: xr.DataArray | str | None = None,
-    mask: xr.DataArray | str | None = None,
-    scheme: str | None = None,
-    threshold: float | None = None,
-    snow: Snow = "clear",
-    strict: bool = False,
-    dilate: int = 0,
-    bands: Sequence[str] | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    nodata: float | None = None,
-    merge: Merge | None = None,
-) -> CubeInfo:
-    """Understand a cube, its mask and its scaling from metadata; nothing is computed. See `fill`."""
+def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> CubeInfo:
+    """Return what metadata say of a cube, its mask and its scaling; nothing is computed.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, see `xr_cloudfree.fill`.
+    reading : ReadOptions, optional
+        How it is read; by default as its metadata say.
+
+    Raises
+    ------
+    DimensionError, BandError, TimeError, GridError, MaskError, ScalingError, OptionError
+        As `xr_cloudfree.fill` raises them.
+    """
+    reading = reading or ReadOptions()
     if isinstance(obj, xr.Dataset):
         obj = crs_as_coordinate(obj)
-    if isinstance(obj, xr.DataArray | xr.Dataset):
-        obj = decode_times(obj)
-    cube = parse_cube(obj, bands)
-    merge = parse_merge(merge)
+    cube = parse_cube(obj, reading.bands)
+    merge = parse_merge(reading.merge)
     times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
     scenes = scenes_of(cube.arrays[0], times) if merge else None
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
-    for called, given in (("clear", clear), ("mask", mask)):
-        if isinstance(given, xr.DataArray):
-            check_sizes(given, called)
+    for option in ("clear", "mask"):
+        if isinstance(layer := getattr(reading, option), xr.DataArray):
+            check_sizes(layer, option)
     quality, rule = resolve_mask(
         {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands} | dict(cube.quality),
-        clear=_renamed(clear, cube),
-        mask=_renamed(mask, cube),
-        scheme=scheme,
-        threshold=threshold,
-        snow=snow,
-        strict=strict,
-        dilate=dilate,
+        replace(reading, clear=_renamed(reading.clear, cube), mask=_renamed(reading.mask, cube)),
         template=cube.template,
         band=cube.band_expression,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
     )
     spelling = spelling_of(cube)
-    index = cube.limits is not None
-    scaling = resolve_scaling(cube.measured, scale=scale, offset=offset, nodata=nodata, spelling=spelling, index=index)
+    scaling = resolve_scaling(
+        cube.measured,
+        scale=reading.scale,
+        offset=reading.offset,
+        nodata=reading.nodata,
+        spelling=spelling,
+        index=cube.limits is not None,
+    )
     valid_range = derive_valid_range(cube.measured, scaling, cube.limits)
     return CubeInfo(cube, times if scenes is None else scenes.times, quality, rule, scaling, valid_range, scenes)
 
@@ -206,6 +204,7 @@ def s1_variables(s1: Any, obj: Any) -> list[str]:
 def plan_fill(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
+    reading: ReadOptions | None = None,
     *,
     freq: Any = None,
     model: str | FillModel = "auto",
@@ -214,18 +213,17 @@ def plan_fill(
     screen: bool = False,
     check: bool = True,
     block: int | tuple[int, int] | None = None,
-    bands: Sequence[str] | None = None,
     s1: Any = None,
     most_blocks: int = MAX_BLOCKS,
-    **reading: Any,
 ) -> FillPlan:
-    """Settle a fill: choose the model, match the dates, lay the grid. The parameters are those of `fill`.
+    """Plan a fill: choose the model, match the dates, lay out the grid.
 
-    ``most_blocks`` is the number of blocks above which the cube is refused; ``reading`` goes to `read`.
+    The parameters are those of `fill`, with the options of reading as one value. A cube of more than ``most_blocks``
+    blocks is refused.
     """
     made = registry.create(model)
     s1, cut = open_s1(s1, obj)
-    understood = read(cut, bands=bands, **reading)
+    understood = read(cut, reading)
     parse_flag("screen", screen)
     parse_flag("check", check)
     cube, times, rule = understood.cube, understood.times, understood.rule
@@ -243,10 +241,10 @@ def plan_fill(
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = made
     if isinstance(made, Auto):
-        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, LAYERS, "auto")
+        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, tuple(LAYERS), "auto")
         chosen = made.choose(layers=asked, bands=cube.bands, common_names=cube.common_names)
     spec = chosen.spec
-    offered = COMMON_LAYERS + spec.layers + (("snow",) if tells_snow else ())
+    offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if tells_snow else ())
     wanted = parse_layers(layers, offered, made.spec.name)
     spec.check_bands(cube.bands, cube.common_names)
     if isinstance(chosen, PretrainedModel):

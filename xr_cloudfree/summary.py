@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.api import clear_mask, merged
+from xr_cloudfree.api import clear_mask_of, merged
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.measured import clear_where
-from xr_cloudfree.cube.merge import Merge, scenes_of
+from xr_cloudfree.cube.merge import scenes_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import MERGE_REMEDY, cube_times
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
+from xr_cloudfree.options import Merge, ReadOptions
 from xr_cloudfree.plan import CubeInfo, read
 
 # A repr is shown unasked: it reads no more than this, in memory or from a file.
@@ -104,7 +105,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        understood = read(obj, merge=merge)
+        understood = read(obj, ReadOptions(merge=merge))
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
@@ -119,7 +120,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     try:
         check_scale(cube.dtype, understood.scaling, cube.sensor, cube.limits is not None)
         if looked_at:
-            by_time = _clear_shares(obj, understood, merge)
+            by_time = _clear_shares(understood)
         elif understood.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
@@ -147,7 +148,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     )
 
 
-def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: CubeInfo, merge: Merge | None) -> np.ndarray[Any, Any]:
+def _clear_shares(understood: CubeInfo) -> np.ndarray[Any, Any]:
     """The clear share of each date, once the values have been looked at as `fill` does.
 
     Raises
@@ -156,7 +157,7 @@ def _clear_shares(obj: xr.DataArray | xr.Dataset, understood: CubeInfo, merge: M
         If they are refused.
     """
     cube = understood.cube
-    clear = clear_mask(obj, merge=merge, check=False)
+    clear = clear_mask_of(understood, check=False)
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
     stored = stack([array.to_numpy() for array in merged(understood).cube.measured])

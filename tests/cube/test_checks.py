@@ -14,6 +14,7 @@ from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, encode, from_reflectance, resolve_scaling, to_reflectance
 from xr_cloudfree.errors import ScalingError
+from xr_cloudfree.options import ReadOptions
 
 DATA = Path(__file__).parents[2] / "data"
 TIMES = np.arange("2022-01-01", "2022-01-31", 5, dtype="datetime64[D]").astype("datetime64[ns]")
@@ -269,7 +270,7 @@ def test_silent_on_real_scenes(name, mask, sensor, size):
     if mask is None:
         clear = np.ones_like(ds.scl, bool)
     else:
-        quality, rule = resolve_mask(dict(ds.data_vars), mask=mask, template=bands.isel(band=0))
+        quality, rule = resolve_mask(dict(ds.data_vars), ReadOptions(mask=mask), template=bands.isel(band=0))
         clear = decode(quality.values, rule).clear
     assert clear.mean() > 0.2
     values = bands.values

@@ -8,6 +8,7 @@ import xr_cloudfree
 from xr_cloudfree.cube.dims import DIM_NAMES, dims_of
 from xr_cloudfree.cube.forms import LAYOUTS, READERS
 from xr_cloudfree.errors import CloudfreeWarning
+from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import read
 from xr_cloudfree.synthetic import cube as synthetic_cube
 
@@ -63,7 +64,7 @@ def test_what_a_reader_gives_is_filled(ds, reader, dims):
     else:
         cube = stored.to_dataset("band").assign({reader.mask: scl})
         cube = cube.rename({a: b for a, b in names.items() if a in cube.dims and a != b}).transpose(*dims)
-    understood = read(cube, **how)
+    understood = read(cube, ReadOptions(**how))
     assert understood.cube.bands == tuple(reader.bands)
     assert list(understood.cube.common_names) == OWN
     assert understood.rule.scheme.name == "scl"

@@ -20,6 +20,7 @@ from tests.support.models import model_of
 from tests.support.strategies import chunkings
 from xr_cloudfree import batching, errors, io, synthetic
 from xr_cloudfree.engine.grid import Box
+from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.runner import regions, runs, windows
 from xr_cloudfree.runner.store import Layout
 from xr_cloudfree.runner.verify import store_digest
@@ -339,7 +340,7 @@ class TestRegions:
         ds = da.to_dataset().assign(SCL=scl(clear))
         save(ds, tmp_path / "cube.zarr")
         opened = io.open_cube(tmp_path / "cube.zarr")
-        plan, _ = regions.plan_run(opened, DATE, model="linear", bands=["red", "nir"])
+        plan, _ = regions.plan_run(opened, DATE, ReadOptions(bands=["red", "nir"]), model="linear")
         assert plan.bands[0].chunks is None and plan.quality.chunks is None
         assert len(pickle.dumps(plan)) < 20_000
         changed = opened.assign(reflectance=opened.reflectance * 1)

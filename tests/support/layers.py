@@ -5,6 +5,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.masks import decode
 from xr_cloudfree.cube.quality import resolve_mask
+from xr_cloudfree.options import ReadOptions
 
 TIMES = np.array(["2023-05-01T10:00", "2023-05-06T10:00", "2023-05-11T10:00"], "datetime64[ns]")
 
@@ -28,7 +29,8 @@ CLOUD_MASK = {
 
 
 def resolve(*layers, template=TEMPLATE, **options):
-    return resolve_mask({str(one.name): one for one in layers}, template=template, **options)
+    reading, others = ReadOptions.split(options)
+    return resolve_mask({str(one.name): one for one in layers}, reading, template=template, **others)
 
 
 def states(values, rule, dtype):

@@ -20,12 +20,13 @@ from xr_cloudfree.accuracy import losses
 from xr_cloudfree.accuracy.losses import NORMAL_90
 from xr_cloudfree.accuracy.simulate import TRACKS
 from xr_cloudfree.errors import ModelError, OptionError
+from xr_cloudfree.layers import MODEL_LAYERS
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.protocol import Observations
-from xr_cloudfree.models.spec import LAYERS, ModelSpec
+from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree_training import stages as staging
 from xr_cloudfree_training.calibrate import factors, ratios
 from xr_cloudfree_training.pictures import Pictures
@@ -357,7 +358,7 @@ class FusionModule(LightningModule):
         given_out = {name for name in ("uncertainty", "gate") if getattr(output, name) is not None}
         if "gate" in given_out or tile.source is not None:
             given_out.add("source_time")
-        return tuple(name for name in LAYERS if name in given_out)
+        return tuple(name for name in MODEL_LAYERS if name in given_out)
 
 
 @dataclass(frozen=True)

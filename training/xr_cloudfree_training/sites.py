@@ -21,7 +21,7 @@ from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
-from xr_cloudfree.options import check_names, parse_list
+from xr_cloudfree.options import ReadOptions, check_names, parse_list
 from xr_cloudfree.plan import open_s1, s1_variables
 
 # Edge of the central crop whose values are checked before training starts.
@@ -206,7 +206,7 @@ def read_sites(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, 
     CloudfreeError
         If a cube cannot be used (the message names it), or no cube has the Sentinel-1 variables.
     """
-    check_names(reading, api.read)
+    check_names(reading, ReadOptions)
     places: list[Site] = []
     for number, cube in enumerate(cubes):
         named = isinstance(cube, str | os.PathLike)
@@ -241,9 +241,9 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     from dask.base import compute
 
     found, obj = open_s1(s1, obj) if s1_variables(s1, obj) else (None, obj)
-    understood = api.read(obj, **reading)
+    understood = api.read(obj, ReadOptions(**reading))
     cube = understood.cube
-    seen = api.clear_mask(obj, **reading).rename({own: role for role, own in cube.dims.items() if role != "band"})
+    seen = api.clear_mask_of(understood).rename({own: role for role, own in cube.dims.items() if role != "band"})
     arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.measured)
     seen = seen.drop_vars(list(seen.coords))
     radar = None if found is None else parse_radar(found, cube.template)

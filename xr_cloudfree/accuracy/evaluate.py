@@ -33,7 +33,7 @@ from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import check_names, parse_count, parse_list
+from xr_cloudfree.options import ReadOptions, check_names, parse_count, parse_list
 from xr_cloudfree.plan import open_s1
 
 # A band that does not vary has no structure to compare; the noise of a sensor is about this much.
@@ -117,11 +117,11 @@ def evaluate(
     for track in tracks:
         if track not in TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
-    check_names(reading, evaluate, api.read)
+    check_names(reading, evaluate, ReadOptions)
     made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
     if s1 is not None and not any(model.spec.takes_s1 for model in made):
         made[0].spec.check_s1()
-    window = _window(obj, size, reading, s1, check)
+    window = _window(obj, size, ReadOptions(**reading), s1, check)
     values, seen, times, suspect = window.values, window.seen, window.times, window.suspect
     found = target_frames(seen, suspect)
     if not found.size:
@@ -163,11 +163,11 @@ class _Window:
     s1: xr.DataArray | None
 
 
-def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], s1: Any, check: bool) -> _Window:
+def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1: Any, check: bool) -> _Window:
     from dask.base import compute
 
     s1, obj = open_s1(s1, obj)
-    given = api.read(obj, **reading)
+    given = api.read(obj, reading)
     understood = api.merged(given)
     cube = understood.cube
     order = np.argsort(understood.times, kind="stable")
@@ -179,7 +179,7 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: dict[str, Any], 
     clear = understood.quality
     if given.scenes is None:
         back = {name: role for role, name in cube.dims.items() if role != "band"}
-        clear = api.clear_mask(obj, **reading, check=False).rename(back)
+        clear = api.clear_mask_of(given, check=False).rename(back)
     # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()

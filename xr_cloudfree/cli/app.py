@@ -139,6 +139,7 @@ def fill(
     """
     with plain_errors(debug):
         from xr_cloudfree import api, io, plan
+        from xr_cloudfree.options import ReadOptions
         from xr_cloudfree.runner import windows
 
         read = reading(clear, mask, scheme, threshold, snow, strict, dilate, scale, offset, nodata, merge)
@@ -162,7 +163,7 @@ def fill(
         )
         opened = plan.open_s1(s1, opened)[1]
         pictures = _pictures(drawn, image, overwrite)
-        scaling = api.read(opened, bands=wanted, **read).scaling
+        scaling = api.read(opened, ReadOptions(bands=wanted, **read)).scaling
         start = clock.perf_counter()
         with _progress(quiet):
             files = io.write(image, target, scaling=scaling, overwrite=overwrite)
@@ -372,7 +373,7 @@ def _report(written: Sequence[tuple[Any, xr.Dataset]], files: Sequence[Path], se
     """Say in plain words what was done, counted in what was written."""
     from dask.base import compute
 
-    from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
+    from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 
     states = (OBSERVED, FILLED, PARTLY, NOT_FILLED)
     counts = compute([[(single["filled"] == state).sum() for state in states] for _, single in written])[0]

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, cast, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.schemes import RANK, SCHEMES, Flag, Scheme, states
 from xr_cloudfree.errors import MaskError, MaskTypeError
+from xr_cloudfree.options import Snow
 
-Snow = Literal["clear", "not clear"]
 Bools = NDArray[np.bool_]
 
 

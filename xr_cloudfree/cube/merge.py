@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -15,8 +15,8 @@ from xr_cloudfree.cube.measured import ValidRange, measured
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.errors import OptionError
+from xr_cloudfree.options import Merge
 
-Merge = Literal["day"]
 Bools = NDArray[np.bool_]
 
 

@@ -13,9 +13,10 @@ import xarray as xr
 
 from xr_cloudfree.cube.alignment import Axes, align
 from xr_cloudfree.cube.flags import scheme_of_flags
-from xr_cloudfree.cube.masks import MaskRule, Snow, not_boolean
+from xr_cloudfree.cube.masks import MaskRule, not_boolean
 from xr_cloudfree.cube.schemes import SCHEMES, STATES, Flag, Scheme, known_scheme, states
 from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTypeError
+from xr_cloudfree.options import ReadOptions, Snow
 
 # Cloud that grows by more than this leaves nothing clear, and takes long to do so.
 MAX_DILATE = 1000
@@ -26,26 +27,20 @@ _PERCENT_UNITS = ("%", "percent")
 
 def resolve_mask(
     variables: Mapping[str, xr.DataArray],
+    reading: ReadOptions,
     *,
-    clear: str | xr.DataArray | None = None,
-    mask: str | xr.DataArray | None = None,
-    scheme: str | None = None,
-    threshold: float | None = None,
-    snow: Snow = "clear",
-    strict: bool = False,
-    dilate: int = 0,
     template: xr.DataArray,
     band: str = "cube",
     axes: Axes | None = None,
 ) -> tuple[xr.DataArray, MaskRule]:
     """The quality layer of a cube and how to read it, from metadata alone.
 
-    An argument wins over a variable ``cloud_mask``, which wins over the sensor's own layer (SCL, QA_PIXEL,
-    Fmask, CFMask and others that are known by name). The scheme comes from `scheme`, else from a table of flags in
-    the layer's attributes (see `flags.scheme_of_flags`), else from the layer's name. A boolean layer is only taken
-    as `clear`: given as `mask`, nothing tells which of its values is cloud. Classes are not read as a probability,
-    nor a clear score as a probability of cloud: where the name or the flags say what a layer is, a `scheme` of
-    another kind is refused.
+    ``reading.clear`` or ``reading.mask`` wins over a variable ``cloud_mask``, which wins over the sensor's own layer
+    (SCL, QA_PIXEL, Fmask, CFMask and others that are known by name). The scheme comes from ``reading.scheme``, else
+    from a table of flags in the layer's attributes (see `flags.scheme_of_flags`), else from the layer's name. A boolean
+    layer is only taken as `clear`: given as `mask`, nothing says which of its values is cloud. Classes are not read as
+    a probability, nor a clear score as a probability of cloud: where the name or the flags say what a layer is, a
+    `scheme` of another kind is refused.
 
     Landsat's QA_RADSAT is not looked at; to leave saturated pixels out, give
     ``mask=ds.QA_PIXEL.where(ds.QA_RADSAT == 0, 1)``.
@@ -54,21 +49,8 @@ def resolve_mask(
     ----------
     variables : mapping of str to DataArray
         Variables of the cube's Dataset; empty for a DataArray.
-    clear : str or DataArray of bool, optional
-        Layer that is True where a pixel is clear, or its name.
-    mask : str or DataArray, optional
-        Quality layer, or its name.
-    scheme : str, optional
-        What the values of `mask` mean: a name of `SCHEMES`.
-    threshold : float, optional
-        Probability of cloud from which on a pixel is not clear, or clear score from which on it is clear; in the
-        layer's units (0 to 1, 0 to 100 or 0 to 255).
-    snow : {"clear", "not clear"}
-        Whether snow counts as clear.
-    strict : bool
-        Whether doubtful classes (SCL 2 and 7) are not clear.
-    dilate : int
-        Pixels by which cloud and shadow grow.
+    reading : ReadOptions
+        The layer's name or the layer itself, and how it is read; the options of bands and values are not looked at.
     template : DataArray, shape (time, y, x)
         The grid of the cube.
     band : str
@@ -99,6 +81,8 @@ def resolve_mask(
     OptionError
         If an option has a value that it cannot take.
     """
+    clear, mask, scheme, threshold = reading.clear, reading.mask, reading.scheme, reading.threshold
+    snow, strict, dilate = reading.snow, reading.strict, reading.dilate
     _check_options(snow, strict, dilate, threshold)
     if clear is not None and mask is not None:
         raise MaskError(

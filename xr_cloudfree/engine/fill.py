@@ -30,9 +30,10 @@ from xr_cloudfree.engine.clear import bands_alone, look, quality_window, uneven_
 from xr_cloudfree.engine.grid import Box, Tile, TileGrid
 from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parts import Part, join, split
-from xr_cloudfree.engine.provenance import PARTLY, Layers, nearest_last
+from xr_cloudfree.engine.provenance import Provenance, nearest_last
 from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError
+from xr_cloudfree.layers import LAYERS, PARTLY
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 
@@ -131,20 +132,10 @@ class FillJob:
     @property
     def outputs(self) -> tuple[Output, ...]:
         """What a block gives, in order; the reflectance is first."""
-        f4 = np.dtype("float32")
-        known = {
-            "filled": Output("filled", ("y", "x"), np.dtype("uint8")),
-            "n_clear": Output("n_clear", ("y", "x"), np.dtype("uint16")),
-            "days_to_clear": Output("days_to_clear", ("y", "x"), f4),
-            "source_time": Output("source_time", ("y", "x"), np.dtype("datetime64[ns]")),
-            "uncertainty": Output("uncertainty", ("band", "y", "x"), f4),
-            "gate": Output("gate", ("observation", "y", "x"), f4),
-            "suspect": Output("suspect", ("y", "x"), np.dtype("bool")),
-            "snow": Output("snow", ("y", "x"), np.dtype("bool")),
-        }
+        layers = [LAYERS[name] for name in self.layers]
         return (
             Output("reflectance", ("band", "y", "x"), self.dtype),
-            *(known[layer] for layer in self.layers),
+            *(Output(layer.name, layer.dims, np.dtype(layer.dtype)) for layer in layers),
         )
 
     @property
@@ -444,7 +435,7 @@ def _finish(job: FillJob, share: _BlockTarget) -> tuple[Array, ...]:
     if own >= 0:
         kept = _restore(image, job, scene, own, inner, haze)
     clear = share.seen[(slice(None), *inner)]
-    layers = Layers(
+    provenance = Provenance(
         times=scene.times[share.order],
         offsets=share.offsets,
         clear=clear,
@@ -455,18 +446,13 @@ def _finish(job: FillJob, share: _BlockTarget) -> tuple[Array, ...]:
         reads=job.dates[share.order],
         n_dates=job.times.size,
         unit=1.0 if job.model.spec.units == "reflectance" else (job.scaling.scale or 1.0),
+        haze=None if haze is None else haze[inner],
+        snowy=None if scene.snow is None or own < 0 else scene.snow[own][inner],
     )
     made: list[Array] = [image if scene.extras is None else _with_extras(job, share, image, inner)]
     for name in job.layers:
-        if name == "suspect":
-            made.append(np.zeros(box.shape, bool) if haze is None else haze[inner])
-        elif name == "snow":
-            seen_as_snow = None if scene.snow is None or own < 0 else scene.snow[own][inner] & layers.observed
-            made.append(np.zeros(box.shape, bool) if seen_as_snow is None else seen_as_snow)
-        elif name == "uncertainty":
-            made.append(_with_nothing(job, layers.uncertainty()))
-        else:
-            made.append(getattr(layers, name)())
+        values = getattr(provenance, name)()
+        made.append(_with_nothing(job, values) if "band" in LAYERS[name].dims else values)
     return tuple(made)
 
 

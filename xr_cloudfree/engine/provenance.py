@@ -1,4 +1,4 @@
-"""Provenance of a block's pixels: one method per layer that follows from the model's answer and the clear dates."""
+"""Provenance of a block's pixels: one method per layer of `xr_cloudfree.layers`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.stamps import Times
+from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.protocol import Prediction
-
-NOT_FILLED, OBSERVED, FILLED, PARTLY = 0, 1, 2, 3
-"""Values of the layer ``filled``: no band of a pixel is known; all are observed; all are known; some are known."""
 
 
 @dataclass(frozen=True, eq=False)
-class Layers:
+class Provenance:
     """A block for one target date, after the model has answered.
 
     Parameters
@@ -40,6 +38,10 @@ class Layers:
         Number of dates of the cube.
     unit : float
         Reflectance per unit of the model's uncertainty.
+    haze : ndarray of bool, shape (y, x), or None
+        Where the target looks like haze; None if it was not observed or this was not asked for.
+    snowy : ndarray of bool, shape (y, x), or None
+        Where the target's quality layer says snow; None if it was not observed or this was not asked for.
     """
 
     times: Times
@@ -52,6 +54,8 @@ class Layers:
     reads: NDArray[np.intp]
     n_dates: int
     unit: float
+    haze: NDArray[np.bool_] | None = None
+    snowy: NDArray[np.bool_] | None = None
 
     @property
     def observed(self) -> NDArray[np.bool_]:
@@ -102,6 +106,14 @@ class Layers:
         if self.answer.gate is not None:
             out[self.reads] = np.where(self.known.any(axis=0), self.answer.gate, np.float32(0))
         return out
+
+    def suspect(self) -> NDArray[np.bool_]:
+        """Return where the target is flagged clear and looks like haze."""
+        return np.zeros(self.clear.shape[1:], bool) if self.haze is None else self.haze
+
+    def snow(self) -> NDArray[np.bool_]:
+        """Return where the target was observed as snow."""
+        return np.zeros(self.clear.shape[1:], bool) if self.snowy is None else self.snowy & self.observed
 
 
 def nearest_last(offsets: NDArray[np.float64]) -> NDArray[np.intp]:

@@ -8,12 +8,13 @@ from functools import cache
 from typing import Literal
 
 from xr_cloudfree.errors import BandError, CloudfreeWarning
+from xr_cloudfree.layers import MODEL_LAYERS
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.pretrained import model as learned
 from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
-from xr_cloudfree.models.spec import LAYERS, ModelSpec
+from xr_cloudfree.models.spec import ModelSpec
 
 DEFAULT = "unet"
 
@@ -74,7 +75,7 @@ class Auto:
         """
         if self._lacks_torch:
             _say_torch_is_missing()
-        asked = set() if layers == "all" else set(layers) & set(LAYERS)
+        asked = set() if layers == "all" else set(layers) & set(MODEL_LAYERS)
         if self._learned is not None and asked <= set(self._learned.spec.layers):
             try:
                 self._learned.spec.check_bands(bands, common_names)

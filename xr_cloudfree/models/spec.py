@@ -10,13 +10,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn
 
 from xr_cloudfree.errors import BandError, ModelError, OptionError
+from xr_cloudfree.layers import MODEL_LAYERS
 
 Units = Literal["storage", "reflectance"]
 
 SCHEMA = 1
 """Version of the JSON form. It grows when a reader of the old form would misunderstand the new one."""
-
-LAYERS = ("source_time", "uncertainty", "gate")
 
 
 @dataclass(frozen=True)
@@ -333,8 +332,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "min_clear": (_is_whole(1, 1000), "a whole number from 1 to 1000", "1"),
     "batch": (_is_whole(1, 1024), "a whole number from 1 to 1024", "4"),
     "layers": (
-        lambda value: isinstance(value, list) and all(layer in LAYERS for layer in value),
-        f"a list of some of {LAYERS}",
+        lambda value: isinstance(value, list) and all(layer in MODEL_LAYERS for layer in value),
+        f"a list of some of {MODEL_LAYERS}",
         '["uncertainty"]',
     ),
     "settings": (_is_object, "an object of plain values", "{}"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -15,12 +14,12 @@ from xr_cloudfree import api
 from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.dates import parse_targets
 from xr_cloudfree.cube.dims import dim_of, time_of
-from xr_cloudfree.cube.merge import Merge
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
 from xr_cloudfree.cube.stamps import Times, cube_times
-from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
+from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.options import Merge, ReadOptions
 from xr_cloudfree.plot.picture import (
     NEUTRAL,
     Composite,
@@ -398,8 +397,8 @@ def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any
     """The cube with its scenes merged, if that is asked for."""
     if options.get("merge") is None:
         return cube
-    reading = set(inspect.signature(api.read).parameters) & set(options)
-    return api.merged(api.read(obj, **{name: options[name] for name in reading})).cube
+    reading, _ = ReadOptions.split(options)
+    return api.merged(api.read(obj, reading)).cube
 
 
 def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:

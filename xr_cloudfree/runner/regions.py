@@ -17,12 +17,12 @@ import xarray as xr
 from xr_cloudfree.engine.blocks import Array, BlockJob, Window
 from xr_cloudfree.engine.fill import KERNEL_DTYPES, FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
-from xr_cloudfree.engine.provenance import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError
 from xr_cloudfree.labels import Part, parts
+from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.pretrained.model import PretrainedModel
-from xr_cloudfree.options import parse_block
+from xr_cloudfree.options import ReadOptions, parse_block
 from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
@@ -172,11 +172,10 @@ class RunPlan:
 def plan_run(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
+    reading: ReadOptions | None = None,
     *,
     shard: int | tuple[int, int] | None = None,
     block: int | tuple[int, int] | None = None,
-    clear: xr.DataArray | str | None = None,
-    mask: xr.DataArray | str | None = None,
     s1: Any = None,
     **options: Any,
 ) -> tuple[RunPlan, Skeleton]:
@@ -188,13 +187,13 @@ def plan_run(
         The cube.
     date : str, datetime or sequence of these, optional
         The target dates.
+    reading : ReadOptions, optional
+        How the cube is read.
     shard : int or pair of int, optional
         Pixels along y and x of a shard. By default chosen so that a region fits into memory and reads each chunk of
         the input once.
     block : int or pair of int, optional
         Pixels along y and x of a block; has to divide `shard`.
-    clear, mask : DataArray or str, optional
-        As in `fill`.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
         As in `fill`.
     **options
@@ -205,14 +204,14 @@ def plan_run(
     SizeError
         If the cube has more regions than can be kept in mind.
     """
+    reading = reading or ReadOptions()
     s1, obj = open_s1(s1, obj)
     plan = plan_fill(
         windows.from_files(obj),
         date,
+        replace(reading, clear=windows.from_files(reading.clear), mask=windows.from_files(reading.mask)),
         block=block,
         most_blocks=10**18,
-        clear=windows.from_files(clear),
-        mask=windows.from_files(mask),
         s1=windows.from_files(s1),
         **options,
     )

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import io
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text
 from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, OutputError, StoreError
+from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import HOPELESS, how_to_resume, regions_failed
@@ -84,7 +85,7 @@ def prepare(
     date : str, datetime, slice, sequence of these, or None
         The target dates.
     **options
-        Of `plan_run`.
+        Those of `ReadOptions` and of `plan_run`.
 
     Raises
     ------
@@ -97,7 +98,8 @@ def prepare(
     io.refuse_source(path, windows.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
     where = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(where) if where is not None else obj
-    plan, skeleton = plan_run(cube, date, **options)
+    reading, others = ReadOptions.split(options)
+    plan, skeleton = plan_run(cube, date, reading, **others)
     return Run(plan, skeleton, path, _call(plan, cube, where, date, options))
 
 
@@ -142,7 +144,8 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
             "the cube with which it was begun, where it lies now",
             f"cloudfree resume {shlex.quote(str(journal.store))} --cube {name}, with its path",
         )
-    plan, skeleton = plan_run(Origin(source, opened).open(), date, **call)
+    reading, others = ReadOptions.split(call)
+    plan, skeleton = plan_run(Origin(source, opened).open(), date, reading, **others)
     run = Run(plan, skeleton, journal.store, now)
     _check_same(run, told, resume=True)
     if now != told["call"]:
@@ -333,7 +336,8 @@ def _call(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CloudfreeWarning)  # they were told when it was planned first
             # What somebody opened may have been changed since.
-            again, _ = plan_run(found.open(), date, **told)
+            reading, others = ReadOptions.split(told)
+            again, _ = plan_run(found.open(), date, reading, **others)
     except CloudfreeError:
         return None
     return call if again.fingerprint == plan.fingerprint else None

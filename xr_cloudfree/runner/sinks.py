@@ -19,6 +19,7 @@ from xr_cloudfree import io
 from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
+from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.runner.verify import store_digest
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.files import aside, refused
@@ -93,7 +94,7 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
     io.check_free(paths, overwrite)
     written: list[Path] = []
     for path, single in zip(paths, _singles(image), strict=True):
-        layers = [name for name in map(str, single.data_vars) if name in geotiff.LAYERS]
+        layers = [name for name in map(str, single.data_vars) if name in LAYERS]
         names = [path, *(geotiff.layer_path(path, name) for name in layers)]
         with _writing(store, "--cog"), aside(names) as parts:
             plain = io.write(single, parts[path].parent / "plain" / path.name)

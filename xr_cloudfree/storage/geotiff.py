@@ -19,6 +19,7 @@ from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import CloudfreeWarning, OutputError
+from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.storage.files import refused
 from xr_cloudfree.storage.placement import assumed_of, axes_of, transform_of
 
@@ -70,10 +71,6 @@ def runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
     """Whether an axis has to be turned for north to be up and east to the right."""
     rises = bool(axis[-1] > axis[0])
     return rises if role == "y" else not rises
-
-
-# Names of what is no band.
-LAYERS = ("filled", "n_clear", "days_to_clear", "source_time", "uncertainty", "gate", "suspect", "snow")
 
 
 @dataclass(eq=False)
