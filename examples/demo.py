@@ -2,8 +2,8 @@
 
     python examples/demo.py [OUTPUT_FOLDER]
 
-It takes a minute or two and needs no internet connection: the cube is in the folder data/, and the weights of the learned
-model come with the package. They were not trained on this place.
+It takes a minute or two and needs no internet connection: the cube is in the folder data/, and the weights of the
+learned model come with the package. They were not trained on this place.
 """
 
 from __future__ import annotations
