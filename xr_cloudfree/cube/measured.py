@@ -169,7 +169,7 @@ def _stored(limits: tuple[float, float], scaling: Scaling, dtype: np.dtype[Any])
 
 
 def measured(
-    values: NDArray[Any], scaling: Scaling, derive_valid_range: ValidRange | None = None, axis: int | None = None
+    values: NDArray[Any], scaling: Scaling, valid_range: ValidRange | None = None, axis: int | None = None
 ) -> NDArray[np.bool_]:
     """Tell where each stored value is a measurement.
 
@@ -179,7 +179,7 @@ def measured(
         Stored values.
     scaling : Scaling
         How they are stored.
-    derive_valid_range : ValidRange, optional
+    valid_range : ValidRange, optional
         Which numbers can be one; without it all that are finite and not nodata.
     axis : int, optional
         Axis of the bands; without it each value is looked at by itself.
@@ -192,26 +192,26 @@ def measured(
     Examples
     --------
     >>> spectra = np.array([[0, 500, 65526], [0, 0, 900]], np.uint16)  # two bands of three pixels
-    >>> derive_valid_range = derive_valid_range([xr.DataArray(spectra)], Scaling(1e-4))
-    >>> measured(spectra, Scaling(1e-4), derive_valid_range, axis=0)
+    >>> valid_range = derive_valid_range([xr.DataArray(spectra)], Scaling(1e-4))
+    >>> measured(spectra, Scaling(1e-4), valid_range, axis=0)
     array([[False,  True, False],
            [False,  True,  True]])
     """
     good = valid(values, scaling)
-    if derive_valid_range is None:
+    if valid_range is None:
         return good
-    odd = _impossible(values, good, derive_valid_range)
+    odd = _impossible(values, good, valid_range)
     if odd is not None:
         good &= ~odd
     if axis is not None:
-        same = _alike(np.moveaxis(values, axis, 0), np.asarray(np.moveaxis(good, axis, 0).any(axis=0)), derive_valid_range)
+        same = _alike(np.moveaxis(values, axis, 0), np.asarray(np.moveaxis(good, axis, 0).any(axis=0)), valid_range)
         if same is not None:
             good &= ~np.expand_dims(same, axis)
     return good
 
 
 def clear_where(
-    stored: NDArray[Any], seen: NDArray[np.bool_], scaling: Scaling, derive_valid_range: ValidRange | None = None
+    stored: NDArray[Any], seen: NDArray[np.bool_], scaling: Scaling, valid_range: ValidRange | None = None
 ) -> NDArray[np.bool_]:
     """Tell where a pixel is seen as clear and holds a measurement in every band.
 
@@ -223,7 +223,7 @@ def clear_where(
         What the quality layer calls clear.
     scaling : Scaling
         How values are stored.
-    derive_valid_range : ValidRange, optional
+    valid_range : ValidRange, optional
         Which numbers can be a measurement.
 
     Returns
@@ -244,47 +244,47 @@ def clear_where(
             bands, good = stored[date, :, y : y + rows], clear[date, y : y + rows]
             for band in bands:
                 good &= valid(band, scaling)
-            if derive_valid_range is not None:
-                _leave_out(bands, good, derive_valid_range, marks)
-    if derive_valid_range is not None and marks:
-        _tell(marks, derive_valid_range)
+            if valid_range is not None:
+                _leave_out(bands, good, valid_range, marks)
+    if valid_range is not None and marks:
+        _tell(marks, valid_range)
     return clear
 
 
-def _leave_out(bands: NDArray[Any], good: NDArray[np.bool_], derive_valid_range: ValidRange, marks: set[float]) -> None:
+def _leave_out(bands: NDArray[Any], good: NDArray[np.bool_], valid_range: ValidRange, marks: set[float]) -> None:
     """Take what cannot be a measurement out of `good`, and note which numbers these were."""
-    same = _alike(bands, good, derive_valid_range)
+    same = _alike(bands, good, valid_range)
     if same is not None:
         marks.update(np.unique(bands[0][same]).tolist())
         good &= ~same
-    low, high = _usual_of(bands.dtype, derive_valid_range)
-    if bands.dtype.kind in "iu" and not derive_valid_range.told and (high is None or bands.max() <= high):
+    low, high = _usual_of(bands.dtype, valid_range)
+    if bands.dtype.kind in "iu" and not valid_range.told and (high is None or bands.max() <= high):
         if low is None or bands.min() >= low:
             return  # as nearly always, found without anything being written
     for band in bands:
-        odd = _impossible(band, good, derive_valid_range)
+        odd = _impossible(band, good, valid_range)
         if odd is not None:
             marks.update(np.unique(band[odd]).tolist())
             good &= ~odd
 
 
 @lru_cache(maxsize=64)
-def _usual_of(dtype: np.dtype[Any], derive_valid_range: ValidRange) -> tuple[Any, Any]:
+def _usual_of(dtype: np.dtype[Any], valid_range: ValidRange) -> tuple[Any, Any]:
     """The usual limits as numbers that compare with a dtype; None for one beyond which it holds nothing."""
-    low, high = derive_valid_range.usual
+    low, high = valid_range.usual
     if dtype.kind == "f":
         return low, high
     limits = np.iinfo(dtype)
     return (int(low) if low > limits.min else None), (int(high) if high < limits.max else None)
 
 
-def _impossible(values: NDArray[Any], among: NDArray[np.bool_], derive_valid_range: ValidRange) -> NDArray[np.bool_] | None:
+def _impossible(values: NDArray[Any], among: NDArray[np.bool_], valid_range: ValidRange) -> NDArray[np.bool_] | None:
     """Where, among some, a value cannot be a measurement by itself; None for nowhere."""
-    low, high = _usual_of(values.dtype, derive_valid_range)
+    low, high = _usual_of(values.dtype, valid_range)
     odd: NDArray[np.bool_] = np.zeros(values.shape, bool) if high is None else values > high
     if low is not None:
         odd |= values < low
-    for mark in derive_valid_range.told:
+    for mark in valid_range.told:
         if _fits(mark, values.dtype):
             odd |= values == values.dtype.type(mark)
     odd &= among
@@ -292,17 +292,17 @@ def _impossible(values: NDArray[Any], among: NDArray[np.bool_], derive_valid_ran
         return None
     picked = values[odd].astype(np.float64)
     bad = (
-        (picked < derive_valid_range.low)
-        | (picked > derive_valid_range.high)
-        | _is_any(picked, (*derive_valid_range.alone, *derive_valid_range.told), values.dtype)
+        (picked < valid_range.low)
+        | (picked > valid_range.high)
+        | _is_any(picked, (*valid_range.alone, *valid_range.told), values.dtype)
     )
     odd[odd] = bad
     return odd if bad.any() else None
 
 
-def _alike(bands: NDArray[Any], among: NDArray[np.bool_], derive_valid_range: ValidRange) -> NDArray[np.bool_] | None:
+def _alike(bands: NDArray[Any], among: NDArray[np.bool_], valid_range: ValidRange) -> NDArray[np.bool_] | None:
     """Where, among some, all bands (first axis) hold the same mark; None for nowhere."""
-    if len(bands) < 2 or not derive_valid_range.alike:
+    if len(bands) < 2 or not valid_range.alike:
         return None
     same: NDArray[np.bool_] = bands[0] == bands[1]
     same &= among
@@ -312,7 +312,7 @@ def _alike(bands: NDArray[Any], among: NDArray[np.bool_], derive_valid_range: Va
         same &= bands[0] == band
     if not same.any():
         return None
-    marks = derive_valid_range.alike if len(bands) > 2 else derive_valid_range.pair
+    marks = valid_range.alike if len(bands) > 2 else valid_range.pair
     bad = _is_any(bands[0][same].astype(np.float64), marks, bands.dtype)
     same[same] = bad
     return same if bad.any() else None
@@ -330,12 +330,12 @@ def _is_any(picked: NDArray[np.float64], marks: Sequence[float], dtype: np.dtype
     return found
 
 
-def _tell(found: set[float], derive_valid_range: ValidRange) -> None:
+def _tell(found: set[float], valid_range: ValidRange) -> None:
     """Warn of numbers that are taken as missing. The words depend on the number alone, so that each is shown once."""
     beyond = False
     for value in sorted(found):
         mark = next(
-            (mark for mark in (*derive_valid_range.told, *derive_valid_range.alike, *derive_valid_range.alone) if np.isclose(value, mark)),
+            (mark for mark in (*valid_range.told, *valid_range.alike, *valid_range.alone) if np.isclose(value, mark)),
             None,
         )
         if mark is None:
@@ -348,7 +348,7 @@ def _tell(found: set[float], derive_valid_range: ValidRange) -> None:
             stacklevel=2,
         )
     if beyond:
-        limits = derive_valid_range.meaning if derive_valid_range.index else f"reflectance from {LOW:g} to {HIGH:g}"
+        limits = valid_range.meaning if valid_range.index else f"reflectance from {LOW:g} to {HIGH:g}"
         warnings.warn(
             f"clear pixels hold values that cannot be {limits}; they are taken as missing. check=False takes them as "
             "they are",
@@ -357,7 +357,7 @@ def _tell(found: set[float], derive_valid_range: ValidRange) -> None:
         )
 
 
-def is_mark(spectra: NDArray[Any], seen: NDArray[np.bool_], derive_valid_range: ValidRange) -> NDArray[np.bool_]:
+def is_mark(spectra: NDArray[Any], seen: NDArray[np.bool_], valid_range: ValidRange) -> NDArray[np.bool_]:
     """Tell where a pixel holds a number that archives use as a mark, in one band or in all.
 
     Parameters
@@ -366,22 +366,22 @@ def is_mark(spectra: NDArray[Any], seen: NDArray[np.bool_], derive_valid_range: 
         Stored values.
     seen : ndarray of bool, shape (time, pixel)
         Pixels that are looked at.
-    derive_valid_range : ValidRange
+    valid_range : ValidRange
         Which numbers can be a measurement. What is merely beyond its limits is no mark.
     """
     bands = np.moveaxis(spectra, -1, 0)
-    marks = _alike(bands, seen, derive_valid_range)
+    marks = _alike(bands, seen, valid_range)
     found = np.zeros(seen.shape, bool) if marks is None else marks
     for band in bands:
-        odd = _impossible(band, seen, derive_valid_range)
+        odd = _impossible(band, seen, valid_range)
         if odd is not None:
             picked = band[odd].astype(np.float64)
-            odd[odd] = _is_any(picked, (*derive_valid_range.alone, *derive_valid_range.told), band.dtype)
+            odd[odd] = _is_any(picked, (*valid_range.alone, *valid_range.told), band.dtype)
             found |= odd
     return found
 
 
-def share_impossible(values: NDArray[Any], derive_valid_range: ValidRange) -> float:
+def share_impossible(values: NDArray[Any], valid_range: ValidRange) -> float:
     """Share of values, all of them measured, that are beyond the limits."""
     wide = values.astype(np.float64)
-    return float(((wide < derive_valid_range.low) | (wide > derive_valid_range.high)).mean())
+    return float(((wide < valid_range.low) | (wide > valid_range.high)).mean())
