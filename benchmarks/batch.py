@@ -1,4 +1,4 @@
-"""From Zarr to Zarr: streamed fills beside decoding alone, dask's way and more workers; and the runner without work.
+"""Zarr-to-Zarr throughput: streamed fills, decoding only, dask's median, several workers, and the runner's overhead.
 
     python -m benchmarks.batch [EDGE ...]
 
@@ -26,7 +26,7 @@ REGIONS = 100_000
 
 
 def make(path: str, edge: int) -> None:
-    """Write the cube: noise over a smooth season, clouds of 32 pixels over 55 % of it."""
+    """Write the cube: a smooth season with noise, and 55 % clouds in squares of 32 pixels."""
     import numpy as np
     import xarray as xr
     import zarr
@@ -55,14 +55,14 @@ def make(path: str, edge: int) -> None:
 
 
 def opened(path: str) -> Any:
-    """Open the cube as digital numbers, lazily."""
+    """Open the cube lazily as digital numbers."""
     import xarray as xr
 
     return xr.open_zarr(path, mask_and_scale=False, consolidated=False)
 
 
 def decode(path: str, out: str) -> None:
-    """Read and decompress all that a fill reads, and nothing else."""
+    """Read and decompress the input of a fill only."""
     import zarr
 
     group = zarr.open_group(path, mode="r")
@@ -72,7 +72,7 @@ def decode(path: str, out: str) -> None:
 
 
 def dask_median(path: str, out: str) -> None:
-    """Compute dask's way to the median: mask, put the dates into one chunk, take the median."""
+    """Compute the median with dask: mask, rechunk the dates into one chunk, take the median."""
     ds = opened(path)
     seen = (ds["cloud_mask"] == 0) & (ds["reflectance"] != 0)
     values = ds["reflectance"].where(seen).astype("float32").chunk(time=-1, y=256, x=256)
@@ -80,7 +80,7 @@ def dask_median(path: str, out: str) -> None:
 
 
 def lazy(model: str) -> Callable[[str, str], None]:
-    """Fill lazily, written by xarray and dask."""
+    """Fill lazily and write with xarray and dask."""
 
     def job(path: str, out: str) -> None:
         from xr_cloudfree import fill
@@ -91,7 +91,7 @@ def lazy(model: str) -> Callable[[str, str], None]:
 
 
 def streamed(model: str) -> Callable[[str, str], None]:
-    """Fill streamed into whole shards, with markers and checksums."""
+    """Fill with the streaming runner into whole shards, with markers and checksums."""
 
     def job(path: str, out: str) -> None:
         from xr_cloudfree import to_zarr
@@ -102,7 +102,7 @@ def streamed(model: str) -> Callable[[str, str], None]:
 
 
 def batched(workers: int) -> Callable[[str, str], None]:
-    """The same on workers of a LocalCluster, one thread each."""
+    """Fill on a LocalCluster with one thread per worker."""
 
     def job(path: str, out: str) -> None:
         from distributed import Client, LocalCluster
@@ -136,12 +136,12 @@ JOBS: dict[str, Callable[[str, str], None]] = {
 
 
 def _noop(index: int) -> int:
-    """Do a region without any work."""
+    """Return at once: a region without work."""
     return index
 
 
 def peak_mib() -> float:
-    """Most memory that this process has held: ru_maxrss would hand on that of its parent."""
+    """Return the peak memory of this process in MiB (ru_maxrss would include that of the parent)."""
     status = Path("/proc/self/status")
     if status.exists():
         told = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
@@ -153,7 +153,7 @@ def peak_mib() -> float:
 
 
 def warm() -> None:
-    """Import and compile what a fill needs, before the clock starts: a run on a small cube, from Zarr to Zarr."""
+    """Import and compile everything before the clock starts, with a run on a small cube."""
     from xr_cloudfree import synthetic, to_zarr
 
     small = synthetic.cube(shape=(DATES, 2, 32, 32), seed=1)
@@ -164,7 +164,7 @@ def warm() -> None:
 
 
 def one(name: str, path: str, out: str) -> None:
-    """Run one job in this process, and print what it took as JSON."""
+    """Run one job in this process and print its cost as JSON."""
     warnings.simplefilter("ignore")
     warm()
     job, before = JOBS[name], peak_mib()
@@ -176,7 +176,7 @@ def one(name: str, path: str, out: str) -> None:
 
 
 def apart(*arguments: str) -> dict[str, float]:
-    """Run this module in a process of its own; what it printed last."""
+    """Run this module in a separate process and return its last line of output."""
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.batch", *arguments], check=True, stdout=subprocess.PIPE, text=True
     )
@@ -184,7 +184,7 @@ def apart(*arguments: str) -> dict[str, float]:
 
 
 def runner(regions: int) -> None:
-    """Run regions without work through the runner on a LocalCluster, and print rate and memory as they went."""
+    """Run empty regions on a LocalCluster and print rate and memory over time."""
     import psutil
     from distributed import Client, LocalCluster
 
@@ -214,7 +214,7 @@ def runner(regions: int) -> None:
 
 
 def overhead(path: str, out: str) -> None:
-    """Print what a region costs beside its pixels: the same pixels in few regions and in many."""
+    """Print the overhead of a region: the same pixels in few and in many regions."""
     from xr_cloudfree import to_zarr
 
     warnings.simplefilter("ignore")
@@ -232,7 +232,7 @@ def overhead(path: str, out: str) -> None:
 
 
 def main(edges: tuple[int, ...] = EDGES) -> None:
-    """Measure, and print the tables."""
+    """Measure and print the tables."""
     peaks: dict[str, dict[int, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for edge in edges:

@@ -1,4 +1,4 @@
-"""From Zarr to Zarr: a median composite and a linear fill, beside dask's rechunk and median.
+"""Zarr-to-Zarr cost of a median composite and a linear fill, compared with dask's rechunk and median.
 
     python -m benchmarks.end_to_end [EDGE]
 
@@ -23,7 +23,7 @@ DATES, BANDS, EDGE = 24, 8, 2048
 
 
 def make(path: Path, edge: int) -> None:
-    """Write the cube: smooth fields with noise, half of it not clear."""
+    """Write the cube: smooth fields with noise, half of the pixels not clear."""
     rng = np.random.default_rng(0)
     times = np.datetime64("2023-04-01", "ns") + np.arange(DATES) * np.timedelta64(10, "D")
     encoding = {
@@ -47,7 +47,7 @@ def make(path: Path, edge: int) -> None:
 
 
 def open_cube(path: Path) -> xr.Dataset:
-    """Open the store as digital numbers, lazily."""
+    """Open the store lazily as digital numbers."""
     ds = xr.open_zarr(path, mask_and_scale=False, consolidated=False)
     ds["reflectance"].attrs = {"scale_factor": 1e-4, "_FillValue": 0}
     ds["cloud_mask"].attrs = {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "clear cloud"}
@@ -55,18 +55,18 @@ def open_cube(path: Path) -> xr.Dataset:
 
 
 def fill(ds: xr.Dataset, model: str) -> xr.Dataset:
-    """Fill one date with our model."""
+    """Fill one date with a model of the package."""
     return xr_cloudfree.fill(ds, "2023-08-05", model=model, window=1000)
 
 
 def peer(ds: xr.Dataset) -> xr.Dataset:
-    """Compute dask's way to the same median: mask, put the dates into one chunk, take the median."""
+    """Compute the same median with dask: mask, rechunk the dates into one chunk, take the median."""
     clear = ds["reflectance"].where((ds["cloud_mask"] == 0) & (ds["reflectance"] != 0)).astype("float32")
     return clear.chunk(time=-1, y=256, x=256).median("time", skipna=True).to_dataset(name="reflectance")
 
 
 def measure(job: Callable[[], object]) -> tuple[float, float]:
-    """Wall and CPU seconds of a job."""
+    """Return wall and CPU seconds of a job."""
     wall, cpu = time.perf_counter(), time.process_time()
     job()
     return time.perf_counter() - wall, time.process_time() - cpu

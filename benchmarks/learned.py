@@ -1,4 +1,4 @@
-"""What a fill with the default network takes, lazy and streamed, beside that network alone, and where the time goes.
+"""Cost of a fill with the default network, lazy and streamed, compared with its forward pass, and its parts.
 
     python -m benchmarks.learned [EDGE]
 
@@ -28,7 +28,7 @@ SAMPLE = Path(__file__).parents[1] / "data" / "s2_portugal.zarr"
 
 
 class Recorder:
-    """Answers as linear does, and remembers which tiles it was asked for."""
+    """Model that predicts linearly and records the tiles that it is given."""
 
     def __init__(self, spec: Any) -> None:
         self.spec, self.asked = spec, []
@@ -42,7 +42,7 @@ class Recorder:
 
 
 class Clock:
-    """Seconds and CPU seconds of all threads."""
+    """Wall and CPU seconds of all threads."""
 
     def __enter__(self) -> Clock:
         self.start = time.perf_counter(), time.process_time()
@@ -53,7 +53,7 @@ class Clock:
 
 
 def cut(ds: Any, date: Any) -> Callable[[tuple[int, int, int, int]], Any]:
-    """What makes the observations of a tile, as the engine does, from a cube in memory."""
+    """Return a function that makes the observations of a tile from a cube in memory, as the engine does."""
     import numpy as np
 
     from xr_cloudfree import api
@@ -77,7 +77,7 @@ def cut(ds: Any, date: Any) -> Callable[[tuple[int, int, int, int]], Any]:
 
 
 def one(store: str, device: str, cores: int) -> None:
-    """Fill the cube in a process of its own, then run the network alone on the same tiles; print both."""
+    """Fill the cube, then run the network alone on the same tiles, and print both costs."""
     import os
 
     if cores and hasattr(os, "sched_setaffinity"):
@@ -153,7 +153,7 @@ def one(store: str, device: str, cores: int) -> None:
 
 
 def parts(model: Any, obs: Any) -> dict[str, float]:
-    """CPU seconds of what a learned fill consists of."""
+    """Return CPU seconds of the parts of a fill with a network."""
     import torch
 
     from xr_cloudfree.models.classical.pixelwise import Linear
@@ -191,7 +191,7 @@ def parts(model: Any, obs: Any) -> dict[str, float]:
 
 
 def forests() -> None:
-    """Our forest beside scikit-learn's: as many trees, leaves and samples; errors are those at hidden pixels."""
+    """Compare our extremely randomised trees with scikit-learn's for the same trees, leaves and samples."""
     import numpy as np
     import xarray as xr
 
@@ -270,7 +270,7 @@ def forests() -> None:
 
 
 def main(edge: int = EDGE) -> None:
-    """Measure, and print the tables."""
+    """Measure and print the tables."""
     if find_spec("torch") is None:
         print("\nLearned models: not measured, pip install 'xr-cloudfree[torch]'")
         return

@@ -1,4 +1,4 @@
-"""Peak memory of a lazy fill into Zarr, above what importing takes.
+"""Peak memory of a lazy fill into Zarr, above that of the imports.
 
     python -m benchmarks.memory [EDGE ...]
 

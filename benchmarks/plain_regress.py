@@ -1,4 +1,4 @@
-"""The plain regression of the linear prediction's error: the reference that claims are measured against.
+"""Plain regression of the error of linear interpolation: the reference for accuracy claims.
 
 One least-squares fit over the whole scene, with no care for what a mask misses. The library's `regress` is
 windowed, knows more dates and survives such masks; this form lives here alone.
@@ -18,12 +18,12 @@ RIDGE = 1e-6
 
 
 class PlainRegress:
-    """Linear, plus a regression of its error on [linear, previous less next, 1], of all bands."""
+    """Linear interpolation plus a regression of its error on [linear, previous - next, 1] of all bands."""
 
     spec = ModelSpec("plain regress", "linear, corrected by one plain fit over the scene", units="reflectance")
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile; a tile has to be the whole scene."""
+        """Return one prediction per tile; a tile must be the whole scene."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:

@@ -1,4 +1,4 @@
-"""What the TerraMind pathway takes, filling and training, by the size of its encoder; with random weights.
+"""Cost of filling and training with the TerraMind pathway by encoder size, with random weights.
 
     python -m benchmarks.terramind [fill|train|gpu|all] [SIZE …]
 
@@ -34,7 +34,7 @@ WHAT = ("fill", "train", "gpu")
 
 
 def make_bundle(folder: str, size: str) -> None:
-    """A bundle of this size: the default network's weights, and others at random."""
+    """Write a bundle of this size: weights of the default network for the base, random weights elsewhere."""
     import yaml
 
     from xr_cloudfree_training.cli import find_recipe
@@ -46,7 +46,7 @@ def make_bundle(folder: str, size: str) -> None:
 
 
 def best(run: Callable[[], Any], repeats: int = 3) -> float:
-    """Milliseconds of the wall clock, the best of some repeats after one that warms up."""
+    """Return wall milliseconds: best of several repeats after a warm-up."""
     run()
     found = []
     for _ in range(repeats):
@@ -57,7 +57,7 @@ def best(run: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def fill_one(size: str, precision: str) -> None:
-    """One row of the first table, in a process of its own."""
+    """Measure one row of the first table, in a separate process."""
     import torch
     import xarray as xr
 
@@ -97,7 +97,7 @@ def fill_one(size: str, precision: str) -> None:
 
 
 def train_one(size: str, checkpointing: str) -> None:
-    """One row of the second table, in a process of its own."""
+    """Measure one row of the second table, in a separate process."""
     import torch
 
     from benchmarks.training import steps
@@ -126,7 +126,7 @@ def train_one(size: str, checkpointing: str) -> None:
 
 
 def matrix_rate() -> float:
-    """TFLOP/s of a large product of matrices in bf16."""
+    """Return TFLOP/s of a large bf16 matrix product."""
     import torch
 
     edge = 8192
@@ -136,7 +136,7 @@ def matrix_rate() -> float:
 
 
 def on_gpu(run: Callable[[], Any], repeats: int = 5) -> float:
-    """Seconds of a GPU, the median of some repeats after two that warm up."""
+    """Return GPU seconds: median of several repeats after two warm-ups."""
     import torch
 
     for _ in range(2):
@@ -152,7 +152,7 @@ def on_gpu(run: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def gpu_one(size: str, kind: str) -> None:
-    """One row of the third table, in a process of its own: filling, or a step of training that learns all there is."""
+    """Measure one row of the third table, in a separate process: filling, or a training step of all parts."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -207,7 +207,7 @@ def gpu_one(size: str, kind: str) -> None:
 
 
 def main() -> None:
-    """Measure, and print the tables."""
+    """Measure and print the tables."""
     import torch
 
     parser = argparse.ArgumentParser(description="Speed and memory of the TerraMind pathway.")

@@ -1,4 +1,4 @@
-"""How fast samples are made, and whether the network has to wait for them.
+"""Rate at which training samples are made, compared with the rate of training steps.
 
 Run ``python -m benchmarks.training``. Samples per second of the wall clock, on the machine as it is:
 
@@ -31,7 +31,7 @@ SAMPLE = Path(__file__).parents[1] / "data" / "s2_portugal.zarr"
 
 
 def steps(module: FusionModule, device: str) -> Callable[[TrainingBatch], None]:
-    """One training step, without Lightning's logs."""
+    """Return a function that runs one training step without Lightning's logging."""
     network = module.network.to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
@@ -55,7 +55,7 @@ def rate(
     device: str,
     warm: int = 2,
 ) -> float:
-    """Samples per second over `count` batches, after `warm` others."""
+    """Return samples per second over `count` batches after `warm` warm-up batches."""
     for batch in islice(batches, warm):
         work(batch)
     start = time.perf_counter()
@@ -67,7 +67,7 @@ def rate(
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description="Samples per second in training.")
     parser.add_argument("--data", nargs="+", default=[str(SAMPLE)], help="cubes")
     parser.add_argument("--recipe", default="unet-plus")

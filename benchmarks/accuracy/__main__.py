@@ -1,4 +1,4 @@
-"""The command: trains what is missing, measures, and writes the page."""
+"""Command line: train missing networks, measure, and write the page."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, measure and write."""
+    """Train missing networks, measure, and write the page."""
     parser = argparse.ArgumentParser("python -m benchmarks.accuracy", description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with the training series (NetCDF)")
     parser.add_argument("--sample", type=Path, default=ROOT / "data" / "s2_portugal.zarr", help="a series apart")

@@ -1,4 +1,4 @@
-"""What the scores say: gains with their intervals, ratios, strata, coverage, and whether the goals are reached."""
+"""Statistics of the scores: gains with intervals, ratios, strata, coverage, and goals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ POOLED, EACH = (0.88, 0.92), (0.85, 0.95)
 
 
 def pick(scores: pd.DataFrame, track: str | None = None, place: str | None = None, bands: str = ALL) -> pd.DataFrame:
-    """The rows of a track and a place; all where none is named."""
+    """Return the rows of a track and a site; all where none is named."""
     chosen = scores["bands"] == bands
     for column, value in (("track", track), ("place", place)):
         if value is not None:
@@ -34,19 +34,19 @@ def pick(scores: pd.DataFrame, track: str | None = None, place: str | None = Non
 
 
 def by_case(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """One metric, a row per case and a column per method."""
+    """Return one metric with a row per case and a column per method."""
     if metric not in scores:
         return pd.DataFrame()
     return scores.pivot(index=CASE, columns="method", values=metric)
 
 
 def mean(scores: pd.DataFrame, method: str, metric: str) -> float:
-    """Mean over frames; NaN where no frame has it."""
+    """Return the mean over frames; NaN without frames."""
     return float(by_case(scores, metric).get(method, pd.Series(dtype=float)).mean())
 
 
 def gain(scores: pd.DataFrame, reference: str, ours: str = UNET) -> pd.Series:
-    """PSNR of ours less that of another, per case that both have."""
+    """Return the PSNR gain over another method, per case measured for both."""
     psnr = by_case(scores, "psnr")
     if ours not in psnr or reference not in psnr:
         return pd.Series(dtype=float)
@@ -54,13 +54,13 @@ def gain(scores: pd.DataFrame, reference: str, ours: str = UNET) -> pd.Series:
 
 
 def gain_over_best(scores: pd.DataFrame) -> pd.Series:
-    """PSNR less that of the library's classical method that is best at the place."""
+    """Return the PSNR gain over the best classical method of the site."""
     parts = [gain(group, best(group, "psnr")) for _, group in scores.groupby("place") if UNET in set(group["method"])]
     return pd.concat(parts) if parts else pd.Series(dtype=float)
 
 
 def interval(gains: pd.Series) -> tuple[float, float]:
-    """Paired bootstrap 95 % interval of a mean.
+    """Return the paired bootstrap 95 % interval of a mean.
 
     Grounds are drawn first, each with all its series; then frames within each series, each with all its seeds.
 
@@ -89,7 +89,7 @@ def interval(gains: pd.Series) -> tuple[float, float]:
 
 
 def ratio(scores: pd.DataFrame, metric: str, reference: str, ours: str = UNET) -> float:
-    """Mean error of ours by that of another, over the cases that both have."""
+    """Return the ratio of mean errors over the cases measured for both."""
     errors = by_case(scores, metric)
     if ours not in errors or reference not in errors:
         return float("nan")
@@ -98,7 +98,7 @@ def ratio(scores: pd.DataFrame, metric: str, reference: str, ours: str = UNET) -
 
 
 def best(scores: pd.DataFrame, metric: str) -> str:
-    """The classical method with the least error, or the greatest PSNR, where ours was measured."""
+    """Return the classical method with the least error, or the greatest PSNR, on the same cases."""
     errors = by_case(scores, metric)
     if UNET in errors:
         errors = errors[errors[UNET].notna()]
@@ -107,7 +107,7 @@ def best(scores: pd.DataFrame, metric: str) -> str:
 
 
 def stratum(gap: float) -> str:
-    """Name of the length of a gap."""
+    """Return the name of the stratum of a gap length."""
     if not np.isfinite(gap):
         return "one-sided"
     for low, high in zip((0.0, *GAPS), GAPS, strict=False):
@@ -117,7 +117,7 @@ def stratum(gap: float) -> str:
 
 
 def strata(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Track, name and rows of each stratum that has some: lengths of gaps, then hidden shares."""
+    """Yield track, name and rows of each non-empty stratum: gap lengths, then hidden shares."""
     gaps = scores["gap"].map(stratum)
     for track in TRACKS:
         of_track = (scores["track"] == track) & (scores["bands"] == ALL)
@@ -132,7 +132,7 @@ def strata(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 @dataclass(frozen=True)
 class Goal:
-    """What was aimed at, and what came of it.
+    """A goal and its result.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class Goal:
 
 
 def goals(scores: pd.DataFrame) -> list[Goal]:
-    """The goals of the project, next to what was measured."""
+    """Return the goals of the project with their results."""
     found = []
     for track, least, name, reference in (
         ("partial", 2.0, "plain `regress`", PLAIN),
@@ -182,7 +182,7 @@ def _least_gain(aim: str, least: float, gains: pd.Series) -> Goal:
 
 
 def _places(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Track, place and rows wherever ours was measured."""
+    """Yield track, site and rows wherever the method was measured."""
     ours = pick(scores[scores["method"] == UNET])
     for track in TRACKS:
         for place in sorted(set(ours.loc[ours["track"] == track, "place"])):
@@ -190,7 +190,7 @@ def _places(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def _every_place(scores: pd.DataFrame, reference: str | None) -> Goal:
-    """Against a method, or against whichever is best at the very place."""
+    """Compare with a method, or with the best one of each site."""
     name = f"`{reference}`" if reference else "whichever classical method is best at that place and on that track"
     worse, alike, number = [], [], 0
     for track, place, chosen in _places(scores):
@@ -252,7 +252,7 @@ def _within(value: float, limits: tuple[float, float]) -> bool:
 
 
 def losses(scores: pd.DataFrame) -> list[str]:
-    """Where ours is worse than linear or regress in the mean, in words."""
+    """Describe where the method is worse than linear or regress on average."""
     lost = []
     for track, place, chosen in _places(scores):
         for reference in (REFERENCE, FITTED):
@@ -263,5 +263,5 @@ def losses(scores: pd.DataFrame) -> list[str]:
 
 
 def worse(gains: pd.Series) -> NDArray[np.bool_]:
-    """Frames that are lost."""
+    """Return the frames with a loss."""
     return np.asarray(gains < -NOTHING)

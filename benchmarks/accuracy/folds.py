@@ -1,4 +1,4 @@
-"""Pretrained models that never saw the place that they are judged on: where they are, and how they come to be."""
+"""Cross-validation folds: networks trained without the sites on which they are evaluated."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ APART = "Intervals are scaled by what the other folds were off by, each at its o
 
 @dataclass(frozen=True)
 class Beside:
-    """A network beside the default one: it is trained where it is asked for, and judged where it is there.
+    """A further network: trained on request, and evaluated where it exists.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Beside:
 
     @property
     def pathway(self) -> str:
-        """The subcommand of `cloudfree train`."""
+        """Subcommand of `cloudfree train`."""
         return self.recipe.split("-")[0]
 
 
@@ -71,7 +71,7 @@ BESIDE = PUBLISHED | TERRAMIND
 
 @dataclass(frozen=True)
 class Weights:
-    """A bundle.
+    """A bundle with its label.
 
     Parameters
     ----------
@@ -86,17 +86,17 @@ class Weights:
 
     @cached_property
     def model(self) -> PretrainedModel:
-        """The model with these weights."""
+        """Load the model."""
         return locations.from_pretrained(self.source)
 
     @property
     def text(self) -> str:
-        """The label, and the beginning of the weights' hash."""
+        """Label and the first digits of the weights' hash."""
         return f"{self.label} ({str(self.model.spec.weights_sha256)[:8]})"
 
     @property
     def scaled(self) -> str:
-        """How its intervals were scaled: ``"not"``, ``"apart"`` from what it is judged on, or ``"unknown"``."""
+        """Calibration of the intervals: ``"not"``, ``"apart"`` from the evaluation sites, or ``"unknown"``."""
         if set(dict(self.model.spec.config).get("calibration", (1.0,))) == {1.0}:
             return "not"
         card = self.model.source.folder() / bundle.CARD
@@ -104,13 +104,13 @@ class Weights:
 
 
 def find(folds: Path, label: str, name: str = "bundle") -> Weights | None:
-    """The bundle of a training, if it is there."""
+    """Return the bundle of a training, if it exists."""
     folder = folds / label / name
     return Weights(label, f"{locations.LOCAL}{folder}") if (folder / bundle.SPEC).is_file() else None
 
 
 def for_ground(folds: Path, ground: str, seed: int) -> Weights | None:
-    """The bundle to judge on a ground: of this seed of training if it is there, else of seed 0."""
+    """Return the bundle to evaluate on a ground: of this seed if it exists, else of seed 0."""
     trainings = [find(folds, f"{LIKE_SHIPPED if ground == SAMPLE else ground}/seed-{n}") for n in (seed, 0)]
     if ground == SAMPLE:
         shipped = Weights(f"{SHIPPED}, as shipped", SHIPPED) if SHIPPED in locations.shipped() else None
@@ -119,13 +119,13 @@ def for_ground(folds: Path, ground: str, seed: int) -> Weights | None:
 
 
 def missing(folds: Path, grounds: Iterable[str], seeds: Sequence[int]) -> list[str]:
-    """The trainings that have no bundle, those of the first seed first."""
+    """Return labels of trainings without a bundle, those of the first seed first."""
     wanted = [f"{ground}/seed-{seed}" for seed in seeds for ground in grounds]
     return [label for label in wanted if find(folds, label) is None]
 
 
 def train(folds: Path, places: Sequence[Site], seeds: Sequence[int], also: Sequence[Beside] = ()) -> None:
-    """Train what is missing, one after the other; what was interrupted goes on where it stood.
+    """Train missing networks one after the other; interrupted trainings are resumed.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def _run(label: str, command: list[str]) -> None:
 
 
 def fit(folds: Path, label: str, places: Sequence[Site], network: Beside | None = None) -> list[str]:
-    """The command that trains one fold, or goes on with it. Nothing of it looks at what it will be judged on."""
+    """Return the command that trains or resumes one fold, without any data of its evaluation sites."""
     *_, ground, name = label.split("/")
     run = folds / label
     checkpoints = run / "checkpoints"
@@ -192,7 +192,7 @@ def fit(folds: Path, label: str, places: Sequence[Site], network: Beside | None 
 
 
 def calibrate(folds: Path, places: Sequence[Site], labels: Mapping[str, str]) -> None:
-    """Make bundles of what was trained: intervals are scaled by how far off the *other* folds are at their places.
+    """Write calibrated bundles: intervals are scaled by the errors of the *other* folds on their held-out sites.
 
     `labels` has the training of each ground that is held out.
     """
@@ -212,7 +212,7 @@ def calibrate(folds: Path, places: Sequence[Site], labels: Mapping[str, str]) ->
 
 
 def _ratios(folds: Path, places: Sequence[Site], ground: str, label: str) -> Any:
-    """How far off a fold is at its held-out places, in units of its intervals as it was trained."""
+    """Return errors of a fold on its held-out sites in units of its uncalibrated intervals."""
     import yaml
 
     from xr_cloudfree_training.calibrate import ratios

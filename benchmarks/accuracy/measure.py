@@ -1,4 +1,4 @@
-"""Every method on every case: a table of scores, a row per case and method."""
+"""Scores of every method on every case."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS"
 
 @dataclass(frozen=True)
 class Task:
-    """What to measure on, and with.
+    """Data, methods and settings of a measurement.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class Task:
 
 
 def answer(model: FillModel, case: Case, common_names: tuple[str | None, ...]) -> Prediction:
-    """A model's answer to a case, asked as the engine asks, with the window of dates that it wants; one tile."""
+    """Return a model's prediction of a case as one tile, within the model's window of dates."""
     window = model.spec.window_days
     near = np.ones(len(case.day_offset), bool) if window is None else np.abs(case.day_offset) <= window
     clear = case.clear[near]
@@ -81,7 +81,7 @@ def answer(model: FillModel, case: Case, common_names: tuple[str | None, ...]) -
 
 
 def judge(case: Case, prediction: Prediction, linear: Prediction) -> dict[str, float]:
-    """All metrics of one answer; what a model does not know is linear's, and its share is told."""
+    """Compute all metrics of a prediction; unknown pixels are filled by linear, and their share is reported."""
     where = case.scored
     known = prediction.known & np.isfinite(prediction.bands).all(axis=0)
     image = np.where(known, prediction.bands, linear.bands)
@@ -108,7 +108,7 @@ def judge(case: Case, prediction: Prediction, linear: Prediction) -> dict[str, f
 
 
 class Bench:
-    """All that a process needs to measure: the series, the shapes of clouds and the models."""
+    """Everything that a process needs to measure: series, cloud shapes and models."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -118,12 +118,12 @@ class Bench:
         self.models[PLAIN] = PlainRegress()
 
     def jobs(self) -> list[tuple[str, str, int]]:
-        """Place, track and seed of each piece of work, those that take longest first."""
+        """Return site, track and seed of each job, longest jobs first."""
         large = sorted(self.places.values(), key=lambda place: -place.bands[0].size)
         return [(p.name, track, seed) for p in large for track in TRACKS for seed in self.task.seeds]
 
     def rows(self, name: str, track: Any, seed: int) -> list[dict[str, Any]]:
-        """Scores on the frames of one place."""
+        """Return scores on the frames of one site."""
         place = self.places[name]
         masks = [*real_masks(place.clear), *self.shapes]
         how: dict[str, Any] = {"masks": masks, "suspect": place.suspect, "limit": self.task.frames, "seed": seed}
@@ -154,7 +154,7 @@ class Bench:
         yield from self._published(case, place, seed, of_case, answers)
 
     def _models(self, place: Site, seed: int) -> list[tuple[str, FillModel, folds.Weights | None]]:
-        """All that is asked about a place with all of its bands, by name."""
+        """Return the models evaluated on a site with all of its bands, by name."""
         found: list[tuple[str, FillModel, folds.Weights | None]] = [(n, m, None) for n, m in self.models.items()]
         for name in (UNET, ONE_SENSOR, *folds.TERRAMIND):
             weights = self._weights(name, place.ground, seed)
@@ -167,7 +167,7 @@ class Bench:
 
     @cache  # noqa: B019  there is one of these per process
     def _weights(self, name: str, ground: str, seed: int) -> folds.Weights | None:
-        """The weights of a learned model that are to be judged on a ground."""
+        """Return the weights of a network to evaluate on a ground."""
         if not installed():
             return None
         if name == UNET:
@@ -180,14 +180,14 @@ class Bench:
 
     @cache  # noqa: B019
     def _choice(self, common_names: tuple[str | None, ...]) -> str:
-        """What `auto` chooses for such bands; it is scored as that, with the weights that never saw the place."""
+        """Return the model that `auto` chooses for such bands; scored with weights trained without the site."""
         chosen = Auto().choose(layers=(), bands=_names(common_names), common_names=common_names)
         return UNET if isinstance(chosen, PretrainedModel) else chosen.spec.name
 
     def _published(
         self, case: Case, place: Site, seed: int, of_case: dict[str, Any], answers: dict[str, Prediction]
     ) -> Iterator[dict[str, Any]]:
-        """The published networks on the bands that they take, and others on the same."""
+        """Yield the published networks on their bands, and the other models on the same bands."""
         beside: set[tuple[str, ...]] = set()
         for name in folds.PUBLISHED:
             if self.task.only and name not in self.task.only:
@@ -213,7 +213,7 @@ class Bench:
 
 
 def measure(task: Task, workers: int) -> pd.DataFrame:
-    """All scores, from several processes."""
+    """Return all scores, computed in several processes."""
     bench = Bench(task)
     jobs = bench.jobs()
     if workers < 2:
@@ -227,7 +227,7 @@ def measure(task: Task, workers: int) -> pd.DataFrame:
 
 
 def merge(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
-    """Scores with what was measured anew in the place of what was there."""
+    """Return the scores with new measurements in place of old ones."""
     keys = [*CASE, "bands", "method"]
     stays = ~pd.MultiIndex.from_frame(kept[keys]).isin(pd.MultiIndex.from_frame(new[keys]))
     return _sorted(pd.concat([kept[stays], new], ignore_index=True))
@@ -285,7 +285,7 @@ def _of_bands(prediction: Prediction, which: list[int]) -> Prediction:
 
 
 def write(scores: pd.DataFrame, path: Path, told: dict[str, Any]) -> None:
-    """Keep the scores; the first line tells how they came to be."""
+    """Write the scores; the first line holds the settings."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         file.write(f"# {json.dumps(told)}\n")
@@ -293,7 +293,7 @@ def write(scores: pd.DataFrame, path: Path, told: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The scores that `write` has kept, and how they came to be."""
+    """Read scores and settings written by `write`."""
     with path.open() as file:
         told = json.loads(file.readline().removeprefix("# "))
         return pd.read_csv(file, dtype={"weights": str, "scaled": str}), told

@@ -1,4 +1,4 @@
-"""The series that frames are hidden in, and what they are hidden under."""
+"""Evaluation sites: series in memory, and cloud shapes that hide frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TWINS = {"s2_romania_20m_2015_2019": "s2_romania_10m_2015_2019"}
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A series in memory.
+    """An image time series in memory.
 
     Parameters
     ----------
@@ -58,22 +58,22 @@ class Site:
 
     @property
     def name(self) -> str:
-        """Name of the file, without its ending."""
+        """File name without suffix."""
         return self.path.stem
 
     @property
     def judged(self) -> bool:
-        """Whether there are at least two frames that can be truth."""
+        """Whether at least two frames can serve as truth."""
         return len(target_frames(self.clear, self.suspect)) > 1
 
 
 def ground_of(name: str) -> str:
-    """The ground of a series by its name."""
+    """Return the ground of a series by its name."""
     return next((ground for ground, names in GROUNDS.items() if name in names), name)
 
 
 def read(path: Path, ground: str) -> Site | None:
-    """A series, or None if the file holds no reflectance."""
+    """Read a series; None if the file holds no reflectance."""
     with xr.open_dataset(path, decode_coords="all") as cube:
         if "reflectance" not in cube:
             return None
@@ -85,7 +85,7 @@ def read(path: Path, ground: str) -> Site | None:
 
 
 def read_all(data: Path, sample: Path | None) -> tuple[list[Site], list[NDArray[np.bool_]]]:
-    """All series, and the shapes of clouds of those without reflectance."""
+    """Read all series, and the cloud shapes of those without reflectance."""
     found: dict[str, Site] = {}
     shapes: list[NDArray[np.bool_]] = []
     for path in [*sorted(data.glob("*.nc")), *([] if sample is None else [sample])]:

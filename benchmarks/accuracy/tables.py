@@ -1,4 +1,4 @@
-"""The tables of the page, in Markdown."""
+"""Markdown tables of the accuracy page."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ NONE = "–"
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
 def number(value: float, form: str) -> str:
-    """A number, or a dash where there is none."""
+    """Format a number; a dash for NaN."""
     return format(value, form) if np.isfinite(value) else NONE
 
 
 def gained(gains: pd.Series) -> str:
-    """A mean gain and its interval."""
+    """Format a mean gain and its interval."""
     if gains.empty:
         return NONE
     if len(set(gains.index.droplevel(["track", "seed"]))) == 1:
@@ -43,7 +43,7 @@ def _lost(gains: pd.Series) -> str:
 
 
 def summary(scores: pd.DataFrame, track: str) -> str:
-    """Decibels of one track, place by place."""
+    """Return the PSNR table of one track by site."""
     rows = []
     for place in [*sorted(set(pick(scores, track)["place"])), None]:
         chosen = pick(scores, track, place)
@@ -64,7 +64,7 @@ def summary(scores: pd.DataFrame, track: str) -> str:
 
 
 def ratios(scores: pd.DataFrame) -> str:
-    """Errors by those of others, place by place."""
+    """Return the table of error ratios by site."""
     rows = []
     for track in TRACKS:
         for place in [*sorted(set(pick(scores, track)["place"])), None]:
@@ -81,7 +81,7 @@ def ratios(scores: pd.DataFrame) -> str:
 
 
 def strata(scores: pd.DataFrame) -> str:
-    """Errors by the length of the gap and by the hidden share, as percentages of linear's."""
+    """Return errors by gap length and by hidden share, in percent of linear's."""
     rows = []
     for track, name, chosen in figures.strata(scores):
         more = {metric: ratio(chosen, metric, REFERENCE) - 1 for metric in ("mae", "rmse")}
@@ -93,7 +93,7 @@ def strata(scores: pd.DataFrame) -> str:
 
 
 def methods(scores: pd.DataFrame, names: tuple[str, ...] = (*CLASSICAL, PLAIN, UNET, AUTO)) -> str:
-    """Methods and their metrics, means over frames."""
+    """Return the metrics of all methods as means over frames."""
     forms = {"mae": ".4f", "rmse": ".4f", "psnr": ".2f", "sam": ".2f", "ssim": ".3f", "ssim1": ".3f"}
     forms |= {"unknown": ".1%", "cover90%": ".1%", "seconds": ".3f"}
     there = [name for name in names if name in set(scores["method"])]
@@ -103,7 +103,7 @@ def methods(scores: pd.DataFrame, names: tuple[str, ...] = (*CLASSICAL, PLAIN, U
 
 
 def coverage(scores: pd.DataFrame) -> str:
-    """Share of the truth inside of intervals, over all places."""
+    """Return the coverage of intervals over all sites."""
     rows = []
     for method in (FITTED, UNET):
         for track in (*TRACKS, None):
@@ -115,7 +115,7 @@ def coverage(scores: pd.DataFrame) -> str:
 
 
 def coverage_by_place(scores: pd.DataFrame) -> str:
-    """Share of the truth inside of 90 % intervals, at each place."""
+    """Return the coverage of 90 % intervals by site."""
     rows = []
     for place in sorted(set(scores["place"])):
         row = [place]
@@ -127,7 +127,7 @@ def coverage_by_place(scores: pd.DataFrame) -> str:
 
 
 def weights(scores: pd.DataFrame) -> str:
-    """Which weights were judged where."""
+    """Return the weights evaluated at each site."""
     seeds = sorted(set(scores["seed"]))
     rows = []
     for ground, rest in pick(scores).groupby("ground"):
@@ -140,13 +140,13 @@ def weights(scores: pd.DataFrame) -> str:
 
 
 def _judged(scores: pd.DataFrame, method: str) -> pd.DataFrame:
-    """Only the cases on which a method was judged."""
+    """Return the cases on which a method was evaluated."""
     cases = by_case(scores, "psnr")[method].dropna().index
     return scores[pd.MultiIndex.from_frame(scores[list(cases.names)]).isin(cases)]
 
 
 def transfer(scores: pd.DataFrame) -> str:
-    """From one sensor to the other."""
+    """Return the table of transfer between sensors."""
     directions = [("Landsat → Sentinel-2", ONE_SENSOR, pick(scores[scores["ground"] != folds.SENSOR]))]
     directions.append(("Sentinel-2 → Landsat", UNET, pick(scores[scores["ground"] == folds.SENSOR])))
     rows = []
@@ -167,7 +167,7 @@ def transfer(scores: pd.DataFrame) -> str:
 
 
 def published(scores: pd.DataFrame, kept: Path) -> str:
-    """The published networks on their bands; where they were not measured, the tables of a run that is kept."""
+    """Return the tables of published networks on their bands; stored tables where they were not measured."""
     parts = []
     for bands in sorted(set(scores["bands"]) - {ALL}):
         of_bands = scores[scores["bands"] == bands]
@@ -184,7 +184,7 @@ def published(scores: pd.DataFrame, kept: Path) -> str:
 
 
 def terramind(scores: pd.DataFrame) -> str:
-    """The networks of the TerraMind pathway beside `unet`, on the frames that each was judged on."""
+    """Return the table of the TerraMind networks and `unet` on the frames of each."""
     rows = []
     for name in folds.TERRAMIND:
         if name not in set(scores["method"]):
@@ -203,7 +203,7 @@ def terramind(scores: pd.DataFrame) -> str:
 
 
 def ablation(path: Path) -> str:
-    """The table of what each part of the network bought, as it is kept beside this script."""
+    """Return the stored ablation table of the network's parts."""
     if not path.is_file():
         return "Not measured.\n"
     with path.open(newline="") as file:
