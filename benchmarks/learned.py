@@ -242,7 +242,7 @@ def forests() -> None:
             trees = ExtraTreesRegressor(
                 extra_trees.TREES,
                 min_samples_leaf=extra_trees.LEAF,
-                max_features=min(extra_trees.TRIES, seen.shape[1]),
+                max_features=min(extra_trees.CANDIDATES, seen.shape[1]),
                 random_state=0,
                 n_jobs=1,
             )
