@@ -1,4 +1,4 @@
-"""`ExponentialDecay`, registered as ``model="timegate"``: a composite with weights that decay with the days to the target.
+"""`ExponentialDecay`, registered as ``model="timegate"``: a composite with weights that decay with distance in time.
 
 It is the time gate of [1]_ with constants in place of learned weights: the gate of a date is 0 where the pixel is not
 clear, and decays exponentially with the distance in time [2]_. The network with a learned gate is in

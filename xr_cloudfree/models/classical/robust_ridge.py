@@ -54,8 +54,8 @@ def robust_scale(residual: NDArray[np.float64]) -> NDArray[np.float64]:
 def tukey_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute robust weights of residuals: 1 for small ones, 0 for haze, shadow and gross errors.
 
-    A harvested field gets brighter in some bands and darker in others, whereas haze is brighter and shadow darker in all
-    bands. The standardised residual that is least over the bands separates the two.
+    A harvested field gets brighter in some bands and darker in others, whereas haze is brighter and shadow darker in
+    all bands. The standardised residual that is least over the bands separates the two.
 
     Parameters
     ----------
