@@ -227,14 +227,14 @@ def forests() -> None:
         samples = robust_ridge.thin(np.flatnonzero(found.weight > features.LEAST_WEIGHT), shape, features.SAMPLES)
         places = np.indices(shape).reshape(2, -1) / np.float32(features.PIXELS)
 
-        def features(pixels: Any, found: Any = found, places: Any = places) -> Any:
+        def inputs(pixels: Any, found: Any = found, places: Any = places) -> Any:
             standard = found.fit.standard(found.features[:, pixels])
             return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
 
-        seen, asked = features(samples), features(where)
+        seen, asked = inputs(samples), inputs(where)
         values = np.ascontiguousarray((found.error - found.fitted)[:, samples].T, np.float32)
         weight = found.weight[samples].astype(np.float32)
-        base = series.linear.bands.reshape(len(found.error), -1) + found.fitted
+        base = series.image + found.fitted
         left = (case.truth.reshape(base.shape) - base)[:, where].T
         without, number = without + float(np.sqrt(np.square(left).mean())), number + 1
 
@@ -242,7 +242,7 @@ def forests() -> None:
             trees = ExtraTreesRegressor(
                 extra_trees.TREES,
                 min_samples_leaf=extra_trees.LEAF,
-                max_features=min(extra_trees.TRIES, seen.shape[1]),
+                max_features=min(extra_trees.CANDIDATES, seen.shape[1]),
                 random_state=0,
                 n_jobs=1,
             )

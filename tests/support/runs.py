@@ -16,7 +16,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import contents
 from xr_cloudfree import io, synthetic
-from xr_cloudfree.models.kernels import compiled as kernels_numba  # noqa: F401  (what takes long to import)
+from xr_cloudfree.models.kernels import compiled  # noqa: F401  (slow to import)
 from xr_cloudfree.runner import regions  # noqa: F401
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify

@@ -1,4 +1,4 @@
-"""The time gate of constants."""
+"""The exponentially weighted composite, ``model="timegate"``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree.models.classical.decay import TAU_DAYS, ExponentialDecay, composite, decay, gate_weights
+from xr_cloudfree.models.classical.decay import TAU_DAYS, ExponentialDecay, decay, gate_weights
+from xr_cloudfree.models.kernels import dispatch as kernels
 from xr_cloudfree.models.protocol import Observations
 
 
@@ -26,13 +27,13 @@ def test_by_hand() -> None:
     bands = np.array([1000, 2000, 9000], np.uint16).reshape(3, 1, 1, 1)
     clear = np.array([True, True, False]).reshape(3, 1, 1)
     days = np.array([-2 * TAU_DAYS, TAU_DAYS, 2 * TAU_DAYS])
-    made = ExponentialDecay().predict([Observations(bands, clear, days)])[0]
+    prediction = ExponentialDecay().predict([Observations(bands, clear, days)])[0]
     share = math.exp(-2) / (math.exp(-2) + math.exp(-1))
-    assert made.bands.item() == pytest.approx(share * 1000 + (1 - share) * 2000, rel=1e-6)
-    assert made.gate is not None
-    np.testing.assert_allclose(made.gate.ravel(), [share, 1 - share, 0], rtol=1e-6)
-    assert made.source is not None
-    assert made.source.item() == 1
+    assert prediction.bands.item() == pytest.approx(share * 1000 + (1 - share) * 2000, rel=1e-6)
+    assert prediction.gate is not None
+    np.testing.assert_allclose(prediction.gate.ravel(), [share, 1 - share, 0], rtol=1e-6)
+    assert prediction.source is not None
+    assert prediction.source.item() == 1
 
 
 def test_past_and_future_may_fade_differently() -> None:
@@ -49,23 +50,23 @@ def test_a_quick_gate_is_the_nearest_date() -> None:
 
 def test_no_gate_closes_fully() -> None:
     obs = Observations(np.full((1, 1, 1, 1), 0.3, np.float32), np.ones((1, 1, 1), bool), np.array([-1e5]))
-    made = ExponentialDecay().predict([obs])[0]
-    assert made.known.item()
-    assert made.bands.item() == np.float32(0.3)
+    prediction = ExponentialDecay().predict([obs])[0]
+    assert prediction.known.item()
+    assert prediction.bands.item() == np.float32(0.3)
 
 
 @given(st.integers(0, 2**32 - 1))
 def test_gates_are_shares_of_clear_dates(seed: int) -> None:
     obs = random_tile(seed)
-    made = ExponentialDecay().predict([obs])[0]
-    assert made.gate is not None
-    np.testing.assert_array_equal(made.known, obs.clear.any(axis=0))
-    assert (made.gate[~obs.clear] == 0).all()
-    assert (made.gate[obs.clear] > 0).all()
-    np.testing.assert_allclose(made.gate.sum(axis=0)[made.known], 1, rtol=1e-5)
+    prediction = ExponentialDecay().predict([obs])[0]
+    assert prediction.gate is not None
+    np.testing.assert_array_equal(prediction.known, obs.clear.any(axis=0))
+    assert (prediction.gate[~obs.clear] == 0).all()
+    assert (prediction.gate[obs.clear] > 0).all()
+    np.testing.assert_allclose(prediction.gate.sum(axis=0)[prediction.known], 1, rtol=1e-5)
     # A mean with positive weights stays among what was seen.
-    seen = np.where(obs.clear[:, np.newaxis], obs.bands, np.nan)[..., made.known]
-    image = made.bands[:, made.known]
+    seen = np.where(obs.clear[:, np.newaxis], obs.bands, np.nan)[..., prediction.known]
+    image = prediction.bands[:, prediction.known]
     assert (image >= np.nanmin(seen, axis=0) - 1e-5).all()
     assert (image <= np.nanmax(seen, axis=0) + 1e-5).all()
 
@@ -75,9 +76,9 @@ def test_composites_of_parts_add_up(seed: int, split: int) -> None:
     obs = random_tile(seed)
     bands, clear = obs.bands.reshape(9, 3, -1), obs.clear.reshape(9, -1)
     weights, _ = gate_weights(clear, decay(obs.day_offset))
-    whole = composite(bands, clear, weights)
-    early = composite(bands[:split], clear[:split], weights[:split])
-    late = composite(bands[split:], clear[split:], weights[split:])
+    whole = kernels.mix(bands, clear, weights)
+    early = kernels.mix(bands[:split], clear[:split], weights[:split])
+    late = kernels.mix(bands[split:], clear[split:], weights[split:])
     np.testing.assert_allclose(early + late, whole, rtol=1e-5, atol=1e-7)
 
 

@@ -1,4 +1,4 @@
-"""Pixelwise models: answers worked out by hand, a plain reference, and what may not change an answer."""
+"""Pixelwise models: results by hand, a reference per pixel, and invariances."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree.models.classical.pixelwise import Geomedian, Harmonic, Linear, Median, Nearest
+from xr_cloudfree.models.classical.pixelwise import Geomedian, Harmonic, Linear, Median, Nearest, linear_weights
 from xr_cloudfree.models.protocol import FillModel, Observations
 
 MODELS: list[FillModel] = [
@@ -38,10 +38,10 @@ def series(days: list[float], values: list[float], clear: list[bool] | None = No
 
 def answer(model: FillModel, obs: Observations) -> tuple[float, int]:
     """Value and source of a one-pixel tile."""
-    made = model.predict([obs])[0]
-    assert made.known.item()
-    assert made.source is not None
-    return made.bands.item(), made.source.item()
+    prediction = model.predict([obs])[0]
+    assert prediction.known.item()
+    assert prediction.source is not None
+    return prediction.bands.item(), prediction.source.item()
 
 
 @st.composite
@@ -87,15 +87,15 @@ def test_linear_and_nearest_are_those_of_a_search(obs: Observations) -> None:
 
 @given(tiles())
 def test_medians_take_the_clear_values(obs: Observations) -> None:
-    made = Median().predict([obs])[0]
+    prediction = Median().predict([obs])[0]
     for y, x in np.ndindex(obs.shape):
         seen = obs.clear[:, y, x]
-        assert made.known[y, x] == seen.any()
+        assert prediction.known[y, x] == seen.any()
         if seen.any():
             expected = np.median(obs.bands[seen][:, :, y, x].astype(np.float64), axis=0).astype(np.float32)
-            np.testing.assert_array_equal(made.bands[:, y, x], expected)
-            assert made.source is not None
-            assert made.source[y, x] == (np.flatnonzero(seen)[0] if seen.sum() == 1 else -1)
+            np.testing.assert_array_equal(prediction.bands[:, y, x], expected)
+            assert prediction.source is not None
+            assert prediction.source[y, x] == (np.flatnonzero(seen)[0] if seen.sum() == 1 else -1)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=named)
@@ -105,27 +105,27 @@ def test_a_part_of_a_tile_has_the_same_answer(model: FillModel, obs: Observation
     for part in (np.s_[: obs.shape[0] // 2 + 1, :], np.s_[:, obs.shape[1] // 2 :], np.s_[:1, :1]):
         cut = (slice(None), *part)
         some = Observations(obs.bands[(slice(None), *cut)], obs.clear[cut], obs.day_offset)
-        made = model.predict([some])[0]
-        np.testing.assert_array_equal(made.bands, whole.bands[cut])
-        np.testing.assert_array_equal(made.known, whole.known[part])
-        np.testing.assert_array_equal(made.source, whole.source[part])  # type: ignore[index]
+        prediction = model.predict([some])[0]
+        np.testing.assert_array_equal(prediction.bands, whole.bands[cut])
+        np.testing.assert_array_equal(prediction.known, whole.known[part])
+        np.testing.assert_array_equal(prediction.source, whole.source[part])  # type: ignore[index]
         if whole.uncertainty is not None:
-            np.testing.assert_array_equal(made.uncertainty, whole.uncertainty[cut])
+            np.testing.assert_array_equal(prediction.uncertainty, whole.uncertainty[cut])
 
 
 @pytest.mark.parametrize("model", MODELS, ids=named)
 @given(obs=tiles())
 def test_the_contract_of_a_prediction(model: FillModel, obs: Observations) -> None:
-    made, again = model.predict([obs, obs])
-    assert made.bands.dtype == np.float32
-    assert made.bands.shape == obs.bands.shape[1:]
-    np.testing.assert_array_equal(made.known, obs.clear.any(axis=0))
-    assert np.isfinite(made.bands[:, made.known]).all()
-    assert made.source is not None
-    assert made.source.dtype == np.int16
-    rows, columns = np.nonzero(made.source >= 0)
-    assert obs.clear[made.source[rows, columns], rows, columns].all()
-    np.testing.assert_array_equal(made.bands, again.bands)
+    prediction, again = model.predict([obs, obs])
+    assert prediction.bands.dtype == np.float32
+    assert prediction.bands.shape == obs.bands.shape[1:]
+    np.testing.assert_array_equal(prediction.known, obs.clear.any(axis=0))
+    assert np.isfinite(prediction.bands[:, prediction.known]).all()
+    assert prediction.source is not None
+    assert prediction.source.dtype == np.int16
+    rows, columns = np.nonzero(prediction.source >= 0)
+    assert obs.clear[prediction.source[rows, columns], rows, columns].all()
+    np.testing.assert_array_equal(prediction.bands, again.bands)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=named)
@@ -163,7 +163,16 @@ def test_nearest_and_linear_by_hand(
     assert answer(Linear(), obs) == linear
 
 
-def test_uncertainty_is_told_where_it_can_be_judged() -> None:
+def test_weights_between_two_dates() -> None:
+    days = np.array([-6.0, 2.0, 2.0])
+    before, after = np.array([0, -1, 0, -1, 1], np.int16), np.array([1, 1, -1, -1, 2], np.int16)
+    first, second, weight = linear_weights(days, before, after)
+    assert first.tolist() == [0, 1, 0, -1, 1] and second.tolist() == [1, 1, 0, -1, 2]
+    assert weight.tolist() == [0.75, 0, 0, 0, 0]
+    assert linear_weights(days, before, after, at=np.full(5, -4.0))[2].tolist() == [0.25, 0, 0, 0, 0]
+
+
+def test_uncertainty_exists_where_errors_can_be_measured() -> None:
     few = series([-8, -6, -3, 2, 5], [1, 2, 4, 3, 1])
     enough = series([-8, -6, -3, 2, 5, 9], [1, 2, 4, 3, 1, 2])
     for obs, told in ((few, False), (enough, True)):
@@ -181,9 +190,9 @@ def test_uncertainty_of_plain_noise_holds_nine_of_ten() -> None:
     values = rng.normal(1000, 50, (len(days), 1, 60, 60)).astype(np.float32)
     clear = rng.random((len(days), 60, 60)) < 0.6
     clear[days == 0] = False
-    made = Linear(uncertainty=True).predict([Observations(values, clear, days)])[0]
-    assert made.uncertainty is not None
-    inside = np.abs(made.bands - values[days == 0][0]) <= 1.645 * made.uncertainty
+    prediction = Linear(uncertainty=True).predict([Observations(values, clear, days)])[0]
+    assert prediction.uncertainty is not None
+    inside = np.abs(prediction.bands - values[days == 0][0]) <= 1.645 * prediction.uncertainty
     assert 0.87 < inside.mean() < 0.93
 
 
@@ -205,17 +214,19 @@ def test_uncertainty_holds_on_a_real_cube(portugal: xr.Dataset) -> None:
     inside = []
     for i in np.flatnonzero(clear.mean(axis=(1, 2)) > 0.95)[1:-1]:
         others = np.arange(len(days)) != i
-        made = Linear(uncertainty=True).predict([Observations(bands[others], clear[others], days[others] - days[i])])[0]
-        assert made.uncertainty is not None
-        hit = np.abs(made.bands - bands[i]) <= 1.645 * made.uncertainty
-        inside.append(hit[:, clear[i] & np.isfinite(made.uncertainty).all(axis=0)])
+        prediction = Linear(uncertainty=True).predict(
+            [Observations(bands[others], clear[others], days[others] - days[i])]
+        )[0]
+        assert prediction.uncertainty is not None
+        hit = np.abs(prediction.bands - bands[i]) <= 1.645 * prediction.uncertainty
+        inside.append(hit[:, clear[i] & np.isfinite(prediction.uncertainty).all(axis=0)])
     assert 0.86 < np.concatenate(inside, axis=1).mean() < 0.95
 
 
 def test_geomedian_keeps_to_the_majority() -> None:
     bands = np.array([[300, 900]] * 4 + [[5000, 5200]] * 3, np.uint16).reshape(7, 2, 1, 1)
-    made = Geomedian().predict([Observations(bands, np.ones((7, 1, 1), bool), np.arange(7.0))])[0]
-    np.testing.assert_allclose(made.bands.ravel(), [300, 900], atol=1)
+    prediction = Geomedian().predict([Observations(bands, np.ones((7, 1, 1), bool), np.arange(7.0))])[0]
+    np.testing.assert_allclose(prediction.bands.ravel(), [300, 900], atol=1)
 
 
 def year(days: Any) -> Any:
@@ -281,8 +292,8 @@ def test_on_a_real_cube_each_model_does_what_it_is_for(portugal: xr.Dataset) -> 
         others = np.arange(len(days)) != i
         obs = Observations(bands[others], clear[others], days[others] - days[i])
         for model in MODELS:
-            made = model.predict([obs])[0]
-            off = np.abs(made.bands - bands[i])[:, made.known & clear[i]]
+            prediction = model.predict([obs])[0]
+            off = np.abs(prediction.bands - bands[i])[:, prediction.known & clear[i]]
             error.setdefault(model.spec.name, []).append(float(off.mean()))
     mean = {name: np.mean(values) for name, values in error.items()}
     assert mean["linear"] < mean["nearest"] < mean["median"]  # the nearer the date, the better

@@ -1,4 +1,4 @@
-"""The robust regression: as without the target where that teaches nothing, else better, and not fooled by haze."""
+"""The robust regression: better than linear interpolation with a partly clear target, and robust to haze."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
+from tests.support.fields import DAYS, ROLES, SHAPE, TARGET, disc, hide, land
 from xr_cloudfree.accuracy import metrics, simulate
-from xr_cloudfree.engine import haze
 from xr_cloudfree.models.auto import Auto
 from xr_cloudfree.models.classical import robust_ridge, stacking
 from xr_cloudfree.models.classical.pixelwise import Linear
@@ -17,39 +17,10 @@ from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.protocol import Observations
 
-SHAPE = (72, 80)
-ROLES = ("blue", "green", "red", "nir")
-DAYS = np.array([-45.0, -30, -15, 0, 15, 30])
-TARGET = 3
-
-
-def land(seed=0):
-    """Fields that green up at their own times: reflectance (time, band, y, x), with a little noise."""
-    rng = np.random.default_rng(seed)
-    field = rng.uniform(-60, 60, (9, 10)).repeat(8, axis=0).repeat(8, axis=1)
-    soil = rng.uniform(0.8, 1.2, SHAPE)
-    green = 1 / (1 + np.exp(-(DAYS[:, None, None] - field) / 6))
-    bare, leafy = np.array([0.08, 0.11, 0.14, 0.22]), np.array([0.03, 0.06, 0.04, 0.45])
-    bands = (1 - green[:, None]) * bare[:, None, None] * soil + green[:, None] * leafy[:, None, None]
-    return (bands + rng.normal(0, 0.003, bands.shape)).astype(np.float32)
-
-
-def hide(bands, hidden, hazy=None):
-    """What a model is given: the target's hidden part is not clear, and its clear part may be hazy."""
-    clear = np.ones((len(bands), *SHAPE), bool)
-    clear[TARGET] = ~hidden
-    given = bands.copy()
-    if hazy is not None:
-        given[TARGET] = hazy
-    given[TARGET][:, hidden] = np.nan
-    return Observations(given, clear, DAYS, TARGET, common_names=ROLES)
-
 
 @pytest.fixture
 def blob():
-    """A round cloud."""
-    row, column = np.indices(SHAPE)
-    return (row - 30) ** 2 + (column - 35) ** 2 < 18**2
+    return disc()
 
 
 def psnr(model, obs, truth, where):
@@ -187,40 +158,6 @@ def test_intervals_hold_what_they_promise(blob):
     assert 0.85 < np.mean(inside) < 0.97
 
 
-def test_without_a_target_intervals_grow_with_the_gap():
-    bands = land()
-    clear = np.ones((len(DAYS), *SHAPE), bool)
-    clear[TARGET] = False
-    clear[2:5, :, :40] = False
-    answer = Regress().predict([Observations(bands, clear, DAYS, -1)])[0]
-    narrow, wide = answer.uncertainty[:, :, 40:], answer.uncertainty[:, :, :40]
-    assert (wide.mean(axis=(1, 2)) > 1.2 * narrow.mean(axis=(1, 2))).all()
-
-
-def test_with_a_single_date_there_is_no_uncertainty():
-    bands = land()[:1]
-    obs = Observations(bands, np.ones((1, *SHAPE), bool), np.array([-5.0]), -1)
-    assert np.isnan(Regress().predict([obs])[0].uncertainty).all()
-
-
-def test_ground_weight_tells_haze_from_harvest():
-    scale = np.full(4, 0.01)
-    haze = np.array([0.05, 0.05, 0.05, 0.05])
-    harvest = np.array([0.05, 0.04, 0.06, -0.08])
-    weight = robust_ridge.tukey_weight(np.stack([haze, -haze, harvest, 0 * haze], axis=1), scale)
-    assert weight[0] == weight[1] == 0
-    assert 0 < weight[2] < weight[3] == 1
-
-
-def test_thinning_is_even_and_the_same_every_time():
-    pixels = np.arange(256 * 256)
-    thin = robust_ridge.thin(pixels, (256, 256))
-    assert 0.8 * robust_ridge.MAX_FIT < len(thin) < 1.2 * robust_ridge.MAX_FIT
-    share = np.bincount(thin // 256 // 64 * 4 + thin % 256 // 64, minlength=16) / len(thin)
-    assert share.min() > 0.04 and share.max() < 0.09
-    assert (thin == robust_ridge.thin(pixels, (256, 256))).all()
-
-
 def test_without_learned_models_auto_answers_as_regress_whatever_it_chooses(blob, monkeypatch):
     monkeypatch.setattr(locations, "shipped", list)
     bands = land()
@@ -234,50 +171,12 @@ def test_without_learned_models_auto_answers_as_regress_whatever_it_chooses(blob
         assert (Auto().predict([obs])[0].bands == expected).all()
 
 
-def test_screen_finds_thin_cloud_and_leaves_clear_ground(blob):
-    bands = land()
-    # With dates on which the fields differ, a field that greens up is no cloud.
-    assert haze.suspect(hide(bands, np.zeros(SHAPE, bool))).mean() < 0.002
-    hazy = bands[TARGET] + 0.3 * blob * (0.6 - bands[TARGET])
-    still = np.stack([bands[TARGET]] * len(DAYS)) + np.random.default_rng(0).normal(0, 0.003, bands.shape).astype(
-        np.float32
-    )
-    found = haze.suspect(hide(still, np.zeros(SHAPE, bool), hazy.astype(np.float32)))
-    assert found[blob].mean() > 0.95
-    assert not found[~blob].any()
-
-
-def test_screen_looks_at_one_pixel_at_a_time(blob):
-    bands = land()
-    hazy = (bands[TARGET] + 0.3 * blob * (0.6 - bands[TARGET])).astype(np.float32)
-    obs = hide(bands, np.zeros(SHAPE, bool), hazy)
-    whole = haze.suspect(obs)
-    part = Observations(obs.bands[:, :, 20:40, 30:50], obs.clear[:, 20:40, 30:50], DAYS, TARGET, common_names=ROLES)
-    assert (haze.suspect(part) == whole[20:40, 30:50]).all()
-
-
-def test_screen_suspects_nothing_where_it_knows_nothing():
-    bands = land()
-    clear = np.ones((len(DAYS), *SHAPE), bool)
-    assert not haze.suspect(Observations(bands + 0.3, clear, DAYS, -1)).any()
-    clear[:TARGET] = False
-    clear[TARGET + 1 :] = False
-    assert not haze.suspect(Observations(bands, clear, DAYS, TARGET)).any()
-
-
 def test_clear_pixels_in_one_corner_are_enough():
     # All of them lie in one held-out block: the other folds are empty.
     hidden = np.ones(SHAPE, bool)
     hidden[:13, :13] = False
     answer = Regress().predict([hide(land(), hidden)])[0]
     assert np.isfinite(answer.bands).all() and np.isfinite(answer.uncertainty).all()
-
-
-def test_products_in_parts_are_products():
-    rng = np.random.default_rng(0)
-    for m, k, n in ((3, 5000, 40), (40, 7, 50_000), (2, 3, 0), (4, 0, 2)):
-        a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
-        np.testing.assert_allclose(robust_ridge.product(a, b), a @ b, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))

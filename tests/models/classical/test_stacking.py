@@ -1,4 +1,4 @@
-"""Dates told from other dates: what the series proves is used, and without proof it is linear interpolation."""
+"""Stacked interpolators: weights follow the errors of held-out dates, else linear interpolation is used."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 from xr_cloudfree.models.classical import stacking
-from xr_cloudfree.models.classical.pixelwise import Linear
+from xr_cloudfree.models.classical.pixelwise import DAYS_PER_YEAR, Linear
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.networks.features import compute_features
 from xr_cloudfree.models.protocol import Observations
 
 SHAPE, BANDS = (24, 30), 3
-WAY = {name: i for i, name in enumerate(stacking.INTERPOLATORS)}
+INDEX = {name: i for i, name in enumerate(stacking.INTERPOLATORS)}
 
 
 def series(values, days, clear=None):
-    """The series around a target that was not observed, from values (time, band, y, x)."""
+    """Return the series around a target that was not observed, from values (time, band, y, x)."""
     clear = np.ones((len(days), *values.shape[2:]), bool) if clear is None else clear
     return Series.of(Observations(values.astype(np.float32), clear, np.asarray(days, np.float64)))
 
@@ -27,11 +27,11 @@ def image(found, asked=True):
 
 
 def linear(found):
-    return found.linear.bands.reshape(found.bands.shape[1:])
+    return found.image
 
 
 def noisy(days, date_noise, pixel_noise, seed=0):
-    """Land that stays as it is, seen with noise that a date's pixels share, and with noise of each pixel."""
+    """Return land that does not change, and observations with noise per date and noise per pixel."""
     rng = np.random.default_rng(seed)
     land = rng.uniform(0.1, 0.4, (1, BANDS, *SHAPE))
     shared = date_noise * rng.normal(size=(len(days), BANDS, 1, 1))
@@ -51,8 +51,8 @@ def test_noise_is_averaged_out():
     # Of two dates at weights of 2/3 and 1/3 a share of 5/9 of the variance is left, of four a quarter.
     assert rms(linear(found) - land) == pytest.approx(0.02 * np.sqrt(5 / 9), rel=0.05)
     assert rms(image(found)[0] - land) < 0.02 * np.sqrt(0.35)
-    shares = stacking._shares(found)
-    assert shares[1, WAY["linear"]] < 0.4 and shares[1, WAY["nearest"]] == 0
+    shares = stacking._fit_weights(found)
+    assert shares[1, INDEX["linear"]] < 0.4 and shares[1, INDEX["nearest"]] == 0
 
 
 def test_what_changes_steadily_is_left_to_linear_interpolation():
@@ -60,7 +60,7 @@ def test_what_changes_steadily_is_left_to_linear_interpolation():
     slope = rng.uniform(-4e-3, 4e-3, (1, BANDS, *SHAPE))
     values = 0.4 + DAYS[:, None, None, None] * slope + 1e-4 * rng.normal(size=(len(DAYS), BANDS, *SHAPE))
     found = series(values, DAYS)
-    assert (stacking._shares(found)[:, WAY["linear"]] > 0.9).all()
+    assert (stacking._fit_weights(found)[:, INDEX["linear"]] > 0.9).all()
     assert rms(image(found)[0] - 0.4) < 1.1 * rms(linear(found) - 0.4) + 1e-3
 
 
@@ -75,17 +75,17 @@ def test_what_comes_back_every_year_is_known_from_other_years():
     at = int(np.flatnonzero(np.abs(days) < 11)[0])
     keep = np.abs(days - days[at]) > 35  # a gap over which fields come and go
     found = series(values[keep], days[keep] - days[at])
-    assert stacking._shares(found)[1, WAY["season"]] > 0.5
+    assert stacking._fit_weights(found)[1, INDEX["season"]] > 0.5
     truth = values[at].reshape(BANDS, -1)
     assert rms(image(found)[0] - truth) < 0.7 * rms(linear(found) - truth)
 
 
 def test_the_whole_tile_and_what_differs_within_it_are_weighed_apart():
-    """The mean rises steadily, which only interpolation follows; the pattern stays, and is seen through noise."""
+    """The mean rises steadily, which only interpolation follows; the pattern is constant, with noise."""
     land, values = noisy(DAYS, 0.0, 0.02)
     found = series(values + 2e-3 * DAYS[:, None, None, None], DAYS)
-    of_all, within = stacking._shares(found)
-    assert of_all[WAY["linear"]] > 0.9 > 0.5 > within[WAY["linear"]]
+    of_all, within = stacking._fit_weights(found)
+    assert of_all[INDEX["linear"]] > 0.9 > 0.5 > within[INDEX["linear"]]
     assert rms(image(found)[0] - land) < 0.8 * rms(linear(found) - land)
 
 
@@ -100,20 +100,20 @@ def test_the_whole_tile_and_what_differs_within_it_are_weighed_apart():
     ],
 )
 def test_weights_by_hand(gram, expected):
-    np.testing.assert_allclose(stacking._least(gram, 1e-9), expected, atol=1e-3)
+    np.testing.assert_allclose(stacking._least_error_weights(gram, 1e-9), expected, atol=1e-3)
 
 
 def test_the_pull_is_a_voice_for_linear_interpolation():
     gram = np.diag([1.0, 1.0])
     # (1 + 2 pull) / (2 + 2 pull), from the derivative of the sum
     for pull in (0.1, 0.5, 2.0):
-        assert stacking._least(gram, pull)[0] == pytest.approx((1 + 2 * pull) / (2 + 2 * pull), abs=1e-3)
+        assert stacking._least_error_weights(gram, pull)[0] == pytest.approx((1 + 2 * pull) / (2 + 2 * pull), abs=1e-3)
 
 
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e6, 1e9])
 def test_weights_are_found_also_where_all_other_ways_are_far_off_and_alike(size):
     errors = np.concatenate([np.full((1, 9), 1.0), np.full((4, 9), size)])
-    shares = stacking._least(errors @ errors.T / 9, 0.03)
+    shares = stacking._least_error_weights(errors @ errors.T / 9, 0.03)
     assert (shares >= 0).all() and shares.sum() == pytest.approx(1)
     assert shares[0] > 0.9 or size <= 1
 
@@ -122,7 +122,7 @@ def test_weights_are_shares():
     rng = np.random.default_rng(0)
     for _ in range(50):
         errors = rng.normal(size=(5, 7)) * rng.uniform(0, 2, (5, 1))
-        shares = stacking._least(errors @ errors.T / 7, 0.03)
+        shares = stacking._least_error_weights(errors @ errors.T / 7, 0.03)
         assert (shares >= 0).all() and shares.sum() == pytest.approx(1)
 
 
@@ -130,16 +130,16 @@ def test_weights_are_shares():
 def test_without_five_dates_to_judge_by_it_is_linear_interpolation(days):
     _, values = noisy(np.array(days), 0.02, 0.02)
     clear = np.ones((len(days), *SHAPE), bool)
-    clear[0, 3:] = False  # too little to judge by
+    clear[0, 3:] = False  # too little to be held out
     found = series(values, days, clear)
-    made, source = image(found)
-    np.testing.assert_array_equal(made, np.where(found.linear.known.ravel(), linear(found), 0))
-    np.testing.assert_array_equal(source, found.linear.source.ravel())
+    answer, source = image(found)
+    np.testing.assert_array_equal(answer, np.where(found.known, linear(found), 0))
+    np.testing.assert_array_equal(source, found.source)
 
 
 def test_where_nothing_is_asked_nothing_is_done(monkeypatch):
     found = series(noisy(DAYS, 0.02, 0.02)[1], DAYS)
-    monkeypatch.setattr(stacking, "_shares", None)
+    monkeypatch.setattr(stacking, "_fit_weights", None)
     np.testing.assert_array_equal(image(found, asked=False)[0], linear(found))
 
 
@@ -155,52 +155,52 @@ def test_what_is_not_clear_never_reaches_the_answer():
     answers = []
     for junk in (0.0, np.nan, np.inf, 1e30):
         given = np.where(clear[:, None], values, junk)
-        made, source = image(series(given, DAYS, clear))
-        answers.append((made, source))
-    for made, source in answers[1:]:
-        np.testing.assert_array_equal(made, answers[0][0])
+        answer, source = image(series(given, DAYS, clear))
+        answers.append((answer, source))
+    for answer, source in answers[1:]:
+        np.testing.assert_array_equal(answer, answers[0][0])
         np.testing.assert_array_equal(source, answers[0][1])
     assert (answers[0][0][:, : 2 * SHAPE[1]] == 0).all()
 
 
 @pytest.mark.parametrize("first", [True, False])
 def test_a_date_beyond_the_series_is_told_as_others_are_from_one_side(first):
-    """Fields go up and down with the year: half a year ahead the last date is wrong, and those of other years right."""
+    """Fields vary with the year: half a year ahead the last date is wrong, and dates of other years are right."""
     days = np.arange(0.0, 3 * 365, 15)
     phase = np.random.default_rng(4).uniform(0, 2 * np.pi, SHAPE)
 
     def at(day):
-        wave = np.sin(2 * np.pi * np.reshape(day, (-1, 1, 1)) / stacking.YEAR + phase)
+        wave = np.sin(2 * np.pi * np.reshape(day, (-1, 1, 1)) / DAYS_PER_YEAR + phase)
         return np.repeat((0.25 + 0.1 * wave)[:, None], BANDS, axis=1)
 
     moment = -150.0 if first else days[-1] + 150
     found = series(at(days), days - moment)
-    for judge in range(len(days)):
-        told = found.days[stacking._told_from(found, found.days - found.days[judge])] - found.days[judge]
-        assert (told >= 150).all() if first else (told <= -150).all()
+    for date in range(len(days)):
+        offsets = found.days[stacking._comparable_dates(found, found.days - found.days[date])] - found.days[date]
+        assert (offsets >= 150).all() if first else (offsets <= -150).all()
     truth = at(moment)[0].reshape(BANDS, -1)
-    assert stacking._shares(found)[1, WAY["season"]] > 0.8
+    assert stacking._fit_weights(found)[1, INDEX["season"]] > 0.8
     assert rms(image(found)[0] - truth) < 0.3 * rms(linear(found) - truth)
 
 
 def test_a_long_gap_is_judged_by_gaps_as_long():
     days = np.array([-85.0, -70, -55, -40, 35, 50, 65])
     found = series(noisy(days, 0.0, 0.02)[1], days)
-    for judge in (0, 3, 6):
-        told = days[stacking._told_from(found, days - days[judge])] - days[judge]
-        assert ((told <= -40) | (told >= 35)).all() and len(told) == np.sum((told <= -40) | (told >= 35))
+    for date in (0, 3, 6):
+        offsets = days[stacking._comparable_dates(found, days - days[date])] - days[date]
+        assert ((offsets <= -40) | (offsets >= 35)).all() and len(offsets) == np.sum((offsets <= -40) | (offsets >= 35))
     clear = np.ones((len(days), *SHAPE), bool)
     clear[3, 3:] = False  # of this date too little is seen to be the target's nearest
     cloudy = series(noisy(days, 0.0, 0.02)[1], days, clear)
-    assert (days[stacking._told_from(cloudy, days - days[6])] <= days[6] - 55).all()
+    assert (days[stacking._comparable_dates(cloudy, days - days[6])] <= days[6] - 55).all()
 
 
 def test_observations_of_one_pass_do_not_vouch_for_each_other():
-    """Each date is there twice, with the same noise: told from its double it would be told without error."""
+    """Each date exists twice, with the same noise: predicted from its double it would have no error."""
     land, values = noisy(DAYS, 0.0, 0.02)
     days = np.sort(np.concatenate([DAYS, DAYS + 0.01]))
     found = series(np.repeat(values, 2, axis=0), days)
-    assert stacking._shares(found)[1, WAY["nearest"]] < 0.1
+    assert stacking._fit_weights(found)[1, INDEX["nearest"]] < 0.1
     assert rms(image(found)[0] - land) < rms(linear(found) - land)
 
 
@@ -211,22 +211,22 @@ def test_units_do_not_matter():
 
 
 def test_a_source_weighs_one_half_for_certain():
-    """Values that are 1 on one date and 0 on the others tell what that date weighs."""
+    """Values of 1 on one date and 0 on the others give the weight of that date."""
     rng = np.random.default_rng(3)
     slope = rng.uniform(-1e-3, 1e-3, (1, BANDS, *SHAPE))
     values = noisy(DAYS, 0.0, 0.01)[1] + DAYS[:, None, None, None] * slope
     clear = rng.random((len(DAYS), *SHAPE)) < 0.7
     found = series(values, DAYS, clear)
     _, source = image(found)
-    shares = stacking._shares(found)
+    shares = stacking._fit_weights(found)
     weights = np.stack(
         [
-            (share[:, None, None] * stacking._answers(_only(found, date), range(len(WAY)))).sum(axis=0)[0]
+            (share[:, None, None] * stacking._predict(_only(found, date), range(len(INDEX)))).sum(axis=0)[0]
             for share in shares
             for date in range(len(DAYS))
         ]
     ).reshape(2, len(DAYS), -1)
-    np.testing.assert_allclose(weights.sum(axis=1), found.linear.known.ravel() * np.ones((2, 1)), atol=1e-5)
+    np.testing.assert_allclose(weights.sum(axis=1), found.known * np.ones((2, 1)), atol=1e-5)
     some = np.flatnonzero(source >= 0)
     assert len(some) and (weights[:, source[some], some] > 0.5 - 1e-6).all()
     assert (source < 0).any()

@@ -1,4 +1,4 @@
-"""The forest: known answers, and that chance has no say in them."""
+"""The forest: known answers, and determinism."""
 
 import numpy as np
 import pytest
@@ -25,12 +25,12 @@ def test_answers_are_means_of_what_was_seen():
 def test_the_same_samples_give_the_same_forest():
     rng = np.random.default_rng(2)
     x, y = rng.normal(size=(300, 6)).astype(np.float32), rng.normal(size=(300, 2)).astype(np.float32)
-    asked = rng.normal(size=(40, 6)).astype(np.float32)
-    first, second = (extra_trees.grow(x, y, np.ones(300, np.float32))(asked)[0] for _ in range(2))
+    features = rng.normal(size=(40, 6)).astype(np.float32)
+    first, second = (extra_trees.grow(x, y, np.ones(300, np.float32))(features)[0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
-    # Pixel by pixel or all at once: what is asked beside a pixel does not matter.
+    # Pixel by pixel or all at once: a prediction does not depend on the pixels beside it.
     whole = extra_trees.grow(x, y, np.ones(300, np.float32))
-    np.testing.assert_array_equal(first, np.concatenate([whole(asked[i : i + 1])[0] for i in range(40)]))
+    np.testing.assert_array_equal(first, np.concatenate([whole(features[i : i + 1])[0] for i in range(40)]))
 
 
 def test_weights_count():

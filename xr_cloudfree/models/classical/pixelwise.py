@@ -1,7 +1,7 @@
-"""Models that look at one pixel at a time and learn nothing.
+"""Pixelwise models without learned weights: nearest, linear, median, geometric median and harmonic.
 
-They give the same answer under any chunking, and none needs a halo. Dates outside the window are left out
-before a model sees the observations; ``spec.window_days`` is only the default.
+Each pixel is computed from its own series alone, so results do not depend on the chunks and no halo is needed. Dates
+outside the window are removed before a model receives the observations; ``spec.window_days`` is only the default.
 """
 
 from __future__ import annotations
@@ -19,42 +19,103 @@ from xr_cloudfree.models.spec import ModelSpec
 DAYS_PER_YEAR = 365.25
 _CAUCHY = 2.0  # multiples of the mean absolute residual at which an observation has half its weight
 _PIXELS = 1 << 14  # pixels that are fitted at once
-_GROWTH = 0.3  # of the variance of linear's error, per day of gap, in units of one date's noise
-_MEAN_TO_SIGMA = 1.2533  # root of pi / 2: a normal distribution's sigma over its mean absolute value
-_JUDGED = 6  # clear observations, so at least four errors, from which a pixel's uncertainty is told
+_GROWTH = 0.3  # of the error variance of linear interpolation, per day of gap, in units of one date's noise variance
+_MEAN_TO_SIGMA = 1.2533  # sqrt(pi / 2): standard deviation over mean absolute value of a normal distribution
+_LEAST_OBSERVATIONS = 6  # clear observations that an uncertainty needs: they give at least four errors
 
 
-def _neighbours(
-    obs: Observations, clear: NDArray[np.bool_]
-) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.float32], NDArray[np.bool_]]:
-    """The previous and the next clear date of each pixel, the weight of the next, and where there is any.
+def clear_neighbours(
+    days: NDArray[np.float64], clear: NDArray[np.bool_]
+) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Find the last clear date at or before the target date and the first one after it.
 
-    One-sided pixels have the same date twice, with weight 0. A date at the target itself counts as previous.
+    Parameters
+    ----------
+    days : ndarray of float64, shape (time,)
+        Signed days from the target date, increasing.
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel is clear.
+
+    Returns
+    -------
+    before, after : ndarray of int16, shape (pixel,)
+        Indices of the dates, -1 where there is none.
     """
-    before, after = kernels.bracket(clear, int(np.searchsorted(obs.day_offset, 0.0, side="right")))
-    first = np.where(before < 0, after, before)
-    second = np.where(after < 0, before, after)
-    known = first >= 0
-    np.maximum(first, 0, out=first)
-    np.maximum(second, 0, out=second)
-    start, end = obs.day_offset[first], obs.day_offset[second]
-    weight = np.zeros(len(first), np.float32)
-    np.divide(start, start - end, out=weight, where=first != second, casting="same_kind")
-    return first, second, weight, known
+    return kernels.bracket(clear, int(np.searchsorted(days, 0.0, side="right")))
 
 
-def _linear(
-    obs: Observations, bands: NDArray[np.generic], clear: NDArray[np.bool_]
-) -> tuple[NDArray[np.float32], NDArray[np.int16], NDArray[np.bool_]]:
-    """Image, source and known of the linear model, on one pixel axis."""
-    before, after, weight, known = _neighbours(obs, clear)
-    source = np.where(weight > 0.5, after, before)
-    source[~known] = -1
-    return kernels.blend(bands, before, after, weight), source, known
+def linear_weights(
+    days: NDArray[np.float64],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+    at: NDArray[np.float64] | float = 0.0,
+) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.float64]]:
+    """Compute the weights of two dates in linear interpolation in time.
+
+    Parameters
+    ----------
+    days : ndarray of float64, shape (time,)
+        Day of each date.
+    before, after : ndarray of int16, shape (pixel,)
+        Indices of the dates to interpolate between, -1 where there is none.
+    at : float or ndarray of float64, shape (pixel,)
+        Day to interpolate at.
+
+    Returns
+    -------
+    first, second : ndarray of int16, shape (pixel,)
+        Indices of the two dates: the same one twice where only one exists, -1 where neither does.
+    weight : ndarray of float64, shape (pixel,)
+        Weight of `second`; 0 where both are the same date. That of `first` is ``1 - weight``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models.classical.pixelwise import linear_weights
+    >>> before, after = np.array([0, 0, -1], np.int16), np.array([1, -1, 1], np.int16)
+    >>> first, second, weight = linear_weights(np.array([-6.0, 2.0]), before, after)
+    >>> first.tolist(), second.tolist(), weight.tolist()
+    ([0, 0, 1], [1, 0, 1], [0.75, 0.0, 0.0])
+    """
+    first, second = np.where(before < 0, after, before), np.where(after < 0, before, after)
+    start, end = days[first], days[second]
+    weight = np.divide(start - at, start - end, out=np.zeros_like(start), where=start != end)
+    return first, second, weight
+
+
+def interpolate_linearly(
+    bands: NDArray[np.generic], days: NDArray[np.float64], before: NDArray[np.int16], after: NDArray[np.int16]
+) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Interpolate linearly in time at day 0.
+
+    Parameters
+    ----------
+    bands : ndarray, shape (time, band, pixel)
+        Values.
+    days : ndarray of float64, shape (time,)
+        Signed days from the target date.
+    before, after : ndarray of int16, shape (pixel,)
+        Indices of the dates to interpolate between, -1 where there is none.
+
+    Returns
+    -------
+    image : ndarray of float32, shape (band, pixel)
+        Interpolated values; arbitrary where there is no date.
+    source : ndarray of int16, shape (pixel,)
+        The nearer of the two dates (of two equally near the earlier), -1 where there is none.
+    """
+    first, second, weight = linear_weights(days, before, after)
+    image = kernels.blend(bands, np.maximum(first, 0), np.maximum(second, 0), weight.astype(np.float32))
+    return image, _nearer(first, second, weight)
+
+
+def _nearer(first: NDArray[np.int16], second: NDArray[np.int16], weight: NDArray[np.float64]) -> NDArray[np.int16]:
+    """Return the date with the larger weight; of two with equal weights in single precision, the first."""
+    return np.where(weight.astype(np.float32) > 0.5, second, first)
 
 
 class Nearest:
-    """The nearest clear observation in time; of two equally near the earlier.
+    """The clear observation nearest in time; of two equally near, the earlier.
 
     Examples
     --------
@@ -72,32 +133,33 @@ class Nearest:
     spec = ModelSpec("nearest", "the nearest clear observation in time", layers=("source_time",))
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile."""
+        """Return one prediction per tile."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
         bands, clear = flat(obs)
-        before, after, weight, known = _neighbours(obs, clear)
-        source = np.where(weight > 0.5, after, before)
-        image = kernels.blend(bands, source, source, np.zeros_like(weight))
-        return prediction(obs, image, known, np.where(known, source, np.int16(-1)))
+        source = _nearer(*linear_weights(obs.day_offset, *clear_neighbours(obs.day_offset, clear)))
+        date = np.maximum(source, 0)
+        image = kernels.blend(bands, date, date, np.zeros(len(date), np.float32))
+        return prediction(obs, image, source >= 0, source)
 
 
 class Linear:
-    """Linear in time between the previous and the next clear observation; one-sided, the nearest.
+    """Linear interpolation in time between the previous and the next clear observation.
+
+    Where only one of the two exists, its values are used unchanged.
 
     Parameters
     ----------
     uncertainty : bool
-        Whether the uncertainty is told, too; that takes several times as long as the image. It is NaN at
-        pixels with fewer than six clear observations.
+        Whether to compute the uncertainty as well, which takes several times as long as the image. It is NaN at pixels
+        with fewer than six clear observations.
 
     Notes
     -----
-    The uncertainty is empirical. Each clear observation that lies between two others is predicted from them;
-    the mean size of these errors, each over what its gap lets expect, is the pixel's own scale, band by
-    band. Errors are expected to grow with the gap as those of a random walk that is tied to its ends, on top
-    of each date's noise.
+    The uncertainty is empirical. Each clear observation between two others is predicted from them; the mean of the
+    absolute errors, each divided by the error expected for its gap, is the scale of the pixel, per band. The expected
+    error is that of a Brownian bridge across the gap plus the noise of each date.
 
     Examples
     --------
@@ -122,33 +184,40 @@ class Linear:
         )
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile."""
+        """Return one prediction per tile."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
         bands, clear = flat(obs)
-        image, source, known = _linear(obs, bands, clear)
-        sigma = _linear_uncertainty(obs, bands, clear) if self.uncertainty else None
-        return prediction(obs, image, known, source, sigma)
+        before, after = clear_neighbours(obs.day_offset, clear)
+        image, source = interpolate_linearly(bands, obs.day_offset, before, after)
+        sigma = _linear_uncertainty(bands, clear, obs.day_offset, before, after) if self.uncertainty else None
+        return prediction(obs, image, source >= 0, source, sigma)
 
 
-def _linear_uncertainty(obs: Observations, bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
-    before, after, weight, _ = _neighbours(obs, clear)
-    days = obs.day_offset.astype(np.float32)
-    gap = days[after] - days[before]
+def _linear_uncertainty(
+    bands: NDArray[np.generic],
+    clear: NDArray[np.bool_],
+    day_offset: NDArray[np.float64],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+) -> NDArray[np.float32]:
+    first, second, weight64 = linear_weights(day_offset, before, after)
+    days, weight = day_offset.astype(np.float32), weight64.astype(np.float32)
+    gap = days[second] - days[first]
     rest = np.float32(1) - weight
     two_sided = 1 + weight * weight + rest * rest + np.float32(_GROWTH) * gap * weight * rest
-    one_sided = 2 + np.float32(_GROWTH) * np.abs(days[before])
-    expected = np.sqrt(np.where(before == after, one_sided, two_sided))
+    one_sided = 2 + np.float32(_GROWTH) * np.abs(days[first])
+    expected = np.sqrt(np.where(first == second, one_sided, two_sided))
     sigma = np.float32(_MEAN_TO_SIGMA) * kernels.interior_error(bands, clear, days, _GROWTH) * expected
-    sigma[:, kernels.count(clear)[0] < _JUDGED] = np.nan
+    sigma[:, kernels.count(clear)[0] < _LEAST_OBSERVATIONS] = np.nan
     return sigma
 
 
 class Median:
-    """The median of the clear observations, band by band.
+    """The median of the clear observations, per band.
 
-    It ignores the target date, so its window is what ties it to a season: 60 days on either side by default.
+    It does not depend on the target date except through its window, which is 60 days on either side by default.
 
     Examples
     --------
@@ -166,7 +235,7 @@ class Median:
     spec = ModelSpec("median", "median of the clear observations", window_days=60.0, layers=("source_time",))
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile."""
+        """Return one prediction per tile."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
@@ -177,9 +246,9 @@ class Median:
 
 
 class Geomedian:
-    """The geometric median of the clear observations; it resists outliers and keeps the bands together.
+    """The geometric median of the clear observations: robust to outliers, and consistent across bands.
 
-    It ignores the target date, so its window is what ties it to a season: 60 days on either side by default.
+    It does not depend on the target date except through its window, which is 60 days on either side by default.
 
     Examples
     --------
@@ -200,7 +269,7 @@ class Geomedian:
     )
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile."""
+        """Return one prediction per tile."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
@@ -211,18 +280,18 @@ class Geomedian:
 
 
 class Harmonic:
-    """One annual harmonic, fitted to the clear observations by least squares; linear where they are few.
+    """An annual harmonic fitted to the clear observations by least squares; linear interpolation where they are few.
 
     Parameters
     ----------
     min_clear : int
-        Clear observations from which on a pixel is fitted; below it is linear.
+        Minimum number of clear observations for a fit; pixels with fewer are interpolated linearly in time.
     ridge : float
-        Penalty on the harmonic as a share of the observations' weight. It keeps the fit from swinging where
-        the observations cover a part of the year only.
+        Ridge penalty on the harmonic, relative to the total weight of the observations. It stabilises the fit where the
+        observations cover only a part of the year.
     rounds : int
-        How often the observations are weighted anew by their distance from the fit, so that clouds which the
-        mask missed lose their hold; 0 is plain least squares.
+        Number of times the observations are reweighted by their residuals, which reduces the influence of clouds
+        missed by the mask; 0 is ordinary least squares.
 
     Raises
     ------
@@ -231,9 +300,9 @@ class Harmonic:
 
     Notes
     -----
-    The fit is ``a + b (cos(w d) - 1) + c sin(w d)`` with d the days from the target date, so its value at the
-    target is ``a``: a weighted sum of the observations, with the same weights for all bands. Whether an
-    observation is an outlier is judged by the mean of its bands, with Cauchy weights.
+    The fit is ``a + b (cos(w d) - 1) + c sin(w d)`` with d the days from the target date, so its value at the target is
+    ``a``: a weighted sum of the observations, with the same weights for all bands. Outliers get Cauchy weights by the
+    residual of the mean over bands.
 
     Examples
     --------
@@ -251,12 +320,12 @@ class Harmonic:
     by_band = True
 
     def __init__(self, min_clear: int = 8, ridge: float = 0.01, rounds: int = 2) -> None:
-        for name, value, needed, bad in (
-            ("min_clear", min_clear, "a whole number of at least 3, the unknowns of the fit", min_clear < 3),
+        for name, value, needed, invalid in (
+            ("min_clear", min_clear, "an integer of at least 3, the number of unknowns of the fit", min_clear < 3),
             ("ridge", ridge, "a positive number", not 0 < ridge < np.inf),
-            ("rounds", rounds, "a whole number that is not negative", rounds < 0),
+            ("rounds", rounds, "a non-negative integer", rounds < 0),
         ):
-            if bad:
+            if invalid:
                 raise OptionError(f"{name} is {value!r}", needed, "Harmonic()")
         self.min_clear, self.ridge, self.rounds = min_clear, ridge, rounds
         defaults = {"min_clear": 8, "ridge": 0.01, "rounds": 2}
@@ -268,14 +337,16 @@ class Harmonic:
         )
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile."""
+        """Return one prediction per tile."""
         return [self._predict(obs) for obs in tiles]
 
     def _predict(self, obs: Observations) -> Prediction:
         bands, clear = flat(obs)
         number, _ = kernels.count(clear)
         fitted = np.flatnonzero(number >= self.min_clear)
-        image, source, known = _linear(obs, bands, clear)
+        before, after = clear_neighbours(obs.day_offset, clear)
+        image, source = interpolate_linearly(bands, obs.day_offset, before, after)
+        known = source >= 0
         for start in range(0, len(fitted), _PIXELS):
             part = fitted[start : start + _PIXELS]
             values, seen = bands[:, :, part], clear[:, part]
@@ -287,7 +358,7 @@ class Harmonic:
     def _weights(
         self, values: NDArray[np.generic], clear: NDArray[np.bool_], day_offset: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        """Weight of each date in the fit's value at the target, shape (time, pixel)."""
+        """Return the weight of each date in the value of the fit at the target date, shape (time, pixel)."""
         angle = 2 * np.pi * day_offset / DAYS_PER_YEAR
         design = np.stack([np.ones_like(angle), np.cos(angle) - 1, np.sin(angle)], axis=1)
         trust = clear.astype(np.float64)
@@ -313,7 +384,7 @@ class Harmonic:
 
 
 def _over_dates(terms: NDArray[np.float64], factors: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    """Sum over dates, one after the other; ``sum(axis=0)`` may add in an order that depends on the shape."""
+    """Sum over dates in order; the summation order of ``sum(axis=0)`` may depend on the shape."""
     total = np.zeros(terms.shape[1])
     for row, factor in zip(terms, np.ones(len(terms)) if factors is None else factors, strict=True):
         total += row * factor
@@ -321,7 +392,7 @@ def _over_dates(terms: NDArray[np.float64], factors: NDArray[np.float64] | None 
 
 
 def _inverse(trust: NDArray[np.float64], design: NDArray[np.float64], ridge: float) -> list[list[NDArray[np.float64]]]:
-    """Inverse of each pixel's 3 x 3 normal matrix, by its cofactors."""
+    """Invert the 3 x 3 normal matrix of each pixel by cofactors."""
     one, cos, sin = design.T
     a, b, c = (_over_dates(trust, column) for column in (one, cos, sin))
     d, e, f = (_over_dates(trust, column) for column in (cos * cos, cos * sin, sin * sin))

@@ -1,4 +1,7 @@
-"""Linear in time, corrected by what the target's own clear pixels say of its error; without them, see `temporal`."""
+"""Linear interpolation in time plus a robust regression fitted to the target's clear pixels.
+
+Without enough clear pixels on the target date, the other dates are combined by `stacking`.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.models.classical import robust_ridge, stacking
-from xr_cloudfree.models.classical.series import Series, local_uncertainty
-from xr_cloudfree.models.protocol import Observations, Prediction
+from xr_cloudfree.models.classical.series import Z90, Series
+from xr_cloudfree.models.protocol import Observations, Prediction, prediction
 from xr_cloudfree.models.spec import ModelSpec
 
-# Rings of pixels beside the gap that are not trusted before they were looked at: as many as leave a good
-# core, and no fewer than a cloud's rim is wide.
+# Width, in pixels, of the rim beside the gap that the first fit leaves out, since masks miss the edges of clouds: the
+# widest that leaves a core of at least GOOD_CORE pixels, else the narrowest.
 RIMS = (8, 7, 6, 5, 4)
 GOOD_CORE = 200
-# Least number of clear pixels for a fit.
+# Minimum number of clear pixels for a fit.
 LEAST_CORE = 40
-# Standard deviations, in pixels, of the kernels that spread residuals into the gap, from the coarsest.
+# Standard deviations, in pixels, of the kernels that spread residuals into the gap, from coarse to fine.
 SPREADS = (16.0, 4.0, 1.5)
-# Weight with which a residual of zero takes part, so that a few far pixels decide little.
+# Weight of a residual of zero in each average, so that a few distant pixels have little influence.
 SHRINK = 0.05
-# Errors grow with the distance to the pixels that were learned from: this factor beside them, and its growth
-# with the logarithm of the pixels between. Found on hidden pixels of real frames.
+# Factor on the uncertainty beside the pixels of the fit, and its growth with the logarithm of the distance in pixels;
+# tuned on hidden pixels of real frames.
 NEAR, GROWTH = 0.85, 0.2
+# Number of groups in which local errors are measured, and minimum number of samples for more than one group.
+GROUPS, LEAST_GROUPED = 4, 160
 
 
 class Regress:
-    """Linear in time, plus a robust regression of its error on the target's clear pixels; without them, other dates.
+    """Linear interpolation in time plus a robust regression of its error, fitted to the target's clear pixels.
 
-    Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the
-    target. The rim of the mask is used only where it looks like ground. What the fit leaves at trusted
-    pixels is spread into the gap. Where the target has too few clear pixels, or none that look like ground,
-    ways to tell it from the other dates alone are weighed by how well they tell these dates from each other.
+    Features are the linear prediction, the change across the gap, the neighbourhood, and the dates near the target. The
+    rim of the mask is used only where it looks like ground. Residuals at trusted pixels are spread into the gap. Where
+    the target has too few clear pixels, or none that look like ground, temporal interpolators are stacked with weights
+    from their leave-one-date-out errors (see `stacking`).
 
     Examples
     --------
@@ -58,54 +63,47 @@ class Regress:
     )
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile; what lies at the target's own clear pixels is of no use."""
+        """Return one prediction per tile; the values at the target's own clear pixels are not meant to be used."""
         return [_predict(obs) for obs in tiles]
 
 
 def _predict(obs: Observations) -> Prediction:
     series = Series.of(obs)
-    linear = series.linear
-    found = fit_target(obs, series)
-    if found is None:
-        image, source = stacking.interpolate(series, unseen(obs))
-        uncertainty = series.uncertainty().reshape(linear.bands.shape)
-        return Prediction(image.reshape(linear.bands.shape), linear.known, source.reshape(obs.shape), uncertainty)
-    correction = np.where(linear.known.ravel(), found.fitted + found.spread, np.float32(0))
-    return Prediction(
-        linear.bands + correction.reshape(linear.bands.shape),
-        linear.known,
-        linear.source,
-        found.uncertainty.reshape(linear.bands.shape),
-    )
+    target = fit_target(obs, series)
+    if target is None:
+        image, source = stacking.interpolate(series, hidden_pixels(obs))
+        return prediction(obs, image, series.known, source, series.uncertainty())
+    correction = np.where(series.known, target.fitted + target.spread, np.float32(0))
+    return prediction(obs, series.image + correction, series.known, series.source, target.uncertainty)
 
 
-def unseen(obs: Observations) -> NDArray[np.bool_]:
-    """Pixels that the target date does not show, shape (pixel,)."""
+def hidden_pixels(obs: Observations) -> NDArray[np.bool_]:
+    """Return True where the target date is not clear, shape (pixel,)."""
     return np.ones(obs.clear[0].size, bool) if obs.target < 0 else ~obs.clear[obs.target].ravel()
 
 
 @dataclass(frozen=True, eq=False)
 class TargetFit:
-    """What the target's own clear pixels teach; pixels are on one axis.
+    """A regression fitted to the target's own clear pixels; pixels are on one axis.
 
     Parameters
     ----------
     features : ndarray of float32, shape (feature, pixel)
-        What is known at every pixel.
+        Features of every pixel.
     fit : RidgeFit
         The regression; it standardises the features.
     error : ndarray of float32, shape (band, pixel)
-        Observed less the linear prediction; 0 where the target is not clear.
+        Observed minus linear prediction; 0 where the target is not clear.
     fitted : ndarray of float32, shape (band, pixel)
-        What the regression says of the error.
+        The error as predicted by the regression.
     spread : ndarray of float32, shape (band, pixel)
-        What its residuals at trusted pixels say of their surroundings.
+        Residuals of the regression at trusted pixels, spread over the window.
     trust : ndarray of bool, shape (pixel,)
         Clear pixels that look like ground, rings beside the gap included.
     weight : ndarray of float64, shape (pixel,)
-        How far a trusted pixel's residual looks like ground, in [0, 1].
+        Robust weight of a trusted pixel's residual, in [0, 1]; 0 elsewhere.
     uncertainty : ndarray of float32, shape (band, pixel)
-        Of the linear prediction with both corrections.
+        Uncertainty of the linear prediction with both corrections.
     """
 
     features: NDArray[np.float32]
@@ -119,7 +117,7 @@ class TargetFit:
 
 
 def fit_target(obs: Observations, series: Series) -> TargetFit | None:
-    """Learn from the target's clear pixels how far the linear prediction is off.
+    """Fit the error of the linear prediction to the target's clear pixels.
 
     Parameters
     ----------
@@ -131,52 +129,54 @@ def fit_target(obs: Observations, series: Series) -> TargetFit | None:
     Returns
     -------
     TargetFit or None
-        None if there is nothing to learn from, or nothing to predict.
+        None if there are too few trustworthy clear pixels, or no pixel to predict.
     """
     from scipy.ndimage import distance_transform_edt
 
     if obs.target < 0:
         return None
-    seen, known = obs.clear[obs.target].ravel(), series.linear.known.ravel()
-    usable = seen & known
-    if usable.sum() < LEAST_CORE or not (known & ~seen).any():
+    seen = obs.clear[obs.target].ravel()
+    usable = seen & series.known
+    if usable.sum() < LEAST_CORE or not (series.known & ~seen).any():
         return None
-    base = series.linear.bands.reshape(obs.n_bands, -1)
-    error = np.where(usable, series.bands[obs.target] - base, np.float32(0))
+    error = np.where(usable, series.bands[obs.target] - series.image, np.float32(0))
     distance = distance_transform_edt(seen.reshape(obs.shape)).ravel()
     rim = next((rim for rim in RIMS if (usable & (distance > rim)).sum() >= GOOD_CORE), RIMS[-1])
     core = usable & (distance > rim)
     if core.sum() < LEAST_CORE:
-        if not _ground_to_the_edge(error, usable, distance):
+        if not _is_ground_to_the_edge(error, usable, distance):
             return None
         core = usable
 
     features = series.features()
-    found = robust_ridge.fit(features, error, core, obs.shape)
-    left = (error - found(features)).mean(axis=0).astype(np.float64)
-    trust = robust_ridge.trusted(left, usable, core, distance, rim)
+    fit = robust_ridge.fit(features, error, core, obs.shape)
+    brightness = (error - fit(features)).mean(axis=0).astype(np.float64)
+    trust = robust_ridge.trusted_pixels(brightness, usable, core, distance, rim)
     if (trust & ~core).any():
-        found = robust_ridge.fit(features, error, trust, obs.shape)
-    fitted = found(features)
+        fit = robust_ridge.fit(features, error, trust, obs.shape)
+    fitted = fit(features)
     residual = (error - fitted).astype(np.float64)
-    weight = np.where(trust, robust_ridge.tukey_weight(residual, found.scale), 0.0)
+    weight = np.where(trust, robust_ridge.tukey_weight(residual, fit.scale), 0.0)
     spread = _spread(residual, weight, obs.shape)
-    uncertainty = local_uncertainty(series.change(), found.pixels, found.held_out)
-    away = distance_transform_edt(~trust.reshape(obs.shape)).ravel()
-    uncertainty *= (NEAR + GROWTH * np.log1p(away)).astype(np.float32)
-    return TargetFit(features, found, error, fitted, spread, trust, weight, uncertainty)
+    uncertainty = _local_uncertainty(series.change(), fit)
+    distance = distance_transform_edt(~trust.reshape(obs.shape)).ravel()
+    uncertainty *= (NEAR + GROWTH * np.log1p(distance)).astype(np.float32)
+    return TargetFit(features, fit, error, fitted, spread, trust, weight, uncertainty)
 
 
-def _ground_to_the_edge(error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]) -> bool:
-    """Whether clear parts too narrow to have a core are as bright beside the gap as within."""
+def _is_ground_to_the_edge(
+    error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]
+) -> bool:
+    """Return whether clear parts too narrow to have a core are as bright beside the gap as further inside."""
     inner = usable & (distance > 1)
     if inner.sum() < LEAST_CORE:
         return False
-    return bool(robust_ridge.trusted(error.mean(axis=0).astype(np.float64), usable, inner, distance, 1)[usable].all())
+    brightness = error.mean(axis=0).astype(np.float64)
+    return bool(robust_ridge.trusted_pixels(brightness, usable, inner, distance, 1)[usable].all())
 
 
 def _spread(residual: NDArray[np.float64], weight: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Residuals at trusted pixels, spread over the window by normalised convolution from coarse to fine.
+    """Spread residuals at trusted pixels over the window by normalised convolution, from coarse to fine.
 
     References
     ----------
@@ -193,3 +193,33 @@ def _spread(residual: NDArray[np.float64], weight: NDArray[np.float64], shape: t
         for band in range(len(residual)):
             estimate[band] += smooth(weight * (residual[band] - estimate[band]), sigma) / total
     return estimate.astype(np.float32)
+
+
+def _local_uncertainty(change: NDArray[np.float32], fit: robust_ridge.RidgeFit) -> NDArray[np.float32]:
+    """Estimate the uncertainty of a fit from its held-out errors, as a function of the change across the gap.
+
+    Parameters
+    ----------
+    change : ndarray of float32, shape (band, pixel)
+        Change across the gap.
+    fit : RidgeFit
+        The fit.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, pixel)
+        ± 1.645 of it is the 90 % interval; NaN for bands without a held-out error.
+    """
+    uncertainty = np.empty_like(change)
+    size = np.abs(change)
+    for band, errors in enumerate(np.abs(fit.held_out)):
+        valid = np.flatnonzero(np.isfinite(errors))
+        order = valid[np.argsort(size[band, fit.pixels[valid]], kind="stable")]
+        groups = [group for group in np.array_split(order, GROUPS if len(order) >= LEAST_GROUPED else 1) if len(group)]
+        if not groups:
+            uncertainty[band] = np.nan
+            continue
+        changes = [float(np.median(size[band, fit.pixels[group]])) for group in groups]
+        widths = [float(np.quantile(errors[group], 0.9)) / Z90 for group in groups]
+        uncertainty[band] = np.interp(size[band], changes, widths)
+    return uncertainty

@@ -1,7 +1,7 @@
-"""A fit of the target's clear pixels that survives masks which miss a part of a cloud.
+"""Ridge regression of one window that is robust to clouds missed by the mask.
 
-Everything here works on one window with a flat pixel axis: features are (feature, pixel), values are (band,
-pixel). Nothing is drawn by chance, and sums run in a fixed order, so that a window has one answer.
+All functions work on a flat pixel axis: features are (feature, pixel), values are (band, pixel). Nothing is random and
+sums have a fixed order, so results are reproducible.
 """
 
 from __future__ import annotations
@@ -12,29 +12,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Ridge penalties per observation, on features of unit spread, among which held-out blocks of pixels decide.
+# Candidate ridge penalties per observation, on standardised features; the one with the least held-out error is used.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 4
-# Edge of the blocks in pixels; the first that leaves no fold with less than a twentieth of all pixels.
-BLOCKS = (16, 8, 4)
-# Standardised features beyond this are clipped: a fit says nothing about what it has not seen.
-REACH = 4.0
-# A residual that is brighter (or darker) than this many spreads in every band is haze (or shadow); one that
-# is this large in the mean over bands is an outlier of another kind.
-HAZE_SPREADS = 3.0
-ODD_SPREADS = 8.0
-# The least spread, in reflectance: residuals below the noise of the sensors are no reason to reject a pixel.
-LEAST_SPREAD = 0.002
+# Candidate edges, in pixels, of the squares that are held out together: the first with at least a twentieth of all
+# pixels in every fold is used.
+SQUARES = (16, 8, 4)
+# Standardised features are clipped to this range, because a fit does not extrapolate reliably.
+CLIP = 4.0
+# A residual above (below) this many scales in every band is haze (shadow); one of OUTLIER_SCALES in the root mean
+# square over bands is an outlier of another kind.
+HAZE_SCALES = 3.0
+OUTLIER_SCALES = 8.0
+# Minimum scale, in reflectance: residuals below the noise of the sensors do not reject a pixel.
+LEAST_SCALE = 0.002
+# Approximate maximum number of pixels in a fit.
 MAX_FIT = 8192
 # Pixels that are predicted at once.
 SLAB = 8192
-# Multiplications that BLAS does on one thread. With more it starts threads of its own, which fight with those of
-# a scheduler and may add in another order.
+# Multiplications that BLAS does on one thread. For larger products it starts threads of its own, which compete with
+# those of the scheduler and may change the order of the sums.
 ONE_THREAD = 1 << 18
 
 
-def spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Robust spread of each band: the median of the absolute values, as a standard deviation, with a floor.
+def robust_scale(residual: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the scale of each band: the median absolute residual as a standard deviation, plus a minimum.
 
     Parameters
     ----------
@@ -46,21 +48,21 @@ def spread(residual: NDArray[np.float64]) -> NDArray[np.float64]:
     ndarray, shape (band,)
         In the units of `residual`.
     """
-    return np.asarray(1.4826 * np.median(np.abs(residual), axis=1) + LEAST_SPREAD)
+    return np.asarray(1.4826 * np.median(np.abs(residual), axis=1) + LEAST_SCALE)
 
 
 def tukey_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far a residual looks like ground: 1 for a small one, 0 for haze, shadow and gross errors.
+    """Compute robust weights of residuals: 1 for small ones, 0 for haze, shadow and gross errors.
 
-    A field that was harvested is brighter in one band and darker in another; a cloud is brighter in all of
-    them, and a shadow darker. The bands' least standardised residual tells the two apart.
+    A harvested field gets brighter in some bands and darker in others, whereas haze is brighter and shadow darker in
+    all bands. The standardised residual that is least over the bands separates the two.
 
     Parameters
     ----------
     residual : ndarray, shape (band, pixel)
-        Observed less predicted.
+        Observed minus predicted.
     scale : ndarray, shape (band,)
-        Spread of each band.
+        Scale of each band.
 
     Returns
     -------
@@ -74,21 +76,21 @@ def tukey_weight(residual: NDArray[np.float64], scale: NDArray[np.float64]) -> N
     [1.0, 0.46, 0.0]
     """
     z = residual / scale[:, None]
-    hazy = np.maximum(z.min(axis=0), (-z).min(axis=0))
-    odd = np.sqrt(np.square(z).mean(axis=0))
-    distance = np.maximum(hazy / HAZE_SPREADS, odd / ODD_SPREADS)
+    haze = np.maximum(z.min(axis=0), (-z).min(axis=0))
+    rms = np.sqrt(np.square(z).mean(axis=0))
+    distance = np.maximum(haze / HAZE_SCALES, rms / OUTLIER_SCALES)
     return np.asarray(np.square(np.clip(1 - np.square(distance), 0, None)))
 
 
 def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Matrix product in parts so small that none is worth a thread; the order of the sums is fixed.
+    """Compute a matrix product in parts that BLAS does on one thread, with a fixed order of the sums.
 
     Parameters
     ----------
     a : ndarray, shape (m, k)
-        Left.
+        Left factor.
     b : ndarray, shape (k, n)
-        Right.
+        Right factor.
 
     Returns
     -------
@@ -110,25 +112,24 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True, eq=False)
 class RidgeFit:
-    """A ridge regression, bounded to what it was fitted on.
+    """A fitted ridge regression, with predictions bounded to the range of the values it was fitted to.
 
     Parameters
     ----------
     centre, width : ndarray of float32, shape (feature,)
-        Mean and spread of the features among the pixels of the fit.
+        Mean and standard deviation of the features over the pixels of the fit.
     slope : ndarray of float32, shape (band, feature)
         Coefficients of the standardised features.
     level : ndarray of float32, shape (band,)
         Value at the centre.
     low, high : ndarray of float32, shape (band,)
-        Range of the values among the pixels of the fit.
+        Range of the values over the pixels of the fit.
     scale : ndarray of float64, shape (band,)
-        Spread of the residuals.
+        Robust scale of the residuals.
     pixels : ndarray of int, shape (sample,)
-        The pixels that took part.
+        The pixels of the fit.
     held_out : ndarray of float64, shape (band, sample)
-        Their errors when the block of pixels around them was left out of the fit; NaN where they look like
-        haze.
+        Their errors in a fit without the square of pixels around them; NaN where they look like haze.
     """
 
     centre: NDArray[np.float32]
@@ -142,7 +143,7 @@ class RidgeFit:
     held_out: NDArray[np.float64]
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values of all pixels, shape (band, pixel), from features of shape (feature, pixel)."""
+        """Predict the values of all pixels, shape (band, pixel), from features of shape (feature, pixel)."""
         values = np.empty((len(self.level), features.shape[1]), np.float32)
         for start in range(0, features.shape[1], SLAB):  # a copy of all features would be the largest array of a fit
             slab = slice(start, start + SLAB)
@@ -152,17 +153,17 @@ class RidgeFit:
         return np.clip(values, self.low[:, None], self.high[:, None], out=values)
 
     def standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Features less their centre, over their width, clipped to what a fit can speak of."""
+        """Standardise features, and clip them to the range in which the fit is reliable."""
         standard = features - self.centre[:, None]
         standard /= self.width[:, None]
-        return np.clip(standard, -REACH, REACH, out=standard)
+        return np.clip(standard, -CLIP, CLIP, out=standard)
 
 
 def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
-    """Coefficients (feature, band); the last feature is the constant, which is not penalised."""
+    """Solve for the coefficients (feature, band); the last feature is the constant, which is not penalised."""
     weight = gram[-1, -1]
     if weight < 1:
-        return np.zeros_like(moment)  # less than one pixel is left
+        return np.zeros_like(moment)  # the weights add up to less than one pixel
     ridge = np.full(len(gram), penalty * weight)
     ridge[-1] = 1e-9 * weight
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment))
@@ -174,16 +175,16 @@ def fit(
     where: NDArray[np.bool_],
     shape: tuple[int, int],
 ) -> RidgeFit:
-    """Fit `values` by `features` on the pixels in `where`, haze among them left out.
+    """Fit `values` by `features` on the pixels in `where`, except those that look like haze.
 
     Parameters
     ----------
     features : ndarray of float32, shape (feature, pixel)
-        What is known everywhere.
+        Features, finite everywhere.
     values : ndarray of float32, shape (band, pixel)
-        What is known in `where`.
+        Values to fit, valid in `where`.
     where : ndarray of bool, shape (pixel,)
-        Pixels that may be used.
+        Pixels to use.
     shape : tuple of int
         Rows and columns of the window.
 
@@ -195,17 +196,17 @@ def fit(
     pixels = thin(np.flatnonzero(where), shape)
     x, y = features[:, pixels].astype(np.float64), values[:, pixels].astype(np.float64)
     centre, width = x.mean(axis=1), x.std(axis=1) + 3e-3
-    x = np.clip((x - centre[:, None]) / width[:, None], -REACH, REACH)
+    x = np.clip((x - centre[:, None]) / width[:, None], -CLIP, CLIP)
     x = np.concatenate([x, np.ones((1, x.shape[1]))])
 
-    # From stiff to supple, so that the first steps cannot bend towards the haze that they are to find.
-    start = y - np.median(y, axis=1)[:, None]
-    weight = tukey_weight(start, spread(start))
+    # The penalty decreases, so that the first steps cannot fit the haze that they are meant to detect.
+    residual = y - np.median(y, axis=1)[:, None]
+    weight = tukey_weight(residual, robust_scale(residual))
     for penalty in np.geomspace(1, 1e-2, 5):
         weighted = x * weight
         slope = _solve(product(weighted, x.T), product(weighted, y.T), float(penalty))
         residual = y - product(slope.T, x)
-        weight = tukey_weight(residual, spread(residual))
+        weight = tukey_weight(residual, robust_scale(residual))
 
     fold = folds(pixels, shape)
     grams, moments = [], []
@@ -215,20 +216,20 @@ def fit(
         grams.append(product(weighted, x[:, part].T))
         moments.append(product(weighted, y[:, part].T))
     gram, moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
-    best, held_out, chosen = np.inf, y, PENALTIES[-1]
+    least, held_out, best = np.inf, y, PENALTIES[-1]
     for penalty in PENALTIES:
-        left = np.empty_like(y)
+        errors = np.empty_like(y)
         for k in range(FOLDS):
             part = fold == k
             slope = _solve(gram - grams[k], moment - moments[k], penalty)
-            left[:, part] = y[:, part] - product(slope.T, x[:, part])
-        error = float((weight * np.square(left)).sum())
-        if error < best:
-            best, held_out, chosen = error, left, penalty
-    # What did not prove itself on pixels that were held out is taken back, band by band.
-    fitted = y - held_out
-    proved = (weight * y * fitted).sum(axis=1) / np.maximum((weight * np.square(fitted)).sum(axis=1), 1e-12)
-    slope = _solve(gram, moment, chosen) * np.clip(proved, 0, 1)
+            errors[:, part] = y[:, part] - product(slope.T, x[:, part])
+        total = float((weight * np.square(errors)).sum())
+        if total < least:
+            least, held_out, best = total, errors, penalty
+    # Coefficients are shrunk, per band, by the regression of the values on their held-out predictions.
+    predicted = y - held_out
+    shrinkage = (weight * y * predicted).sum(axis=1) / np.maximum((weight * np.square(predicted)).sum(axis=1), 1e-12)
+    slope = _solve(gram, moment, best) * np.clip(shrinkage, 0, 1)
     residual = y - product(slope.T, x)
     used = y[:, weight > 0.1]
     low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
@@ -240,70 +241,70 @@ def fit(
         slope[-1].astype(f4),
         low.astype(f4),
         high.astype(f4),
-        spread(residual),
+        robust_scale(residual),
         pixels,
         np.where(weight > 0, held_out, np.nan),
     )
 
 
 def thin(pixels: NDArray[np.intp], shape: tuple[int, int], most: int = MAX_FIT) -> NDArray[np.intp]:
-    """At most about `most` of the pixels, spread over the window by a hash of their place."""
+    """Select about `most` of the pixels at most, spread over the window by a hash of their position."""
     if len(pixels) <= most:
         return pixels
     row, column = pixels // shape[1], pixels % shape[1]
-    mixed = (row * 73856093 ^ column * 19349663) % 1009
-    return np.asarray(pixels[mixed < 1009 * most / len(pixels)])
+    hashed = (row * 73856093 ^ column * 19349663) % 1009
+    return np.asarray(pixels[hashed < 1009 * most / len(pixels)])
 
 
 def folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
-    """Fold of each pixel, below `FOLDS`, by blocks: neighbours are alike, so single pixels would prove nothing."""
+    """Return the fold of each pixel, below `FOLDS`; whole squares are held out, because neighbours are correlated."""
     row, column = pixels // shape[1], pixels % shape[1]
-    for block in BLOCKS:
-        fold = (row // block + 2 * (column // block)) % FOLDS
+    for edge in SQUARES:
+        fold = (row // edge + 2 * (column // edge)) % FOLDS
         if np.bincount(fold, minlength=FOLDS).min() * 20 >= len(pixels):
             break
     return np.asarray(fold)
 
 
-def trusted(
+def trusted_pixels(
     residual: NDArray[np.float64],
     usable: NDArray[np.bool_],
     core: NDArray[np.bool_],
     distance: NDArray[np.float64],
-    reach: int,
+    rings: int,
 ) -> NDArray[np.bool_]:
-    """Usable pixels without the rings beside the gap that are brighter or darker than the core.
+    """Select the usable pixels except for rings beside the gap that are brighter or darker than the core.
 
     Parameters
     ----------
     residual : ndarray, shape (pixel,)
-        Mean over bands of observed less predicted.
+        Mean over bands of observed minus predicted.
     usable : ndarray of bool, shape (pixel,)
         Clear pixels of the target.
     core : ndarray of bool, shape (pixel,)
-        Those far from the mask's edge.
+        Usable pixels far from the edge of the mask.
     distance : ndarray, shape (pixel,)
-        Pixels to the nearest hidden one.
-    reach : int
-        Rings to look at.
+        Distance in pixels to the nearest hidden one.
+    rings : int
+        Number of rings to examine.
 
     Returns
     -------
     ndarray of bool, shape (pixel,)
-        The core and the rings that look like ground, from within.
+        The core, and the rings outwards from it up to the first that does not look like ground.
     """
     middle = np.median(residual[core])
-    scale = 1.4826 * np.median(np.abs(residual[core] - middle)) + LEAST_SPREAD / 2
+    scale = 1.4826 * np.median(np.abs(residual[core] - middle)) + LEAST_SCALE / 2
     trust = core & usable
     ring = np.ceil(distance)
-    for number in range(reach, 0, -1):
+    for number in range(rings, 0, -1):
         members = usable & (ring == number)
         count = int(members.sum())
         if count < 10:
             continue
-        # About nine neighbours tell as much as one pixel alone would.
-        doubt = 0.5 * scale + 3 * 1.25 * scale / np.sqrt(count / 9)
-        if abs(float(np.median(residual[members])) - middle) > doubt:
+        # Neighbours are correlated: about nine of them count as one independent sample.
+        tolerance = 0.5 * scale + 3 * 1.25 * scale / np.sqrt(count / 9)
+        if abs(float(np.median(residual[members])) - middle) > tolerance:
             break
         trust |= members
     return np.asarray(trust)

@@ -1,8 +1,9 @@
-"""Several ways to tell a date from the others, weighed by how well they would have told the dates that were seen.
+"""Estimate a date by stacking temporal interpolators, weighted by their leave-one-date-out error.
 
-Where a target date shows nothing of itself, only the other dates teach. How fast does this place change, how noisy is a
-single date, does it come back every year? The series answers: each of its clear dates is left out in turn and predicted
-from the rest. What a date does to the whole tile (its light and air) and what differs within it are weighed apart.
+It serves target dates without usable observations of their own. Each of the other clear dates is left out in turn and
+predicted from the rest; the errors show how fast this place changes, how noisy single dates are, and whether it repeats
+every year. The mean of the tile, which varies with illumination and atmosphere, and the deviations from it get separate
+weights.
 """
 
 from __future__ import annotations
@@ -14,177 +15,199 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.models.classical import robust_ridge
+from xr_cloudfree.models.classical.pixelwise import DAYS_PER_YEAR, linear_weights
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import dispatch as kernels
 from xr_cloudfree.models.protocol import Observations
 
-# Linear interpolation, the nearest date, the mean of the two nearest on each side, and weighted means of all dates: of
-# those near in time, and of those near in the season of any year.
+# Linear interpolation, the nearest date, the mean of the two nearest on each side, and weighted means of all dates,
+# with weights that decay with the distance in time, and with the distance in the season of any year.
 INTERPOLATORS = ("linear", "nearest", "four", "decay", "season")
-# Days by which weights fall to 1/e: of "decay"; of "season", within the year and over the years.
+# Days over which weights decay by a factor e: of "decay"; of "season", within the year and over the years.
 DECAY, SEASON, YEARS = 15.0, 15.0, 1500.0
-YEAR = 365.25
-# Dates that are left out in turn, at most and at least, for fewer prove nothing.
-HELD_OUT_DATES, LEAST_JUDGES = 16, 5
-# What such a date has to show: a share of the pixels that are looked at, and a number; and how many are looked at.
+# Maximum number of dates that are left out in turn, and minimum number for weights to be fitted.
+HELD_OUT_DATES, LEAST_HELD_OUT = 16, 5
+# A date that is left out needs this clear share and number of the sampled pixels; number of sampled pixels.
 LEAST_SHARE, LEAST_PIXELS, SAMPLE = 0.3, 50, 1024
-# Of a date that counts as one of the target's nearest so much is clear.
-LEAST_SEEN = 0.2
-# Days within which observations are of one pass: they tell each other, and are left out together.
+# Clear share that a date needs to count as one of the target's nearest.
+LEAST_CLEAR = 0.2
+# Observations within so many days are from one pass: they share their errors, so they are left out together.
 SAME_PASS = 0.5
-# How many dates would have to speak against linear interpolation for it to be given up.
+# Strength of the regularisation towards linear interpolation, in held-out dates.
 REGULARISATION = 0.5
-# Weights of dates below this share of the largest are as good as none.
+# Weights of dates below this fraction of the largest are neglected.
 NEGLIGIBLE = 1e-4
-# How firmly weights are held to 1 in sum while they are sought, against errors of about 1.
-SUM = 1e3
+# Penalty on the deviation of the sum of weights from 1, for errors of about 1.
+SUM_PENALTY = 1e3
 
 
-def linear(series: Series) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.int16]]:
-    """The linear prediction without rows and columns: known, image (0 where it is not known), and source."""
-    known, source = series.linear.known.ravel(), series.linear.source
-    assert source is not None
-    return known, np.where(known, series.linear.bands.reshape(series.bands.shape[1:]), np.float32(0)), source.ravel()
-
-
-def interpolate(series: Series, asked: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
-    """The image of the target date from the other dates alone.
+def interpolate(series: Series, requested: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+    """Estimate the image of the target date from the other dates alone.
 
     Parameters
     ----------
     series : Series
         The other dates of a tile.
-    asked : ndarray of bool, shape (pixel,)
-        Where an answer is wanted.
+    requested : ndarray of bool, shape (pixel,)
+        Pixels that are to be estimated.
 
     Returns
     -------
     image : ndarray of float32, shape (band, pixel)
-        Reflectance, 0 where no date is clear. That of linear interpolation where nothing is asked, or where fewer than
-        `LEAST_JUDGES` dates can be judged by.
+        Reflectance, 0 where no date is clear. Linear interpolation if no pixel is requested, or if fewer than
+        `LEAST_HELD_OUT` dates can be left out.
     source : ndarray of int16, shape (pixel,)
-        The date that weighs at least one half, as far as that is certain; else -1. In the tile's mean it is taken to
-        weigh what it does at the pixel.
+        The date that certainly has a weight of at least one half, else -1. In the tile's mean a date is taken to have
+        the weight that it has at the pixel.
 
     References
     ----------
     Wolpert 1992, Stacked generalization, doi 10.1016/S0893-6080(05)80023-1.
     """
-    known, base, source = linear(series)
-    if not (asked & known).any():
-        return base, source
-    shares = _shares(series)
-    used = [way for way in range(1, len(INTERPOLATORS)) if shares[:, way].any()]
+    known = series.known
+    if not (requested & known).any():
+        return series.image, series.source
+    weights = _fit_weights(series)
+    used = [i for i in range(1, len(INTERPOLATORS)) if weights[:, i].any()]
     if not used:
-        return base, source
-    answers = _answers(series, used) - base
-    middle = answers[..., known].mean(axis=2)[..., None]
-    of_all, within = (part[used, None, None].astype(np.float32) for part in shares)
-    image = np.where(known, base + (of_all * middle + within * (answers - middle)).sum(axis=0), np.float32(0))
-    # What the date weighs in the other means comes on top.
-    certain = (shares[:, :1] * _weight_of(series, source) + shares[:, 1:2]).min(axis=0) >= 0.5
-    return image, np.where(certain, source, np.int16(-1))
+        return series.image, series.source
+    changes = _predict(series, used) - series.image
+    mean = changes[..., known].mean(axis=2)[..., None]
+    of_mean, of_deviation = (part[used, None, None].astype(np.float32) for part in weights)
+    change = (of_mean * mean + of_deviation * (changes - mean)).sum(axis=0)
+    # A lower bound: "four", "decay" and "season" may give the date some weight, too.
+    least = (weights[:, :1] * _nearer_weight(series) + weights[:, 1:2]).min(axis=0)
+    image = np.where(known, series.image + change, np.float32(0))
+    return image, np.where(least >= 0.5, series.source, np.int16(-1))
 
 
-def _shares(series: Series) -> NDArray[np.float64]:
-    """Weights of the ways, for the tile's mean and for what differs within; shape (2, way)."""
-    rows, columns = series.linear.known.shape
+def nonnegative_weights(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Minimise ``w @ gram @ w - 2 * moment @ w`` over weights w of at least 0.
+
+    Parameters
+    ----------
+    gram : ndarray of float64, shape (n, n)
+        Positive definite matrix of mean products.
+    moment : ndarray of float64, shape (n,)
+        Mean products with what is to be explained.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        The weights.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models.classical.stacking import nonnegative_weights
+    >>> nonnegative_weights(np.eye(2), np.array([0.5, -0.5])).tolist()
+    [0.5, 0.0]
+    """
+    from scipy.optimize import nnls
+
+    root = np.linalg.cholesky(gram).T
+    return np.asarray(nnls(root, np.linalg.solve(root.T, moment), maxiter=1000)[0])
+
+
+def _fit_weights(series: Series) -> NDArray[np.float64]:
+    """Fit the weights of the interpolators, for the tile's mean and for deviations from it; shape (2, interpolator)."""
+    rows, columns = series.shape
     step = max(1, math.ceil(math.sqrt(rows * columns / SAMPLE)))
     sample = np.arange(rows * columns).reshape(rows, columns)[step // 2 :: step, step // 2 :: step].ravel()
     bands, clear = series.bands[:, :, sample], series.clear[:, sample]
     nearest = np.argsort(np.abs(series.days), kind="stable")
     enough = clear.sum(axis=1) >= max(LEAST_PIXELS, LEAST_SHARE * len(sample))
     grams = []
-    for judge in nearest[enough[nearest]][:HELD_OUT_DATES]:
-        days = series.days - series.days[judge]
-        others = _told_from(series, days)
-        where = clear[judge] & clear[others].any(axis=0)
+    for date in nearest[enough[nearest]][:HELD_OUT_DATES]:
+        days = series.days - series.days[date]
+        others = _comparable_dates(series, days)
+        where = clear[date] & clear[others].any(axis=0)
         if where.sum() < LEAST_PIXELS:
             continue
         rest = Observations(bands[others][:, :, None, where], clear[others][:, None, where], days[others])
-        errors = _answers(Series.of(rest), range(len(INTERPOLATORS))).astype(np.float64) - bands[judge][:, where]
+        predicted = _predict(Series.of(rest), range(len(INTERPOLATORS)))
+        errors = predicted.astype(np.float64) - bands[date][:, where]
         size = np.mean(errors[0] ** 2)
         if size > 0:
             mean = errors.mean(axis=2, keepdims=True)
             grams.append([_gram(part) / size for part in (mean, errors - mean)])
-    if len(grams) < LEAST_JUDGES:
+    if len(grams) < LEAST_HELD_OUT:
         return np.eye(1, len(INTERPOLATORS)).repeat(2, axis=0)
-    return np.stack([_least(gram, REGULARISATION / len(grams)) for gram in np.mean(grams, axis=0)])
+    return np.stack([_least_error_weights(gram, REGULARISATION / len(grams)) for gram in np.mean(grams, axis=0)])
 
 
-def _told_from(series: Series, days: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Dates from which one at day 0 of `days` is told: those as far away as the target's nearest ones, on either side.
+def _comparable_dates(series: Series, days: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Select the dates that predict one at day 0 of `days`: those at least as far away as the target's nearest dates.
 
-    Else a long gap would be judged by short ones, and a date beyond the series by dates within it.
+    The distances hold on each side of the date. Otherwise a long gap would be assessed by the errors of short ones, and
+    a date beyond the series by those of dates within it.
     """
-    seen = series.days[series.clear.mean(axis=1) > LEAST_SEEN]
+    seen = series.days[series.clear.mean(axis=1) > LEAST_CLEAR]
     before, after = -seen[seen <= 0].max(initial=-np.inf), seen[seen > 0].min(initial=np.inf)
     return np.asarray((days <= -max(before, SAME_PASS)) | (days >= max(after, SAME_PASS)))
 
 
 def _gram(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean products of errors, shape (way, way), from (way, band, pixel)."""
+    """Return the mean products of errors, shape (interpolator, interpolator), from (interpolator, band, pixel)."""
     flat = errors.reshape(len(errors), -1)
     return robust_ridge.product(flat, np.ascontiguousarray(flat.T)) / flat.shape[1]
 
 
-def _least(gram: NDArray[np.float64], pull: float) -> NDArray[np.float64]:
-    """Weights, at least 0 and 1 in sum, with which errors of these products are least; drawn towards the first way."""
-    from scipy.optimize import nnls
-
+def _least_error_weights(gram: NDArray[np.float64], regularisation: float) -> NDArray[np.float64]:
+    """Return the weights, at least 0 and 1 in sum, that minimise the error; regularised towards the first."""
     first, unit = np.eye(len(gram))[0], np.eye(len(gram))
-    # The last term is for errors that are many times those of the first way, and alike.
-    root = np.linalg.cholesky(gram + pull * unit + SUM + 1e-10 * np.trace(gram) * unit).T
-    shares, _ = nnls(root, np.linalg.solve(root.T, pull * first + SUM), maxiter=1000)
-    return np.asarray(shares / shares.sum())
+    # The last term keeps the matrix positive definite if the errors are large compared to the first and equal.
+    penalised = gram + regularisation * unit + SUM_PENALTY + 1e-10 * np.trace(gram) * unit
+    weights = nonnegative_weights(penalised, regularisation * first + SUM_PENALTY)
+    return np.asarray(weights / weights.sum())
 
 
-def _answers(series: Series, ways: Sequence[int]) -> NDArray[np.float32]:
-    """What these ways say, shape (way, band, pixel); linear interpolation where they say nothing."""
-    known, base, source = linear(series)
-    made = []
-    for way in ways:
-        name = INTERPOLATORS[way]
+def _predict(series: Series, which: Sequence[int]) -> NDArray[np.float32]:
+    """Predict by some interpolators, shape (interpolator, band, pixel); by linear interpolation where one cannot."""
+    images = []
+    for i in which:
+        name = INTERPOLATORS[i]
         if name == "linear":
-            made.append(base)
+            images.append(series.image)
         elif name == "nearest":
-            date = np.where(known, source, np.int16(0))
-            made.append(np.where(known, kernels.blend(series.bands, date, date, np.zeros(len(date), np.float32)), base))
+            date = np.maximum(series.source, 0)
+            nearest = kernels.blend(series.bands, date, date, np.zeros(len(date), np.float32))
+            images.append(np.where(series.known, nearest, series.image))
         elif name == "four":
-            made.append(_four(series))
+            images.append(_mean_of_four(series))
         elif name == "decay":
-            made.append(_weighed(series, np.exp(-np.abs(series.days) / DECAY), base))
+            images.append(_weighted_mean(series, np.exp(-np.abs(series.days) / DECAY)))
         else:
-            away = np.abs((series.days + YEAR / 2) % YEAR - YEAR / 2)
-            made.append(_weighed(series, np.exp(-away / SEASON - np.abs(series.days) / YEARS), base))
-    return np.stack(made)
+            away = np.abs((series.days + DAYS_PER_YEAR / 2) % DAYS_PER_YEAR - DAYS_PER_YEAR / 2)
+            images.append(_weighted_mean(series, np.exp(-away / SEASON - np.abs(series.days) / YEARS)))
+    return np.stack(images)
 
 
-def _four(series: Series) -> NDArray[np.float32]:
-    """Mean of the two nearest dates on each side, as far as there are any."""
-    weight = np.zeros(series.clear.shape, np.float32)
+def _mean_of_four(series: Series) -> NDArray[np.float32]:
+    """Return the mean of the two nearest clear dates on each side, as far as they exist."""
+    weights = np.zeros(series.clear.shape, np.float32)
     pixel = np.arange(series.bands.shape[2])
     for date in (series.before, series.after, *series.beyond()):
-        weight[date[date >= 0], pixel[date >= 0]] = 1
-    weight /= np.maximum(weight.sum(axis=0), 1)
-    return kernels.mix(series.bands, series.clear, weight)
+        weights[date[date >= 0], pixel[date >= 0]] = 1
+    weights /= np.maximum(weights.sum(axis=0), 1)
+    return kernels.mix(series.bands, series.clear, weights)
 
 
-def _weighed(series: Series, weight: NDArray[np.float64], base: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Mean of all clear dates with a weight each."""
+def _weighted_mean(series: Series, weight: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the mean of all clear dates with one weight per date."""
     weight = np.where(series.clear.any(axis=1), weight, 0.0)
-    most = weight.max(initial=0)
-    dates = np.flatnonzero(weight > NEGLIGIBLE * most)
+    largest = weight.max(initial=0)
+    dates = np.flatnonzero(weight > NEGLIGIBLE * largest)
     clear = series.clear[dates]
-    weights = np.where(clear, (weight[dates, None] / most).astype(np.float32), np.float32(0))
-    mass = weights.sum(axis=0)
-    weights /= np.where(mass > 0, mass, np.float32(1))
-    return np.where(mass > 0, kernels.mix(series.bands[dates], clear, weights), base)
+    weights = np.where(clear, (weight[dates, None] / largest).astype(np.float32), np.float32(0))
+    total = weights.sum(axis=0)
+    weights /= np.where(total > 0, total, np.float32(1))
+    return np.where(total > 0, kernels.mix(series.bands[dates], clear, weights), series.image)
 
 
-def _weight_of(series: Series, source: NDArray[np.int16]) -> NDArray[np.float64]:
-    """What the nearer date weighs in linear interpolation, shape (pixel,)."""
-    before, after = (np.where(date >= 0, np.abs(series.days[date]), np.nan) for date in (series.before, series.after))
-    span = before + after
-    farther = np.divide(np.fmin(before, after), span, out=np.zeros_like(span), where=span > 0)
-    return np.where(np.isnan(span) | (source < 0), 1.0, 1.0 - farther)
+def _nearer_weight(series: Series) -> NDArray[np.float64]:
+    """Return the weight of the nearer date in linear interpolation, shape (pixel,)."""
+    first, second, _ = linear_weights(series.days, series.before, series.after)
+    swap = np.abs(series.days[second]) < np.abs(series.days[first])
+    nearer, farther = np.where(swap, second, first), np.where(swap, first, second)
+    return 1.0 - linear_weights(series.days, nearer, farther)[2]

@@ -1,8 +1,8 @@
-"""The kernels compiled by numba; imported on first use only.
+"""The kernels of `dispatch`, compiled by numba.
 
-Each works on blocks of some hundred pixels, so that the innermost loop runs over neighbouring pixels in SIMD
-lanes and a block's series stays in the first cache. No fast-math: the answers are those of `kernels_numpy`,
-to the bit. What each computes is documented in `kernels`.
+Each kernel processes a few hundred pixels at a time, so that the innermost loop runs over neighbouring pixels in SIMD
+lanes and their series stay in the L1 cache. Fast-math is off: results are bit-identical to a NumPy implementation with
+the same operations in the same order, which the tests compare against. `dispatch` documents what each kernel computes.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_LANES = 512  # pixels in a block: 24 dates of uint16 take 24 KiB
-_GROUP = 64  # pixels whose geometric medians are sought together
+_LANES = 512  # pixels processed together: 24 dates of uint16 take 24 KiB
+_GROUP = 64  # pixels whose geometric medians are iterated together
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # nowhere to keep the compiled code: compile once per process
+    except RuntimeError:  # no writable cache directory: compile once per process
         return numba.njit(nogil=True)(function)
 
 
@@ -31,18 +31,18 @@ def _count(clear: Any, number: Any, last: Any) -> None:
     dates, pixels = clear.shape
     for start in range(0, pixels, _LANES):
         width = min(_LANES, pixels - start)
-        many, index = number[start : start + width], last[start : start + width]
-        many[:] = 0
+        counts, index = number[start : start + width], last[start : start + width]
+        counts[:] = 0
         index[:] = -1
         for t in range(dates):
             row, now = clear[t, start : start + width], np.int16(t)
             for p in range(width):
-                many[p] += row[p]
+                counts[p] += row[p]
                 index[p] = now if row[p] else index[p]
 
 
 def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """See `kernels.count`."""
+    """See `dispatch.count`."""
     number, last = np.empty((2, clear.shape[1]), np.int16)
     _count(clear.view(np.uint8), number, last)
     return number, last
@@ -67,7 +67,7 @@ def _bracket(clear: Any, split: int, before: Any, after: Any) -> None:
 
 
 def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """See `kernels.bracket`."""
+    """See `dispatch.bracket`."""
     before, after = np.empty((2, clear.shape[1]), np.int16)
     _bracket(clear.view(np.uint8), split, before, after)
     return before, after
@@ -78,14 +78,14 @@ def _blend(bands: Any, before: Any, after: Any, weight: Any, out: Any) -> None:
     _, n_bands, pixels = bands.shape
     for start in range(0, pixels, _LANES):
         width = min(_LANES, pixels - start)
-        one, other = before[start : start + width], after[start : start + width]
+        earlier, later = before[start : start + width], after[start : start + width]
         share = weight[start : start + width]
         for b in range(n_bands):
             values, result = bands[:, b, start : start + width], out[b, start : start + width]
             for p in range(width):
-                # An unsigned index spares the check whether it counts from the end.
-                first = np.float32(values[np.uint64(one[p]), p])
-                second = np.float32(values[np.uint64(other[p]), p])
+                # An unsigned index avoids the check for negative indices.
+                first = np.float32(values[np.uint64(earlier[p]), p])
+                second = np.float32(values[np.uint64(later[p]), p])
                 result[p] = first + share[p] * (second - first)
 
 
@@ -95,7 +95,7 @@ def blend(
     after: NDArray[np.int16],
     weight: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """See `kernels.blend`."""
+    """See `dispatch.blend`."""
     out = np.empty(bands.shape[1:], np.float32)
     _blend(bands, before, after, weight, out)
     return out
@@ -103,9 +103,9 @@ def blend(
 
 @lru_cache(maxsize=256)
 def network(dates: int) -> tuple[NDArray[np.int32], int, int]:
-    """Comparators that bring the middle two of `dates` values to their places, and those two places.
+    """Return the comparators that sort the middle two of `dates` values into place, and the indices of these two.
 
-    Batcher's odd-even merge sort, less the comparators on which neither place depends.
+    The comparators are those of Batcher's odd-even merge sort on which either of the two places depends.
     """
     low, high = max(dates // 2 - 1, 0), dates // 2
     pairs: list[tuple[int, int]] = []
@@ -138,8 +138,8 @@ def _median(bands: Any, clear: Any, pairs: Any, low: int, high: int, least: Any,
     known = np.empty(_LANES, np.uint8)
     for start in range(0, pixels, _LANES):
         width = min(_LANES, pixels - start)
-        # Dates that are not clear become the largest and the smallest value in turn. That keeps the clear
-        # values in the middle, so that the two places hold their median whatever their number.
+        # Dates that are not clear are replaced alternately by the largest and the smallest value. That keeps the clear
+        # values in the middle, so the two places hold their median whatever their number.
         unclear[:] = 0
         odd[:] = 0
         known[:] = 0
@@ -155,7 +155,7 @@ def _median(bands: Any, clear: Any, pairs: Any, low: int, high: int, least: Any,
                 seen, filler, row = clear[t, start : start + width], pad[t], series[t]
                 values = bands[t, b, start : start + width]
                 for p in range(width):
-                    x, y = values[p], filler[p]  # both are read first: this makes it one SIMD select
+                    x, y = values[p], filler[p]  # reading both first compiles to one SIMD select
                     row[p] = x if seen[p] else y
             for k in range(len(pairs)):
                 one, other = series[pairs[k, 0]], series[pairs[k, 1]]
@@ -177,7 +177,7 @@ def _median(bands: Any, clear: Any, pairs: Any, low: int, high: int, least: Any,
 
 
 def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """See `kernels.median`."""
+    """See `dispatch.median`."""
     out = np.empty(bands.shape[1:], np.float32)
     dtype: Any = bands.dtype
     info: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
@@ -204,7 +204,7 @@ def _mix(bands: Any, clear: Any, weights: Any, out: Any) -> None:
 
 
 def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """See `kernels.mix`."""
+    """See `dispatch.mix`."""
     out = np.empty(bands.shape[1:], np.float32)
     _mix(bands, clear.view(np.uint8), weights, out)
     return out
@@ -212,10 +212,10 @@ def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[n
 
 @_compiled
 def _load(bands: Any, clear: Any, p: int, values: Any, point: Any, lane: int, index: Any) -> int:
-    """The clear values of one pixel into a lane, their mean as where to start, and their number."""
+    """Copy the clear values of one pixel into a lane and their mean into `point`; return their number."""
     dates, n_bands, _ = bands.shape
     number = 0
-    for t in range(dates):  # without a branch: whether a date is clear cannot be predicted
+    for t in range(dates):  # branch-free: whether a date is clear is unpredictable
         index[number] = t
         number += clear[t, p]
     for b in range(n_bands):
@@ -229,7 +229,7 @@ def _load(bands: Any, clear: Any, p: int, values: Any, point: Any, lane: int, in
 
 
 @_compiled
-def _pull(
+def _weiszfeld_sums(
     values: Any,
     number: Any,
     most: int,
@@ -240,7 +240,7 @@ def _pull(
     spread: Any,
     touching: Any,
 ) -> None:
-    """Sums of unit vectors to the clear values, of inverse distances, of distances; how many are touched."""
+    """Sum the unit vectors to the clear values, inverse distances and distances; count values within `radius`."""
     n_bands = point.shape[0]
     square = np.empty(_GROUP, np.float32)
     weight = np.empty(_GROUP, np.float32)
@@ -254,21 +254,21 @@ def _pull(
         for b in range(n_bands):
             value, x = values[k, b], point[b]
             for p in range(_GROUP):
-                apart = value[p] - x[p]
-                square[p] += apart * apart
+                difference = value[p] - x[p]
+                square[p] += difference * difference
         for p in range(_GROUP):
-            # The inverse root from the bits of the number and two Newton steps (relative error 5e-6): three
-            # times as fast as a root and a division, and the same everywhere.
+            # The inverse square root from the bits of the number and two Newton steps (relative error 5e-6) is three
+            # times as fast as a square root and a division, and the same on every machine.
             d = np.float32(square[p])
             y = np.int32(np.int32(0x5F3759DF) - (d.view(np.int32) >> np.int32(1))).view(np.float32)
             half = np.float32(0.5) * d
             y = y * (np.float32(1.5) - half * y * y)
             y = y * (np.float32(1.5) - half * y * y)
-            here = np.int32(k) < number[p]
+            exists = np.int32(k) < number[p]
             touched = d <= radius[p]
             y = zero if touched else y
-            y = y if here else zero
-            touching[p] += one if (here and touched) else zero
+            y = y if exists else zero
+            touching[p] += one if (exists and touched) else zero
             weight[p] = y
             total[p] += y
             spread[p] += y * d
@@ -285,7 +285,7 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
     square = np.float32(tolerance * tolerance)
     index = np.zeros(dates + 1, np.int64)
     values = np.zeros((dates, n_bands, _GROUP), np.float32)
-    # Each of these has memory of its own: rows of one array would keep the loops below from becoming SIMD.
+    # Separate arrays, because rows of one array would keep the loops below from being vectorised.
     point, before = np.zeros((n_bands, _GROUP), np.float32), np.zeros((n_bands, _GROUP), np.float32)
     move, last_move = np.zeros((n_bands, _GROUP), np.float32), np.zeros((n_bands, _GROUP), np.float32)
     total, touching = np.zeros(_GROUP, np.float32), np.zeros(_GROUP, np.float32)
@@ -301,7 +301,7 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
     pixel = np.full(_GROUP, -1, np.int64)
     upcoming = 0
     while True:
-        # A lane that has arrived hands its pixel over and takes the next one, so that all lanes stay at work.
+        # A lane that has converged stores its pixel and loads the next one, so that no lane idles.
         most, active = 0, 0
         for lane in range(_GROUP):
             if done[lane] and pixel[lane] >= 0:
@@ -309,9 +309,9 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
                 pixel[lane] = -1
                 number[lane] = 0
             while pixel[lane] < 0 and upcoming < pixels:
-                found = _load(bands, clear, upcoming, values, point, lane, index)
-                if found > 2:
-                    pixel[lane], number[lane], age[lane], done[lane] = upcoming, found, 0, 0
+                n_clear = _load(bands, clear, upcoming, values, point, lane, index)
+                if n_clear > 2:
+                    pixel[lane], number[lane], age[lane], done[lane] = upcoming, n_clear, 0, 0
                     last_spread[lane], radius[lane] = np.inf, zero
                     before[:, lane] = point[:, lane]
                     last_move[:, lane] = zero
@@ -322,7 +322,7 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
             most = max(most, number[lane])
         if not active:
             return
-        _pull(values, number, most, point, radius, move, total, spread, touching)
+        _weiszfeld_sums(values, number, most, point, radius, move, total, spread, touching)
         step[:] = zero
         along[:] = zero
         change[:] = zero
@@ -331,10 +331,10 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
             for p in range(_GROUP):
                 step[p] += row[p] * row[p]
         for p in range(_GROUP):
-            pull = np.sqrt(step[p])
-            keep = max(zero, one - touching[p] / max(pull, tiny))
+            length = np.sqrt(step[p])
+            keep = max(zero, one - touching[p] / max(length, tiny))
             factor[p] = keep / max(total[p], tiny)
-            step[p] = pull * factor[p]
+            step[p] = length * factor[p]
             mean = spread[p] / np.float32(max(number[p], 1))
             radius[p] = square * mean * mean
         for b in range(n_bands):
@@ -355,16 +355,16 @@ def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -
         for b in range(n_bands):
             row, old, x, x_before = move[b], last_move[b], point[b], before[b]
             for p in range(_GROUP):
-                here = x[p]
-                x[p] = here + row[p] - factor[p] * ((here - x_before[p]) + (row[p] - old[p]))
-                x_before[p] = here
+                current = x[p]
+                x[p] = current + row[p] - factor[p] * ((current - x_before[p]) + (row[p] - old[p]))
+                x_before[p] = current
                 old[p] = row[p]
 
 
 def geomedian(
     bands: NDArray[np.generic], clear: NDArray[np.bool_], tolerance: float, limit: int
 ) -> NDArray[np.float32]:
-    """See `kernels.geomedian`."""
+    """See `dispatch.geomedian`."""
     out = np.empty(bands.shape[1:], np.float32)
     _geomedian(bands, clear.view(np.uint8), tolerance, limit, out)
     return out
@@ -418,7 +418,7 @@ def _interior_error(bands: Any, clear: Any, days: Any, growth: Any, out: Any) ->
 def interior_error(
     bands: NDArray[np.generic], clear: NDArray[np.bool_], days: NDArray[np.float32], growth: float
 ) -> NDArray[np.float32]:
-    """See `kernels.interior_error`."""
+    """See `dispatch.interior_error`."""
     out = np.empty(bands.shape[1:], np.float32)
     _interior_error(bands, clear.view(np.uint8), days, np.float32(growth), out)
     return out

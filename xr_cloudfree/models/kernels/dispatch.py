@@ -1,45 +1,28 @@
-"""Numerical kernels: one answer per pixel from its series, on the stored numbers themselves.
+"""Numerical kernels along the time axis, one result per pixel, computed on the values as stored.
 
-All work on a flat pixel axis: `bands` is (time, band, pixel) of uint16, int16 or float32, `clear` is (time,
-pixel). What lies at pixels that are not clear never reaches an answer, NaN included. Compiled by numba on
-first use; without numba, or with ``XR_CLOUDFREE_NUMBA=0`` in the environment, the same arithmetic runs in
-NumPy.
+All kernels work on a flat pixel axis: `bands` is (time, band, pixel) of uint16, int16 or float32, `clear` is (time,
+pixel). Values at pixels that are not clear, NaN included, never affect a result. The kernels are compiled by numba on
+their first call; `compiled` is imported inside the functions because importing numba is slow.
 """
 
 from __future__ import annotations
-
-import importlib
-import os
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-@lru_cache(maxsize=1)
-def _kernels() -> Any:
-    """The module that computes: compiled where that is possible and not switched off."""
-    if os.environ.get("XR_CLOUDFREE_NUMBA", "1") != "0":
-        try:
-            return importlib.import_module("xr_cloudfree.models.kernels.compiled")
-        except ImportError:  # not installed, or not for this NumPy
-            pass
-    return importlib.import_module("xr_cloudfree.models.kernels.plain")
-
-
 def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Number of clear dates, and the last of them.
+    """Count the clear dates of each pixel, and find the last of them.
 
     Parameters
     ----------
     clear : ndarray of bool, shape (time, pixel)
-        True where a pixel was seen.
+        True where a pixel is clear.
 
     Returns
     -------
     number : ndarray of int16, shape (pixel,)
-        How many dates are clear.
+        Number of clear dates.
     last : ndarray of int16, shape (pixel,)
         Index of the last clear date, -1 where none is clear.
 
@@ -51,18 +34,20 @@ def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16
     >>> number.tolist(), last.tolist()
     ([2, 0], [1, -1])
     """
-    return _kernels().count(clear)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.count(clear)
 
 
 def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """Clear dates on either side of a moment: the last before it and the first after it.
+    """Find the clear dates around a moment: the last before it and the first after it.
 
     Parameters
     ----------
     clear : ndarray of bool, shape (time, pixel)
-        True where a pixel was seen.
+        True where a pixel is clear.
     split : int
-        Number of dates that lie before the moment, or on it.
+        Number of dates before or at the moment.
 
     Returns
     -------
@@ -78,7 +63,9 @@ def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], ND
     >>> before.tolist(), after.tolist()
     ([0, -1], [2, 2])
     """
-    return _kernels().bracket(clear, split)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.bracket(clear, split)
 
 
 def blend(
@@ -87,7 +74,7 @@ def blend(
     after: NDArray[np.int16],
     weight: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """Two dates of each pixel, blended: ``before + weight * (after - before)``.
+    """Blend two dates of each pixel: ``before + weight * (after - before)``.
 
     Parameters
     ----------
@@ -96,12 +83,12 @@ def blend(
     before, after : ndarray of int16, shape (pixel,)
         Indices of the dates; all must be valid.
     weight : ndarray of float32, shape (pixel,)
-        Weight of `after`; where it is 0 the value of `before` comes back as it is.
+        Weight of `after`; where it is 0 the value of `before` is returned unchanged.
 
     Returns
     -------
     ndarray of float32, shape (band, pixel)
-        The blend, in the units of `bands`.
+        Blended values, in the units of `bands`.
 
     Examples
     --------
@@ -112,18 +99,20 @@ def blend(
     >>> kernels.blend(bands, first, second, np.array([0.25, 0], np.float32)).tolist()
     [[125.0, 7.0]]
     """
-    return _kernels().blend(bands, before, after, weight)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.blend(bands, before, after, weight)
 
 
 def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Median of each pixel's clear values, band by band; of an even number the mean of the middle two.
+    """Compute the median of each pixel's clear values per band; for an even number, the mean of the middle two.
 
     Parameters
     ----------
     bands : ndarray, shape (time, band, pixel)
         Values.
     clear : ndarray of bool, shape (time, pixel)
-        True where a pixel was seen.
+        True where a pixel is clear.
 
     Returns
     -------
@@ -132,8 +121,8 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
 
     Notes
     -----
-    The compiled form runs a sorting network over many pixels at once. Its comparators are data, so that one
-    compilation serves every number of dates [1]_.
+    A sorting network runs over many pixels at once. Its comparators are data, so one compilation serves every number
+    of dates [1]_.
 
     References
     ----------
@@ -147,25 +136,27 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
     >>> kernels.median(bands, np.array([[True], [False], [True]])).tolist()
     [[11.5]]
     """
-    return _kernels().median(bands, clear)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.median(bands, clear)
 
 
 def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weighted sum over the clear dates, with the weights of each pixel shared by its bands.
+    """Compute the weighted sum over the clear dates; all bands of a pixel share its weights.
 
     Parameters
     ----------
     bands : ndarray, shape (time, band, pixel)
         Values.
     clear : ndarray of bool, shape (time, pixel)
-        True where a pixel was seen; other dates have no weight.
+        True where a pixel is clear; other dates get no weight.
     weights : ndarray of float32, shape (time, pixel)
         Weights of the dates.
 
     Returns
     -------
     ndarray of float32, shape (band, pixel)
-        The sum, added up in the order of the dates.
+        The sum, accumulated in the order of the dates.
 
     Examples
     --------
@@ -176,36 +167,37 @@ def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[n
     >>> kernels.mix(bands, clear, np.full((3, 1), 0.5, np.float32)).tolist()
     [[20.0]]
     """
-    return _kernels().mix(bands, clear, weights)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.mix(bands, clear, weights)
 
 
 def geomedian(
     bands: NDArray[np.generic], clear: NDArray[np.bool_], tolerance: float = 1e-4, limit: int = 60
 ) -> NDArray[np.float32]:
-    """Geometric median of each pixel's clear spectra: the one with the least sum of distances to them.
+    """Compute the geometric median of each pixel's clear spectra, which minimises the sum of distances to them.
 
     Parameters
     ----------
     bands : ndarray, shape (time, band, pixel)
         Values.
     clear : ndarray of bool, shape (time, pixel)
-        True where a pixel was seen.
+        True where a pixel is clear.
     tolerance : float
-        The iteration ends when a step is shorter than this share of the mean distance to the clear spectra.
-        It has no unit, so digital numbers and reflectance give the same spectrum.
+        The iteration stops when a step is shorter than this fraction of the mean distance to the clear spectra. It
+        is dimensionless, so digital numbers and reflectance give the same spectrum.
     limit : int
-        Most iterations.
+        Maximum number of iterations.
 
     Returns
     -------
     ndarray of float32, shape (band, pixel)
-        The geometric median. Of two spectra, for which it is not unique, the mean; 0 where no date is clear.
+        The geometric median; for two spectra, where it is not unique, their mean; 0 where no date is clear.
 
     Notes
     -----
-    Weiszfeld's iteration in the form that may pass through a spectrum [1]_, with each step lengthened along
-    the secant of the last two (Anderson acceleration of depth one [2]_), and not after a step that made
-    matters worse.
+    Weiszfeld's iteration, modified so that an iterate may coincide with a spectrum [1]_, with Anderson acceleration of
+    depth one [2]_; a step that follows an increase of the sum of distances is not accelerated.
 
     References
     ----------
@@ -217,7 +209,7 @@ def geomedian(
 
     Examples
     --------
-    The middle of a square's corners:
+    The geometric median of the corners of a square is its centre:
 
     >>> import numpy as np
     >>> from xr_cloudfree.models.kernels import dispatch as kernels
@@ -225,36 +217,39 @@ def geomedian(
     >>> kernels.geomedian(corners, np.ones((4, 1), bool)).tolist()
     [[1.0], [1.0]]
     """
-    if bands.shape[1] == 1:  # on a line it is the median, which needs no iteration
+    if bands.shape[1] == 1:  # in one dimension it is the median, which needs no iteration
         return median(bands, clear)
-    return _kernels().geomedian(bands, clear, tolerance, limit)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.geomedian(bands, clear, tolerance, limit)
 
 
 def interior_error(
     bands: NDArray[np.generic], clear: NDArray[np.bool_], days: NDArray[np.float32], growth: float
 ) -> NDArray[np.float32]:
-    """How well each pixel's clear dates are predicted, linearly in time, by their clear neighbours.
+    """Compute the error of predicting each clear date linearly in time from its two clear neighbours.
 
     Parameters
     ----------
     bands : ndarray, shape (time, band, pixel)
         Values.
     clear : ndarray of bool, shape (time, pixel)
-        True where a pixel was seen.
+        True where a pixel is clear.
     days : ndarray of float32, shape (time,)
-        Increasing days.
+        Days, increasing.
     growth : float
-        Per day: an error is expected to grow with the gap g that is bridged at the share w of its length, its
-        variance in proportion to ``1 + w**2 + (1 - w)**2 + growth * g * w * (1 - w)``.
+        Growth of the error variance per day. Across a gap of g days, at the fraction w of its length, the variance is
+        taken to be proportional to ``1 + w**2 + (1 - w)**2 + growth * g * w * (1 - w)``.
 
     Returns
     -------
     ndarray of float32, shape (band, pixel)
-        Mean absolute error, each over the root of that variance; 0 where fewer than three dates are clear.
+        Mean of the absolute errors, each divided by the square root of that variance; 0 where fewer than three dates
+        are clear.
 
     Examples
     --------
-    The middle of three is 30 off, with an expected variance of 1.5 where nothing grows:
+    The middle of three dates is off by 30, with a relative variance of 1.5 for `growth` 0:
 
     >>> import numpy as np
     >>> from xr_cloudfree.models.kernels import dispatch as kernels
@@ -263,4 +258,6 @@ def interior_error(
     >>> float(kernels.interior_error(bands, np.ones((3, 1), bool), days, 0.0)[0, 0] ** 2).__round__()
     600
     """
-    return _kernels().interior_error(bands, clear, days, growth)  # type: ignore[no-any-return]
+    from xr_cloudfree.models.kernels import compiled
+
+    return compiled.interior_error(bands, clear, days, growth)

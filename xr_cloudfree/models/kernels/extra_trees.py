@@ -1,7 +1,7 @@
-"""A forest of extremely randomised trees: a regression that finds which pixels behave alike, however unlike a line.
+"""Regression by a forest of extremely randomised trees.
 
-Every tree is grown on all samples; its splits are drawn by chance and the best of a few is taken. The chance comes from
-a generator of our own with a fixed start, so that the same samples give the same forest everywhere.
+Every tree is grown on all samples. Each split is the best of a few candidates drawn at random from a built-in generator
+with a fixed seed, so the same samples give the same forest on every machine.
 
 References
 ----------
@@ -18,36 +18,37 @@ from numba import njit
 from numpy.typing import NDArray
 
 TREES = 8
-# Features that a split may choose from, and the fewest samples of a leaf.
-TRIES, LEAF = 32, 2
-# Splits are judged by at most so many of a node's samples, and by so many components of the values.
-HELD_OUT_DATES, COMPONENTS = 256, 4
+# Candidate splits per node, and minimum number of samples in a leaf.
+CANDIDATES, LEAF = 32, 2
+# Maximum number of a node's samples, and of components of the values, that candidate splits are scored on.
+SPLIT_SAMPLES, COMPONENTS = 256, 4
 
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """A grown forest.
+    """A fitted forest.
 
     Parameters
     ----------
     trees : tuple
-        Per tree: feature, threshold and left child of each node (a leaf has feature -1), and the leaves' values.
+        Per tree: feature, threshold and left child of each node (a leaf has feature -1), and the values of the
+        leaves.
     """
 
     trees: tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]], ...]
 
     def __call__(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Mean and spread over the trees.
+        """Return the mean and the standard deviation of the trees' predictions.
 
         Parameters
         ----------
         features : ndarray of float32, shape (pixel, feature)
-            As those the forest was grown on.
+            The features that the forest was grown on, in the same order.
 
         Returns
         -------
         mean, spread : ndarray of float32, shape (pixel, value)
-            The answer, and the standard deviation of the trees around it.
+            The prediction, and the standard deviation of the trees around it.
         """
         n, width = len(features), self.trees[0][3].shape[1]
         total, squares = np.zeros((n, width), np.float32), np.zeros((n, width), np.float32)
@@ -67,18 +68,18 @@ def grow(
     Parameters
     ----------
     features : ndarray of float32, shape (sample, feature)
-        What a split may look at.
+        Features to split by.
     values : ndarray of float32, shape (sample, value)
-        What is to be told, all of it by the same trees.
+        Values to predict, all by the same trees.
     weight : ndarray of float32, shape (sample,)
         Weight of each sample, greater than 0.
     seed : int
-        Another seed draws other trees.
+        Seed of the random splits.
 
     Returns
     -------
     Forest
-        Ready to be asked.
+        The fitted forest.
 
     Examples
     --------
@@ -92,21 +93,21 @@ def grow(
     """
     n = len(features)
     features, values = np.ascontiguousarray(features, np.float32), np.ascontiguousarray(values, np.float32)
-    judged = _components(values)
+    components = _components(values)
     trees = []
     for number in range(TREES):
         feature, threshold = np.empty(2 * n, np.int32), np.empty(2 * n, np.float32)
         left, leaf = np.empty(2 * n, np.int32), np.zeros((2 * n, values.shape[1]), np.float32)
         start = seed * TREES + number + 1
         used = _grow(
-            features, judged, values, weight, start, TRIES, LEAF, HELD_OUT_DATES, feature, threshold, left, leaf
+            features, components, values, weight, start, CANDIDATES, LEAF, SPLIT_SAMPLES, feature, threshold, left, leaf
         )
         trees.append((feature[:used].copy(), threshold[:used].copy(), left[:used].copy(), leaf[:used].copy()))
     return Forest(tuple(trees))
 
 
 def _components(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The leading components of the standardised values: splits are as good judged by these as by all."""
+    """Return the leading principal components of the standardised values, on which splits are scored."""
     standard = values - values.mean(axis=0)
     standard /= standard.std(axis=0) + np.float32(1e-9)
     if values.shape[1] <= COMPONENTS:
@@ -117,8 +118,8 @@ def _components(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @njit(cache=True)
-def _chance(state: np.uint64) -> np.uint64:
-    """Marsaglia's xorshift."""
+def _random(state: np.uint64) -> np.uint64:
+    """Advance a xorshift generator (Marsaglia 2003)."""
     state ^= state << np.uint64(13)
     state ^= state >> np.uint64(7)
     state ^= state << np.uint64(17)
@@ -126,37 +127,37 @@ def _chance(state: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _grow(x, judged, values, weight, seed, tries, least, judges, feature, threshold, left, leaf):  # type: ignore[no-untyped-def]
+def _grow(x, components, values, weight, seed, candidates, least, split_samples, feature, threshold, left, leaf):  # type: ignore[no-untyped-def]
     n, width = x.shape
-    components, n_values = judged.shape[1], values.shape[1]
+    n_components, n_values = components.shape[1], values.shape[1]
     rows = np.arange(n)
     state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x1234567)
-    for i in range(n - 1, 0, -1):  # shuffled, so that any run of rows is a fair sample of its node
-        state = _chance(state)
+    for i in range(n - 1, 0, -1):  # shuffled, so any run of rows is a random sample of its node
+        state = _random(state)
         j = np.int64(state % np.uint64(i + 1))
         rows[i], rows[j] = rows[j], rows[i]
     stack = np.empty((2 * n + 2, 3), np.int64)
     stack[0, 0], stack[0, 1], stack[0, 2] = 0, n, 0
     depth, nodes = 1, 1
-    total, part = np.empty(components), np.empty(components)
+    total, part = np.empty(n_components), np.empty(n_components)
     while depth > 0:
         depth -= 1
         first, last, node = stack[depth, 0], stack[depth, 1], stack[depth, 2]
         best, chosen, cut = 0.0, np.int64(-1), np.float32(0)
         if last - first >= 2 * least:
-            end = min(last, first + judges)
+            end = min(last, first + split_samples)
             total[:] = 0.0
             mass = 0.0
             for i in range(first, end):
                 w = weight[rows[i]]
                 mass += w
-                for k in range(components):
-                    total[k] += w * judged[rows[i], k]
+                for k in range(n_components):
+                    total[k] += w * components[rows[i], k]
             whole = 0.0
-            for k in range(components):
+            for k in range(n_components):
                 whole += total[k] * total[k] / mass
-            for _ in range(tries):
-                state = _chance(state)
+            for _ in range(candidates):
+                state = _random(state)
                 f = np.int64(state % np.uint64(width))
                 low = high = x[rows[first], f]
                 for i in range(first + 1, end):
@@ -164,7 +165,7 @@ def _grow(x, judged, values, weight, seed, tries, least, judges, feature, thresh
                     low, high = min(low, v), max(high, v)
                 if not high > low:
                     continue
-                state = _chance(state)
+                state = _random(state)
                 at = np.float32(low + (high - low) * (np.float64(state >> np.uint64(11)) / 9007199254740992.0))
                 count, below = 0, 0.0
                 part[:] = 0.0
@@ -173,12 +174,12 @@ def _grow(x, judged, values, weight, seed, tries, least, judges, feature, thresh
                         w = weight[rows[i]]
                         below += w
                         count += 1
-                        for k in range(components):
-                            part[k] += w * judged[rows[i], k]
+                        for k in range(n_components):
+                            part[k] += w * components[rows[i], k]
                 if count < least or end - first - count < least:
                     continue
                 gain = -whole
-                for k in range(components):
+                for k in range(n_components):
                     rest = total[k] - part[k]
                     gain += part[k] * part[k] / below + rest * rest / (mass - below)
                 if gain > best:

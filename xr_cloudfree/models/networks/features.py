@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.models.classical import robust_ridge, stacking
-from xr_cloudfree.models.classical.regress import TargetFit, fit_target, unseen
+from xr_cloudfree.models.classical.regress import TargetFit, fit_target, hidden_pixels
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare
@@ -81,11 +81,11 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     series = Series.of(given)
     shape, n_bands = obs.shape, obs.n_bands
     found = fit_target(given, series)
-    known, base, source = stacking.linear(series)
+    known, base, source = series.known, series.image, series.source
     spread = uncertainty = trees = np.zeros_like(base)
     shares = 0.0, 0.0
     if found is None:
-        base, source = stacking.interpolate(series, unseen(given))
+        base, source = stacking.interpolate(series, hidden_pixels(given))
         candidates = [base] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
@@ -207,16 +207,13 @@ def _shares(
     ----------
     Wolpert 1992, Stacked generalization, doi 10.1016/S0893-6080(05)80023-1.
     """
-    from scipy.optimize import nnls
-
     unit = np.sqrt(weight.astype(np.float64))[:, None] / scale
     answers = np.stack([(part * unit).ravel() for part in (residual, error)], axis=1)
     truth = (left * unit).ravel()
     gram, moment = robust_ridge.product(answers.T, answers), robust_ridge.product(answers.T, truth[:, None])[:, 0]
     # A little is drawn towards a third each, which is what is right where nothing tells.
     pull = REGULARISATION * np.trace(gram) / 2 + 1e-12
-    root = np.linalg.cholesky(gram + pull * np.eye(2)).T
-    shares, _ = nnls(root, np.linalg.solve(root.T, moment + pull / 3))
+    shares = stacking.nonnegative_weights(gram + pull * np.eye(2), moment + pull / 3)
     shares /= max(1.0, shares.sum())
     return float(shares[0]), float(shares[1])
 

@@ -1,7 +1,7 @@
-"""The kernels in plain NumPy: for where numba is not installed, and to check the compiled ones against.
+"""The kernels in plain NumPy: the reference that the compiled ones are tested against.
 
-Every function here has a twin of the same name in `kernels_numba` that does the same float operations in the
-same order. What each computes is documented in `kernels`.
+Every function has a counterpart of the same name in `xr_cloudfree.models.kernels.compiled` with the same float
+operations in the same order. `xr_cloudfree.models.kernels.dispatch` documents what each computes.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PIXELS = 1 << 15  # pixels at once: the temporaries of 24 dates then stay within some megabytes
+_PIXELS = 1 << 15  # processed at once, so that temporaries of 24 dates stay within a few megabytes
 _TINY = np.float32(1e-30)
 
 
 def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """See `kernels.count`."""
+    """See `dispatch.count`."""
     last = np.int16(clear.shape[0] - 1) - np.argmax(clear[::-1], axis=0).astype(np.int16)
     last[~clear.any(axis=0)] = -1
     return clear.sum(axis=0, dtype=np.int16), last
 
 
 def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
-    """See `kernels.bracket`."""
+    """See `dispatch.bracket`."""
     _, before = count(clear[:split]) if split else (None, np.full(clear.shape[1], -1, np.int16))
     after = np.full(clear.shape[1], -1, np.int16)
     if split < len(clear):
@@ -38,7 +38,7 @@ def blend(
     after: NDArray[np.int16],
     weight: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """See `kernels.blend`."""
+    """See `dispatch.blend`."""
     pixel = np.arange(bands.shape[2])
     out = np.empty(bands.shape[1:], np.float32)
     for band in range(bands.shape[1]):
@@ -48,7 +48,7 @@ def blend(
 
 
 def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """See `kernels.median`."""
+    """See `dispatch.median`."""
     out = np.empty(bands.shape[1:], np.float32)
     dtype: Any = bands.dtype
     high = np.inf if dtype.kind == "f" else np.iinfo(dtype).max
@@ -56,7 +56,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
         part = slice(start, start + _PIXELS)
         seen = clear[:, part]
         number = seen.sum(axis=0)
-        # Whatever is not clear sorts last, so the clear values are the first `number`.
+        # Values that are not clear sort last, so the clear values are the first `number`.
         ranks = np.stack([np.maximum(number - 1, 0) // 2, np.maximum(number, 1) // 2])
         ranks[1] = np.minimum(ranks[1], len(clear) - 1)
         for band in range(bands.shape[1]):
@@ -67,7 +67,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
 
 
 def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """See `kernels.mix`."""
+    """See `dispatch.mix`."""
     out = np.zeros(bands.shape[1:], np.float32)
     for values, seen, weight in zip(bands, clear, weights, strict=True):
         out += np.where(seen, weight * np.where(seen, values, 0).astype(np.float32), np.float32(0))
@@ -77,7 +77,7 @@ def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[n
 def geomedian(
     bands: NDArray[np.generic], clear: NDArray[np.bool_], tolerance: float, limit: int
 ) -> NDArray[np.float32]:
-    """See `kernels.geomedian`."""
+    """See `dispatch.geomedian`."""
     out = np.empty(bands.shape[1:], np.float32)
     for start in range(0, bands.shape[2], _PIXELS):
         part = slice(start, start + _PIXELS)
@@ -104,14 +104,14 @@ def _geomedian(
     for age in range(limit):
         if not len(active):
             break
-        move, total, spread, touching = _pull(values[:, :, active], clear[:, active], point, radius)
+        move, total, spread, touching = _weiszfeld_sums(values[:, :, active], clear[:, active], point, radius)
         size = np.zeros(len(active), np.float32)
         for row in move:
             size += row * row
-        pull = np.sqrt(size)
-        keep = np.maximum(np.float32(0), np.float32(1) - touching / np.maximum(pull, _TINY))
+        length = np.sqrt(size)
+        keep = np.maximum(np.float32(0), np.float32(1) - touching / np.maximum(length, _TINY))
         factor = keep / np.maximum(total, _TINY)
-        step = pull * factor
+        step = length * factor
         mean = spread / number[active]
         radius = np.float32(tolerance * tolerance) * mean * mean
         move *= factor
@@ -131,13 +131,13 @@ def _geomedian(
     return out
 
 
-def _pull(
+def _weiszfeld_sums(
     values: NDArray[np.float32],
     clear: NDArray[np.bool_],
     point: NDArray[np.float32],
     radius: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Sums of unit vectors to the clear values, of inverse distances, of distances; how many are touched."""
+    """Sum the unit vectors to the clear values, inverse distances and distances; count values within `radius`."""
     move = np.zeros_like(point)
     total, spread, touching = np.zeros((3, point.shape[1]), np.float32)
     for value, seen in zip(values, clear, strict=True):
@@ -161,7 +161,7 @@ def _pull(
 def interior_error(
     bands: NDArray[np.generic], clear: NDArray[np.bool_], days: NDArray[np.float32], growth: float
 ) -> NDArray[np.float32]:
-    """See `kernels.interior_error`."""
+    """See `dispatch.interior_error`."""
     one, zero = np.float32(1), np.float32(0)
     out = np.zeros(bands.shape[1:], np.float32)
     older, newer = np.zeros_like(out), np.zeros_like(out)
