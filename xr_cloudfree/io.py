@@ -14,7 +14,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
-from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError
+from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError, option
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.attributes import storable
 from xr_cloudfree.storage.files import aside, refused
@@ -202,7 +202,9 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
         if path.is_dir() and not empty and not is_store(path):
             raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
         if path.exists() and not empty and not overwrite:
-            raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
+            raise OutputError(
+                f"{path} is there already", "a new path, or permission to replace it", option("overwrite=True")
+            )
 
 
 def refuse_source(path: Path, sources: Iterable[Path]) -> None:
@@ -270,7 +272,7 @@ def write(
         raise OutputError(
             f"the output is called {where.name}",
             "an ending .zarr or .tif",
-            f"out='{where.stem or where.name}.zarr'",
+            option(f"out='{where.stem or where.name}.zarr'"),
         )
     rasters = {}
     if ending in _TIFF:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.errors import OptionError, OptionTypeError
+from xr_cloudfree.errors import OptionError, OptionTypeError, either, option
 from xr_cloudfree.layers import LAYERS
 
 Snow = Literal["clear", "not clear"]
@@ -148,16 +148,22 @@ def parse_layers(
     except TypeError:
         wanted = [layers]
     if not all(isinstance(layer, str) for layer in wanted):
-        raise OptionTypeError(f"layers is {layers!r}", "names, as text", "layers='all', or layers=['filled']")
+        raise OptionTypeError(
+            f"layers is {layers!r}", "names, as text", either(option("layers='all'"), option("layers=['filled']"))
+        )
     for layer in wanted:
         if layer not in LAYERS:
-            raise OptionError(f"there is no layer {layer!r}", f"some of {tuple(LAYERS)}, or 'all'", "layers='all'")
+            raise OptionError(
+                f"there is no layer {layer!r}", f"some of {tuple(LAYERS)}, or 'all'", option("layers='all'")
+            )
         if layer not in offered:
             raise OptionError(
                 f"model {model!r} with this mask has no layer {layer!r}",
                 f"some of {tuple(offered)}",
-                "layers='all' for all that there are, or another model (xr_cloudfree.list_models() names the "
-                "layers of each)",
+                either(
+                    option("layers='all'") + " for all that there are",
+                    "another model (xr_cloudfree.list_models() names the layers of each)",
+                ),
             )
     return tuple(layer for layer in LAYERS if layer in wanted)
 
@@ -175,14 +181,16 @@ def parse_block(block: int | tuple[int, int] | None, stride: int | None, name: s
     if block is None:
         return None
     pair = tuple(block) if isinstance(block, tuple | list) else (block, block)
-    usual = f"{name}={4 * (stride or 128)}"
+    usual = option(f"{name}={4 * (stride or 128)}")
     if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in pair):
         raise OptionTypeError(f"{name} is {block!r}", "pixels along y and x, as integers", usual)
     if min(pair) < 1:
         raise OptionError(f"{name} is {block!r}", "at least one pixel", usual)
     if stride is not None and any(n % stride for n in pair):
         near = max(round(max(pair) / stride), 1) * stride
-        raise OptionError(f"{name} is {block!r}", f"a multiple of the model's stride, {stride}", f"{name}={near}")
+        raise OptionError(
+            f"{name} is {block!r}", f"a multiple of the model's stride, {stride}", option(f"{name}={near}")
+        )
     return int(pair[0]), int(pair[1])
 
 
@@ -211,7 +219,7 @@ def parse_list(name: str, value: Any, example: str) -> list[Any]:
     ['red', 'nir']
     """
     if isinstance(value, str):
-        raise OptionTypeError(f"{name} is the text {value!r}", "a list", f"{name}=[{value!r}]")
+        raise OptionTypeError(f"{name} is the text {value!r}", "a list", option(f"{name}=[{value!r}]"))
     try:
         found = list(value)
     except TypeError as error:
@@ -257,5 +265,5 @@ def parse_flag(name: str, value: Any) -> bool:
     True
     """
     if not isinstance(value, bool):
-        raise OptionTypeError(f"{name} is {value!r}", "True or False", f"{name}=True")
+        raise OptionTypeError(f"{name} is {value!r}", "True or False", option(f"{name}=True"))
     return value

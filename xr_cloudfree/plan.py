@@ -28,7 +28,7 @@ from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.auto import Auto
@@ -118,9 +118,9 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
     times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
     scenes = scenes_of(cube.arrays[0], times) if merge else None
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
-    for option in ("clear", "mask"):
-        if isinstance(layer := getattr(reading, option), xr.DataArray):
-            check_sizes(layer, option)
+    for argument in ("clear", "mask"):
+        if isinstance(layer := getattr(reading, argument), xr.DataArray):
+            check_sizes(layer, argument)
     quality, rule = resolve_mask(
         {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands} | dict(cube.quality),
         replace(reading, clear=_renamed(reading.clear, cube), mask=_renamed(reading.mask, cube)),
@@ -182,7 +182,7 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
         raise OptionError(
             f"s1 is {s1!r}, and there is neither a file nor a variable of the cube that is called so",
             f"one or two of its variables ({there or 'it has none'}), or a .zarr store or a .nc file",
-            "s1='s1.zarr', or s1=xr.Dataset({'vv': vv, 'vh': vh})",
+            either(option("s1='s1.zarr'"), option("s1=xr.Dataset({'vv': vv, 'vh': vh})")),
         )
     return io.open_cube(s1), obj
 

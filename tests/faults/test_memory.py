@@ -113,7 +113,7 @@ def test_a_worker_that_dies_of_memory_is_told_with_a_shard_that_works(cube, tmp_
     ):
         with pytest.raises(errors.RunError, match=r"memory: a region of 96 x 96 pixels takes about \d+ MiB") as info:
             xr_cloudfree.batch(cube, tmp_path / "a.zarr", shard=96, client=client, **given)
-        typed = commands.as_typed(info.value.remedy)
+        typed = info.value.remedy.spell(commands.flag)
         assert typed.startswith("--shard 32 --overwrite")
         shard = int(typed.split()[1])
         xr_cloudfree.batch(cube, tmp_path / "a.zarr", shard=shard, overwrite=True, client=client, **given)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xr_cloudfree.cli.commands import plain_errors
+from xr_cloudfree.cli.commands import evaluate, plain_errors
 from xr_cloudfree.errors import MissingDependencyError, OptionError
 from xr_cloudfree.models.networks.terramind import weights
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = "unet-plus"
+# Options of `xr_cloudfree.fill` that say how a cube is read.
+_READING = "clear mask scheme threshold snow strict dilate bands scale offset nodata".split()
 
 app = typer.Typer(
     help="Train a learned model on your own cubes.",
@@ -64,7 +66,7 @@ def terramind(context: typer.Context) -> None:
 
 def _train(pathway: str, default: str, given: Sequence[str]) -> None:
     """What both pathways do: they differ in their recipes alone."""
-    with plain_errors("--debug" in given, _as_typed):
+    with plain_errors("--debug" in given, _flag):
         arguments = translate([argument for argument in given if argument != "--debug"], default)
         # What takes a network comes first, so that nobody waits for what cannot be.
         if (size := _wanted(arguments)) is not None:
@@ -192,13 +194,28 @@ def _wanted(arguments: Sequence[str]) -> str | None:
     return str((model.get("config") or {}).get("size", "tiny"))
 
 
-def _as_typed(remedy: str) -> str:
-    """A remedy written for Python, as it is typed here.
+def _flag(name: str, value: str) -> str | None:
+    """Return an option that says how cubes are read as typed for a training; None for others, and for expressions.
 
     Examples
     --------
-    >>> _as_typed("scale=1e-4, offset=-0.1 for digital numbers")
-    '--data.reading.scale 1e-4, --data.reading.offset -0.1 for digital numbers'
+    >>> _flag("scale", "1e-4")
+    '--data.reading.scale 1e-4'
+    >>> print(_flag("bands", "['B02', 'B03']"))
+    --data.reading.bands '["B02", "B03"]'
     """
-    options = "clear|mask|scheme|threshold|snow|strict|dilate|bands|scale|offset|nodata"
-    return re.sub(rf"(?<![\w(.-])({options})=", r"--data.reading.\1 ", remedy)
+    import json
+
+    if name not in _READING:
+        return None
+    if not value:
+        return f"--data.reading.{name}"
+    try:
+        literal = evaluate(value)
+    except ValueError:
+        return None
+    if isinstance(literal, bool | list | tuple | None):
+        value = json.dumps(literal)
+    elif isinstance(literal, str):
+        value = literal
+    return f"--data.reading.{name} {shlex.quote(value)}"

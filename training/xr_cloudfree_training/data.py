@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xr_cloudfree.accuracy.simulate import fractal_shapes, real_masks
-from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
+from xr_cloudfree.errors import BandError, CloudfreeError, OptionError, either
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
 from xr_cloudfree.options import parse_count
@@ -416,4 +416,6 @@ def _check_place(source: Source, mixture: Mixture | None, how: Mapping[str, Any]
         else:
             draw([source.place], source.shapes, _LOOK, 0, mixture=mixture, **how)
     except CloudfreeError as error:
-        raise type(error)(error.found, error.needed, f"leave {source.place.name} out; {error.remedy}") from error
+        raise type(error)(
+            error.found, error.needed, either(f"leave {source.place.name} out", error.remedy, by="; ")
+        ) from error

@@ -215,7 +215,7 @@ def read_sites(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, 
             place = _read(io.open_cube(cube) if named else cube, name, reading, memory, s1)
         except CloudfreeError as error:
             # Training on values that are not reflectance is never allowed, so the remedy does not offer it.
-            remedy = error.remedy.replace(ANYWAY, "")
+            remedy = error.remedy.removesuffix(ANYWAY)
             raise type(error)(f"{cube if named else name}: {error.found}", error.needed, remedy) from error
         if place.in_memory:
             memory -= _size(place)

@@ -30,7 +30,7 @@ from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.stamps import Times
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import OptionError, TimeError
+from xr_cloudfree.errors import OptionError, TimeError, code, either, option
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import ReadOptions, check_names, parse_count, parse_list
@@ -111,14 +111,18 @@ def evaluate(
     >>> bool(score.loc[("full", "linear"), "MAE"] < score.loc[("full", "nearest"), "MAE"])
     True
     """
-    size, seed = parse_count("size", size, 1, "size=256"), parse_count("seed", seed, 0, "seed=0")
-    frames = None if frames is None else parse_count("frames", frames, 1, "frames=10, or frames=None for all")
-    tracks = parse_list("tracks", tracks, "tracks=['partial']")
+    size, seed = parse_count("size", size, 1, option("size=256")), parse_count("seed", seed, 0, option("seed=0"))
+    frames = (
+        None
+        if frames is None
+        else parse_count("frames", frames, 1, either(option("frames=10"), code("frames=None for all")))
+    )
+    tracks = parse_list("tracks", tracks, option("tracks=['partial']"))
     for track in tracks:
         if track not in TRACKS:
-            raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", "tracks=['partial']")
+            raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", option("tracks=['partial']"))
     check_names(reading, evaluate, ReadOptions)
-    made = [registry.create(model) for model in parse_list("models", models, "models=['linear', 'regress']")]
+    made = [registry.create(model) for model in parse_list("models", models, option("models=['linear', 'regress']"))]
     if s1 is not None and not any(model.spec.takes_s1 for model in made):
         made[0].spec.check_s1()
     window = _window(obj, size, ReadOptions(**reading), s1, check)
@@ -129,13 +133,13 @@ def evaluate(
         raise TimeError(
             f"the clearest date is {best:.0%} clear in the middle {seen.shape[1]} x {seen.shape[2]} pixels",
             f"a date that is more than {MIN_CLEAR:.0%} clear, to serve as truth",
-            "size=64 for a smaller window, or a longer series",
+            either(option("size=64") + " for a smaller window", "a longer series"),
         )
     if not real_masks(seen) and set(tracks) - {"full"}:
         raise OptionError(
             "no date of this cube is cloudy in part (10 to 80 %)",
             "such a date, whose clouds are laid over clear ones",
-            "tracks=['full']",
+            option("tracks=['full']"),
         )
     rows = []
     for track in tracks:

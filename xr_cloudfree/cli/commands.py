@@ -6,7 +6,8 @@ imported when the command is asked for, and never by this package.
 
 from __future__ import annotations
 
-import re
+import ast
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
@@ -18,11 +19,6 @@ from typer.core import TyperGroup
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, RunError
 
 GROUP = "xr_cloudfree.commands"
-
-_OPTIONS = (
-    "block|bands|clear|csv|date|dilate|frames|freq|icechunk|layers|mask|merge|model|nodata|offset|out|preview|scale|"
-    "scheme|screen|shard|size|snow|stall|strict|threshold|tracks|window"
-)
 
 
 class Commands(TyperGroup):
@@ -71,47 +67,80 @@ def _load(point: EntryPoint) -> typer.Typer:
     return broken
 
 
-def as_typed(remedy: str) -> str:
-    """A remedy written for Python, as it is typed on the command line.
+def flag(name: str, value: str) -> str | None:
+    """Return an option as typed on the command line; None if its value takes Python.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument in Python.
+    value : str
+        Its value as Python source; empty for the option alone.
 
     Examples
     --------
-    >>> as_typed("scale=1e-4, offset=-0.1 for digital numbers")
-    '--scale 1e-4 --offset -0.1 for digital numbers'
-    >>> as_typed("bands=['B02', 'B03'], or cube.isel(band=0)")
-    '--bands B02,B03, or cube.isel(band=0)'
-    >>> as_typed("scale=1e-4  # or check=False, if the values are as they should be")
-    '--scale 1e-4, or --no-check, if the values are as they should be'
-    >>> as_typed("mask=None, clear=ds.good if True means clear; mask=None, clear=~ds.good if True means cloud")
-    'no --mask --clear good if True means clear'
+    >>> flag("bands", "['B02', 'B03']")
+    '--bands B02,B03'
+    >>> flag("check", "False")
+    '--no-check'
+    >>> flag("mask", "None")
+    'no --mask'
+    >>> flag("clear", "ds.good")
+    '--clear good'
+    >>> flag("clear", "ds.good == 1")
     """
-    remedy = re.sub(r"\b(clear|mask)=ds\.(\w+)(?![\w.(])(?! [=<>/])", r"\1=\2", remedy)
-    # Of several ways, those that take an expression are for Python.
-    ways = re.split(r"; or |; |, or ", remedy)
-    remedy = ", or ".join([way for way in ways if not re.search(r"\bds[.\[]", way)]) or remedy
-    remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=(None|False)", r"no --\1", remedy)
-    remedy = remedy.replace("snow='not clear'", "--no-snow").replace("overwrite=True", "--overwrite")
-    remedy = remedy.replace("check=False", "--no-check").replace("  # or", ", or")
-    remedy = re.sub(rf"(?<![\w(.])({_OPTIONS})=True", r"--\1", remedy)
+    if not value:
+        return f"--{name}"
+    try:
+        literal = evaluate(value)
+    except ValueError:
+        return None
+    if (name, literal) in (("check", False), ("snow", "not clear")):
+        return f"--no-{name}"
+    if literal is None or literal is False:
+        return f"no --{name}"
+    if literal is True or (name, literal) == ("snow", "clear"):
+        return f"--{name}"
+    if isinstance(literal, list | tuple):
+        return f"--{name} {shlex.quote(','.join(map(str, literal)))}"
+    # Quotes of Python are quotes of the shell, unless the text holds anything that one of them treats specially.
+    if isinstance(literal, str) and shlex.quote(literal) != literal:
+        return f"--{name} {shlex.quote(literal)}"
+    return f"--{name} {value.removeprefix('ds.')}"
 
-    def flat(found: re.Match[str]) -> str:
-        return f"--{found[1]} " + re.sub(r"['\" ]", "", found[2])
 
-    remedy = re.sub(rf"(?<![\w(.-])({_OPTIONS})=[\[(]([^\])]*)[\])]", flat, remedy)
-    remedy = re.sub(rf"(?<![\w(.-])({_OPTIONS})=", r"--\1 ", remedy)
-    return remedy.replace(", --", " --").replace(" ,", ",")
+def evaluate(value: str) -> Any:
+    """Return the value of a literal, or the name of a variable of the dataset.
+
+    Raises
+    ------
+    ValueError
+        If the source is any other expression.
+
+    Examples
+    --------
+    >>> evaluate("(60, 30)"), evaluate("ds.good")
+    ((60, 30), 'good')
+    """
+    variable = value.removeprefix("ds.")
+    if variable != value and variable.isidentifier():
+        return variable
+    try:
+        return ast.literal_eval(value)
+    except SyntaxError as error:
+        raise ValueError(f"{value} is no literal") from error
 
 
 @contextmanager
-def plain_errors(debug: bool, typed: Callable[[str], str] = as_typed) -> Iterator[None]:
+def plain_errors(debug: bool, spelling: Callable[[str, str], str | None] = flag) -> Iterator[None]:
     """Errors of this package as three lines and exit code 2, or 3 if a run may go on; others as they are.
 
     Parameters
     ----------
     debug : bool
         Let them pass, to see where in the code they arose.
-    typed : callable
-        From a remedy as it is written for Python to what the user of this command types.
+    spelling : callable
+        How options are typed for this command: see `Remedy.spell`.
     """
     try:
         yield
@@ -121,7 +150,7 @@ def plain_errors(debug: bool, typed: Callable[[str], str] = as_typed) -> Iterato
         for label, text in (
             ("found", error.found),
             ("needed", error.needed),
-            ("try", typed(error.remedy)),
+            ("try", error.remedy.spell(spelling)),
         ):
             typer.echo(f"{typer.style(f'{label:>6}', bold=True)}  {text}", err=True)
         raise typer.Exit(3 if isinstance(error, RunError) else 2) from None

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.errors import ScalingError
+from xr_cloudfree.errors import ScalingError, option
 
 _UNITS = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
 BASELINE, APPLIED = "s2:processing_baseline", "earthsearch:boa_offset_applied"
@@ -43,7 +43,7 @@ def number(value: Any, key: str) -> float | None:
         return float(np.asarray(value).item())
     except (TypeError, ValueError, OverflowError) as error:
         raise ScalingError(
-            f"the attribute {key} is {value!r}", "one number", "scale=1e-4, offset=0, nodata=0"
+            f"the attribute {key} is {value!r}", "one number", option("scale=1e-4", "offset=0", "nodata=0")
         ) from error
 
 
@@ -109,7 +109,7 @@ def _bands_of(entries: list[Any], array: xr.DataArray, key: str) -> list[Any]:
         raise ScalingError(
             f"{key} tells of {len(entries)} bands, and there are {_n_bands(array)}",
             "one entry, or one for each band",
-            "scale=1e-4, offset=0, nodata=0",
+            option("scale=1e-4", "offset=0", "nodata=0"),
         )
     return entries
 
@@ -119,7 +119,7 @@ def _parsed(value: Any, key: str) -> Any:
         try:
             return json.loads(value)
         except ValueError as error:
-            raise ScalingError(f"{key} is {value!r}", "JSON", "scale=1e-4, offset=0, nodata=0") from error
+            raise ScalingError(f"{key} is {value!r}", "JSON", option("scale=1e-4", "offset=0", "nodata=0")) from error
     if isinstance(value, np.ndarray):
         return value.tolist()
     return value
@@ -134,7 +134,9 @@ def _mapping(value: Any, key: str) -> Mapping[Any, Any]:
     if value is None or (isinstance(value, float) and np.isnan(value)):  # an asset without the entry
         return {}
     raise ScalingError(
-        f"{key} holds {value!r}", "a mapping with scale, offset and nodata", "scale=1e-4, offset=0, nodata=0"
+        f"{key} holds {value!r}",
+        "a mapping with scale, offset and nodata",
+        option("scale=1e-4", "offset=0", "nodata=0"),
     )
 
 
@@ -164,7 +166,8 @@ def _raster_bands(array: xr.DataArray) -> list[Told]:
                 raise ScalingError(
                     f"{key} differs between dates",
                     "one scale, offset and nodata for all dates",
-                    "scale=1e-4, offset=0, nodata=0  # for dates that go together: cube.isel(time=[0, 1])",
+                    option("scale=1e-4", "offset=0", "nodata=0")
+                    + "  # for dates that go together: cube.isel(time=[0, 1])",
                 )
         entries = rows[0]
     else:
@@ -229,7 +232,9 @@ def _product(array: xr.DataArray) -> list[Told]:
         per_one = number(unit, units or "") if units else 1 / SENTINEL_SCALE
         digits = number(offset, shift or "") if shift else None
         if per_one is None or not 1 <= per_one <= 1e9:
-            raise ScalingError(f"{units} is {unit!r}", "digital numbers for a reflectance of 1", "scale=1e-4, offset=0")
+            raise ScalingError(
+                f"{units} is {unit!r}", "digital numbers for a reflectance of 1", option("scale=1e-4", "offset=0")
+            )
         made.append(Told(1 / per_one, None if digits is None else digits / per_one, None, units or "BOA_ADD_OFFSET"))
     return made
 

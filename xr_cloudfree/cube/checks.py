@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.edges import find_edge
 from xr_cloudfree.cube.jumps import OFFSET, Times, brighter_dates, find_jumps
 from xr_cloudfree.cube.measured import HIGH, LOW, ValidRange, is_mark, share_impossible
-from xr_cloudfree.cube.remedies import ANYWAY, Spelling
+from xr_cloudfree.cube.remedies import ANYWAY, AS_IT_IS, Spelling
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
-from xr_cloudfree.errors import BandError, ScalingError
+from xr_cloudfree.errors import BandError, ScalingError, code, either, option
 
 SAMPLE = 2048  # pixels per date
 _ENOUGH = 256  # values below which a statistic says nothing
@@ -170,32 +170,34 @@ def _sample(bands: NDArray[Any], clear: NDArray[np.bool_], scaling: Scaling) -> 
 
 def _usual(sensor: str | None, dtype: np.dtype[Any], scaling: Scaling, picked: NDArray[Any] | None = None) -> str:
     """What may be typed for digital numbers: the likeliest first, and behind it what else there is."""
-    nodata = "" if scaling.nodata is not None or dtype.kind == "f" else ", nodata=0"
-    late, early = (f"scale=1e-4, offset={offset}{nodata}" for offset in ("-0.1", "0"))
-    landsat = f"scale=2.75e-5, offset=-0.2{nodata}"
+    nodata = () if scaling.nodata is not None or dtype.kind == "f" else ("nodata=0",)
+    late, early = (option("scale=1e-4", f"offset={offset}", *nodata) for offset in ("-0.1", "0"))
+    landsat = option("scale=2.75e-5", "offset=-0.2", *nodata)
     if picked is not None and picked.size and float(np.median(picked)) < 100:
-        return "scale=0.01, offset=0  # percent" + ANYWAY.replace("  #", ";")
+        return either(option("scale=0.01", "offset=0") + "  # percent", AS_IT_IS, by="; or ")
     # With the offset hardly anything is as dark as this.
     if picked is not None and np.count_nonzero(picked < 800) > 0.02 * picked.size:
-        sentinel = f"{early}  # Sentinel-2 before processing baseline 04.00; from it on: {late}"
+        sentinel = early + "  # Sentinel-2 before processing baseline 04.00; from it on: " + late
     else:
-        sentinel = f"{late}  # Sentinel-2 from processing baseline 04.00 on; before it: {early}"
+        sentinel = late + "  # Sentinel-2 from processing baseline 04.00 on; before it: " + early
     if sensor == "sentinel-2":
         return sentinel
     if sensor in ("hls", "modis"):
-        mark = f", nodata={-9999 if sensor == 'hls' else -28672}" if nodata else ""
-        return f"scale=1e-4, offset=0{mark}  # {sensor.upper()}"
+        mark = (f"nodata={-9999 if sensor == 'hls' else -28672}",) if nodata else ()
+        return option("scale=1e-4", "offset=0", *mark) + f"  # {sensor.upper()}"
     if sensor is None and dtype.kind == "i" and (scaling.nodata or 0) < 0:
         # Sentinel-2 with the offset and Landsat Collection 2 are unsigned, and mark what is missing by zero.
-        return f"{early}  # as most archives that mark missing pixels by a negative number; Landsat: {landsat}"
-    return f"{landsat}  # Landsat Collection 2" if sensor == "landsat" else f"{sentinel}; Landsat: {landsat}"
+        return early + "  # as most archives that mark missing pixels by a negative number; Landsat: " + landsat
+    return landsat + "  # Landsat Collection 2" if sensor == "landsat" else sentinel + "; Landsat: " + landsat
 
 
 def _usual_index(dtype: np.dtype[Any]) -> str:
     """What may be typed for an index that is stored in integers."""
     if dtype.itemsize == 1:
-        return "scale=0.004, offset=-0.08  # Copernicus Land Monitoring; or what the product's description tells"
-    return "scale=1e-4, offset=0"
+        return option("scale=0.004", "offset=-0.08") + (
+            "  # Copernicus Land Monitoring; or what the product's description tells"
+        )
+    return option("scale=1e-4", "offset=0")
 
 
 def _mostly(hit: NDArray[np.bool_], share: float = 0.5) -> bool:
@@ -210,7 +212,7 @@ def _check_index(picked: NDArray[Any], scaling: Scaling, valid_range: ValidRange
             f"{share:.0%} of the clear values are not {valid_range.meaning}; their median is "
             f"{float(np.median(to_reflectance(picked, scaling))):.6g}",
             "values within these limits, or a scale that brings them there",
-            "scale=1e-4, offset=0" + ANYWAY,
+            option("scale=1e-4", "offset=0") + ANYWAY,
         )
 
 
@@ -224,7 +226,7 @@ def _check_zeros(picked: NDArray[Any], date: NDArray[np.intp], times: Times, sca
             f"{float(share[bad].max()):.0%} of the clear pixels are zero in every band on "
             f"{_days(times[bad])} (nodata {scaling.nodata})",
             "the value that marks pixels without a measurement",
-            "nodata=0",
+            option("nodata=0"),
         )
 
 
@@ -246,8 +248,11 @@ def _check_wrapped(
             f"{share:.1%} of the clear values lie just below 65536 digital numbers: an unsigned integer fell "
             "below zero and wrapped",
             "the offset as an argument, or a subtraction in signed integers",
-            spelling.subtract(_WRAP * unit, f"{{cube}} < {60000 * unit:g}", picked.dtype, scaling.nodata)
-            + "  # or offset=-0.1 with the values as they came",
+            either(
+                spelling.subtract(_WRAP * unit, f"{{cube}} < {60000 * unit:g}", picked.dtype, scaling.nodata),
+                option("offset=-0.1") + " with the values as they came",
+                by="  # or ",
+            ),
         )
 
 
@@ -266,7 +271,7 @@ def _check_level(picked: NDArray[Any], reflectance: NDArray[np.float32], scaling
         raise ScalingError(
             f"99 % of the clear values are below 0.001: they seem to be scaled twice ({told})",
             "reflectance, which lies between 0 and about 1",
-            _usual(sensor, picked.dtype, scaling, picked) if whole else "scale=1, offset=0" + ANYWAY,
+            _usual(sensor, picked.dtype, scaling, picked) if whole else option("scale=1", "offset=0") + ANYWAY,
         )
 
 
@@ -295,7 +300,7 @@ def _check_beyond(
     if bad.sum() < 0.5 * there.sum():
         remedy = spelling.except_on(days)
     elif good and len(good) < picked.shape[1]:
-        remedy = f"bands={good!r}"
+        remedy = option(f"bands={good!r}")
     else:
         remedy = _usual(sensor, picked.dtype, scaling, picked)
     raise ScalingError(
@@ -321,16 +326,18 @@ def _check_negative(
     bad = (share > 0.2) & (deep > 0.05) & (count >= _ENOUGH)
     if bad.any():
         if scaling.offset < 0:
-            remedy = "offset=0"
+            remedy: str = option("offset=0")
             if bad.sum() < (count >= _ENOUGH).sum():
                 keep = spelling.on(np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist())
                 units = -scaling.offset / (scaling.scale or 1.0)
                 mended = spelling.subtract(units, keep, dtype, scaling.nodata)
-                remedy += f" if it was subtracted on all dates, or if on these alone: {mended}, with offset=0"
+                remedy = either(
+                    remedy + " if it was subtracted on all dates", code(f"if on these alone: {mended}, with offset=0")
+                )
         elif bad.sum() < 0.5 * (pixels > 0).sum():
             remedy = spelling.except_on(np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist())
         else:
-            remedy = f"offset={scaling.offset + OFFSET:g}"
+            remedy = option(f"offset={scaling.offset + OFFSET:g}")
         raise ScalingError(
             f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])} "
             f"(offset {scaling.offset:g})",
@@ -384,7 +391,7 @@ def _check_edge(
         f"{edge.pixels} clear pixels at the edge hold {edge.value:.7g} on {_days(times[[edge.date]])}, in {edge.bands} "
         f"of {bands.shape[1]} bands, where other dates vary (nodata {scaling.nodata})",
         "the value that marks pixels without a measurement",
-        (f"nodata={value}" if scaling.nodata is None else spelling.replace(value, scaling.nodata)) + ANYWAY,
+        (option(f"nodata={value}") if scaling.nodata is None else spelling.replace(value, scaling.nodata)) + ANYWAY,
     )
 
 
@@ -433,5 +440,5 @@ def check_classes(
                 f"the band {names[band]!r} holds the whole numbers {', '.join(f'{v:g}' for v in found[:8])}, as "
                 "classes do",
                 "reflectance in each band; a quality layer goes beside them, as mask=",
-                f"bands={rest}",
+                option(f"bands={rest}"),
             )

@@ -19,7 +19,16 @@ from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.cube.sensors import BAND_NAMES, common_names_of, index_limits, is_band, sensor_of
 from xr_cloudfree.cube.stamps import decode_times
-from xr_cloudfree.errors import BandError, CloudfreeWarning, DimensionError, GridError, OptionTypeError
+from xr_cloudfree.errors import (
+    BandError,
+    CloudfreeWarning,
+    DimensionError,
+    GridError,
+    OptionTypeError,
+    code,
+    either,
+    option,
+)
 from xr_cloudfree.options import parse_list
 
 Layout = Literal["array", "layer", "variable", "bands"]
@@ -210,7 +219,7 @@ def _told(obj: xr.DataArray | xr.Dataset) -> Iterator[str]:
 def _names(bands: Sequence[str] | None) -> list[str] | None:
     if bands is None:
         return None
-    remedy = "bands=['red', 'nir'], or no bands= for all that there are"
+    remedy = either(option("bands=['red', 'nir']"), "no " + option("bands=") + " for all that there are")
     names = parse_list("bands", bands, remedy)
     strange = next((name for name in names if not isinstance(name, str)), None)
     if strange is not None:
@@ -278,7 +287,7 @@ def _from_array(
         raise BandError(
             f"no band of {_called(array)} is reflectance: {', '.join(labels)}",
             "spectral bands or an index",
-            "bands=['B04', 'B08'] with the bands to fill",
+            option("bands=['B04', 'B08']") + " with the bands to fill",
         )
     return Cube(
         arrays=(with_crs(cube),),
@@ -315,7 +324,9 @@ def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
     if bands and [label] != list(bands):
         _known(bands[0], [label], common_names_of([label]))
     if is_quality(label):
-        raise BandError(f"{label} is a quality layer", "reflectance or an index", "mask= with it, beside a cube")
+        raise BandError(
+            f"{label} is a quality layer", "reflectance or an index", option("mask=") + " with it, beside a cube"
+        )
     _check_numbers(layer)
     _check_grid(layer)
     sensor = sensor_of([label], (), metadata_of(array))
@@ -351,13 +362,13 @@ def _chosen(wanted: Sequence[str], names: Sequence[str], common_names: Sequence[
     if len(lacking) == len(wanted):
         lacking = []
     chosen = [_known(band, names, common_names) for band in wanted if band not in lacking]
-    _check_bands(chosen, f"bands={list(dict.fromkeys(chosen))}")
+    _check_bands(chosen, option(f"bands={list(dict.fromkeys(chosen))}"))
     quality = [band for band in chosen if is_quality(band)]
     if len(quality) == len(chosen):
         raise BandError(
             f"bands names {', '.join(quality)} alone, which is no reflectance",
             "spectral bands or an index",
-            "bands=None for all bands that there are",
+            option("bands=None") + " for all bands that there are",
         )
     for left, why in ((quality, "no reflectance"), (lacking, "not among the bands of this cube")):
         if left:
@@ -387,7 +398,7 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         raise BandError(
             f"none of the variables ({', '.join(variables) or 'there are none'}) has the name of a band",
             "one variable (time, band, y, x), or variables named as bands (B02, red, SR_B4 …) or as an index (NDVI …)",
-            f"bands={numeric[:3]!r}" if numeric else "xr.Dataset({'B02': red, 'B03': green}), and so on",
+            option(f"bands={numeric[:3]!r}") if numeric else code("xr.Dataset({'B02': red, 'B03': green}), and so on"),
         )
     first = ds[chosen[0]]
     alike = [band for band in chosen if set(ds[band].dims) == set(first.dims)]
@@ -396,7 +407,7 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         raise DimensionError(
             f"{other.name} has dimensions {other.dims}, {first.name} {first.dims}",
             "one grid and the same dates for all bands",
-            f"bands={alike!r} with bands that go together, or load all with one resolution=",
+            either(option(f"bands={alike!r}") + " with bands that go together", code("load all with one resolution=")),
         )
     arrays: list[xr.DataArray] = []
     dims: dict[str, str] = {}
@@ -410,7 +421,10 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
         raise BandError(
             "the bands have different dtypes: " + ", ".join(f"{array.name} {array.dtype}" for array in arrays),
             "one dtype for all bands that are whole numbers",
-            f"cube.astype({str(np.result_type(*kinds))!r}), or bands= with bands that go together",
+            either(
+                code(f"cube.astype({str(np.result_type(*kinds))!r})"),
+                option("bands=") + " with bands that go together",
+            ),
         )
     return Cube(
         arrays=tuple(arrays),
@@ -458,10 +472,12 @@ def _known(band: str, names: Sequence[str], common_names: Sequence[str | None]) 
         if band in BAND_NAMES and len(meant) == 1:
             return meant[0]
     near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)
-    raise BandError(f"there is no band {band!r}", f"one of {tuple(names)}", f"bands=[{(near or list(names))[0]!r}]")
+    raise BandError(
+        f"there is no band {band!r}", f"one of {tuple(names)}", option(f"bands=[{(near or list(names))[0]!r}]")
+    )
 
 
-def _check_bands(labels: Sequence[str], remedy: str = "cube.drop_duplicates('band')") -> None:
+def _check_bands(labels: Sequence[str], remedy: str = code("cube.drop_duplicates('band')")) -> None:
     doubled = [name for name, n in Counter(labels).items() if n > 1]
     if doubled:
         raise BandError(

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.stamps import ISO, MERGE_REMEDY, ZONE, Times, as_text, parse_timestamp, possible_dates, to_utc
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, TimeError
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, TimeError, either, option
 
 _DAY, _SECOND, _MINUTE = (np.timedelta64(1, unit) for unit in ("D", "s", "m"))
 _LEAST = np.timedelta64(1, "ns")
@@ -104,7 +104,7 @@ def parse_targets(date: Any, times: Times, freq: Any = None) -> Targets:
         return _targets([_single(date, times)], times, scalar=True)
     given: Sequence[Any] = list(date)
     if not given:
-        raise OptionError("date is an empty list", "at least one date", f'date="{_example(times)}"')
+        raise OptionError("date is an empty list", "at least one date", option(f'date="{_example(times)}"'))
     spans = [_span(one, times) for one in given]
     singles = [None if span else _single(one, times) for one, span in zip(given, spans, strict=True)]
     _check_once([single[0] for single in singles if single])
@@ -171,7 +171,7 @@ def parse_window(window: Any) -> tuple[float, float] | None:
         return None
     if isinstance(window, tuple | list):
         if len(window) != 2:
-            raise OptionError(f"window has {len(window)} elements", "days before and after", "window=(60, 30)")
+            raise OptionError(f"window has {len(window)} elements", "days before and after", option("window=(60, 30)"))
         return _days(window[0]), _days(window[1])
     days = _days(window)
     return days, days
@@ -223,7 +223,7 @@ def check_reach(times: Times, targets: Targets, window: tuple[float, float] | No
                 f"no observation lies within {_window_text(window)} of {as_text(label)}: the nearest is {nearest:.0f} "
                 "days away",
                 "at least one",
-                f"window={int(np.ceil(nearest))}",
+                option(f"window={int(np.ceil(nearest))}"),
             )
         nearest = float(np.abs(offsets).min())
         if not told and nearest > MAX_GAP_DAYS:
@@ -231,7 +231,7 @@ def check_reach(times: Times, targets: Targets, window: tuple[float, float] | No
                 f"{as_text(label)} is {nearest:.0f} days from the nearest observation (the cube runs from "
                 f"{as_text(times.min())} to {as_text(times.max())})",
                 f"a date within {MAX_GAP_DAYS:.0f} days of an observation",
-                f"window={int(np.ceil(nearest))} if you mean it",
+                option(f"window={int(np.ceil(nearest))}") + " if you mean it",
             )
 
 
@@ -245,13 +245,17 @@ def _window_text(window: tuple[float, float] | None) -> str:
 def _days(value: Any) -> float:
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     if not number and not isinstance(value, str | dt.timedelta | np.timedelta64):
-        raise OptionTypeError(f"window is {value!r}", "a number of days", "window=30, or window=(60, 0)")
+        raise OptionTypeError(
+            f"window is {value!r}", "a number of days", either(option("window=30"), option("window=(60, 0)"))
+        )
     try:
         days = float(value) if number else float(pd.Timedelta(value) / pd.Timedelta(days=1))
     except (ValueError, OverflowError) as error:
-        raise OptionError(f"window is {value!r}", "a number of days", "window=30, or window=(60, 0)") from error
+        raise OptionError(
+            f"window is {value!r}", "a number of days", either(option("window=30"), option("window=(60, 0)"))
+        ) from error
     if not np.isfinite(days) or days < 0:
-        raise OptionError(f"window is {value!r}", "a number of days that is not negative", "window=30")
+        raise OptionError(f"window is {value!r}", "a number of days that is not negative", option("window=30"))
     return days
 
 
@@ -275,7 +279,7 @@ def _check_once(labels: Sequence[np.datetime64]) -> None:
     once = list(dict.fromkeys(labels))
     if len(once) < len(labels):
         told = [as_text(label) for label in once]
-        remedy = f"date={told!r}" if len(told) <= 12 else "date=pd.DatetimeIndex(date).unique()"
+        remedy = option(f"date={told!r}" if len(told) <= 12 else "date=pd.DatetimeIndex(date).unique()")
         raise TimeError("a date is asked for twice", "each date once", remedy)
 
 
@@ -316,7 +320,7 @@ def _span(value: Any, times: Times) -> _Span | None:
             raise OptionError(
                 f"the date is a slice with the step {value.step!r}",
                 "the two ends, and freq= for a series between them",
-                f'date="{told}", freq="{value.step if isinstance(value.step, str) else "10D"}"',
+                option(f'date="{told}"', f'freq="{value.step if isinstance(value.step, str) else "10D"}"'),
             )
         ends: tuple[Any, Any] = (value.start, value.stop)
     elif isinstance(value, str) and "/" in value:
@@ -341,7 +345,7 @@ def _span(value: Any, times: Times) -> _Span | None:
         raise TimeError(
             f"the dates {told} end before they begin",
             "the earlier date first",
-            f'date="{"/".join(told.split("/")[::-1])}"',
+            option(f'date="{"/".join(told.split("/")[::-1])}"'),
         )
     return _Span(start, end, told)
 
@@ -364,7 +368,7 @@ def _bounds(value: Any, times: Times) -> tuple[np.datetime64, np.datetime64]:
         raise TimeError(
             f"there is no {value!s}, or it is out of range",
             "a month or a year that exists",
-            f'date="{_example(times)[:7]}"',
+            option(f'date="{_example(times)[:7]}"'),
         ) from error
     return first.astype("datetime64[ns]"), (first + 1).astype("datetime64[ns]") - _LEAST
 
@@ -382,11 +386,13 @@ def _within(span: _Span, times: Times) -> list[int]:
     middle = span.start + (span.end - span.start) // 2
     nearest = min(near, key=lambda i: abs(times[i] - middle))
     far = max(np.abs(times - end).min() for end in (span.start, span.end)) > MAX_GAP_DAYS * _DAY
-    series = "" if far or span.end < span.start else f', or date="{span.text}", freq="10D"'
+    remedy = option(f'date="{_typed(times, nearest)}"')
+    if not far and span.end >= span.start:
+        remedy = either(remedy, option(f'date="{span.text}"', 'freq="10D"'))
     raise TimeError(
         f"no date of the cube lies in {span.text}: the nearest {verb} {told}",
         "a span with a date of the cube, or freq= for a series of dates that need not be observed",
-        f'date="{_typed(times, nearest)}"' + series,
+        remedy,
     )
 
 
@@ -400,7 +406,7 @@ def _series(date: Any, times: Times, freq: Any) -> list[np.datetime64]:
         raise OptionError(
             f"freq is {freq!r}, with the date {date!r}",
             "a span of time: a month, a year, a slice, or no date for all of the cube's",
-            f'date="{days[0]}/{days[-1]}", freq="10D"',
+            option(f'date="{days[0]}/{days[-1]}"', 'freq="10D"'),
         )
     try:
         if isinstance(freq, bool | int | float):
@@ -418,28 +424,34 @@ def _series(date: Any, times: Times, freq: Any) -> list[np.datetime64]:
         raise kind(
             f"freq is {freq!r}: {error}",
             "a frequency of pandas, such as 10D, MS for months, or YS for years",
-            f'freq="{right}"',
+            option(f'freq="{right}"'),
         ) from error
     if first <= pd.Timedelta(0):
-        raise OptionError(f"freq is {freq!r}", "a step forwards in time", 'freq="10D"')
+        raise OptionError(f"freq is {freq!r}", "a step forwards in time", option('freq="10D"'))
     if (pd.Timestamp(span.end) - start) / first > MAX_SERIES:
-        raise SizeError(f"freq={freq!r} makes more than {MAX_SERIES} dates in {span.text}", "fewer dates", 'freq="10D"')
+        raise SizeError(
+            f"freq={freq!r} makes more than {MAX_SERIES} dates in {span.text}", "fewer dates", option('freq="10D"')
+        )
     made = pd.date_range(start, pd.Timestamp(span.end), freq=step, unit="ns")
     if not len(made):
-        raise TimeError(f"there is no date of the frequency {freq!r} in {span.text}", "at least one", 'freq="10D"')
+        raise TimeError(
+            f"there is no date of the frequency {freq!r} in {span.text}", "at least one", option('freq="10D"')
+        )
     return list(made.to_numpy())
 
 
 def _parse(value: Any, times: Times) -> tuple[np.datetime64, np.timedelta64]:
     """The moment, and the span after it that counts as the same."""
-    example = f'date="{_example(times)}"'
+    example = option(f'date="{_example(times)}"')
     try:
         when = parse_timestamp(value)
         if when is not None and not pd.isna(when):
             when.as_unit("ns")
     except (ValueError, OverflowError) as error:  # pandas' OutOfBoundsDatetime is a ValueError
         if isinstance(value, str) and (existing := _existing(value.strip(), times)):
-            raise TimeError(f"there is no date {value!r}", "a date that exists", f'date="{existing}"') from error
+            raise TimeError(
+                f"there is no date {value!r}", "a date that exists", option(f'date="{existing}"')
+            ) from error
         raise TimeError(
             f"the date {value!r} does not exist or is out of range", "a date from 1678 to 2261", example
         ) from error
@@ -451,7 +463,7 @@ def _parse(value: Any, times: Times) -> tuple[np.datetime64, np.timedelta64]:
         raise TimeError(
             f"the date {value!s} has another time zone than UTC, by which its day may be another one",
             "a date in UTC, as the cube's are",
-            f'date="{to_utc(when).isoformat()}"',
+            option(f'date="{to_utc(when).isoformat()}"'),
         )
     when = to_utc(when)
     if when == when.normalize():
@@ -487,7 +499,7 @@ def _unreadable(value: Any, times: Times) -> TimeError | OptionTypeError:
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if number and _PERIOD.fullmatch(text) and meant:
         meant = [text]
-    remedy = ", or ".join(f'date="{one}"' for one in meant or [_example(times)])
+    remedy = either(*(option(f'date="{one}"') for one in meant or [_example(times)]))
     if isinstance(value, str):
         return TimeError(
             f"the date {value!r} is not written as year-month-day",
@@ -515,7 +527,7 @@ def _own(value: np.datetime64, tolerance: np.timedelta64, times: Times) -> int:
         raise TimeError(
             f"there are {same.size} observations on {as_text(value)}: {found}",
             "one",
-            f'{MERGE_REMEDY}, or date="{as_text(times[order[0]])}" for one of them',
+            either(MERGE_REMEDY, option(f'date="{as_text(times[order[0]])}"') + " for one of them"),
         )
     return int(same[0]) if same.size else -1
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from xr_cloudfree.cube.schemes import SCHEMES, Flag, Scheme, State
-from xr_cloudfree.errors import MaskError
+from xr_cloudfree.errors import MaskError, either, option
 
 _CLEAR_WORDS = frozenset("clear clear_sky clear_land free_sky cloud_free no_cloud not_cloud valid good".split())
 _WORDS: dict[State, str] = {
@@ -90,7 +90,8 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
     >>> scheme_of_flags({"flag_values": [0, 1], "flag_meanings": "clear cloud"}, "qa", "ds.qa").flags[1]
     Flag(value=1, meaning='cloud', state='cloud', mask=None)
     """
-    instead = f"scheme={by_name.name!r}" if by_name is not None and not by_name.has_threshold else "scheme='scl'"
+    named = by_name is not None and not by_name.has_threshold
+    instead = option(f"scheme={by_name.name!r}" if by_name is not None and named else "scheme='scl'")
     classes = (known.name for known in SCHEMES.values() if not known.has_threshold)
     others = ", ".join(known for known in classes if f"'{known}'" not in instead)
     instead += f" if {name} follows it (or one of {others})"
@@ -134,7 +135,7 @@ def _flags(rows: Sequence[_Row], name: str, typed: str, instead: str) -> list[Fl
         raise MaskError(
             f"{name} has flag_meanings that are not understood: {', '.join(row.word for row in unknown)}",
             "meanings such as clear, cloud, cloud_shadow, snow, no_data",
-            f"{instead}, or mask=None, clear={said} clear and no others do",
+            either(instead, option("mask=None", f"clear={said}") + " clear and no others do"),
         )
     # A bit that says clear says nothing beside bits of cloud: producers set it on snow and cirrus too.
     if not any(flag.state == "cloud" for flag in flags):

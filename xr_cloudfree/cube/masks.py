@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.schemes import RANK, SCHEMES, Flag, Scheme, states
-from xr_cloudfree.errors import MaskError, MaskTypeError
+from xr_cloudfree.errors import MaskError, MaskTypeError, code, either, option
 from xr_cloudfree.options import Snow
 
 Bools = NDArray[np.bool_]
@@ -83,9 +83,11 @@ def _whole(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any
         raise MaskError(
             f"{rule.label} holds {float(filled[~whole][0]):g}, which is no whole number",
             "the classes or bits of the quality layer, untouched",
-            f'resampling={{"{rule.typed.removeprefix("ds.")}": "nearest"}} where the bands are loaded, or '
-            f'mask=original.reindex_like({cube_of(rule.typed)}, method="nearest") with the '
-            "layer before it was resampled",
+            code(
+                f'resampling={{"{rule.typed.removeprefix("ds.")}": "nearest"}} where the bands are loaded, or '
+                f'mask=original.reindex_like({cube_of(rule.typed)}, method="nearest") with the '
+                "layer before it was resampled"
+            ),
         )
     return filled.astype(np.int64), nan
 
@@ -168,11 +170,16 @@ def cube_of(typed: str) -> str:
 def not_boolean(label: str, typed: str, dtype: np.dtype[Any], remedy: str = "") -> MaskTypeError:
     """The error for a layer given as clear that is not boolean; `remedy` says more than its dtype does."""
     if not remedy and dtype.kind == "O":
-        remedy = f"clear={typed} == True"
+        remedy = option(f"clear={typed} == True")
     return MaskTypeError(
         f"clear= is {label} of dtype {dtype}",
         "a boolean layer, True where clear",
-        remedy or f"clear={typed} == 1 if 1 means clear, or clear={typed} == 0 if 0 does, or mask= for a quality layer",
+        remedy
+        or either(
+            option(f"clear={typed} == 1") + " if 1 means clear",
+            option(f"clear={typed} == 0") + " if 0 does",
+            option("mask=") + " for a quality layer",
+        ),
     )
 
 
@@ -182,14 +189,14 @@ def _strange(unknown: NDArray[Any], count: int, found: NDArray[Any], rule: MaskR
     others = [SCHEMES[name] for name in scheme.mistaken]
     fitting = [other for other in others if not (states(found.astype(np.int64), other) == RANK["unknown"]).any()]
     if scheme.bits is not None and found.dtype == np.dtype(f"int{-(-scheme.bits // 8) * 8}") and max(strange) < 0:
-        remedy = f"mask={rule.typed}.astype('u{found.dtype}')"  # the highest bit was taken for a sign
+        remedy = option(f"mask={rule.typed}.astype('u{found.dtype}')")  # the highest bit was taken for a sign
     elif fitting:
-        remedy = ", or ".join(f"{other.example} if {_first(other)}" for other in fitting)
+        remedy = either(*(other.example + f" if {_first(other)}" for other in fitting))
     elif all(flag.mask is None for flag in scheme.flags):
-        remedy = f"mask={rule.typed}.where({rule.typed}.isin({[flag.value for flag in scheme.flags]}))"
+        remedy = option(f"mask={rule.typed}.where({rule.typed}.isin({[flag.value for flag in scheme.flags]}))")
         remedy += " if the others are no data"
     else:
-        remedy = f"mask={rule.typed}.where(~{rule.typed}.isin({strange[:64]})) if these are no data"
+        remedy = option(f"mask={rule.typed}.where(~{rule.typed}.isin({strange[:64]}))") + " if these are no data"
     return MaskError(
         f"{rule.label} holds {', '.join(map(str, strange[:8]))}, with {count} pixels in all",
         f"the values of {scheme.title}: " + ", ".join(_named(flag) for flag in scheme.flags if flag.state != "unknown"),
@@ -224,7 +231,10 @@ def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> D
             raise MaskError(
                 f"{rule.label} holds fractions up to {high:g} with threshold={threshold:g}",
                 "a threshold in the units of the layer",
-                f"threshold={threshold / top:g}, or mask={rule.typed}.round() if they are percentages",
+                either(
+                    option(f"threshold={threshold / top:g}"),
+                    option(f"mask={rule.typed}.round()") + " if they are percentages",
+                ),
             )
     below = seen < threshold
     clear = ~missing
@@ -235,14 +245,14 @@ def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> D
 def _in_units(low: float, high: float, threshold: float, typed: str) -> str:
     """What to type where values lie outside of those that go with a threshold."""
     if low < 0:
-        return f"mask={typed}.where({typed} >= 0) if values below zero are no data"
+        return option(f"mask={typed}.where({typed} >= 0)") + " if values below zero are no data"
     if threshold <= 1 and high <= 100:
-        return f"threshold={threshold * 100:g}"
+        return option(f"threshold={threshold * 100:g}")
     for top in (255, 1000, 10_000, 65_535):
         if high <= top:
             share = threshold if threshold <= 1 else threshold / 100
-            return f"mask={typed} / {top}, threshold={share:g} if it goes up to {top}"
-    return f"mask={typed}.where({typed} <= 100) if higher values are no data"
+            return option(f"mask={typed} / {top}", f"threshold={share:g}") + f" if it goes up to {top}"
+    return option(f"mask={typed}.where({typed} <= 100)") + " if higher values are no data"
 
 
 @overload

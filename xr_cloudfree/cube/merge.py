@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.measured import ValidRange, measured
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
-from xr_cloudfree.errors import OptionError
+from xr_cloudfree.errors import OptionError, option
 from xr_cloudfree.options import Merge
 
 Bools = NDArray[np.bool_]
@@ -62,7 +62,7 @@ def parse_merge(merge: Any) -> Merge | None:
         If it is neither ``"day"`` nor None.
     """
     if merge is not None and not (isinstance(merge, str) and merge == "day"):
-        raise OptionError(f"merge is {merge!r}", '"day", or None for scenes as they are', 'merge="day"')
+        raise OptionError(f"merge is {merge!r}", '"day", or None for scenes as they are', option('merge="day"'))
     return "day" if merge is not None else None
 
 

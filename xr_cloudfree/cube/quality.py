@@ -15,7 +15,7 @@ from xr_cloudfree.cube.alignment import Axes, align
 from xr_cloudfree.cube.flags import scheme_of_flags
 from xr_cloudfree.cube.masks import MaskRule, not_boolean
 from xr_cloudfree.cube.schemes import SCHEMES, STATES, Flag, Scheme, known_scheme, states
-from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTypeError
+from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTypeError, Remedy, either, option
 from xr_cloudfree.options import ReadOptions, Snow
 
 # Cloud that grows by more than this leaves nothing clear, and takes long to do so.
@@ -86,7 +86,12 @@ def resolve_mask(
     _check_options(snow, strict, dilate, threshold)
     if clear is not None and mask is not None:
         raise MaskError(
-            "clear= and mask= were both given", "one of the two", "mask=None to use clear=, or clear=None to use mask="
+            "clear= and mask= were both given",
+            "one of the two",
+            either(
+                option("mask=None") + " to use " + option("clear="),
+                option("clear=None") + " to use " + option("mask="),
+            ),
         )
     if clear is not None:
         needless = ["scheme=None"] * (scheme is not None) + ["threshold=None"] * (threshold is not None)
@@ -95,7 +100,10 @@ def resolve_mask(
             raise MaskError(
                 "clear= was given with scheme=, threshold=, strict= or snow=",
                 "a boolean layer alone: it has no classes that these could choose from",
-                f"{', '.join(needless)}, or clear=None and mask= with the quality layer itself",
+                either(
+                    option(*needless),
+                    option("clear=None") + " and " + option("mask=") + " with the quality layer itself",
+                ),
             )
         layer, name, typed = _layer(variables, clear, "clear")
         if layer.dtype != np.bool_:
@@ -124,71 +132,82 @@ def resolve_mask(
 
 def _check_options(snow: object, strict: object, dilate: object, threshold: object) -> None:
     if not isinstance(snow, str) or snow not in ("clear", "not clear"):
-        raise OptionError(f"snow is {snow!r}", '"clear" or "not clear"', 'snow="clear"')
+        raise OptionError(f"snow is {snow!r}", '"clear" or "not clear"', option('snow="clear"'))
     if not isinstance(strict, bool | np.bool_):
-        raise OptionTypeError(f"strict is {strict!r}", "True or False", "strict=True")
+        raise OptionTypeError(f"strict is {strict!r}", "True or False", option("strict=True"))
     if isinstance(dilate, bool) or not isinstance(dilate, int | np.integer):
-        raise OptionTypeError(f"dilate is {dilate!r}", "a whole number of pixels", "dilate=2")
+        raise OptionTypeError(f"dilate is {dilate!r}", "a whole number of pixels", option("dilate=2"))
     if not 0 <= dilate <= MAX_DILATE:
-        raise OptionError(f"dilate is {dilate}", f"0 to {MAX_DILATE} pixels", "dilate=2")
+        raise OptionError(f"dilate is {dilate}", f"0 to {MAX_DILATE} pixels", option("dilate=2"))
     if threshold is None:
         return
     if isinstance(threshold, bool) or not isinstance(threshold, Real):
-        raise OptionTypeError(f"threshold is {threshold!r}", "a number", "threshold=0.4")
+        raise OptionTypeError(f"threshold is {threshold!r}", "a number", option("threshold=0.4"))
     if not 0 < cast(float, threshold) <= 255:  # no float yet: an integer of Python may be too large for one
-        raise OptionError(f"threshold is {threshold}", "above 0 and at most 255", "threshold=0.4")
+        raise OptionError(f"threshold is {threshold}", "above 0 and at most 255", option("threshold=0.4"))
 
 
 def _check_capable(scheme: Scheme, name: str, snow: Snow, strict: bool) -> None:
     """An option that could do nothing is refused, not ignored."""
     if snow == "not clear" and not scheme.has("snow"):
-        raise MaskError(f'snow="not clear" with {name}, which does not tell snow', "a layer with snow", 'snow="clear"')
+        raise MaskError(
+            f'snow="not clear" with {name}, which does not tell snow', "a layer with snow", option('snow="clear"')
+        )
     if strict and not scheme.has("doubtful"):
         raise MaskError(
-            f"strict=True with {name}, which has no doubtful classes", "a layer that has them", "strict=False"
+            f"strict=True with {name}, which has no doubtful classes", "a layer that has them", option("strict=False")
         )
 
 
 def _not_clear(layer: xr.DataArray, name: str, typed: str) -> MaskTypeError:
     """The error for a layer given as clear that is not boolean: what it is, where that is known."""
     known = _known(layer, name, typed)
-    whole = f"clear=None, mask={name!r}" if typed.startswith(("ds.", "ds[")) else f"clear=None, mask={typed}"
+    whole = option("clear=None", f"mask={name!r}" if typed.startswith(("ds.", "ds[")) else f"mask={typed}")
     if known is None or layer.dtype.kind not in "iuf":
         remedy = ""
     elif known.has_threshold:
         sign = ">=" if known.name == "clear_score" else "<"
-        remedy = f"clear={typed} {sign} {known.threshold:g}, in the layer's units; or {whole}, {known.example}"
+        remedy = either(
+            option(f"clear={typed} {sign} {known.threshold:g}") + ", in the layer's units",
+            whole + ", " + known.example,
+            by="; or ",
+        )
     elif known.clear_values:
-        remedy = f"clear={typed}.isin({known.clear_values}), or {whole}"
+        remedy = either(option(f"clear={typed}.isin({known.clear_values})"), whole)
     else:
         remedy = whole
     return not_boolean(name, typed, layer.dtype, remedy)
 
 
-def _layer(variables: Mapping[str, xr.DataArray], given: object, option: str) -> tuple[xr.DataArray, str, str]:
+def _layer(variables: Mapping[str, xr.DataArray], given: object, argument: str) -> tuple[xr.DataArray, str, str]:
     """The layer that was given, its name, and what is typed for it."""
     if isinstance(given, xr.DataArray):
         name = str(given.name) if given.name is not None else "layer"
         return given, name, name if name.isidentifier() else "layer"
     if not isinstance(given, str):
         own = _own(variables)
-        array = f'{option}=xr.DataArray(values, dims=("time", "y", "x"))'
+        array = option(f'{argument}=xr.DataArray(values, dims=("time", "y", "x"))')
         raise MaskTypeError(
-            f"{option}= is a {type(given).__name__}",
+            f"{argument}= is a {type(given).__name__}",
             "the name of a variable, or a DataArray with the cube's coordinates",
-            array if own is None or hasattr(given, "__array__") else f"{option}=None, with which {own} is taken",
+            array if own is None or hasattr(given, "__array__") else _without(argument, own),
         )
     if given not in variables:
         near = difflib.get_close_matches(given, variables, n=1)
         near = near or [name for name in variables if name.lower() == given.lower()]
         own = _own(variables)
-        array = f'{option}=xr.DataArray(values, dims=("time", "y", "x"))'
+        array = option(f'{argument}=xr.DataArray(values, dims=("time", "y", "x"))')
         raise MaskError(
             f"the cube has no variable {given!r}",
             f"one of {', '.join(variables)}" if variables else "a DataArray: the cube has no other variables",
-            f"{option}={near[0]!r}" if near else f"{option}=None, with which {own} is taken" if own else array,
+            option(f"{argument}={near[0]!r}") if near else _without(argument, own) if own else array,
         )
     return variables[given], given, _of_dataset(given)
+
+
+def _without(argument: str, own: str) -> str:
+    """Return the remedy that leaves an option out."""
+    return option(f"{argument}=None") + f", with which {own} is taken"
 
 
 def _of_dataset(name: str) -> str:
@@ -234,14 +253,21 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
     own = _own(variables)
     boolean = next((_of_dataset(name) for name, layer in variables.items() if layer.dtype == np.bool_), None)
     if scheme is not None and own is not None:
-        remedy = f"scheme=None, with which {own} is taken"
+        remedy = _without("scheme", own)
     elif scored is not None:
-        remedy = f"mask={scored!r}, {_example(cast(Scheme, _by_name(scored)), variables[scored], scored)}"
+        remedy = option(f"mask={scored!r}") + ", " + _example(cast(Scheme, _by_name(scored)), variables[scored], scored)
     elif scheme is None and boolean is not None:
-        remedy = f"clear={boolean} if True means clear; clear=~{boolean} if True means cloud"
+        remedy = either(
+            option(f"clear={boolean}") + " if True means clear",
+            option(f"clear=~{boolean}") + " if True means cloud",
+            by="; ",
+        )
     else:
         # Where a layer is lacking, clouds may have been taken out before.
-        remedy = f"clear={band}.notnull() if what was cloudy has no value, or clear= or mask= with a layer that tells"
+        remedy = either(
+            option(f"clear={band}.notnull()") + " if what was cloudy has no value",
+            option("clear=") + " or " + option("mask=") + " with a layer that tells",
+        )
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
     names = wanted or ["cloud_mask", "scl", "qa_pixel", "fmask", "cfmask"]
     raise MaskError(
@@ -252,18 +278,26 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
 def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, threshold: float | None) -> Scheme:
     """What the values of a layer mean: told, or from its attributes, or from its name."""
     given = {"mask": True, "scheme": scheme is not None, "threshold": threshold is not None}
-    boolean = ", ".join(f"{option}=None" for option, there in given.items() if there) + ", clear="
+    unset = [f"{argument}=None" for argument, is_given in given.items() if is_given]
     if layer.dtype == np.bool_:
         raise MaskTypeError(
             f"mask= is {name}, a boolean layer, of which nothing tells what True means",
             "a layer of which True means clear, given as clear=",
-            f"{boolean}{typed} if True means clear; {boolean}~{typed} if True means cloud",
+            either(
+                option(*unset, f"clear={typed}") + " if True means clear",
+                option(*unset, f"clear=~{typed}") + " if True means cloud",
+                by="; ",
+            ),
         )
     if layer.dtype.kind not in "iuf":
         raise MaskTypeError(
             f"{name} has dtype {layer.dtype}",
             "a layer of numbers",
-            f"mask={typed}.astype('float32') if these are numbers, {boolean}{typed} == 'clear' if words",
+            either(
+                option(f"mask={typed}.astype('float32')") + " if these are numbers",
+                option(*unset, f"clear={typed} == 'clear'") + " if words",
+                by=", ",
+            ),
         )
     by_name = _by_name(name)
     found: Scheme | None
@@ -277,21 +311,28 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
         raise MaskError(
             f"nothing tells what the values of {name} mean",
             "a table of flags in its attributes, a known name, or scheme=",
-            f'scheme="scl" if they are the classes of SCL (others: {", ".join(classes[1:])}), or '
-            f'scheme="probability", threshold=0.4 if they are probabilities of cloud, or scheme="clear_score", '
-            f"threshold=0.6 if of clear ground, or {boolean}{typed} == 0 if 0 alone means clear",
+            either(
+                option('scheme="scl"') + f" if they are the classes of SCL (others: {', '.join(classes[1:])})",
+                option('scheme="probability"', "threshold=0.4") + " if they are probabilities of cloud",
+                option('scheme="clear_score"', "threshold=0.6") + " if of clear ground",
+                option(*unset, f"clear={typed} == 0") + " if 0 alone means clear",
+            ),
         )
     if found.has_threshold and threshold is None:
         raise MaskError(
             f"{name} is a {_kind(found)} without a threshold", "a threshold", _threshold(found, layer, name)
         )
     if found.has_threshold:
-        _check_threshold(layer, name, f"{boolean}{typed} == {int(found.name == 'clear_score')}", cast(float, threshold))
+        boolean = option(*unset, f"clear={typed} == {int(found.name == 'clear_score')}")
+        _check_threshold(layer, name, boolean, cast(float, threshold))
     elif threshold is not None:
         raise MaskError(
             f"threshold={threshold:g} was given, and {name} is no probability ({found.title})",
             "a threshold together with a probability",
-            f"threshold=None to read {name} so, or mask= with the layer that is a probability",
+            either(
+                option("threshold=None") + f" to read {name} so",
+                option("mask=") + " with the layer that is a probability",
+            ),
         )
     return _with_fill(found, layer, name, typed)
 
@@ -306,27 +347,35 @@ def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str) -> Non
     if known is None or not told.has_threshold or _kind(known) == _kind(told):
         return
     bare = typed if known.name in SCHEMES else f"{typed}.drop_attrs()"
-    right = _example(known, layer, name) if known.has_threshold else "scheme=None, threshold=None"
+    right = _example(known, layer, name) if known.has_threshold else option("scheme=None", "threshold=None")
     raise MaskError(
         f"{name} is a {_kind(known)} ({known.title}), and scheme={told.name!r} reads a {_kind(told)}",
         "the scheme of the layer, or another name for it",
-        f'{right}; or mask={bare}.rename("other") if it is a {_kind(told)} all the same',
+        either(right, option(f'mask={bare}.rename("other")') + f" if it is a {_kind(told)} all the same", by="; or "),
     )
 
 
 def _example(scheme: Scheme, layer: xr.DataArray, name: str) -> str:
     """What is typed to read a layer by a scheme with a threshold."""
-    return f'scheme="{scheme.name}", {_threshold(scheme, layer, name)}'
+    return option(f'scheme="{scheme.name}"') + ", " + _threshold(scheme, layer, name)
 
 
 def _threshold(scheme: Scheme, layer: xr.DataArray, name: str) -> str:
     """What is typed as the threshold of a layer, in its units as far as they are known."""
     share = cast(float, scheme.threshold)
     if name.lower() in _PERCENT or _units(layer) in _PERCENT_UNITS:
-        return f"threshold={share * 100:g}"
+        return option(f"threshold={share * 100:g}")
     if _stored(layer).kind in "iu" and not _is_packed(layer):
-        return f"threshold={share * 100:g} if it goes up to 100, or threshold={share * 255:g} if up to 255"
-    return f"threshold={share:g}"
+        return _of_100_or_255(share)
+    return option(f"threshold={share:g}")
+
+
+def _of_100_or_255(share: float) -> Remedy:
+    """Return the remedy for a share of 1 where a layer of integers may be in percent or in bytes."""
+    return either(
+        option(f"threshold={share * 100:g}") + " if it goes up to 100",
+        option(f"threshold={share * 255:g}") + " if up to 255",
+    )
 
 
 def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: float) -> None:
@@ -336,20 +385,19 @@ def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: fl
         raise MaskError(
             f"{name} is in percent, and the threshold is {threshold:g}",
             "a threshold in percent",
-            f"threshold={threshold * 100:g}",
+            option(f"threshold={threshold * 100:g}"),
         )
     if _stored(layer).kind in "iu" and not _is_packed(layer) and threshold < 1:
         raise MaskError(
             f"{name} holds whole numbers ({_stored(layer)}), and the threshold is {threshold:g}",
             "a threshold in the units of the layer",
-            f"threshold={threshold * 100:g} if it goes up to 100, or threshold={threshold * 255:g} if up to 255, "
-            f"or {boolean} if it holds 0 and 1 alone",
+            either(_of_100_or_255(threshold), boolean + " if it holds 0 and 1 alone"),
         )
     if units == "1" and _stored(layer).kind == "f" and threshold > 1:
         raise MaskError(
             f"{name} is a share of 1, by its units, and the threshold is {threshold:g}",
             "a threshold up to 1",
-            f"threshold={threshold / (100 if threshold <= 100 else 255):g}",
+            option(f"threshold={threshold / (100 if threshold <= 100 else 255):g}"),
         )
 
 
@@ -390,7 +438,7 @@ def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str, typed: str) -> Sc
                 raise MaskError(
                     f"the attribute {key} of {name} is {fill!r}",
                     "a number",
-                    f"mask={typed}.drop_encoding()" if kept else f"mask={typed}.assign_attrs({key}=None)",
+                    option(f"mask={typed}.drop_encoding()" if kept else f"mask={typed}.assign_attrs({key}=None)"),
                 ) from error
             if not np.isfinite(number):
                 continue
@@ -404,7 +452,7 @@ def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str, typed: str) -> Sc
                 raise MaskError(
                     f"{name} has the fill value {flag.value}, which also means {state} ({scheme.title})",
                     "a fill value that means nothing else",
-                    f"mask={back}.drop_encoding()" if kept else f"mask={typed}.assign_attrs({key}=None)",
+                    option(f"mask={back}.drop_encoding()" if kept else f"mask={typed}.assign_attrs({key}=None)"),
                 )
             return replace(scheme, flags=(*scheme.flags, flag)) if state == "unknown" else scheme
     return scheme

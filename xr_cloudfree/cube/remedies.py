@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
-ANYWAY = "  # or check=False, if the values are as they should be"
+from xr_cloudfree.errors import code, either, option
+
+AS_IT_IS = option("check=False") + ", if the values are as they should be"
+ANYWAY = either("", AS_IT_IS, by="  # or ")
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Spelling:
 
     def except_on(self, days: Iterable[str]) -> str:
         """The cube without some days."""
-        return f"cube.sel({self.time}=~{self.on(days)})"
+        return code(f"cube.sel({self.time}=~{self.on(days)})")
 
     def on(self, days: Iterable[str]) -> str:
         """True on some days, written YYYY-MM-DD."""
@@ -73,5 +76,5 @@ class Spelling:
     def each(self, made: str) -> str:
         """What is made of the values, ``{cube}``, for the cube or for each of its variables."""
         if not self.variables:
-            return made.replace("{cube}", "cube")
-        return f"cube.assign({{b: {made.replace('{cube}', 'cube[b]')} for b in {list(self.variables)}}})"
+            return code(made.replace("{cube}", "cube"))
+        return code(f"cube.assign({{b: {made.replace('{cube}', 'cube[b]')} for b in {list(self.variables)}}})")

@@ -23,7 +23,7 @@ from xr_cloudfree.cube.archives import (
     told_by_archive,
 )
 from xr_cloudfree.cube.remedies import Spelling
-from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError
+from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError, code, either, option
 from xr_cloudfree.storage.attributes import pending, same_number
 
 # Beyond these a float32 could not hold what becomes of the values.
@@ -127,8 +127,11 @@ def resolve_scaling(
             raise ScalingError(
                 f"bands are stored in different ways: {_told(*found[0])}; {_told(name, other)}",
                 "one scale, offset and nodata for all bands",
-                f"bands={alike!r}  # the bands that go with the first; or scale=, offset= and nodata= where the "
-                "metadata are wrong",
+                either(
+                    option(f"bands={alike!r}") + "  # the bands that go with the first",
+                    option("scale=", "offset=") + " and " + option("nodata=") + " where the metadata are wrong",
+                    by="; or ",
+                ),
             )
     return found[0][1]
 
@@ -136,11 +139,9 @@ def resolve_scaling(
 def _example(array: xr.DataArray) -> str:
     """What may be typed for values of this dtype, if they are what they look like."""
     if array.dtype.kind == "f":
-        return "scale=1, offset=0"
-    attrs, nodata = array.attrs, ""
-    if not {"_FillValue", "missing_value", "nodata"} & set(attrs):
-        nodata = ", nodata=0"
-    return "scale=1e-4, offset=0" + nodata
+        return option("scale=1", "offset=0")
+    nodata = () if {"_FillValue", "missing_value", "nodata"} & set(array.attrs) else ("nodata=0",)
+    return option("scale=1e-4", "offset=0", *nodata)
 
 
 def _of_item(array: xr.DataArray, given: Told, spelling: Spelling) -> list[Told]:
@@ -161,8 +162,10 @@ def _of_item(array: xr.DataArray, given: Told, spelling: Spelling) -> list[Told]
         raise ScalingError(
             f"{int(low.sum())} of {low.size} dates carry the offset of processing baseline 04.00, as {BASELINE} tells",
             "one offset for all dates",
-            f"{spelling.subtract(-SENTINEL_OFFSET * units, keep, array.dtype, fill)}, with scale="
-            f"{given.scale or SENTINEL_SCALE:g}, offset=0",
+            code(
+                f"{spelling.subtract(-SENTINEL_OFFSET * units, keep, array.dtype, fill)}, with scale="
+                f"{given.scale or SENTINEL_SCALE:g}, offset=0"
+            ),
         )
     applied = offset_applied(array)
     if given.offset is None and applied is not None and applied.all() and any(one.offset for one in told):
@@ -170,7 +173,7 @@ def _of_item(array: xr.DataArray, given: Told, spelling: Spelling) -> list[Told]
             f"{told[0].source} tells the offset {next(one.offset for one in told if one.offset):g}, and {APPLIED} that "
             "it was subtracted already",
             "one offset",
-            "offset=0  # or the offset itself, if it was not",
+            either(option("offset=0"), "the offset itself, if it was not", by="  # or "),
         )
     if offsets is None:
         return told or [Told()]
@@ -242,7 +245,7 @@ def _nodata(array: xr.DataArray, given: float | None, item: Told) -> float | Non
             raise ScalingError(
                 "the attributes tell of two values for nodata: " + ", ".join(f"{k} {v:g}" for k, v in known.items()),
                 "one value",
-                " or ".join(f"nodata={value:g}" for value in dict.fromkeys(known.values())),
+                either(*(option(f"nodata={value:g}") for value in dict.fromkeys(known.values())), by=" or "),
             )
         given = next(iter(known.values()), None)
     return None if given is None or np.isnan(given) else given
@@ -252,7 +255,7 @@ def _checked(
     array: xr.DataArray, scale: float | None, offset: float | None, nodata: float | None, source: str, index: bool
 ) -> Scaling:
     if scale is not None and not LEAST_SCALE <= scale <= 1 / LEAST_SCALE:
-        raise ScalingError(f"{source} is {scale}", "a positive number, usually below 1", "scale=1e-4")
+        raise ScalingError(f"{source} is {scale}", "a positive number, usually below 1", option("scale=1e-4"))
     # An index in bytes begins at -1.
     if offset is not None and not abs(offset) < 1 and not (index and abs(offset) == 1):
         finite = bool(np.isfinite(offset))
@@ -260,7 +263,7 @@ def _checked(
         raise ScalingError(
             f"the offset is {offset:g}" + ", which looks like digital numbers" * finite,
             "an offset in reflectance, which is added after scaling",
-            f"offset={right}",
+            option(f"offset={right}"),
         )
     if nodata is not None and array.dtype.kind in "iu":
         limits = np.iinfo(array.dtype)
@@ -268,14 +271,14 @@ def _checked(
             raise ScalingError(
                 f"nodata is {nodata:g}, which {array.dtype} cannot hold",
                 f"a whole number from {limits.min} to {limits.max}",
-                "nodata=0" if limits.min > -9999 else "nodata=-9999",
+                option("nodata=0" if limits.min > -9999 else "nodata=-9999"),
             )
     elif nodata is not None:
         with np.errstate(over="ignore"):
             held = array.dtype.type(nodata)
         if np.isinf(held) and not np.isinf(float(nodata)):
             raise ScalingError(
-                f"nodata is {nodata:g}, which {array.dtype} cannot hold", "a smaller number", "nodata=-9999"
+                f"nodata is {nodata:g}, which {array.dtype} cannot hold", "a smaller number", option("nodata=-9999")
             )
     return Scaling(scale, float(offset or 0.0), None if nodata is None else float(nodata), source)
 
@@ -376,7 +379,7 @@ def _known(scaling: Scaling) -> float:
         raise ScalingError(
             "whole numbers, of which nothing tells the scale",
             "reflectance, or its scale",
-            "scale=1e-4, offset=0",
+            option("scale=1e-4", "offset=0"),
         )
     return scaling.scale
 

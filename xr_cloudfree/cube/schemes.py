@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.errors import MaskError
+from xr_cloudfree.errors import MaskError, option
 
 State = Literal["clear", "snow", "doubtful", "cloud", "shadow", "unknown", "missing"]
 
@@ -81,8 +81,8 @@ class Scheme:
     @property
     def example(self) -> str:
         """What is typed to read a layer by the scheme."""
-        told = f'scheme="{self.name}"'
-        return f"{told}, threshold={self.threshold:g}" if self.has_threshold else told
+        threshold = (f"threshold={self.threshold:g}",) if self.has_threshold else ()
+        return option(f'scheme="{self.name}"', *threshold)
 
     @property
     def clear_values(self) -> list[int]:
@@ -327,6 +327,6 @@ def known_scheme(name: object) -> Scheme:
         raise MaskError(
             f"no scheme is called {name!r}",
             f"one of {', '.join(SCHEMES)}",
-            f"scheme={(near or ['scl'])[0]!r}",
+            option(f"scheme={(near or ['scl'])[0]!r}"),
         )
     return SCHEMES[name]

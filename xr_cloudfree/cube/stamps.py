@@ -15,12 +15,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube.dims import role_of
-from xr_cloudfree.errors import TimeError
+from xr_cloudfree.errors import TimeError, code, either, option
 
 Times = NDArray[np.datetime64]
 T = TypeVar("T", bound=xr.DataArray | xr.Dataset)
 
-MERGE_REMEDY = "merge=\"day\", which makes the scenes of a day one, or odc.stac.load(..., groupby='solar_day')"
+MERGE_REMEDY = either(
+    option('merge="day"') + ", which makes the scenes of a day one", code("odc.stac.load(..., groupby='solar_day')")
+)
 """What to type where several scenes are in the way of one date."""
 
 ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?)?"

@@ -32,7 +32,7 @@ from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parts import Part, join, split
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
 from xr_cloudfree.engine.stitching import stitch
-from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError
+from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError, option
 from xr_cloudfree.layers import LAYERS, PARTLY
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
@@ -514,7 +514,7 @@ def _set_nodata(image: Array, known: NDArray[np.bool_], job: FillJob) -> None:
                 f"{int((~known).any(axis=0).sum())} pixels of a block have no clear observation, and {image.dtype} has "
                 "no value that says so",
                 "a nodata value",
-                "nodata=0 (or whichever value the cube does not use)",
+                option("nodata=0") + " (or whichever value the cube does not use)",
             )
         nodata = np.nan
     np.copyto(image, np.asarray(nodata).astype(image.dtype), where=~known)

@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from xr_cloudfree.errors import ModelError, ModelNotFoundError, OptionTypeError
+from xr_cloudfree.errors import ModelError, ModelNotFoundError, OptionTypeError, option
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.pretrained import locations
 from xr_cloudfree.models.protocol import FillModel
@@ -65,7 +65,7 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
             raise OptionTypeError(
                 f"model is {model!r}",
                 "a name, or an object with `spec` and `predict`",
-                f"model='auto', or one of {', '.join(model_names())}",
+                option("model='auto'") + f", or one of {', '.join(model_names())}",
             )
         return model
     if model.startswith((locations.LOCAL, locations.HUB)):
@@ -78,7 +78,7 @@ def create(model: str | FillModel, **settings: Any) -> FillModel:
         raise ModelNotFoundError(
             f"no model is called {model!r}",
             f"one of {', '.join(sorted(points)) or '(none: the package is not installed)'}",
-            f"model={near[0]!r}" if near else "xr_cloudfree.list_models()",
+            option(f"model={near[0]!r}") if near else "xr_cloudfree.list_models()",
         )
     point = points[model]
     try:

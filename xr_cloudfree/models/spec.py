@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, NoReturn
 
-from xr_cloudfree.errors import BandError, ModelError, OptionError
+from xr_cloudfree.errors import BandError, ModelError, OptionError, code, either, option
 from xr_cloudfree.layers import MODEL_LAYERS
 
 Units = Literal["storage", "reflectance"]
@@ -185,7 +185,7 @@ class ModelSpec:
             If a band is missing, not known, or there are too few or too many.
         """
         called = tuple(role or band for band, role in zip(bands, common_names, strict=True))  # for people
-        other = "model='linear', which takes any bands; xr_cloudfree.list_models() names the bands of each"
+        other = option("model='linear'") + ", which takes any bands; xr_cloudfree.list_models() names the bands of each"
         if self.bands is not None:
             needed = f"bands {self.bands}, each once and in any order"
             for band in self.bands:
@@ -196,7 +196,7 @@ class ModelSpec:
                     raise BandError(
                         f"model {self.name!r} needs band {band!r}, cube has {called}",
                         needed,
-                        f"cube.rename({unknown}={band!r}) if that is what it is, or {other}",
+                        either(code(f"cube.rename({unknown}={band!r}) if that is what it is"), other),
                     )
             if len(called) > len(self.bands):
                 known = [bands[list(common_names).index(band)] for band in self.bands]
@@ -204,7 +204,7 @@ class ModelSpec:
                 raise BandError(
                     f"model {self.name!r} takes no band {beyond!r} beside {self.bands}, cube has {called}",
                     needed,
-                    f"bands={known!r}, or {other}",
+                    either(option(f"bands={known!r}"), other),
                 )
         elif not self.min_bands <= len(called) <= (self.max_bands or len(called)):
             most = self.max_bands
@@ -212,7 +212,7 @@ class ModelSpec:
             raise BandError(
                 f"model {self.name!r} takes {self.bands_text} bands, cube has {len(called)}: {called}",
                 f"at least {self.min_bands} bands" if few else f"at most {most} bands",
-                other if few else f"bands={list(bands[:most])!r}, or {other}",
+                other if few else either(option(f"bands={list(bands[:most])!r}"), other),
             )
 
     def check_s1(self) -> None:
@@ -227,8 +227,13 @@ class ModelSpec:
             raise OptionError(
                 f"the model {self.name!r} does not look at Sentinel-1, and s1 is given",
                 "a model of the TerraMind pathway that was trained with it (s1: true in its config)",
-                "cloudfree train terramind fit --config terramind-tiny-scratch --model.config.s1 true --data.s1 NAME "
-                "--data CUBES, and then model='local-dir:runs/terramind-tiny-scratch/bundle'; or leave s1 out",
+                either(
+                    "cloudfree train terramind fit --config terramind-tiny-scratch --model.config.s1 true "
+                    "--data.s1 NAME --data CUBES, and then "
+                    + option("model='local-dir:runs/terramind-tiny-scratch/bundle'"),
+                    "leave s1 out",
+                    by="; or ",
+                ),
             )
 
     @property

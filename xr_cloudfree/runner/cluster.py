@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xr_cloudfree.errors import RunError
+from xr_cloudfree.errors import RunError, either, option, then
 from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import RESUME
@@ -113,12 +113,12 @@ def _starved(error: RunError, plan: RunPlan) -> RunError:
     half = max(min(edges) // 2 // unit, 1) * unit
     before = WITH_TORCH_MIB if isinstance(plan.job.model, PretrainedModel) else WORKER_MIB
     more = f"workers of {before + needs} MiB each"
-    smaller = f"shard={half}, overwrite=True for smaller regions, or {more}; then {RESUME}"
+    smaller = either(option(f"shard={half}", "overwrite=True") + " for smaller regions", f"{more}; then {RESUME}")
     return RunError(
         f"{error.found}. Most often it is the memory: a region of {edges[0]} x {edges[1]} pixels takes about "
         f"{needs} MiB beside the {before} MiB that a worker holds before",
         "workers with the memory that a region takes",
-        smaller if half < min(edges) else f"{more}; then {error.remedy}",
+        smaller if half < min(edges) else then(more, error.remedy),
     )
 
 

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from xr_cloudfree.errors import CloudfreeError, RunError
+from xr_cloudfree.errors import CloudfreeError, RunError, then
 
 RESUME = "the same call again: what is done stays"
 # If so many regions failed and none succeeded, the others would fail as well.
@@ -55,5 +55,5 @@ def regions_failed(failed: Mapping[int, BaseException], n_done: int, resume: str
     return RunError(
         f"region{plural} {listed}{more} failed, and {n_done} were done; region {numbers[0]}: {why}",
         first.needed if isinstance(first, CloudfreeError) else "regions that can be filled",
-        f"{first.remedy}; then {resume}" if isinstance(first, CloudfreeError) else resume,
+        then(first.remedy, resume) if isinstance(first, CloudfreeError) else resume,
     )

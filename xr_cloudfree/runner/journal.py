@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.errors import LockedError, OutputError, StoreError
+from xr_cloudfree.errors import LockedError, OutputError, StoreError, option
 from xr_cloudfree.runner.store import Layout, sha256, sizes, write_file
 from xr_cloudfree.storage.files import hold
 from xr_cloudfree.storage.locations import local
@@ -109,7 +109,9 @@ class Journal:
         told = read_json(self.run)
         if told is None:
             raise StoreError(
-                f"{self.run} is damaged", "the file as it was written", "fill again: the same call, overwrite=True"
+                f"{self.run} is damaged",
+                "the file as it was written",
+                "fill again: the same call, " + option("overwrite=True"),
             )
         return told
 

@@ -18,7 +18,7 @@ from xr_cloudfree.engine.blocks import Array, BlockJob, Window
 from xr_cloudfree.engine.fill import KERNEL_DTYPES, FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.streaming import run_region
-from xr_cloudfree.errors import OptionError, SizeError, StoreError
+from xr_cloudfree.errors import OptionError, SizeError, StoreError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.pretrained.model import PretrainedModel
@@ -437,7 +437,9 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         block = shard if stride else (largest_part(shard[0], rows), shard[1])
     elif any(edge % part for edge, part in zip(shard, block, strict=True)):
         raise OptionError(
-            f"block is {block} and shard {shard}", "shards of whole blocks", f"shard={2 * block[0]}, block={block[0]}"
+            f"block is {block} and shard {shard}",
+            "shards of whole blocks",
+            option(f"shard={2 * block[0]}", f"block={block[0]}"),
         )
     return replace(job.grid, block=block), shard
 

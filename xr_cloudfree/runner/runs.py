@@ -22,7 +22,16 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text
-from xr_cloudfree.errors import ChangedError, CloudfreeError, CloudfreeWarning, OutputError, StoreError
+from xr_cloudfree.errors import (
+    ChangedError,
+    CloudfreeError,
+    CloudfreeWarning,
+    OutputError,
+    StoreError,
+    code,
+    either,
+    option,
+)
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import windows
@@ -189,7 +198,9 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     if path.is_file():
         raise OutputError(f"{path} is a file", "a path of its own", "another path")
     if there and not overwrite and not journal.run.exists():
-        raise OutputError(f"{path} is there already", "a new path, or permission to replace it", "overwrite=True")
+        raise OutputError(
+            f"{path} is there already", "a new path, or permission to replace it", option("overwrite=True")
+        )
     where = place(path)
     with journal.lock():
         begun = None if overwrite else journal.begun()
@@ -354,7 +365,9 @@ def _plain(call: Mapping[str, Any]) -> dict[str, Any] | None:
 def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
     if not resume:
         raise OutputError(
-            f"{run.path} is there already", "a new path, or permission to replace it", "overwrite=True, or resume=True"
+            f"{run.path} is there already",
+            "a new path, or permission to replace it",
+            either(option("overwrite=True"), code("resume=True")),
         )
     before, now = begun["fingerprint"], run.plan.fingerprint
     keys = [key for key in now if before.get(key) != now[key]]
@@ -365,7 +378,7 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
         raise ChangedError(
             f"{run.path} was begun with something else: {'; '.join(differs)}",
             "the same cube, model and settings to go on",
-            "the call as it was, or overwrite=True to begin anew",
+            either("the call as it was", option("overwrite=True") + " to begin anew"),
         )
 
 

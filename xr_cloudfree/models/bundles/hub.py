@@ -19,6 +19,8 @@ from xr_cloudfree.errors import (
     MissingDependencyError,
     ModelNotFoundError,
     WeightsError,
+    either,
+    option,
 )
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.spec import ModelSpec
@@ -194,7 +196,7 @@ def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
         raise ModelNotFoundError(
             f"{repo!r} on {host(hub)} has no revision {revision!r}",
             "a branch, a tag or a commit of it",
-            f"model='hf-hub:{repo}' for the newest",
+            option(f"model='hf-hub:{repo}'") + " for the newest",
         ) from error
     if isinstance(error, hub.errors.EntryNotFoundError):
         raise _no_bundle(hub, repo, bundle.SPEC) from error
@@ -202,7 +204,11 @@ def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
         raise ModelNotFoundError(
             f"{host(hub)} has no model {repo!r}, or none that you may see",
             "the name of a model on the hub, 'organisation/name'",
-            "hf auth login if it is private; or model='local-dir:PATH' with a copy of its folder",
+            either(
+                "hf auth login if it is private",
+                option("model='local-dir:PATH'") + " with a copy of its folder",
+                by="; or ",
+            ),
         ) from error
 
 
@@ -219,8 +225,11 @@ def _unreachable(hub: Any, repo: str, revision: str, error: Exception) -> HubErr
         f"the model {repo!r} (revision {revision}) is not in the cache {hub.constants.HF_HUB_CACHE}, and "
         f"{host(hub)} cannot be reached: {text(error)}",
         "a network, or a copy of the model",
-        f"hf download {repo} --local-dir PATH where there is a network, then model='local-dir:PATH'; or model='auto', "
-        "which needs none",
+        either(
+            f"hf download {repo} --local-dir PATH where there is a network, then " + option("model='local-dir:PATH'"),
+            option("model='auto'") + ", which needs none",
+            by="; or ",
+        ),
     )
 
 

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from xr_cloudfree.errors import ModelNotFoundError, OptionError, OptionTypeError
+from xr_cloudfree.errors import ModelNotFoundError, OptionError, OptionTypeError, option
 from xr_cloudfree.models.bundles import bundle, hub
 from xr_cloudfree.models.networks.terramind import weights
 from xr_cloudfree.models.pretrained.model import BundleLocation, Precision, PretrainedModel
@@ -129,7 +129,7 @@ def _source(text: str) -> BundleLocation:
     if text.startswith(LOCAL):
         path = text.removeprefix(LOCAL)
         if not path.strip() or "\0" in path:
-            raise OptionError(f"the model {text!r} names no folder", "a path", f"model='{LOCAL}my_model'")
+            raise OptionError(f"the model {text!r} names no folder", "a path", option(f"model='{LOCAL}my_model'"))
         # Absolute: a worker may have been started in another folder.
         return LocalDir(os.path.abspath(os.path.expanduser(path)))
     if text.startswith(HUB):
@@ -138,7 +138,7 @@ def _source(text: str) -> BundleLocation:
             raise OptionError(
                 f"the model {text!r} names no model on a hub",
                 f"'{HUB}organisation/name', or '{HUB}organisation/name@revision'",
-                f"model='{HUB}organisation/name'; '{LOCAL}PATH' is a folder",
+                option(f"model='{HUB}organisation/name'") + f"; '{LOCAL}PATH' is a folder",
             )
         weights.refuse_alone(match[1])
         return Hub(match[1], match[2] or "main")

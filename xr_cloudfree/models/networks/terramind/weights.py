@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
-from xr_cloudfree.errors import HubError, ModelError, WeightsError
+from xr_cloudfree.errors import HubError, ModelError, WeightsError, either, option
 from xr_cloudfree.models.bundles import bundle, hub
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ _LEAST, _TRIES = 2**17, 3
 _CHUNK = 2**20
 _PARTS = ("encoder.", "encoder_norm.", "encoder_embeddings.untok_sen2l2a@224.", "encoder_embeddings.untok_sen1grd@224.")
 _FIRST = "encoder_embeddings.untok_sen2l2a@224.proj.weight"
-_SCRATCH = (
-    "cloudfree train terramind fit --config terramind-tiny-scratch --data cube.zarr, or model='terramind', "
-    "which need none"
+_SCRATCH = either(
+    "cloudfree train terramind fit --config terramind-tiny-scratch --data cube.zarr",
+    option("model='terramind'") + ", which need none",
 )
 
 
@@ -195,8 +195,11 @@ def refuse_alone(repo: str) -> None:
             raise WeightsError(
                 f"{repo!r} is TerraMind's encoder alone, which makes no image",
                 "a model that was fine-tuned from it",
-                f"cloudfree train terramind fit --config terramind-{size} --data cube.zarr, which fetches it; "
-                "or model='terramind', which was trained from a random start",
+                either(
+                    f"cloudfree train terramind fit --config terramind-{size} --data cube.zarr, which fetches it",
+                    option("model='terramind'") + ", which was trained from a random start",
+                    by="; or ",
+                ),
             )
 
 
@@ -219,7 +222,7 @@ def _ask(library: Any, release: Release) -> None:
             f"{hub.host(library)} has {release.repo}/{release.file} with {length} bytes and the SHA-256 "
             f"{announced[:12]}…",
             f"the release, with {release.size} bytes and {release.sha256[:12]}…",
-            f"pip install --upgrade xr-cloudfree, which may know a newer release; or {_SCRATCH}",
+            either("pip install --upgrade xr-cloudfree, which may know a newer release", _SCRATCH, by="; or "),
         )
 
 
