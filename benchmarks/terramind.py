@@ -62,7 +62,6 @@ def fill_one(size: str, precision: str) -> None:
     import xarray as xr
 
     from xr_cloudfree import fill, from_pretrained, synthetic
-    from xr_cloudfree.models.networks import architectures
     from xr_cloudfree.models.networks.batch import Batch
 
     torch.set_num_threads(CORES)
@@ -77,8 +76,8 @@ def fill_one(size: str, precision: str) -> None:
         tile = cut(ds.load(), date)
         network, _ = model._network()
         obs = tile((0, 0, TILE, TILE))
-        prepared = best(lambda: architectures.prepared(network, obs), 1)
-        batch, image = Batch.of([architectures.prepared(network, obs)]), torch.randn(1, 12, TILE, TILE)
+        prepared = best(lambda: network.make_input(obs), 1)
+        batch, image = Batch.of([network.make_input(obs)]), torch.randn(1, 12, TILE, TILE)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             encoder, whole = best(lambda: network.tokens(image)), best(lambda: network(batch))
         ds = xr.open_zarr(store, mask_and_scale=False, consolidated=False)

@@ -22,7 +22,7 @@ FLOORS = (
     ("storage.placement",),
     ("storage.geotiff",),
     ("io",),
-    ("models.kernels", "models.spec"),
+    ("models.kernels", "models.spec", "models.plugins"),
     ("models.protocol",),
     ("models.bundles",),
     ("models.classical",),

@@ -19,8 +19,7 @@ from xr_cloudfree.errors import ModelNotFoundError
 from xr_cloudfree.labels import label, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS
 from xr_cloudfree.models import registry
-from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.options import Merge, ReadOptions, Snow, check_names, parse_flag
 from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
 from xr_cloudfree.runner import runs, windows
@@ -409,12 +408,11 @@ def list_models() -> pd.DataFrame:
         except ModelNotFoundError:  # its weights are not installed
             continue
         spec = made.spec
-        learned = spec.weights_sha256 is not None
         rows.append(
             {
                 "name": name,
                 "summary": spec.summary,
-                "kind": "learned" if learned else "rule" if isinstance(made, Auto) else "classical",
+                "kind": optional(made).kind,
                 "bands": spec.bands_text,
                 "window_days": spec.window_days,
                 "layers": ", ".join((*COMMON_LAYERS, *spec.layers)),

@@ -31,9 +31,7 @@ from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS
 from xr_cloudfree.models import registry
-from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.pretrained.model import PretrainedModel
-from xr_cloudfree.models.protocol import FillModel
+from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers
 from xr_cloudfree.storage.attributes import pending
@@ -239,16 +237,12 @@ def plan_fill(
         check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor, cube.limits is not None)
     targets = parse_targets(date, times, freq)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
-    chosen = made
-    if isinstance(made, Auto):
-        asked = layers if isinstance(layers, str) and layers == "all" else parse_layers(layers, tuple(LAYERS), "auto")
-        chosen = made.choose(layers=asked, bands=cube.bands, common_names=cube.common_names)
+    chosen = optional(made).choose(layers=layers, bands=cube.bands, common_names=cube.common_names)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if tells_snow else ())
     wanted = parse_layers(layers, offered, made.spec.name)
     spec.check_bands(cube.bands, cube.common_names)
-    if isinstance(chosen, PretrainedModel):
-        chosen.check_installed()
+    optional(chosen).check_installed()
     told = parse_window(window)
     days = told or parse_window(spec.window_days)
     check_reach(times, targets, days, told is not None)

@@ -1,5 +1,7 @@
 """Tile borders leave no seam: across them the image jumps no more than elsewhere."""
 
+import zlib
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -45,7 +47,7 @@ class Uneven(TileWide):
     def predict(self, tiles):
         answers = []
         for obs in tiles:
-            level = 0.1 + 0.1 * ((sum(obs.origin) // self.spec.stride) % 2)
+            level = 0.1 + 0.1 * (zlib.crc32(obs.bands.tobytes()) % 2)  # by chance, and always the same
             noise = 0.01 * np.sin(np.arange(obs.shape[0])[:, None] + np.arange(obs.shape[1]))
             image = np.broadcast_to(level + noise, (obs.n_bands, *obs.shape)).astype(np.float32)
             answers.append(Prediction(image, np.ones(obs.shape, bool)))

@@ -26,7 +26,6 @@ SPECS = st.builds(
     summary=st.text(min_size=1, max_size=20).filter(str.strip),
     units=st.sampled_from(["storage", "reflectance"]),
     window_days=st.none() | st.floats(0.5, 400),
-    min_clear=st.integers(1, 9),
     batch=st.integers(1, 64),
     layers=st.lists(st.sampled_from(["source_time", "uncertainty", "gate"]), unique=True).map(tuple),
     settings=PAIRS,
@@ -55,6 +54,13 @@ def test_json_names_every_field_and_its_version():
 
 def test_what_has_a_default_may_be_left_out():
     assert ModelSpec.from_json('{"schema": 1, "name": "mine", "summary": "my own"}') == ModelSpec("mine", "my own")
+
+
+def test_a_field_of_earlier_versions_is_read_and_only_with_its_default():
+    text = '{"schema": 1, "name": "mine", "summary": "my own", "min_clear": VALUE}'
+    assert ModelSpec.from_json(text.replace("VALUE", "1")) == ModelSpec("mine", "my own")
+    with pytest.raises(errors.ModelError, match="min_clear is 3"):
+        ModelSpec.from_json(text.replace("VALUE", "3"))
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,14 @@ from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.inputs import prepare
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.spec import ModelSpec
 
 CARD = "# A network for tests\n"
 
 
-class Tiny(nn.Module):
+class Tiny(Network):
     """A weighted mean of the clear dates, a learned texture, and the mean of the tile, as attention has it."""
 
     def __init__(self, hidden: int = 4, context: float = 0.1) -> None:
@@ -36,7 +37,7 @@ class Tiny(nn.Module):
         return Output(image, batch.known(), 0.01 + image.abs(), gate)
 
 
-class PerBand(nn.Module):
+class PerBand(Network):
     """Answers for each band its own number: a band that takes another's place shows."""
 
     def __init__(self, bands: int) -> None:
@@ -48,7 +49,7 @@ class PerBand(nn.Module):
         return Output(image, batch.known())
 
 
-class Own(nn.Module):
+class Own(Network):
     """Prepares its tiles itself: it is given twice the reflectance."""
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class Own(nn.Module):
         return Output(self.one * batch.bands.amax(dim=1), batch.known())
 
 
-class Radar(nn.Module):
+class Radar(Network):
     """The mean of the clear dates, and where Sentinel-1 was seen a thousandth of VV - VH less the tile's mean of it."""
 
     def __init__(self, s1: bool = False) -> None:
@@ -83,7 +84,7 @@ class Radar(nn.Module):
 
 
 for name, network in {"x-tiny": Tiny, "x-per-band": PerBand, "x-own": Own, "x-radar": Radar}.items():
-    architectures.ARCHITECTURES[name] = f"{__name__}:{network.__name__}"
+    architectures.ARCHITECTURES[name] = architectures.Architecture(f"{__name__}:{network.__name__}")
 
 TINY = ModelSpec(
     "tiny",

@@ -7,9 +7,10 @@ from torch import nn
 
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.networks.network import Network
 
 
-class Noisy(nn.Module):
+class Noisy(Network):
     """A mean of the clear dates, and a texture with dropout and batch norm. It keeps what it was given."""
 
     def __init__(self, bands: int = 4) -> None:
@@ -27,4 +28,4 @@ class Noisy(nn.Module):
         return Output(image + self.texture(image), batch.known(), self.spread + 0 * image.detach())
 
 
-architectures.ARCHITECTURES["x-noisy"] = f"{__name__}:Noisy"
+architectures.ARCHITECTURES["x-noisy"] = architectures.Architecture(f"{__name__}:Noisy")

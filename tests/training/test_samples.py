@@ -12,7 +12,11 @@ import torch
 from tests.support.sites import make_place
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
+from xr_cloudfree.models.networks.network import Network
+from xr_cloudfree.models.networks.terramind.network import TerraMindNet
 from xr_cloudfree.models.networks.timegate import CONDITION
+from xr_cloudfree.models.networks.unet import FusionUNet
+from xr_cloudfree_training import samples
 from xr_cloudfree_training.cases import Mixture, draw
 from xr_cloudfree_training.samples import Sample, Store, TrainingBatch, fingerprint
 
@@ -135,13 +139,24 @@ def test_a_sample_is_made_once_and_is_always_what_was_kept(tmp_path: Path) -> No
     assert made == [0, 0] and len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_a_fingerprint_follows_data_settings_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def name(place=PLACE, make=prepare, *settings):
-        return fingerprint([*place.arrays, place.seen], make, *settings)
+class Own(Network):
+    """A network with an input of its own."""
+
+    prepare = staticmethod(with_features)
+
+
+def test_a_fingerprint_follows_data_settings_and_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(place=PLACE, network=Network, *settings):
+        return fingerprint([*place.arrays, place.seen], network, *settings)
 
     assert name() == name(make_place(shape=(20, 28)))
-    others = {name(make_place(shape=(20, 28), seed=1)), name(PLACE, prepare, "size 5"), name(PLACE, with_features)}
-    assert len(others | {name()}) == 3  # this file is no part of the package: its code is not looked at
-    from xr_cloudfree.models.networks.features import compute_features
-
-    assert name(PLACE, compute_features) != name()
+    others = {name(make_place(shape=(20, 28), seed=1)), name(PLACE, Network, "size 5"), name(PLACE, Own)}
+    assert len(others | {name()}) == 4
+    # Networks that share the function share the samples.
+    assert name(PLACE, TerraMindNet) == name(PLACE, FusionUNet) != name()
+    before = name(PLACE, Own)
+    monkeypatch.setattr(Own, "input_version", 2)
+    assert name(PLACE, Own) != before
+    before = name()
+    monkeypatch.setattr(samples, "FEATURES_VERSION", samples.FEATURES_VERSION + 1)
+    assert name() != before

@@ -18,6 +18,7 @@ from xr_cloudfree.errors import ModelError, OptionError
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree_training import stages
 from xr_cloudfree_training.data import CubeData
@@ -28,7 +29,7 @@ BANDS = ("blue", "green", "red", "nir")
 THREE = [Stage(0.25, "frozen", 1e-2), Stage(0.25, "lora", 1e-2, 1e-2), Stage(0.5, "full", 5e-3, 1e-3)]
 
 
-class Level(nn.Module):
+class Level(Network):
     """A base: a mean of the clear dates and an offset."""
 
     def __init__(self, start: float = 0.01) -> None:
@@ -57,7 +58,7 @@ class Tall(nn.Module):
         self.encoder = nn.ModuleList(Block() for _ in range(2))
 
 
-class Staged(nn.Module):
+class Staged(Network):
     """A network that goes on from another one, through an encoder, with dropout."""
 
     def __init__(self, bands: int = 4, base: Any = ()) -> None:
@@ -65,6 +66,12 @@ class Staged(nn.Module):
         self.base, self.encoder = Level(**dict(base)), Tall()
         self.head = nn.Sequential(nn.Dropout(0.3), nn.Conv2d(4, bands, 1))
         nn.init.zeros_(self.head[1].weight)
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"base": self.base, "encoder": self.encoder}
+
+    def encoder_blocks(self) -> nn.ModuleList:
+        return self.encoder.encoder
 
     def forward(self, batch: Batch) -> Output:
         found = self.base(batch)
@@ -75,8 +82,8 @@ class Staged(nn.Module):
         return Output(image, found.known, 0.02 + 0 * image.detach())
 
 
-architectures.ARCHITECTURES["x-level"] = f"{__name__}:Level"
-architectures.ARCHITECTURES["x-staged"] = f"{__name__}:Staged"
+architectures.ARCHITECTURES["x-level"] = architectures.Architecture(f"{__name__}:Level")
+architectures.ARCHITECTURES["x-staged"] = architectures.Architecture(f"{__name__}:Staged")
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +227,7 @@ def test_parts() -> None:
         "adapters": 8,
         "new": 2,
     }
-    assert list(parts(nn.Linear(2, 2))) == ["new"]
+    assert list(parts(Level())) == ["new"]
 
 
 @pytest.mark.parametrize(
@@ -231,7 +238,7 @@ def test_parts() -> None:
         (lambda: Stage(1.0, "lora", 1e-3), "encoder_lr"),
         (lambda: Stage(0.0, "frozen", 1e-3), "share"),
         (lambda: Stage(1.0, "frozen", -1.0), "lr=-1"),
-        (lambda: stages.spare_memory(nn.Linear(2, 2)), "no encoder that could have blocks"),
+        (lambda: stages.spare_memory(Level()), "no encoder that could have blocks"),
         (lambda: FusionModule("unet-plus", stages=THREE), "no encoder that could have adapters"),
         (lambda: FusionModule("unet-plus", base="unet"), "does not take its config"),
     ],

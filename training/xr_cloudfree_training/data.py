@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from xr_cloudfree.accuracy.simulate import fractal_shapes, real_masks
 from xr_cloudfree.errors import BandError, CloudfreeError, OptionError, either
 from xr_cloudfree.models.networks import architectures
-from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.options import parse_count
 from xr_cloudfree_training.cases import Mixture, draw, examine
 from xr_cloudfree_training.samples import Sample, Store, TrainingBatch, fingerprint
@@ -101,7 +101,7 @@ class Samples(Dataset[Sample]):
     def __init__(
         self,
         sources: Sequence[Source],
-        network: type,
+        network: type[Network],
         *,
         seed: int,
         chance: int,
@@ -128,7 +128,7 @@ class Samples(Dataset[Sample]):
         return self._described(sample)
 
     def _described(self, sample: Sample) -> Sample:
-        return replace(sample, given=architectures.described(self.network, sample.given, sample.common_names))
+        return replace(sample, given=self.network.describe(sample.given, sample.common_names))
 
     def _kept(self, number: int) -> Sample:
         i, turn = divmod(number, len(self.sources))
@@ -141,7 +141,7 @@ class Samples(Dataset[Sample]):
             drawn = examine([source.place], source.shapes, self.chance, i, **where)
         else:
             drawn = draw([source.place], source.shapes, self.chance, i, mixture=self.mixture, **where)
-        return Sample.of(drawn, _preparing(self.network))
+        return Sample.of(drawn, self.network.prepare)
 
 
 @lru_cache(maxsize=2)
@@ -291,7 +291,6 @@ class CubeData(LightningDataModule):
         self.workers = max(_cores() - 1, 0) if workers is None else workers
         self.mixture = mixture
         network = architectures.find(architecture)
-        make = _preparing(network)
         reading = reading or {}
         places = _of_bands(read_sites(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
         self.bands = None if vary_bands else _common_bands(places)
@@ -322,7 +321,7 @@ class CubeData(LightningDataModule):
                 if place.s1 is not None:
                     # Added only where present, so that samples stored earlier stay valid.
                     told, arrays = (*told, "s1", place.s1.times.tolist()), [*arrays, *place.s1.arrays]
-                key = fingerprint(arrays, make, told, how, kind, chance) if keep else ""
+                key = fingerprint(arrays, network, told, how, kind, chance) if keep else ""
                 folder = Path(cache) / f"{place.name}-{name}-{key}" if cache else None
                 sources.append(Source(place, shapes, Store(folder) if keep else None))
             self.sets[name] = Samples(
@@ -357,12 +356,6 @@ class CubeData(LightningDataModule):
             if not all(place.in_memory for place in (*self.train, *self.held_out)):
                 how["multiprocessing_context"] = "forkserver"  # files that are open do not survive a fork
         return how
-
-
-def _preparing(network: type) -> Callable[..., NetworkInput]:
-    """The costly part of what a network is given; samples are kept with it, for all networks that share it."""
-    make: Callable[..., NetworkInput] = getattr(network, "prepare", prepare)
-    return make
 
 
 def _cores() -> int:

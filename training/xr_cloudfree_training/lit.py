@@ -24,6 +24,7 @@ from xr_cloudfree.layers import MODEL_LAYERS
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.batch import Batch, Output
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree.models.spec import ModelSpec
@@ -174,14 +175,7 @@ class FusionModule(LightningModule):
                 f"its base, `{start.spec.name}` (weights {str(start.spec.weights_sha256)[:12]}), as it was"
             )
         if pretrained:
-            fetch = getattr(self.network, "start_from_pretrained", None)
-            if fetch is None:
-                raise OptionError(
-                    f"the network {architecture} has no encoder with published weights",
-                    "a network that has one",
-                    "--model.pretrained false",
-                )
-            if published := fetch():
+            if published := self.network.start_from_pretrained():
                 self.began.append(f"its encoder, {published}")
         if any(stage.encoder == "lora" for stage in self.plan.stages):
             staging.adapt(self.network)
@@ -310,15 +304,15 @@ class FusionModule(LightningModule):
         tuple of float or None
             The factors, see `xr_cloudfree_training.calibrate.factors`; None for a network without uncertainties.
         """
-        network: Any = self.network
-        if not hasattr(network, "calibration"):
+        network = self.network
+        if network.calibration is None:
             return None
         found = factors([ratios(network, (batch.to(self.device) for batch in batches))])
-        pair = tuple(round(old * new, 3) for old, new in zip(network.calibration, found, strict=True))
-        network.calibration = pair
+        first, second = (round(old * new, 3) for old, new in zip(network.calibration, found, strict=True))
+        network.calibration = pair = first, second
         config = dict(self.spec.config) | {"calibration": pair}
         self.spec = replace(self.spec, config=tuple(sorted(config.items())))
-        return pair[0], pair[1]
+        return pair
 
     def save_bundle(self, folder: Path, name: str, card: str) -> ModelSpec:
         """Save the network as a bundle, for ``fill(model="local-dir:…")``.
@@ -352,7 +346,7 @@ class FusionModule(LightningModule):
         clear = np.ones((4, 64, 64), bool)
         clear[1, 16:48] = False
         example = Observations(values, clear, np.array([-5.0, 0.0, 5.0, 10.0]), 1, common_names=self.spec.bands or ())
-        tile = architectures.prepared(self.network, example)
+        tile = self.network.make_input(example)
         given = Batch.of([tile]).to(self.device)
         output: Output = self.network.eval()(given)
         given_out = {name for name in ("uncertainty", "gate") if getattr(output, name) is not None}
@@ -383,15 +377,16 @@ class Start:
         like = architectures.build(learned.spec).state_dict()
         return cls(learned.spec, bundle.read_weights(learned.source.folder(), learned.spec, like))
 
-    def give(self, network: Any) -> None:
+    def give(self, network: Network) -> None:
         """Load the weights into the base of a network."""
-        if type(network.base) is not architectures.find(self.spec.architecture):
+        base = network.parts().get("base")
+        if base is None or type(base) is not architectures.find(self.spec.architecture):
             raise ModelError(
                 f"the base {self.spec.name!r} is a {self.spec.architecture!r}",
-                f"a model whose network is {type(network.base).__name__}",
+                f"a model whose network is {type(base).__name__}",
                 "--model.base unet",
             )
-        network.base.load_state_dict(self.weights)
+        base.load_state_dict(self.weights)
 
 
 class Averaging(WeightAveraging):

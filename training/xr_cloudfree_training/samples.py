@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import os
@@ -11,9 +10,7 @@ import tempfile
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-import xr_cloudfree
 from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.features import FEATURES_VERSION
 from xr_cloudfree.models.networks.inputs import S1, S1_SEEN, SHARED_BY_BANDS, NetworkInput
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
@@ -281,37 +279,22 @@ def _read(path: Path) -> Sample:
     )
 
 
-def fingerprint(arrays: Sequence[Any], prepare: Callable[..., NetworkInput], *settings: object) -> str:
+def fingerprint(arrays: Sequence[Any], network: type[Network], *settings: object) -> str:
     """Return a hash of the data, the settings and the version of the features that determine samples.
 
     Parameters
     ----------
     arrays : sequence of ndarray and DataArray
         In memory, by their values; lazy ones by where they come from and when that was changed.
-    prepare : callable
-        What prepares the samples.
+    network : type of Network
+        Network whose `prepare` makes the samples, in the version that its `input_version` states.
     *settings
-        Whatever else decides; by its text.
+        Any other values that determine the samples; by their text.
     """
     from dask.base import tokenize
 
-    digest = hashlib.sha256(repr(settings).encode())
+    prepare = network.prepare
+    versions = prepare.__module__, prepare.__qualname__, network.input_version, FEATURES_VERSION
+    digest = hashlib.sha256(repr((versions, settings)).encode())
     digest.update(tokenize(*arrays).encode())
-    for path in sorted(_sources(prepare.__module__) | _sources(__name__)):
-        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _sources(module: str, found: set[Path] | None = None) -> set[Path]:
-    """The files of a module and of all that it imports of this package."""
-    found = set() if found is None else found
-    spec = find_spec(module) if module.split(".")[0] in (xr_cloudfree.__name__, __package__) else None
-    if spec is None or spec.origin is None or Path(spec.origin) in found:
-        return found
-    found.add(Path(spec.origin))
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module != xr_cloudfree.__name__:
-            for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
-                with suppress(ModuleNotFoundError):  # what is imported may be no module
-                    _sources(name, found)
-    return found

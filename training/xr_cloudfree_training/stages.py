@@ -22,6 +22,7 @@ from torch.nn import Parameter
 from torch.utils.checkpoint import checkpoint
 
 from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError
+from xr_cloudfree.models.networks.network import Network
 
 Learning = Literal["frozen", "lora", "full"]
 
@@ -110,19 +111,19 @@ class Plan:
         return self.stages[-1], step - first, max(steps - first, 1)
 
 
-def parts(network: Any) -> dict[str, list[Parameter]]:
+def parts(network: Network) -> dict[str, list[Parameter]]:
     """Group the network's parameters into ``"base"``, ``"encoder"``, ``"adapters"`` and ``"new"``."""
-    found: dict[str, list[Parameter]] = {}
-    base = getattr(network, "base", None) is not None
+    owner = {id(member): part for part, module in network.parts().items() for member in module.parameters()}
+    groups: dict[str, list[Parameter]] = {}
     for name, parameter in network.named_parameters():
-        part = name.partition(".")[0] if base else "new"
+        part: str = owner.get(id(parameter), "new")
         if part == "encoder" and ".lora_" in name:
             part = "adapters"
-        found.setdefault(part if part in ("base", "encoder", "adapters") else "new", []).append(parameter)
-    return found
+        groups.setdefault(part, []).append(parameter)
+    return groups
 
 
-def adapt(network: Any) -> None:
+def adapt(network: Network) -> None:
     """Add low-rank adapters to the layers of the encoder; untrained adapters do not change its output."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -134,7 +135,7 @@ def adapt(network: Any) -> None:
     inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(ADAPTED)), encoder)
 
 
-def enter(network: Any, stage: Stage) -> None:
+def enter(network: Network, stage: Stage) -> None:
     """Unfreeze the parts that learn in a stage; merge adapters into their layers when the full encoder learns.
 
     Entering the same stage again has no effect.
@@ -161,16 +162,16 @@ def plain(network: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def spare_memory(network: Any) -> None:
+def spare_memory(network: Network) -> None:
     """Enable gradient checkpointing of the encoder's blocks."""
-    encoder = _encoder(network, "blocks that are computed again", "--model.checkpointing false")
-    for block in encoder.encoder:
+    _encoder(network, "blocks that are computed again", "--model.checkpointing false")
+    for block in network.encoder_blocks():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
-def _encoder(network: Any, what: str, remedy: str) -> Any:
-    encoder = getattr(network, "encoder", None)
-    if getattr(network, "base", None) is None or encoder is None:
+def _encoder(network: Network, what: str, remedy: str) -> nn.Module:
+    encoder = network.parts().get("encoder")
+    if encoder is None:
         raise ModelError(f"the network has no encoder that could have {what}", "a network on top of a base", remedy)
     return encoder
 

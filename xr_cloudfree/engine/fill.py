@@ -35,7 +35,7 @@ from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ModelError, ScalingError, option
 from xr_cloudfree.layers import LAYERS, PARTLY
 from xr_cloudfree.models.classical.pixelwise import Linear
-from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
+from xr_cloudfree.models.protocol import FillModel, Observations, Prediction, optional
 
 T = TypeVar("T", bound=np.generic)
 
@@ -170,7 +170,7 @@ class FillJob:
     def tiles_at_once(self) -> int:
         """Tiles that the model is given at once where nothing else runs: what it asks for, as far as memory allows."""
         batch = self.model.spec.batch
-        wanted = getattr(self.model, "tiles_at_once", batch)
+        wanted = optional(self.model).tiles_at_once
         edge = self.model.spec.tile or max(self.grid.block)
         # As it was read, as it is prepared, and what is at work on it.
         one = 3 * 4 * edge**2 * self.reads.size * len(self.common_names)
@@ -254,7 +254,7 @@ def _answered(job: FillJob, shares: Iterable[_BlockTarget], at_once: int) -> Ite
     batch: list[tuple[_BlockTarget, _Tile, Part]] = []
     observed: list[Observations] = []
     spec = job.model.spec
-    by_band = bool(getattr(job.model, "by_band", False))
+    by_band = optional(job.model).by_band
 
     def answered(share: _BlockTarget, tile: _Tile, part: Part, answer: Prediction) -> None:
         tile.answers.append((part, answer))
@@ -406,7 +406,7 @@ def _observe(job: FillJob, share: _BlockTarget, extent: Box) -> tuple[_Tile, lis
     if spec.units == "reflectance":
         part, scale = scaling.to_reflectance(part, job.scaling), 1.0
     s1 = None if share.s1 is None else _cut(share.s1, extent, scene.window)
-    obs = Observations(part, clear, share.offsets, share.target, scale, (extent.y0, extent.x0), job.common_names, s1)
+    obs = Observations(part, clear, share.offsets, share.target, scale, job.common_names, s1)
     seen = valid = None
     if scene.valid is not None:
         seen = _cut(share.seen, extent, scene.window)

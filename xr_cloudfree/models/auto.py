@@ -1,4 +1,4 @@
-"""The model that is used unless another is asked for: a rule, not a model of its own."""
+"""The default model: a rule that chooses a model for each request."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ from functools import cache
 from typing import Literal
 
 from xr_cloudfree.errors import BandError, CloudfreeWarning
-from xr_cloudfree.layers import MODEL_LAYERS
+from xr_cloudfree.layers import LAYERS, MODEL_LAYERS
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.pretrained import locations
-from xr_cloudfree.models.pretrained import model as learned
-from xr_cloudfree.models.pretrained.model import PretrainedModel
-from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
+from xr_cloudfree.models.pretrained.model import PretrainedModel, installed
+from xr_cloudfree.models.protocol import BaseModel, FillModel, Observations, Prediction
 from xr_cloudfree.models.spec import ModelSpec
+from xr_cloudfree.options import parse_layers
 
 DEFAULT = "unet"
 
 
-class Auto:
-    """The best model by rule: the learned one, where its weights are there and it can do what is asked.
-
-    Otherwise the best classical one, `Regress`.
+class Auto(BaseModel):
+    """The best model by rule: the default learned model where it is available and supports the request, else `Regress`.
 
     Examples
     --------
@@ -32,10 +30,10 @@ class Auto:
     """
 
     def __init__(self) -> None:
-        there = DEFAULT in locations.shipped()
-        self._lacks_torch = there and not learned.installed()
+        has_weights = DEFAULT in locations.shipped()
+        self._lacks_torch = has_weights and not installed()
         self._learned: PretrainedModel | None = (
-            locations.from_pretrained(DEFAULT) if there and learned.installed() else None
+            locations.from_pretrained(DEFAULT) if has_weights and installed() else None
         )
         best: FillModel = self._learned or Regress()
         like = best.spec
@@ -50,57 +48,68 @@ class Auto:
             layers=like.layers,
         )
 
+    @property
+    def kind(self) -> Literal["classical", "learned", "rule"]:
+        """A rule."""
+        return "rule"
+
     def choose(
         self,
         *,
-        layers: Literal["all"] | Sequence[str],
+        layers: Literal["all"] | str | Sequence[str] | None,
         bands: Sequence[str],
         common_names: Sequence[str | None],
     ) -> FillModel:
-        """The model for a request.
+        """Return the model for a request.
 
         Parameters
         ----------
-        layers : {"all"} or sequence of str
-            Layers asked for.
+        layers : {"all"}, str, sequence of str or None
+            Requested layers.
         bands : sequence of str
             The cube's names of its bands.
         common_names : sequence of (str or None)
             Their STAC common names.
 
+        Raises
+        ------
+        OptionError
+            If a layer does not exist.
+
         Warns
         -----
         CloudfreeWarning
-            Once, if the learned model would be used and torch is not installed.
+            Once per process, if the learned model would be used and torch is not installed.
         """
+        everything = isinstance(layers, str) and layers == "all"
+        requested = set() if everything else {*parse_layers(layers, tuple(LAYERS), "auto")} & {*MODEL_LAYERS}
         if self._lacks_torch:
-            _say_torch_is_missing()
-        asked = set() if layers == "all" else set(layers) & set(MODEL_LAYERS)
-        if self._learned is not None and asked <= set(self._learned.spec.layers):
+            _warn_without_torch()
+        if self._learned is not None and requested <= set(self._learned.spec.layers):
             try:
                 self._learned.spec.check_bands(bands, common_names)
             except BandError:
-                pass  # the classical models take any
+                pass  # the classical models take any bands
             else:
                 return self._learned
         return Regress()
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile, by the rule."""
+        """Return one prediction per tile, by the rule."""
         return [self._choose_for(obs).predict([obs])[0] for obs in tiles]
 
     def _choose_for(self, obs: Observations) -> FillModel:
         common_names = obs.common_names or (None,) * obs.n_bands
-        names = tuple(role or f"band{i + 1}" for i, role in enumerate(common_names))
+        names = tuple(name or f"band{i + 1}" for i, name in enumerate(common_names))
         return self.choose(layers=self.spec.layers, bands=names, common_names=common_names)
 
 
 @cache  # once per process
-def _say_torch_is_missing() -> None:
+def _warn_without_torch() -> None:
     warnings.warn(
         f"the default model {DEFAULT!r} needs torch, which is not installed: a classical model is used instead, and "
         "the attribute cloudfree_model of the output names it. pip install 'xr-cloudfree[torch]' brings torch; "
-        "model='regress' or model='linear' keeps to classical models without this warning",
+        "model='regress' or model='linear' uses a classical model without this warning",
         CloudfreeWarning,
         stacklevel=5,
     )

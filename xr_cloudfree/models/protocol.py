@@ -1,13 +1,14 @@
-"""The model interface: observations in, predictions out, and the protocol that the engine calls.
+"""The model interface: observations, predictions, the protocol that the engine calls, and its optional members.
 
-Everything needed to write a model is here; nothing else has to be imported for it.
+Everything needed to write a model is here. Learned models whose network follows `xr_cloudfree.models.networks.network`
+need no class of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,23 +24,26 @@ class Observations:
     Parameters
     ----------
     bands : ndarray, shape (time, band, y, x)
-        Values in the units that the model's spec asks for: ``"reflectance"`` (float32, 1) or ``"storage"`` (as
-        stored: uint16, int16 or float32). What lies at pixels that are not clear is arbitrary, NaN included.
+        Values in the units that the model's spec names: ``"reflectance"`` (float32, 1) or ``"storage"`` (as stored:
+        uint16, int16 or float32). Values of pixels that are not clear are arbitrary and may be NaN.
     clear : ndarray of bool, shape (time, y, x)
-        True where a pixel was seen and is valid in every band.
+        True where a pixel is clear and valid in every band.
     day_offset : ndarray of float64, shape (time,)
-        Signed days from the target date, increasing; negative lies before it.
+        Signed days from the target date, increasing; negative before it.
     target : int
-        Index of the target date's own observation, or -1 where the target date was not observed.
+        Index of the target date's own observation, or -1 if the target date was not observed.
     scale : float
         Reflectance per unit of `bands` (1 for models that work in reflectance).
-    origin : tuple of int
-        Row and column of the tile's first pixel in the cube; may be negative where the tile reaches beyond it.
     common_names : tuple of (str or None)
         STAC common name per band (``"blue"``, ``"nir"`` …), or None where it is not known.
     s1 : ndarray of float32, shape (2, y, x), optional
-        Sentinel-1 near the target date: VV and VH in decibels, NaN where there is none. Only models that say that
-        they take it are given it.
+        Sentinel-1 near the target date: VV and VH in decibels, NaN where missing. Only passed to models whose spec
+        says that they use it.
+
+    Raises
+    ------
+    ModelError
+        If shapes or types do not fit together, or the days are not increasing.
     """
 
     bands: NDArray[np.generic]
@@ -47,7 +51,6 @@ class Observations:
     day_offset: NDArray[np.float64]
     target: int = -1
     scale: float = 1.0
-    origin: tuple[int, int] = (0, 0)
     common_names: tuple[str | None, ...] = ()
     s1: NDArray[np.float32] | None = None
 
@@ -63,7 +66,7 @@ class Observations:
             raise ModelError(
                 f"day_offset has shape {self.day_offset.shape}",
                 f"{t} increasing signed days, one per date",
-                "sort the dates before you make Observations",
+                "sort the dates before you create Observations",
             )
         if not -1 <= self.target < t:
             raise ModelError(f"target is {self.target}", f"an index below {t}, or -1", "Observations(..., target=-1)")
@@ -88,19 +91,19 @@ class Observations:
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model answers for one tile, in the units of its `Observations`.
+    """A model's output for one tile, in the units of its `Observations`.
 
     Parameters
     ----------
     bands : ndarray of float32, shape (band, y, x)
-        The image of the target date. What lies where `known` is False is arbitrary; a band that is not known where
-        others are is NaN.
+        The image of the target date. Values where `known` is False are arbitrary; a band that is unknown where others
+        are known is NaN.
     known : ndarray of bool, shape (y, x)
-        False where the model has nothing to go by: the output is nodata there.
+        False where the model has no information: the output is nodata there.
     source : ndarray of int16, shape (y, x), optional
         Index of the date that dominates the pixel (weight of at least one half), -1 where none does.
     uncertainty : ndarray of float32, shape (band, y, x), optional
-        Such that ± 1.645 of it is the 90 % interval.
+        Standard uncertainty: ± 1.645 times it is the 90 % interval.
     gate : ndarray of float32, shape (time, y, x), optional
         Weight of each date, with sum 1 where `known`.
     """
@@ -114,28 +117,139 @@ class Prediction:
 
 @runtime_checkable
 class FillModel(Protocol):
-    """A model that makes the image of a target date from a tile's observations.
+    """A model that estimates the image of a target date from a tile's observations.
 
-    An instance travels to workers, so it must pickle; load heavy things on first use.
-
-    A model that works on several tiles side by side may have an attribute `tiles_at_once` as well: the number, a
-    multiple of ``spec.batch``, that it is given where nothing else is at work in the process. One that treats each band
-    by itself may set an attribute `by_band` to True: where a pixel lacks a band on some date, it is asked for each band
-    with that band's own dates.
+    These two members are all that is needed. `BaseModel` documents the optional ones, which any model may define.
+    An instance is sent to workers, so it must be picklable; load anything heavy on first use.
     """
 
     @property
     def spec(self) -> ModelSpec:
-        """What the model says of itself."""
+        """Description of the model."""
         ...
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile. The answer for a tile may not depend on the others."""
+        """Return one prediction per tile. The prediction of a tile may not depend on the others."""
         ...
 
 
+class BaseModel:
+    """Optional members of a model and their defaults.
+
+    Derive from it, or define members of the same names: `optional` supplies the others.
+
+    Examples
+    --------
+    >>> from xr_cloudfree.models.protocol import BaseModel, Prediction
+    >>> from xr_cloudfree.models.spec import ModelSpec
+    >>> class Mean(BaseModel):
+    ...     spec = ModelSpec("mean", "mean of all dates", units="reflectance")
+    ...     by_band = True
+    ...
+    ...     def predict(self, tiles):
+    ...         return [Prediction(obs.bands.mean(axis=0), obs.clear.any(axis=0)) for obs in tiles]
+    >>> Mean().tiles_at_once, Mean().uses_gpu
+    (1, False)
+    """
+
+    spec: ModelSpec
+
+    by_band: bool = False
+    """Whether each band is treated by itself: a pixel that lacks a band on some date is then predicted band by band."""
+    uses_gpu: bool = False
+    """Whether it computes on a GPU where there is one, with torch or the like: cluster runs then choose workers that
+    announce a GPU, and account for the memory of such a library."""
+    precision: str = ""
+    """Numeric precision, for models that have several. A store is resumed only with the same."""
+
+    @property
+    def kind(self) -> Literal["classical", "learned", "rule"]:
+        """Kind of model, as `xr_cloudfree.list_models` shows it: by default learned if the spec names weights."""
+        return "classical" if self.spec.weights_sha256 is None else "learned"
+
+    @property
+    def tiles_at_once(self) -> int:
+        """Number of tiles, a multiple of ``spec.batch``, that `predict` gets where nothing else runs in the process."""
+        return self.spec.batch
+
+    def pixel_bytes(self, dates: int, bands: int) -> int:
+        """Return the bytes of working memory per pixel of a tile, observations included, for the size of regions.
+
+        Parameters
+        ----------
+        dates, bands : int
+            Numbers of dates and bands of the tile.
+        """
+        return 4 * dates * bands + 8 * bands * (4 + min(16, dates))
+
+    def choose(
+        self,
+        *,
+        layers: Literal["all"] | str | Sequence[str] | None,
+        bands: Sequence[str],
+        common_names: Sequence[str | None],
+    ) -> FillModel:
+        """Return the model to use for a cube: by default this one.
+
+        Parameters
+        ----------
+        layers : {"all"}, str, sequence of str or None
+            Requested layers.
+        bands : sequence of str
+            The cube's names of its bands.
+        common_names : sequence of (str or None)
+            Their STAC common names.
+        """
+        return self  # type: ignore[return-value]  # derived classes have predict
+
+    def check_installed(self) -> None:
+        """Raise, before anything is computed, if the model cannot run in this environment.
+
+        Raises
+        ------
+        CloudfreeError
+            If a package that it needs is not installed.
+        """
+
+    def load(self, threads: int | None = None) -> None:
+        """Load anything heavy into this process before the first prediction; workers call it once.
+
+        Parameters
+        ----------
+        threads : int, optional
+            CPU threads that the process may use, where the library's own choice would be wrong.
+        """
+
+
+def optional(model: FillModel) -> BaseModel:
+    """Return the model with the defaults of `BaseModel` for the optional members that it does not define.
+
+    Examples
+    --------
+    >>> from xr_cloudfree.models.classical.pixelwise import Linear
+    >>> from xr_cloudfree.models.protocol import optional
+    >>> optional(Linear()).by_band, optional(Linear()).kind
+    (True, 'classical')
+    """
+    return model if isinstance(model, BaseModel) else _Completed(model)
+
+
+class _Completed(BaseModel):
+    """A view of a model that does not derive from `BaseModel`: its own members first, then the defaults."""
+
+    def __init__(self, model: FillModel) -> None:
+        self._model = model
+
+    def __getattribute__(self, name: str) -> Any:
+        model = object.__getattribute__(self, "_model")
+        return getattr(model, name) if hasattr(model, name) else object.__getattribute__(self, name)
+
+    def choose(self, **request: Any) -> FillModel:
+        return self._model
+
+
 def flat(obs: Observations) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Bands (time, band, pixel) and clear (time, pixel), as the kernels take them."""
+    """Return bands (time, band, pixel) and clear (time, pixel), as the kernels take them."""
     t, b, y, x = obs.bands.shape
     bands = np.ascontiguousarray(obs.bands).reshape(t, b, y * x)
     return bands, np.ascontiguousarray(obs.clear).reshape(t, y * x)
@@ -149,7 +263,7 @@ def prediction(
     uncertainty: NDArray[np.float32] | None = None,
     gate: NDArray[np.float32] | None = None,
 ) -> Prediction:
-    """Back from one pixel axis to rows and columns."""
+    """Return a prediction from arrays with one pixel axis, reshaped to rows and columns."""
     y, x = obs.shape
     return Prediction(
         image.reshape(-1, y, x),
@@ -161,7 +275,7 @@ def prediction(
 
 
 def dominant(weights: NDArray[np.float32]) -> NDArray[np.int16]:
-    """Index of the date with at least half of the weight (of two the earlier), -1 where none has.
+    """Return the index of the date with at least half of the weight (the earlier of two), -1 where none has.
 
     Parameters
     ----------

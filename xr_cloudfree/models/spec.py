@@ -1,4 +1,4 @@
-"""What a model says of itself before it runs, in memory and as JSON."""
+"""Model specifications, in memory and as JSON."""
 
 from __future__ import annotations
 
@@ -15,40 +15,38 @@ from xr_cloudfree.layers import MODEL_LAYERS
 Units = Literal["storage", "reflectance"]
 
 SCHEMA = 1
-"""Version of the JSON form. It grows when a reader of the old form would misunderstand the new one."""
+"""Version of the JSON form; raised when a reader of the old form would misunderstand the new one."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What the engine needs to know of a model; small, immutable and cheap to send to a worker.
+    """Description of a model for the engine; small, immutable and cheap to send to a worker.
 
     Parameters
     ----------
     name : str
-        Name under which the registry finds the model.
+        Name of the model.
     summary : str
-        One line for people.
+        One-line description.
     units : {"storage", "reflectance"}
-        Units in which the model wants its observations. Models that commute with a linear change of units work on
-        what is stored, without a float copy.
+        Units of the observations that the model expects. Models that commute with a linear change of units work on
+        stored values, without a float copy.
     tile : int or None
-        Edge of a tile in pixels, or None for a model that looks at one pixel at a time.
+        Edge of a tile in pixels, or None for a pixelwise model.
     stride : int or None
         Distance between tiles; ``(tile - stride) / 2`` pixels on each side are the halo.
     taper : bool
-        False: each pixel comes from the tile whose core it lies in. True: neighbouring tiles, which then overlap by
-        at most half (``stride < tile <= 2 * stride``), are blended with linear weights where they overlap.
+        False: each pixel comes from the tile whose core contains it. True: adjacent tiles, which then overlap by at
+        most half (``stride < tile <= 2 * stride``), are blended with linear weights where they overlap.
     block : int
-        Edge that a block of a chunked cube has at most, where tiles reach beyond it. A model that takes long for a
-        pixel likes large blocks, which share fewer tiles; small ones take less memory.
+        Maximum edge of a block of a chunked cube, for models with tiles. Slow models benefit from large blocks, which
+        share fewer tiles; small blocks take less memory.
     window_days : float or None
-        Dates farther from the target than this are left out by default; None uses all.
-    min_clear : int
-        Clear observations below which the model leaves a pixel unknown.
+        Dates farther from the target date are left out by default; None uses all.
     batch : int
-        Number of tiles that the model likes to be given at once.
+        Preferred number of tiles per call of `predict`.
     layers : tuple of str
-        The optional layers that it can give: ``"source_time"``, ``"uncertainty"``, ``"gate"``.
+        Optional layers that the model provides: ``"source_time"``, ``"uncertainty"``, ``"gate"``.
     settings : tuple of (str, value)
         Settings that differ from the model's defaults.
     architecture : str or None
@@ -56,19 +54,19 @@ class ModelSpec:
     config : tuple of (str, value)
         Arguments of the network's constructor: numbers, text, booleans, None, and tuples of them.
     bands : tuple of str or None
-        STAC common names of the bands for which the weights were made, in the network's order; None takes any.
+        STAC common names of the bands that the weights were trained for, in the network's order; None takes any.
     min_bands : int
-        Bands that a cube must have at least.
+        Minimum number of bands of a cube.
     max_bands : int or None
-        Bands that it may have at most.
+        Maximum number of bands of a cube.
     max_dates : int or None
-        Dates that a learned model looks at, at most: the nearest. None leaves it to the network.
+        Maximum number of dates that a learned model uses: the nearest. None leaves it to the network.
     weights_sha256 : str or None
         SHA-256 of the file of weights, in hexadecimal digits.
     license : str or None
-        Licence of the weights, as SPDX names it.
+        Licence of the weights, as an SPDX identifier.
     note : str or None
-        What whoever sees an image of this model should know of its weights; every output carries it.
+        Remark on the weights for users of the model's images; written to every output.
     schema : int
         Version of the JSON form.
 
@@ -92,7 +90,6 @@ class ModelSpec:
     taper: bool = False
     block: int = 256
     window_days: float | None = None
-    min_clear: int = 1
     batch: int = 1
     layers: tuple[str, ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
@@ -121,14 +118,14 @@ class ModelSpec:
             raise ValueError("a band is named twice")
 
     def to_json(self) -> str:
-        """The spec as JSON, with every field."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        told |= {name: dict(told[name]) for name in ("settings", "config")}
-        return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        """Return the spec as JSON, with every field."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {name: dict(values[name]) for name in ("settings", "config")}
+        return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """A spec from JSON; what is not understood is refused.
+        """Read a spec from JSON; anything unknown is refused.
 
         Parameters
         ----------
@@ -138,10 +135,10 @@ class ModelSpec:
         Raises
         ------
         ModelError
-            If it is no JSON, is of a newer schema, or a field is unknown, missing or of the wrong type.
+            If the text is not JSON, its schema is newer, or a field is unknown, missing or of the wrong type.
         """
-        told = _parse(text)
-        schema: Any = told.get("schema")
+        values = _parse(text)
+        schema: Any = values.get("schema")
         if not _is_whole(1, 10**6)(schema):
             _refuse(f"schema is {schema!r}", f"the version of the form, {SCHEMA}", f'"schema": {SCHEMA}')
         if schema > SCHEMA:
@@ -150,7 +147,7 @@ class ModelSpec:
                 "a newer version of the package",
                 "pip install --upgrade xr-cloudfree",
             )
-        for name, value in told.items():
+        for name, value in values.items():
             if name not in _FIELDS:
                 near = difflib.get_close_matches(name, _FIELDS, n=1)
                 _refuse(
@@ -162,15 +159,15 @@ class ModelSpec:
             if not right(value):
                 _refuse(f"{name} is {_short(value)}", needed, f'"{name}": {example}')
         for name in ("name", "summary"):
-            if name not in told:
+            if name not in values:
                 _refuse(f"there is no field {name!r}", _FIELDS[name][1], f'"{name}": {_FIELDS[name][2]}')
         try:
-            return cls(**{name: _frozen(value) for name, value in told.items()})
+            return cls(**{name: _frozen(value) for name, value in values.items() if name != "min_clear"})
         except ValueError as error:
             raise ModelError(str(error), "values that go together", "ModelSpec(...).to_json()") from error
 
     def check_bands(self, bands: Sequence[str], common_names: Sequence[str | None]) -> None:
-        """Refuse a cube whose bands this model cannot take.
+        """Raise if the model cannot use a cube with these bands.
 
         Parameters
         ----------
@@ -182,16 +179,16 @@ class ModelSpec:
         Raises
         ------
         BandError
-            If a band is missing, not known, or there are too few or too many.
+            If a band is missing or unknown, or there are too few or too many.
         """
-        called = tuple(role or band for band, role in zip(bands, common_names, strict=True))  # for people
+        called = tuple(name or band for band, name in zip(bands, common_names, strict=True))
         other = option("model='linear'") + ", which takes any bands; xr_cloudfree.list_models() names the bands of each"
         if self.bands is not None:
             needed = f"bands {self.bands}, each once and in any order"
             for band in self.bands:
                 if band not in common_names:
                     unknown = next(
-                        (name for name, role in zip(bands, common_names, strict=True) if role is None), bands[0]
+                        (band for band, name in zip(bands, common_names, strict=True) if name is None), bands[0]
                     )
                     raise BandError(
                         f"model {self.name!r} needs band {band!r}, cube has {called}",
@@ -216,12 +213,12 @@ class ModelSpec:
             )
 
     def check_s1(self) -> None:
-        """Refuse Sentinel-1 for a model that would not look at it.
+        """Raise if the model does not use Sentinel-1.
 
         Raises
         ------
         OptionError
-            If the model does not take it.
+            If it does not.
         """
         if not self.takes_s1:
             raise OptionError(
@@ -238,12 +235,12 @@ class ModelSpec:
 
     @property
     def takes_s1(self) -> bool:
-        """Whether it looks at Sentinel-1: its network was made with ``s1=True``."""
+        """Whether the model uses Sentinel-1: its network was built with ``s1=True``."""
         return dict(self.config).get("s1") is True
 
     @property
     def bands_text(self) -> str:
-        """The bands that it takes, for people: their names, their number, or any."""
+        """Bands that the model takes, as text: their names, their number, or any."""
         if self.bands is not None:
             return ", ".join(self.bands)
         if self.max_bands is None:
@@ -257,21 +254,21 @@ def _refuse(found: str, needed: str, remedy: str) -> NoReturn:
 
 def _parse(text: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
+        values = dict(pairs)
+        if len(values) < len(pairs):
             raise ValueError("a field is there twice")
-        return found
+        return values
 
     def number(name: str) -> NoReturn:
         raise ValueError(f"{name} is no number of JSON")
 
     try:
-        told = json.loads(text, object_pairs_hook=once, parse_constant=number)
+        values = json.loads(text, object_pairs_hook=once, parse_constant=number)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"it is no JSON: {error}", "an object of JSON", "ModelSpec(...).to_json()") from error
-    if not isinstance(told, dict):
-        _refuse(f"it holds {_short(told)}", "an object of JSON", "ModelSpec(...).to_json()")
-    return told
+    if not isinstance(values, dict):
+        _refuse(f"it holds {_short(values)}", "an object of JSON", "ModelSpec(...).to_json()")
+    return values
 
 
 def _short(value: Any) -> str:
@@ -280,7 +277,7 @@ def _short(value: Any) -> str:
 
 
 def _frozen(value: Any) -> Any:
-    """What JSON made, as the spec holds it: tuples for lists, pairs for objects."""
+    """Return a JSON value as the spec stores it: tuples for lists, pairs for objects."""
     if isinstance(value, list):
         return tuple(_frozen(element) for element in value)
     if isinstance(value, dict):
@@ -297,7 +294,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """A number, text, a boolean, None, or a list of them."""
+    """Whether a value is a number, text, a boolean, None, or a list of them."""
     if isinstance(value, list):
         return all(_is_plain(element) for element in value)
     return value is None or isinstance(value, str | bool | int | float)
@@ -319,8 +316,8 @@ def _is_positive(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 10**6
 
 
-# Per field: whether a value is right, what is needed, how it may be typed. Numbers have an upper end, because a spec
-# may come from anywhere and a tile is allocated as large as it says.
+# Per field: a check, what is needed, an example. Numbers have an upper limit, because a spec may come from anywhere and
+# tiles are allocated in the size that it states.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "name": (
         lambda value: isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", value) is not None,
@@ -334,7 +331,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
     "taper": (lambda value: isinstance(value, bool), "true or false", "false"),
     "block": (_is_whole(1, 10**6), "a number of pixels", "256"),
     "window_days": (_or_none(_is_positive), "a positive number of days, or null", "90"),
-    "min_clear": (_is_whole(1, 1000), "a whole number from 1 to 1000", "1"),
+    # A field of earlier versions; only its default has a meaning now.
+    "min_clear": (lambda value: type(value) is int and value == 1, "1, the only value that is supported", "1"),
     "batch": (_is_whole(1, 1024), "a whole number from 1 to 1024", "4"),
     "layers": (
         lambda value: isinstance(value, list) and all(layer in MODEL_LAYERS for layer in value),

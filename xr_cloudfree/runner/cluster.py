@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError, either, option, then
-from xr_cloudfree.models.pretrained.model import PretrainedModel
+from xr_cloudfree.models.protocol import optional
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import RESUME
 from xr_cloudfree.runner.regions import RegionReport, RunPlan, fill_region
@@ -70,7 +70,7 @@ def run_on(
     model, again = run.plan.job.model, run.how_to_resume
     found = census(client, again)
     if gpu is None:
-        gpu = isinstance(model, PretrainedModel) and found.gpus > 0
+        gpu = optional(model).uses_gpu and found.gpus > 0
     token = uuid.uuid4().hex
     plugin = _plugin(token, run.plan, found.hosts)
     _register(client, plugin, again)
@@ -111,7 +111,7 @@ def _starved(error: RunError, plan: RunPlan) -> RunError:
     needs, edges = plan.memory // 2**20, plan.layout.shard
     unit = plan.job.model.spec.stride or 32
     half = max(min(edges) // 2 // unit, 1) * unit
-    before = WITH_TORCH_MIB if isinstance(plan.job.model, PretrainedModel) else WORKER_MIB
+    before = WITH_TORCH_MIB if optional(plan.job.model).uses_gpu else WORKER_MIB
     more = f"workers of {before + needs} MiB each"
     smaller = either(option(f"shard={half}", "overwrite=True") + " for smaller regions", f"{more}; then {RESUME}")
     return RunError(
@@ -218,19 +218,14 @@ def _unpacked(packed: bytes, nanny: bool, threads: int, driver: tuple[str, int])
     plan: RunPlan = loads(packed)
     if driver != (socket.gethostname(), os.getpid()):
         windows.check_shared((*plan.bands, plan.quality, *plan.s1))
-    if isinstance(plan.job.model, PretrainedModel):
-        quietly(_warm, plan.job.model, nanny, threads)  # what is wrong with it is said by the first region
-    return plan
-
-
-def _warm(model: PretrainedModel, nanny: bool, threads: int) -> None:
-    # A nanny gives its process one thread, whatever the machine has. Anybody else's number was meant.
+    share = None
+    # A nanny limits its process to one thread, whatever the machine has. Any other number was set on purpose.
     if nanny and os.environ.get("OMP_NUM_THREADS") == "1":
-        import torch
         from dask.system import CPU_COUNT
 
-        torch.set_num_threads(max(1, CPU_COUNT // threads))
-    model.load()
+        share = max(1, CPU_COUNT // threads)
+    quietly(optional(plan.job.model).load, share)  # errors are reported by the first region
+    return plan
 
 
 def _check_shared(marker: Path, told: RegionReport, again: str) -> None:

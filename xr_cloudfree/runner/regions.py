@@ -21,7 +21,7 @@ from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
-from xr_cloudfree.models.pretrained.model import PretrainedModel
+from xr_cloudfree.models.protocol import optional
 from xr_cloudfree.options import ReadOptions, parse_block
 from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
 from xr_cloudfree.runner import windows
@@ -394,11 +394,8 @@ def _read_bytes(job: BlockJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Var
 
 
 def _tile_bytes(job: FillJob) -> int:
-    """Bytes of one pixel of a tile on which a model works, as they were measured: what is learned from, and made."""
-    values = job.reads.size * len(job.common_names)
-    if isinstance(job.model, PretrainedModel):
-        return 20 * values + 3300
-    return 4 * values + 8 * len(job.common_names) * (4 + min(16, job.reads.size))
+    """Return the working memory of the model per pixel of a tile."""
+    return optional(job.model).pixel_bytes(job.reads.size, len(job.common_names))
 
 
 def _pixels_of(box: Box) -> int:
@@ -485,7 +482,7 @@ def _fingerprint(
     """What the answer depends on, so that a difference can be told in words."""
     job, understood = plan.job, plan.understood
     spec, targets, scenes = job.model.spec, job.targets, job.scenes
-    model = (spec.to_json(), type(job.model).__qualname__, getattr(job.model, "precision", ""))
+    model = (spec.to_json(), type(job.model).__qualname__, optional(job.model).precision)
     dates = [str(value) for value in np.datetime_as_string(targets.times, unit="s")]
     times = np.datetime_as_string(job.times, unit="ns")
     return {

@@ -29,6 +29,7 @@ from torch.nn import functional
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.layers import as_nearest, normed_conv
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.networks.timegate import TimeGate
 
 ENCODER = "mnasnet_100"
@@ -38,7 +39,7 @@ _REDUCTIONS = [2, 4, 8, 16, 32]
 _log = logging.getLogger(__name__)
 
 
-class TimeGateUNet(nn.Module):
+class TimeGateUNet(Network):
     """The composite of `TimeGate` plus what a U-Net makes of it.
 
     With 6 bands, as in the paper, it has 8,898,090 parameters; the paper reports 15.05 million.

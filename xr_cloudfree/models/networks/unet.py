@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from xr_cloudfree.models.networks import layers
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.features import CANDIDATES, HINTS, SHARED, compute_features
+from xr_cloudfree.models.networks.network import Network
 
 # Dates that the gate looks at together: more would take memory, the answer is the same.
 TOGETHER = 12
@@ -154,7 +155,7 @@ class BaseOutput:
     taught: Tensor
 
 
-class FusionUNet(nn.Module):
+class FusionUNet(Network):
     """Weighs the classical candidates and corrects them; see the module.
 
     Parameters
@@ -169,6 +170,7 @@ class FusionUNet(nn.Module):
     """
 
     prepare = staticmethod(compute_features)
+    calibration: tuple[float, float]
 
     def __init__(
         self,

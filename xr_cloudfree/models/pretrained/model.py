@@ -23,19 +23,20 @@ from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError,
 from xr_cloudfree.models.bundles import bundle, hub
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.inputs import NetworkInput
-from xr_cloudfree.models.protocol import Observations, Prediction, dominant
+from xr_cloudfree.models.protocol import BaseModel, Observations, Prediction, dominant
 from xr_cloudfree.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+
+    from xr_cloudfree.models.networks.network import Network
 
 Precision = Literal["fp32", "bf16"]
 R = TypeVar("R")
 
 # Networks that a process keeps; whoever compares more loads again.
 _KEPT = 4
-_networks: dict[tuple[Any, ...], nn.Module] = {}
+_networks: dict[tuple[Any, ...], Network] = {}
 _loading = threading.Lock()
 # One forward pass at a time on each GPU: threads would only share its memory.
 _on_gpu: dict[torch.device, threading.Lock] = {}
@@ -83,7 +84,7 @@ class BundleLocation(Protocol):
         ...
 
 
-class PretrainedModel:
+class PretrainedModel(BaseModel):
     """A learned model. `xr_cloudfree.from_pretrained` gives one.
 
     It holds the spec and where the weights are, not the weights: it pickles to less than two kilobytes, and equal
@@ -105,6 +106,8 @@ class PretrainedModel:
     OptionError
         If an option has a value that it cannot take.
     """
+
+    uses_gpu = True
 
     def __init__(
         self, source: BundleLocation, spec: ModelSpec, device: str | None = None, precision: Precision = "fp32"
@@ -132,11 +135,11 @@ class PretrainedModel:
         MissingDependencyError
             If torch, or what the network needs besides, is not installed.
         """
-        if self.spec.architecture not in architectures.ARCHITECTURES:
+        if self.spec.architecture not in architectures.names():
             raise WeightsError(
                 f"the model {self.spec.name!r} ({self.source}) has the architecture {self.spec.architecture!r} in "
                 f"its {bundle.SPEC}",
-                f"one of {', '.join(sorted(architectures.ARCHITECTURES))}",
+                f"one of {', '.join(architectures.names())}",
                 "pip install --upgrade xr-cloudfree",
             )
         if not installed():
@@ -177,13 +180,13 @@ class PretrainedModel:
 
         order = [self._order(obs) for obs in tiles]
         arranged = [_take_bands(obs, bands) for obs, bands in zip(tiles, order, strict=True)]
-        limit = {} if self.spec.max_dates is None else {"max_dates": self.spec.max_dates}
+        most = self.spec.max_dates
         threads = min(len(arranged), torch.get_num_threads())  # a dask worker has told torch its share of the machine
         if threads > 1:  # compiled code and NumPy let go of the interpreter, so threads are worth it
             with ThreadPoolExecutor(threads) as pool:
-                prepared = list(pool.map(lambda obs: architectures.prepared(network, obs, **limit), arranged))
+                prepared = list(pool.map(lambda obs: network.make_input(obs, most), arranged))
         else:
-            prepared = [architectures.prepared(network, obs, **limit) for obs in arranged]
+            prepared = [network.make_input(obs, most) for obs in arranged]
         # Tiles of one size make a batch; those without a clear date need no network.
         sizes: dict[tuple[int, int], list[int]] = {}
         answers: dict[int, Prediction] = {}
@@ -239,9 +242,23 @@ class PretrainedModel:
         """
         return hub.push(self.source.folder(), self.spec, repo, token=token, private=private)
 
-    def load(self) -> None:
-        """Load the network into this process, before it is needed."""
+    def load(self, threads: int | None = None) -> None:
+        """Load the network into this process before it is needed.
+
+        Parameters
+        ----------
+        threads : int, optional
+            Threads for torch on the CPU; its own choice by default.
+        """
+        if threads is not None:
+            import torch
+
+            torch.set_num_threads(threads)
         _outside_fork(self._network)
+
+    def pixel_bytes(self, dates: int, bands: int) -> int:
+        """Return the bytes of working memory per pixel of a tile, as measured with the package's networks."""
+        return 20 * dates * bands + 3300
 
     def _order(self, obs: Observations) -> NDArray[np.intp] | None:
         """Which of the tile's bands the network's are, in its order; None if it takes them as they come."""
@@ -251,7 +268,7 @@ class PretrainedModel:
         self.spec.check_bands([f"band{i + 1}" for i in range(obs.n_bands)], common_names)
         return np.array([common_names.index(band) for band in self.spec.bands])
 
-    def _network(self) -> tuple[nn.Module, torch.device]:
+    def _network(self) -> tuple[Network, torch.device]:
         """The network of this process, on the device on which it is to run."""
         try:
             import torch
@@ -281,7 +298,7 @@ class PretrainedModel:
             return _networks[key], device
 
     def _run(
-        self, network: nn.Module, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
+        self, network: Network, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
     ) -> list[Prediction]:
         """Predictions of tiles of one size; by halves where all together do not fit into memory."""
         import torch
@@ -304,7 +321,7 @@ class PretrainedModel:
         return [done for part in parts for done in self._run(network, device, tiles[part], prepared[part])]
 
     def _forward(
-        self, network: nn.Module, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
+        self, network: Network, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
     ) -> list[Prediction]:
         import torch
 
@@ -339,9 +356,9 @@ class PretrainedModel:
         """What the network answered for one tile, as the engine wants it."""
         layers = self.spec.layers
         bands = answer["reflectance"][: obs.n_bands]
-        seen = (tile.clear > 0).sum(axis=(0, 1)) + (tile.target_clear[0] > 0)
-        # A network may have an opinion of what no date shows; it is not given out.
-        known = answer["known"][0] & (seen >= self.spec.min_clear) & np.isfinite(bands).all(axis=0)
+        # A network may predict pixels that no date shows; they are not given out.
+        seen = (tile.clear > 0).any(axis=(0, 1)) | (tile.target_clear[0] > 0)
+        known = answer["known"][0] & seen & np.isfinite(bands).all(axis=0)
         gate = _on_dates(answer["gate"][:, 0], obs, tile) if "gate" in layers else None
         sigma = np.where(known, answer["uncertainty"][: obs.n_bands], 0) if "uncertainty" in layers else None
         source = None
@@ -381,7 +398,7 @@ def installed() -> bool:
     return find_spec("torch") is not None and find_spec("safetensors") is not None
 
 
-def _load(folder: Path, spec: ModelSpec) -> nn.Module:
+def _load(folder: Path, spec: ModelSpec) -> Network:
     """The network of a bundle with its weights, ready to predict."""
     import torch
 

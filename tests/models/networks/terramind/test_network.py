@@ -40,7 +40,7 @@ def radar_net():
 
 def tile(net, obs, common_names=TEN, **features):
     """A prepared tile with its bands' names, and Sentinel-1 where it is given."""
-    made = architectures.prepared(net, replace(obs, common_names=tuple(common_names[: obs.n_bands])))
+    made = net.make_input(replace(obs, common_names=tuple(common_names[: obs.n_bands])))
     return replace(made, features=made.features | features)
 
 

@@ -11,8 +11,8 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.networks import layers
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.features import SHARED, compute_features
+from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.networks.terramind import bands, weights
 from xr_cloudfree.models.networks.terramind.encoder import PATCH, S1, S2, build_encoder, find_size
 from xr_cloudfree.models.networks.unet import BaseOutput, FusionUNet
@@ -54,7 +55,7 @@ class Residual(nn.Module):
         return out
 
 
-class TerraMindNet(nn.Module):
+class TerraMindNet(Network):
     """The default network's answer, corrected by what TerraMind sees; see the module.
 
     Parameters
@@ -85,6 +86,7 @@ class TerraMindNet(nn.Module):
     ``base``, ``encoder`` and the rest (``stem``, ``decoder``, ``bands``) are three parts that may be trained apart.
     """
 
+    calibration: tuple[float, float]
     mean: Tensor
     std: Tensor
     s1_mean: Tensor
@@ -124,6 +126,15 @@ class TerraMindNet(nn.Module):
         }
         for name, values in known.items():
             self.register_buffer(name, torch.from_numpy(values)[:, None, None], persistent=False)
+
+    def parts(self) -> dict[Literal["base", "encoder"], nn.Module]:
+        """Return the base, and the encoder if there is one."""
+        return {"base": self.base} if self.encoder is None else {"base": self.base, "encoder": self.encoder}
+
+    def encoder_blocks(self) -> Iterable[nn.Module]:
+        """Return the encoder's transformer blocks."""
+        vit: Any = self.encoder
+        return () if vit is None else tuple(vit.encoder)
 
     def start_from_pretrained(self) -> str:
         """Give the encoder TerraMind's own weights, which are fetched if they are not here.
