@@ -1,4 +1,4 @@
-"""A package that brings a plain model and a network: both are used, and the network is trained, as the package's own."""
+"""A package that brings a plain model and a network: both work, and the network is trained, like the package's own."""
 
 import os
 import subprocess

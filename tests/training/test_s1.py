@@ -207,7 +207,7 @@ class TestCommandLine:
         trial = [*SMALL, *KEPT, "--trainer.fast_dev_run", "true"]
         assert "and the network does not look at it" in run(*FIT, *trial, *S1, code=2)
         assert "and the network looks at it" in run(*FIT, *trial, *CONFIG, code=2)
-        assert "an encoder, which looks at Sentinel-1" in run(
+        assert "an encoder, which uses Sentinel-1" in run(
             *FIT, *trial, "--model.config", "{encoder: none, s1: true}", *S1, code=2
         )
 

@@ -211,5 +211,5 @@ def test_the_encoder_stays_random_where_imagenet_cannot_be_reached(monkeypatch, 
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     monkeypatch.setattr(timm, "create_model", unreached)
     assert not network.start_from_pretrained()
-    assert f"{SMALL} cannot be had, so it starts at random: {error}" in caplog.text
+    assert f"{SMALL} are not available, so it starts with random weights: {error}" in caplog.text
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())

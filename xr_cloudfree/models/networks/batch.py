@@ -1,4 +1,4 @@
-"""What a network is given and what it answers; both as tensors."""
+"""Network inputs and outputs as tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xr_cloudfree.models.networks.inputs import NetworkInput
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Tiles for a network, filled up to the same number of dates and bands.
+    """Tiles side by side as the input of a network, padded to the same number of dates and bands.
 
     Parameters
     ----------
@@ -28,20 +28,20 @@ class Batch:
     day_offset : Tensor, shape (batch, time)
         Signed days from the target date.
     date_valid : Tensor of bool, shape (batch, time)
-        False for dates that only fill up.
+        False for padded dates.
     target : Tensor, shape (batch, band, y, x)
         The target date's own clear pixels, 0 elsewhere. This date is not among the others.
     target_clear : Tensor, shape (batch, 1, y, x)
         1 where the target date's own observation is clear.
     band_valid : Tensor of bool, shape (batch, band)
-        False for bands that only fill up.
+        False for padded bands.
     features : dict of str to Tensor, shape (batch, ...)
         Further maps by name.
 
     Raises
     ------
     ModelError
-        If a tensor has another shape or type.
+        If a tensor has the wrong shape or type.
     """
 
     bands: Tensor
@@ -57,12 +57,12 @@ class Batch:
         if self.bands.ndim != 5 or 0 in self.bands.shape or not self.bands.is_floating_point():
             raise ModelError(
                 f"bands have shape {tuple(self.bands.shape)} and type {self.bands.dtype}",
-                "floating-point numbers of shape (batch, time, band, y, x), with none of them 0",
+                "floating-point numbers of shape (batch, time, band, y, x), with no axis of length 0",
                 "Batch.of([prepare(obs), ...])",
             )
         b, t, c, y, x = self.bands.shape
         kind = self.bands.dtype
-        # Days keep float32 where the bands have less: bfloat16 holds whole days to 256 only.
+        # Days keep at least float32: bfloat16 is exact for whole days up to 256 only.
         days = torch.promote_types(kind, torch.float32)
         expected = {
             "clear": ((b, t, 1, y, x), kind),
@@ -73,10 +73,10 @@ class Batch:
             "band_valid": ((b, c), torch.bool),
         }
         for name, (shape, dtype) in expected.items():
-            given = getattr(self, name)
-            if given.shape != shape or given.dtype != dtype:
+            tensor = getattr(self, name)
+            if tensor.shape != shape or tensor.dtype != dtype:
                 raise ModelError(
-                    f"{name} has shape {tuple(given.shape)} and type {given.dtype}",
+                    f"{name} has shape {tuple(tensor.shape)} and type {tensor.dtype}",
                     f"shape {shape} and type {dtype}, to go with bands of shape {(b, t, c, y, x)}",
                     "Batch.of([prepare(obs), ...])",
                 )
@@ -90,28 +90,28 @@ class Batch:
 
     @classmethod
     def of(cls, tiles: Sequence[NetworkInput]) -> Batch:
-        """A batch of tiles, with invalid dates and bands where one has fewer than another.
+        """Return a batch of tiles, padded with invalid dates and bands where one has fewer than another.
 
         Parameters
         ----------
         tiles : sequence of NetworkInput
-            At least one; all of the same rows and columns and with the same features.
+            At least one; all with the same rows and columns and the same features.
 
         Raises
         ------
         ModelError
-            If there is none, or they do not go together.
+            If there is none, or they differ in size or features.
         """
         if not tiles:
             raise ModelError("no tiles were given", "at least one", "Batch.of([prepare(obs)])")
         if len({(tile.bands.shape[2:], frozenset(tile.features)) for tile in tiles}) > 1:
-            found = sorted({f"{tile.bands.shape[2:]} with features {sorted(tile.features)}" for tile in tiles})
+            kinds = sorted({f"{tile.bands.shape[2:]} with features {sorted(tile.features)}" for tile in tiles})
             raise ModelError(
-                f"the tiles differ: {', '.join(found)}",
+                f"the tiles differ: {', '.join(kinds)}",
                 "the same rows and columns, and the same features",
                 "make one batch per size",
             )
-        # A series may be empty; networks are given at least one date, which is then invalid.
+        # A series may be empty; a batch has at least one date, which is then invalid.
         padded = {
             name: _stack([getattr(tile, name) for tile in tiles], time)
             for name, time in (("bands", 1), ("clear", 1), ("day_offset", 1), ("date_valid", 1))
@@ -123,28 +123,28 @@ class Batch:
         return cls(**padded, features=features)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
-        """The same batch elsewhere, or in another floating-point type.
+        """Return the batch on another device or in another floating-point type.
 
         Parameters
         ----------
         device : device, optional
-            Where to; the present one by default.
+            Target device; the current one by default.
         dtype : dtype, optional
-            Type of what is not bool; the present one by default. `day_offset` keeps at least float32.
+            Floating-point type; the current one by default. `day_offset` keeps at least float32.
         """
 
         def move(tensor: Tensor, least: torch.dtype | None = None) -> Tensor:
-            wanted = dtype if tensor.is_floating_point() else None
-            if wanted is not None and least is not None:
-                wanted = torch.promote_types(wanted, least)
-            return tensor.to(device=device, dtype=wanted)
+            target = dtype if tensor.is_floating_point() else None
+            if target is not None and least is not None:
+                target = torch.promote_types(target, least)
+            return tensor.to(device=device, dtype=target)
 
         moved: dict[str, Any] = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "features"}
         moved["day_offset"] = move(self.day_offset, torch.float32)
         return Batch(**moved, features={name: move(map_) for name, map_ in self.features.items()})
 
     def with_target_as_date(self) -> Batch:
-        """The same batch with the target's own clear pixels as one more date, the last, at a distance of 0 days."""
+        """Return the batch with the target's own clear pixels as an additional last date, at a distance of 0 days."""
         seen = self.target_clear.flatten(1).any(dim=1, keepdim=True)
         return replace(
             self,
@@ -155,21 +155,21 @@ class Batch:
         )
 
     def known(self) -> Tensor:
-        """Where any date is clear: Tensor of bool, shape (batch, 1, y, x)."""
+        """Return where any date is clear: Tensor of bool, shape (batch, 1, y, x)."""
         seen: Tensor = ((self.clear > 0) & self.date_valid[:, :, None, None, None]).any(dim=1)
         return seen
 
 
 @dataclass(frozen=True, eq=False)
 class Output:
-    """What a network answers.
+    """Output of a network.
 
     Parameters
     ----------
     reflectance : Tensor, shape (batch, band, y, x)
-        The image of the target date. What lies where `known` is False is arbitrary.
+        The image of the target date. Values where `known` is False are arbitrary.
     known : Tensor of bool, shape (batch, 1, y, x)
-        False where there is nothing to go by.
+        False where there is no information.
     uncertainty : Tensor, shape (batch, band, y, x), optional
         In reflectance; ± 1.645 of it is the 90 % interval.
     gate : Tensor, shape (batch, time, 1, y, x), optional

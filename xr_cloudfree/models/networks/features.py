@@ -1,8 +1,8 @@
-"""What is found out about a tile before a network sees it: candidates for the answer, and what speaks for each.
+"""Per-tile features: candidate predictions and the evidence for each.
 
-The target's own clear pixels are the best teacher that a tile has. Two regressions learn from them, one linear and one
-of trees. Blocks of clear pixels that are held out in turn tell how far each is to be believed on this date; a network
-decides where. All of it is NumPy, and the same when training.
+Two regressions are fitted to the target's own clear pixels, a linear one and one of trees. Held-out blocks of clear
+pixels show how reliable each is on this date; the network decides where. Everything is NumPy, and the same in training
+and inference.
 """
 
 from __future__ import annotations
@@ -42,33 +42,34 @@ SHARED = (
     "weight of the forest on the residual",
     "weight of the forest on the error",
 )
-# Samples that a forest is grown on, at most and at least, and the weight that a pixel needs to be one.
+# Maximum and minimum number of samples of a forest, and the minimum weight of a pixel to be one.
 SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
-# How strongly the weights of the forests are drawn to what is right where nothing tells.
+# Regularisation of the weights of the forests towards equal weights.
 REGULARISATION = 0.02
-# Reflectance: the least scale of a band's errors, and the uncertainty where nothing tells it.
+# Reflectance: the minimum scale of a band's errors, and the uncertainty where it cannot be estimated.
 LEAST_SCALE, UNKNOWN = 0.002, 0.05
-# Pixels over which one step of a coordinate is as large as a spread of the other features.
+# Pixels per unit of the coordinates among the features of a forest.
 PIXELS = 10.0
 
 
 def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
-    """What a network that starts from the classical answers is given of a tile.
+    """Return the input of networks that start from the classical predictions.
 
     Parameters
     ----------
     obs : Observations
         A tile, in reflectance.
     max_dates : int
-        Dates to use at most; the nearest ones.
+        Maximum number of dates; the nearest ones are used.
 
     Returns
     -------
     NetworkInput
-        With these features: ``candidates`` (band, candidate, y, x) in reflectance, as `CANDIDATES` names them;
-        ``hints`` (band, hint, y, x) in reflectance, as in `HINTS`; ``uncertainty`` (band, y, x) in reflectance, of
-        `regress` where there is a fit, else of linear interpolation; ``scale`` (band,), the size of errors in this
-        tile; ``shared`` (map, y, x), as in `SHARED`, about 0 to 1. Beside them those that `prepare` made.
+        With these features, in addition to those of `prepare`: ``candidates`` (band, candidate, y, x) in reflectance,
+        named in `CANDIDATES`; ``hints`` (band, hint, y, x) in reflectance, named in `HINTS`; ``uncertainty``
+        (band, y, x) in reflectance, of `regress` where there is a fit, otherwise of linear interpolation; ``scale``
+        (band,) in reflectance, the typical error in this tile; ``shared`` (map, y, x), named in `SHARED`, about 0 to
+        1.
 
     Examples
     --------
@@ -76,31 +77,31 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     >>> from xr_cloudfree.models.protocol import Observations
     >>> from xr_cloudfree.models.networks.features import compute_features
     >>> bands = np.array([0.1, 0.2], np.float32).reshape(2, 1, 1, 1)
-    >>> made = compute_features(Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0])))
-    >>> made.features["candidates"].round(3).ravel().tolist()[:2]
+    >>> tile = compute_features(Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0])))
+    >>> tile.features["candidates"].round(3).ravel().tolist()[:2]
     [0.17499999701976776, 0.17499999701976776]
     """
     tile = prepare(obs, max_dates)
-    given = _given(tile, obs)
-    series = Series.of(given)
+    used = _observations(tile, obs)
+    series = Series.of(used)
     shape, n_bands = obs.shape, obs.n_bands
-    found = fit_target(given, series)
+    fit = fit_target(used, series)
     known, base, source = series.known, series.image, series.source
     spread = uncertainty = trees = np.zeros_like(base)
     shares = 0.0, 0.0
-    if found is None:
-        base, source = stacking.interpolate(series, hidden_pixels(given))
+    if fit is None:
+        base, source = stacking.interpolate(series, hidden_pixels(used))
         candidates = [base] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
-        told = _forests(found, shape, known & (tile.target_clear.ravel() == 0))
-        trees, shares = told.spread, told.shares
-        corrections = (found.fitted + found.spread, found.fitted + told.residual, told.error)
+        forests = _forests(fit, shape, known & (tile.target_clear.ravel() == 0))
+        trees, shares = forests.spread, forests.shares
+        corrections = (fit.fitted + fit.spread, fit.fitted + forests.residual, forests.error)
         stacked = np.zeros_like(base)
         for share, correction in zip((1 - sum(shares), *shares), corrections, strict=True):
             stacked += np.float32(share) * correction
         candidates = [base + stacked, base, *(base + correction for correction in corrections)]
-        spread, uncertainty = found.spread, found.uncertainty
+        spread, uncertainty = fit.spread, fit.uncertainty
     judged = np.asarray(np.isfinite(uncertainty).all(axis=0))
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
     scale = np.median(uncertainty[:, known], axis=1) if known.any() else np.full(n_bands, UNKNOWN)
@@ -114,21 +115,21 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         "hints": image(np.where(known, hints, 0)),
         "uncertainty": image(uncertainty),
         "scale": scale.astype(np.float32),
-        "shared": image(_shared(tile, series, found, judged, shares)),
+        "shared": image(_shared(tile, series, fit, judged, shares)),
     }
-    return replace(tile, features=tile.features | features, source=_among_others(source, given.target).reshape(shape))
+    return replace(tile, features=tile.features | features, source=_among_others(source, used.target).reshape(shape))
 
 
 def _among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
-    """Dates of the series as dates of a tile, among which the target's own is not."""
+    """Convert indices of the series' dates to indices of a tile's dates, which lack the target's own."""
     return date if target < 0 else np.where(date > target, date - np.int16(1), date)
 
 
-def _given(tile: NetworkInput, obs: Observations) -> Observations:
-    """The prepared tile as observations: only the dates that count, the target among them."""
+def _observations(tile: NetworkInput, obs: Observations) -> Observations:
+    """Return a network's input as observations again: only the dates that are used, the target among them."""
     if obs.target < 0 and not len(tile.day_offset):
-        nothing = np.zeros((1, obs.n_bands, *obs.shape), np.float32)  # without any date there is no series
-        return Observations(nothing, np.zeros((1, *obs.shape), bool), np.array([-1.0]), common_names=obs.common_names)
+        empty = np.zeros((1, obs.n_bands, *obs.shape), np.float32)  # a series needs a date
+        return Observations(empty, np.zeros((1, *obs.shape), bool), np.array([-1.0]), common_names=obs.common_names)
     if obs.target < 0:
         return Observations(
             tile.bands, tile.clear[:, 0] > 0, tile.day_offset.astype(np.float64), common_names=obs.common_names
@@ -145,10 +146,10 @@ def _given(tile: NetworkInput, obs: Observations) -> Observations:
 
 @dataclass(frozen=True, eq=False)
 class ForestOutput:
-    """What trees say, each of shape (band, pixel), and how far to believe them.
+    """Predictions of the forests, each of shape (band, pixel), and their weights.
 
-    `residual` is what they say of the regression's residual, `error` of the linear prediction's error, `spread` how far
-    they disagree. `shares` are the weights of both beside the regression's own answer.
+    `residual` predicts the regression's residual, `error` the error of the linear interpolation; `spread` is the spread
+    of the trees. `shares` are the weights of both predictions beside the regression's own.
     """
 
     residual: NDArray[np.float32]
@@ -157,30 +158,30 @@ class ForestOutput:
     shares: tuple[float, float] = (0.0, 0.0)
 
 
-def _forests(found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_]) -> ForestOutput:
-    """Grow a forest without each fold in turn: all of them answer, and each is judged by what it did not see.
+def _forests(fit: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]) -> ForestOutput:
+    """Grow one forest per fold without that fold, average their predictions, and weight them by the held-out folds.
 
-    Where nobody asks, that is at the target's clear pixels, the regression's answer stands for theirs.
+    Outside `where`, at the target's clear pixels, the result is the regression's own prediction.
     """
-    told = ForestOutput(found.spread.copy(), found.fitted + found.spread, np.zeros_like(found.error))
-    proved = (found.weight[found.fit.pixels] > LEAST_WEIGHT) & np.isfinite(found.fit.held_out).all(axis=0)
-    kept = np.isin(found.fit.pixels, robust_ridge.thin(found.fit.pixels[proved], shape, SAMPLES))
-    samples, left = found.fit.pixels[kept], found.fit.held_out[:, kept].T
-    fold, where = robust_ridge.folds(samples, shape), np.flatnonzero(asked)
+    output = ForestOutput(fit.spread.copy(), fit.fitted + fit.spread, np.zeros_like(fit.error))
+    proved = (fit.weight[fit.fit.pixels] > LEAST_WEIGHT) & np.isfinite(fit.fit.held_out).all(axis=0)
+    kept = np.isin(fit.fit.pixels, robust_ridge.thin(fit.fit.pixels[proved], shape, SAMPLES))
+    samples, left = fit.fit.pixels[kept], fit.fit.held_out[:, kept].T
+    fold, requested = robust_ridge.folds(samples, shape), np.flatnonzero(where)
     sizes = np.bincount(fold, minlength=robust_ridge.FOLDS)
-    if len(samples) < LEAST_SAMPLES or not sizes.all() or not len(where):
-        return told
+    if len(samples) < LEAST_SAMPLES or not sizes.all() or not len(requested):
+        return output
     places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
 
     def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
-        standard = found.fit.standard(found.features[:, pixels])
+        standard = fit.fit.standard(fit.features[:, pixels])
         return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
 
-    seen, new = features(samples), features(where)
-    values = np.concatenate([found.error - found.fitted, found.error])[:, samples].T
-    weight = found.weight[samples].astype(np.float32)
+    seen, new = features(samples), features(requested)
+    values = np.concatenate([fit.error - fit.fitted, fit.error])[:, samples].T
+    weight = fit.weight[samples].astype(np.float32)
     held_out = np.empty_like(values)
-    answers, squares = (np.zeros((len(where), values.shape[1]), np.float32) for _ in range(2))
+    answers, squares = (np.zeros((len(requested), values.shape[1]), np.float32) for _ in range(2))
     for k in range(robust_ridge.FOLDS):
         own = fold == k
         grown = extra_trees.grow(seen[~own], values[~own], weight[~own], seed=k)
@@ -188,12 +189,12 @@ def _forests(found: TargetFit, shape: tuple[int, int], asked: NDArray[np.bool_])
         mean, spread = grown(new)
         answers += mean / np.float32(robust_ridge.FOLDS)
         squares += np.square(spread) / np.float32(robust_ridge.FOLDS)
-    n_bands = len(found.error)
-    told.residual[:, where], told.error[:, where] = answers[:, :n_bands].T, answers[:, n_bands:].T
-    told.spread[:, where] = np.sqrt(squares[:, :n_bands]).T
-    regressed = found.error[:, samples].T - left
-    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, found.fit.scale)
-    return replace(told, shares=shares)
+    n_bands = len(fit.error)
+    output.residual[:, requested], output.error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
+    output.spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
+    regressed = fit.error[:, samples].T - left
+    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, fit.fit.scale)
+    return replace(output, shares=shares)
 
 
 def _shares(
@@ -203,9 +204,9 @@ def _shares(
     weight: NDArray[np.float32],
     scale: NDArray[np.float64],
 ) -> tuple[float, float]:
-    """Weights, at least 0 and 1 at most in sum, with which two answers say best what the regression leaves.
+    """Return the non-negative weights, with sum up to 1, of two predictions that best fit the regression's residual.
 
-    All of shape (sample, band), from samples that were held out; `weight` is (sample,), `scale` is (band,).
+    Predictions and residual have shape (sample, band), from held-out samples; `weight` is (sample,), `scale` (band,).
 
     References
     ----------
@@ -215,7 +216,7 @@ def _shares(
     answers = np.stack([(part * unit).ravel() for part in (residual, error)], axis=1)
     truth = (left * unit).ravel()
     gram, moment = robust_ridge.product(answers.T, answers), robust_ridge.product(answers.T, truth[:, None])[:, 0]
-    # A little is drawn towards a third each, which is what is right where nothing tells.
+    # Regularised towards a third each, the best choice without evidence.
     pull = REGULARISATION * np.trace(gram) / 2 + 1e-12
     shares = stacking.nonnegative_weights(gram + pull * np.eye(2), moment + pull / 3)
     shares /= max(1.0, shares.sum())
@@ -225,20 +226,20 @@ def _shares(
 def _shared(
     tile: NetworkInput,
     series: Series,
-    found: TargetFit | None,
+    fit: TargetFit | None,
     judged: NDArray[np.bool_],
     shares: tuple[float, float],
 ) -> NDArray[np.float32]:
-    """Maps that all bands share, shape (map, pixel); see `SHARED`."""
+    """Return the maps that all bands share, shape (map, pixel); see `SHARED`."""
     from scipy.ndimage import distance_transform_edt
 
     shape = tile.target.shape[1:]
     seen = tile.target_clear.ravel() > 0
     nothing = np.zeros(seen.size)
-    trust = nothing > 0 if found is None else found.trust
+    trust = nothing > 0 if fit is None else fit.trust
 
     def distance(where: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Pixels to the nearest that is False, as a number of about 0 to 1."""
+        """Return the distance to the nearest False pixel, scaled to about 0 to 1."""
         if where.all():
             return np.ones(where.size)
         return np.asarray(np.log1p(distance_transform_edt(where.reshape(shape)).ravel()) / 4.0)
@@ -252,7 +253,7 @@ def _shared(
         [
             seen,
             trust,
-            nothing if found is None else found.weight,
+            nothing if fit is None else fit.weight,
             distance(~trust),
             distance(seen),
             days(series.before),
@@ -261,7 +262,7 @@ def _shared(
             series.after >= 0,
             np.log1p(series.clear.sum(axis=0)) / 4.0,
             nothing + seen.mean(),
-            nothing + (found is not None),
+            nothing + (fit is not None),
             judged,
             *(nothing + share for share in shares),
         ]

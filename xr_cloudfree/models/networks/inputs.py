@@ -1,4 +1,4 @@
-"""From a tile's observations to what a network is given."""
+"""Network inputs as NumPy arrays, prepared from a tile's observations."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.protocol import Observations
 
 MAX_DATES = 60
-"""Dates that a network is given at most; the nearest ones."""
+"""Maximum number of dates in a network's input; the nearest ones are used."""
 
 S1, S1_SEEN = "s1", "s1 seen"
-"""Features of Sentinel-1 near the target date: VV and VH in decibels, 0 where there is none; and 1 where there is."""
+"""Features of Sentinel-1 near the target date: VV and VH in decibels (0 where missing), and 1 where it is available."""
 
 SHARED_BY_BANDS = ("shared", S1, S1_SEEN)
-"""Features that have no axis of bands."""
+"""Features without a band axis."""
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:
-    """One tile for a network: a row of a batch, still without torch.
+    """Input of a network for one tile: a row of a batch, without torch.
 
     Parameters
     ----------
@@ -33,18 +33,18 @@ class NetworkInput:
     day_offset : ndarray of float32, shape (time,)
         Signed days from the target date, increasing.
     date_valid : ndarray of bool, shape (time,)
-        False for dates that only fill up.
+        False for padded dates.
     target : ndarray of float32, shape (band, y, x)
         The target date's own clear pixels, 0 elsewhere.
     target_clear : ndarray of float32, shape (1, y, x)
         1 where the target date's own observation is clear.
     band_valid : ndarray of bool, shape (band,)
-        False for bands that only fill up.
+        False for padded bands.
     features : dict of str to ndarray of float32
-        Further maps by name, with the bands on their first axis, but for those in `SHARED_BY_BANDS`.
+        Further maps by name, with the bands on their first axis except for those in `SHARED_BY_BANDS`.
     source : ndarray of int16, shape (y, x), optional
-        The date from which the answer mostly comes, -1 where there is none, if that is known before a network is
-        asked. It is not given to the network.
+        Index of the date that contributes most, -1 where there is none, if it is known without the network. Not part
+        of the network's input.
     """
 
     bands: NDArray[np.float32]
@@ -59,23 +59,22 @@ class NetworkInput:
 
 
 def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
-    """What a network is given of a tile.
+    """Return the input of a network for a tile.
 
-    The target date's own observation leaves the series and stands by itself. Dates without a clear pixel are left
-    out; of the others the nearest are kept, of two equally near ones the earlier, in the order of time. There may be
-    none.
+    The target date's own observation is separated from the series. Dates without a clear pixel are left out; of the
+    others the nearest are kept (the earlier of two equally near ones), in order of time. The series may be empty.
 
     Parameters
     ----------
     obs : Observations
         A tile, in reflectance.
     max_dates : int
-        Dates to keep at most.
+        Maximum number of dates.
 
     Returns
     -------
     NetworkInput
-        With the features ``"s1"`` and ``"s1 seen"`` where the tile has Sentinel-1, else with none.
+        With the features ``"s1"`` and ``"s1 seen"`` if the tile has Sentinel-1, otherwise without features.
 
     Raises
     ------
@@ -89,8 +88,8 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
     >>> from xr_cloudfree.models.networks.inputs import prepare
     >>> bands = np.array([0.5, 0.25, 0.5, 0.75], np.float32).reshape(4, 1, 1, 1)
     >>> clear = np.array([True, True, False, True]).reshape(4, 1, 1)
-    >>> made = prepare(Observations(bands, clear, np.array([-8.0, 0.0, 3.0, 9.0]), target=1))
-    >>> made.day_offset.tolist(), made.target.item()
+    >>> tile = prepare(Observations(bands, clear, np.array([-8.0, 0.0, 3.0, 9.0]), target=1))
+    >>> tile.day_offset.tolist(), tile.target.item()
     ([-8.0, 9.0], 0.25)
     """
     if obs.scale != 1.0:

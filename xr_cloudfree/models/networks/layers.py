@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Corrections stay within so many times the scale of a band's errors; uncertainties within a factor of e to this.
+# Corrections are bounded by REACH times the scale of a band's errors, uncertainties by a factor of exp(LOG_REACH).
 REACH, LOG_REACH = 6.0, 2.5
 
 
@@ -49,16 +49,16 @@ def squash(x: Tensor) -> Tensor:
 
 
 def bounded(base: Tensor, correction: Tensor, scale: Tensor) -> Tensor:
-    """The base with a correction that cannot run away; 0 changes nothing.
+    """Add a bounded correction to a base; a correction of 0 changes nothing.
 
     Parameters
     ----------
     base : Tensor
         Reflectance.
     correction : Tensor
-        In units of `scale`, any size.
+        In units of `scale`, of any size.
     scale : Tensor
-        Reflectance; how large errors of the base are.
+        Reflectance; typical error of the base.
 
     Examples
     --------
@@ -71,7 +71,7 @@ def bounded(base: Tensor, correction: Tensor, scale: Tensor) -> Tensor:
 
 
 def scaled(uncertainty: Tensor, logarithm: Tensor) -> Tensor:
-    """An uncertainty times the exponential of a bounded logarithm; 0 changes nothing.
+    """Multiply an uncertainty by the exponential of a bounded logarithm; 0 changes nothing.
 
     Parameters
     ----------
@@ -84,22 +84,22 @@ def scaled(uncertainty: Tensor, logarithm: Tensor) -> Tensor:
 
 
 def calibrated(uncertainty: Tensor, fitted: Tensor, factors: tuple[float, float]) -> Tensor:
-    """Uncertainties as they hold on places that were not trained on.
+    """Scale uncertainties by calibration factors, so that they hold at sites outside the training data.
 
     Parameters
     ----------
     uncertainty : Tensor, shape (batch, band, y, x)
         Reflectance, positive.
     fitted : Tensor of bool, shape (batch, 1, y, x)
-        Where the target showed enough of itself to learn from.
+        Where a regression was fitted to the target's own pixels.
     factors : pair of float
-        What to multiply by there, and elsewhere.
+        Factor there, and elsewhere.
     """
     return uncertainty * torch.where(fitted, *factors).to(uncertainty.dtype)
 
 
 def keep_clear(image: Tensor, target: Tensor, target_clear: Tensor) -> Tensor:
-    """The image with the target's own clear pixels as they are.
+    """Return the image with the target's own clear pixels inserted.
 
     Parameters
     ----------

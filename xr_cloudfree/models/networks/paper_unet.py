@@ -1,8 +1,8 @@
-"""The paper's first pathway: the time gate's composite, refined by a U-Net.
+"""The network of the paper: the time gate's composite, refined by a U-Net.
 
 The paper [1]_ describes the U-Net in words: an encoder of MnasNet-B1 [2]_, a bridge, a decoder of pixel shuffles [3]_
-that start as nearest-neighbour upsampling [4]_, and self-attention [5]_ after its second block. The widths of the
-decoder cannot be told from the text. This is the architecture as described, not a copy of the authors' network.
+that start as nearest-neighbour upsampling [4]_, and self-attention [5]_ after its second block. The text does not
+state the widths of the decoder. This is the architecture as described, not a copy of the authors' network.
 
 References
 ----------
@@ -40,22 +40,22 @@ _log = logging.getLogger(__name__)
 
 
 class TimeGateUNet(Network):
-    """The composite of `TimeGate` plus what a U-Net makes of it.
+    """The composite of `TimeGate` plus a correction by a U-Net.
 
     With 6 bands, as in the paper, it has 8,898,090 parameters; the paper reports 15.05 million.
 
     Parameters
     ----------
     bands : int
-        Number of bands, in the same order in training and later.
+        Number of bands, in the same order in training and inference.
     encoder : str
         Encoder of the U-Net, by its name in timm: ``"mnasnet_100"`` is the paper's, ``"mnasnet_small"`` a small one.
     h_agg : int
-        Number of abstract temporal features; the paper gives none.
+        Number of abstract temporal features; the paper does not state it.
     target_as_input : bool
         Whether the target date's own clear pixels are one of the steps, at a distance of 0 days. (The paper trains
-        with that in 5 % of the samples, so that they can be given later.) What the steps' weights in the answer then
-        lack to 1 is the weight of the target's own pixels.
+        with that in 5 % of the samples.) The weight of the target's own pixels is then 1 minus the sum of the weights
+        in the output.
 
     Raises
     ------
@@ -67,10 +67,10 @@ class TimeGateUNet(Network):
     Notes
     -----
     ``Y = image + gamma * UNet(concat[image, features])`` with a learned scalar gamma that starts at 0, as in the
-    paper. While it is 0 nothing reaches the U-Net: the first step moves gamma alone (its gradient is the U-Net's
+    paper. While it is 0 the U-Net gets no gradient: the first step changes only gamma (its gradient is the U-Net's
     output times the error) and the gate, and the U-Net learns from the second step on.
 
-    The encoder starts at random; `start_from_pretrained` is what the paper does.
+    The encoder starts with random weights; the paper uses those of `start_from_pretrained`.
     """
 
     def __init__(self, bands: int, encoder: str = ENCODER, h_agg: int = 8, target_as_input: bool = True) -> None:
@@ -81,7 +81,7 @@ class TimeGateUNet(Network):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, batch: Batch) -> Output:
-        """The images of the target dates; `gate` is the mean over the bands of each step's weight.
+        """Return the images of the target dates; `gate` is the mean over the bands of each step's weight.
 
         Parameters
         ----------
@@ -94,26 +94,26 @@ class TimeGateUNet(Network):
         return Output(composite.image + self.gamma * change, composite.known, gate=gate)
 
     def start_from_pretrained(self) -> str:
-        """Give the encoder timm's ImageNet weights, where they can be reached.
+        """Load timm's ImageNet weights into the encoder, if they are available.
 
         Returns
         -------
         str
-            What it starts from now; empty if it stayed as it was. The log says which, and why.
+            Name of the weights; empty if the encoder is unchanged. The log states the reason.
         """
         name = self.unet.encoder_name
         try:
-            found = _encoder(name, self.unet.inputs, pretrained=True)
-        except (OSError, RuntimeError) as error:  # not reached; or there are none for this encoder
-            _log.warning("ImageNet weights of %s cannot be had, so it starts at random: %s", name, error)
+            pretrained = _encoder(name, self.unet.inputs, pretrained=True)
+        except (OSError, RuntimeError) as error:  # not reachable, or none exist for this encoder
+            _log.warning("ImageNet weights of %s are not available, so it starts with random weights: %s", name, error)
             return ""
-        self.unet.encoder.load_state_dict(found.state_dict())
+        self.unet.encoder.load_state_dict(pretrained.state_dict())
         _log.info("%s starts from ImageNet weights", name)
         return f"ImageNet weights of {name}"
 
 
 class UNet(nn.Module):
-    """A U-Net on an encoder of timm's that halves the image five times; the output has the size of the input.
+    """U-Net on an encoder of timm that halves the image five times; the output has the size of the input.
 
     Parameters
     ----------
@@ -131,9 +131,9 @@ class UNet(nn.Module):
 
     Notes
     -----
-    The bridge doubles the channels of the bottom and halves them again. Each block of the decoder halves its channels
-    while it doubles the image, joins the skip, and keeps the number through two 3 x 3 convolutions; the last one's
-    skip is the input. Images are filled up with their border to a multiple of 32, and the output is cropped.
+    The bridge doubles the channels of the lowest level and halves them again. Each block of the decoder halves the
+    channels and doubles the image size, concatenates the skip connection, and applies two 3 x 3 convolutions; the last
+    skip connection is the input. Images are padded by replication to a multiple of 32, and the output is cropped.
     """
 
     def __init__(self, inputs: int, outputs: int, encoder: str = ENCODER) -> None:
@@ -143,8 +143,8 @@ class UNet(nn.Module):
             self.encoder = _encoder(encoder, inputs, pretrained=False)
         except RuntimeError as error:
             raise _no_encoder(encoder, str(error)) from error
-        if (found := self.encoder.feature_info.reduction()) != _REDUCTIONS:
-            raise _no_encoder(encoder, f"its levels are reduced by {found}")
+        if (reductions := self.encoder.feature_info.reduction()) != _REDUCTIONS:
+            raise _no_encoder(encoder, f"its levels are reduced by {reductions}")
         *skips, width = self.encoder.feature_info.channels()
         self.bridge = nn.Sequential(normed_conv(width, 2 * width, 3), normed_conv(2 * width, width, 3))
         decoder: list[nn.Module] = []
@@ -155,7 +155,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(width, outputs, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """The output, shape (batch, outputs, y, x).
+        """Return the output, shape (batch, outputs, y, x).
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class PixelShuffle(nn.Sequential):
 
 
 class SelfAttention(nn.Module):
-    """Each pixel plus a mean over all, weighted by likeness; a learned scalar that starts at 0 scales the mean.
+    """Self-attention over all pixels, added to the input with a learned scale that starts at 0.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class SelfAttention(nn.Module):
         self.scale = nn.Parameter(torch.zeros(()))
 
     def forward(self, image: Tensor) -> Tensor:
-        """The output, of the input's shape (batch, channels, y, x)."""
+        """Return the output, of the input's shape (batch, channels, y, x)."""
         query, key, value = torch.split(self.project(image).flatten(2).mT, self.split, dim=2)
         mean = functional.scaled_dot_product_attention(query, key, value)
         output: Tensor = image + self.scale * mean.mT.reshape(image.shape)
@@ -210,7 +210,7 @@ class SelfAttention(nn.Module):
 
 
 class _Block(nn.Module):
-    """One level of the decoder."""
+    """Level of the decoder."""
 
     def __init__(self, inputs: int, skip: int, attention: bool) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class _Block(nn.Module):
         self.attention = SelfAttention(width) if attention else nn.Identity()
 
     def forward(self, image: Tensor, skip: Tensor) -> Tensor:
-        """The level's output."""
+        """Return the level's output."""
         output: Tensor = self.attention(self.convs(torch.cat([self.up(image), skip], dim=1)))
         return output
 
@@ -230,14 +230,14 @@ def _encoder(name: str, inputs: int, pretrained: bool) -> Any:
         import timm
     except ImportError as error:
         raise MissingDependencyError(
-            "timm, which has the encoders, is not installed", "timm", "pip install 'xr-cloudfree[train]'"
+            "timm, which provides the encoders, is not installed", "timm", "pip install 'xr-cloudfree[train]'"
         ) from error
     return timm.create_model(name, pretrained=pretrained, features_only=True, in_chans=inputs)
 
 
 def _no_encoder(name: str, why: str) -> ModelError:
     return ModelError(
-        f"{name!r} cannot be the encoder: {why}",
-        f"one of timm's that gives features reduced by {_REDUCTIONS}",
+        f"{name!r} cannot be used as the encoder: {why}",
+        f"an encoder of timm with features reduced by {_REDUCTIONS}",
         f"encoder={ENCODER!r}",
     )

@@ -1,12 +1,12 @@
-"""The default network: it starts as the best classical answer, and learns where to believe which and what to add.
+"""The default network: a U-Net that weights and corrects the candidate predictions of classical models.
 
-`compute_features` finds the candidates (a robust regression on the target's clear pixels, the linear prediction, two
-forests). A time gate adds a composite of all dates, whose gates start at linear interpolation. A small U-Net looks at
-all of them, weighs them pixel by pixel, adds a bounded correction, and says how far to trust the sum.
+`compute_features` computes the candidates (a robust regression on the target's clear pixels, linear interpolation, two
+forests). A time gate adds a composite of all dates, which starts at linear interpolation. A small U-Net takes all of
+them, weights them pixel by pixel, adds a bounded correction, and estimates the uncertainty of the result.
 
-One set of weights serves any bands: each band goes through the same network by itself, and the bands hear of each other
-by the mean over bands at each level. There is no normalisation over the tile; of the tile as a whole the network knows
-only what the fits and the gates take from it.
+One set of weights serves any bands: each band passes through the same network separately, and the bands exchange
+information through the mean over bands at each level. There is no normalisation over the tile; only the fits and the
+gates depend on the tile as a whole.
 """
 
 from __future__ import annotations
@@ -24,53 +24,53 @@ from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.features import CANDIDATES, HINTS, SHARED, compute_features
 from xr_cloudfree.models.networks.network import Network
 
-# Dates that the gate looks at together: more would take memory, the answer is the same.
+# Dates that the gate processes together, which bounds the memory; the result does not depend on it.
 TOGETHER = 12
-# How much more the first candidate weighs than the others before anything is learned, as a logarithm.
+# Initial logit of the first candidate relative to the others.
 LEAD = 6.0
-# Logarithm of the weight of linear interpolation against all the dates' gates, before anything is learned.
+# Initial logarithm of the weight of linear interpolation relative to the gates of the dates.
 PRIOR = 5.0
 SCENE_FEATURES, PIXEL_FEATURES = 9, 4
 FITTED, DATES = SHARED.index("fitted"), SHARED.index("clear dates")
-# With so many clear dates of a pixel or fewer, as the network is told of them, only the target's own pixels teach.
+# Feature value of 5.5 clear dates: pixels with fewer are corrected only where the target was fitted.
 FEW_DATES = math.log1p(5.5) / 4.0
 DAYS = [SHARED.index("days before"), SHARED.index("days after")]
 
 
 class DateGate(nn.Module):
-    """TimeGate for any bands: gates, the composite less the linear prediction, and abstract temporal features.
+    """Time gate for any bands: gates, the composite minus the linear prediction, and abstract temporal features.
 
-    The gate of a date is a function of that date alone, shared by the bands, and shut where the date is not clear. So
-    the sums over dates can be added up in any order and in parts. The second candidate, which is linear interpolation
-    unless nothing of the target is seen, is a further term of the sums.
+    The gate of a date is a function of that date alone, shared by the bands, and closed where the date is not clear, so
+    the sums over dates can be computed in any order and in parts. The second candidate, which is linear interpolation
+    unless nothing of the target is clear, is a further term of the sums.
 
     Parameters
     ----------
     width : int
         Channels of the gate.
     abstract : int
-        Abstract temporal features: the largest over the dates of so many channels.
+        Number of abstract temporal features, each a maximum over the dates.
     """
 
     def __init__(self, width: int = 16, abstract: int = 4) -> None:
         super().__init__()
-        # What is one number per date goes in apart from what differs between pixels: it need not be spread over them.
+        # Scalars per date enter separately from maps, which saves expanding them over the pixels.
         self.scene, self.pixel = nn.Linear(SCENE_FEATURES, width), nn.Conv2d(PIXEL_FEATURES, width, 1)
         self.date = nn.Sequential(nn.SiLU(), nn.Conv2d(width, width, 1), nn.SiLU(), nn.Conv2d(width, 1 + abstract, 1))
         self.prior = nn.Parameter(torch.tensor(PRIOR))
 
     def forward(self, batch: Batch, linear: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """The composite less the linear prediction (B, C, H, W), and abstract temporal features (B, k, H, W)."""
+        """Return the composite minus the linear prediction (B, C, H, W) and abstract features (B, k, H, W)."""
         total: Tensor | None = None
         mass, abstract = torch.exp(self.prior), None
         for start in range(0, batch.bands.shape[1], TOGETHER):
             part = slice(start, start + TOGETHER)
             difference = (batch.bands[:, part] - linear[:, None]) * batch.clear[:, part]
-            told = self._dates(batch, part, difference, scale)
-            # The clamp keeps the exponential within what half precision can hold.
-            gate = torch.exp(told[:, :, :1].clamp(max=10.0)) * batch.clear[:, part]
+            scores = self._dates(batch, part, difference, scale)
+            # The clamp keeps the exponential within the range of half precision.
+            gate = torch.exp(scores[:, :, :1].clamp(max=10.0)) * batch.clear[:, part]
             summed = (gate * difference).sum(dim=1)
-            largest = (told[:, :, 1:] - 1e4 * (1 - batch.clear[:, part])).amax(dim=1)
+            largest = (scores[:, :, 1:] - 1e4 * (1 - batch.clear[:, part])).amax(dim=1)
             total = summed if total is None else total + summed
             mass = mass + gate.sum(dim=1)
             abstract = largest if abstract is None else torch.maximum(abstract, largest)
@@ -78,7 +78,7 @@ class DateGate(nn.Module):
         return total / mass, torch.where(abstract > -1e3, abstract, 0.0)
 
     def _dates(self, batch: Batch, part: slice, difference: Tensor, scale: Tensor) -> Tensor:
-        """Gate and abstract features of some dates, (B, T, 1 + k, H, W), each from that date alone."""
+        """Return gate and abstract features of some dates, (B, T, 1 + k, H, W), each from that date alone."""
         clear, days = batch.clear[:, part], batch.day_offset[:, part]
         valid = batch.band_valid.to(difference.dtype)
         count = valid.sum(dim=1)[:, None, None, None, None]
@@ -110,7 +110,7 @@ class DateGate(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3 × 3 convolutions on a residual path that starts at zero, then a word of the other bands."""
+    """Two 3 × 3 convolutions on a residual path that starts at zero, then the mean over bands added to each band."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -120,30 +120,31 @@ class Block(nn.Module):
         nn.init.zeros_(self.bands.weight)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
-        """From and to (batch x band, width, y, x); `valid` is (batch, band, 1, 1, 1)."""
+        """Map (batch x band, width, y, x) to the same shape; `valid` is (batch, band, 1, 1, 1)."""
         x = x + self.second(F.silu(self.first(F.silu(x))))
         apart = x.reshape(*valid.shape[:2], *x.shape[1:])
         mean = (apart * valid).sum(dim=1) / valid.sum(dim=1)
-        told: Tensor = self.bands(F.silu(mean))[:, None]
-        return (apart + told).flatten(0, 1)
+        shared: Tensor = self.bands(F.silu(mean))[:, None]
+        return (apart + shared).flatten(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
 class BaseOutput:
-    """What `FusionUNet` finds before the target's own clear pixels are put back; a larger network goes on from it.
+    """Output of `FusionUNet` before the target's own clear pixels are inserted, with the features behind it.
 
     Parameters
     ----------
     image, uncertainty : Tensor, shape (batch, band, y, x)
         Reflectance.
     scale : Tensor, shape (batch, band)
-        Reflectance; how large errors are. 1 for bands that only fill up.
+        Reflectance; typical error. 1 for padded bands.
     hidden : Tensor, shape (batch, band, width, y, x)
-        The last features of each band.
+        The final features of each band.
     abstract : Tensor, shape (batch, feature, y, x)
         Abstract temporal features.
     fitted, taught : Tensor of bool, shape (batch, 1, y, x)
-        Where the target's own pixels taught a regression; where these or a long series teach anything at all.
+        Where a regression was fitted to the target's own pixels; where corrections are applied: there, and where the
+        series is long.
     """
 
     image: Tensor
@@ -156,7 +157,7 @@ class BaseOutput:
 
 
 class FusionUNet(Network):
-    """Weighs the classical candidates and corrects them; see the module.
+    """Network that weights the classical candidates and corrects them; see the module.
 
     Parameters
     ----------
@@ -165,8 +166,8 @@ class FusionUNet(Network):
     gate_width, abstract : int
         See `DateGate`.
     calibration : pair of float
-        What uncertainties are multiplied by, for them to hold on places that were not trained on: on dates that show
-        enough of themselves to learn from, and on others.
+        Factors on the uncertainty, fitted at sites outside the training data: where a regression was fitted to the
+        target's own pixels, and elsewhere.
     """
 
     prepare = staticmethod(compute_features)
@@ -203,18 +204,16 @@ class FusionUNet(Network):
         self.up = nn.ModuleList(up)
 
     def forward(self, batch: Batch) -> Output:
-        """The image of the target date, with its uncertainty."""
-        found = self.reason(batch)
-        return Output(
-            layers.keep_clear(found.image, batch.target, batch.target_clear), batch.known(), found.uncertainty
-        )
+        """Return the image of the target date with its uncertainty."""
+        base = self.reason(batch)
+        return Output(layers.keep_clear(base.image, batch.target, batch.target_clear), batch.known(), base.uncertainty)
 
     def reason(self, batch: Batch) -> BaseOutput:
-        """The image, the uncertainty, and what they were made from."""
+        """Return the image, the uncertainty, and the features behind them."""
         b, c = batch.band_valid.shape
-        told, scale = batch.features, batch.features["scale"]
+        inputs, scale = batch.features, batch.features["scale"]
         scale = torch.where(batch.band_valid, scale, torch.ones_like(scale))
-        candidates = told["candidates"]
+        candidates = inputs["candidates"]
         best, linear = candidates[:, :, 0], candidates[:, :, 1]
         composite, abstract = self.gate(batch, linear, scale)
         differences = torch.cat(
@@ -222,24 +221,25 @@ class FusionUNet(Network):
         )
         features = self._features(batch, best, differences, scale, abstract)
         valid = batch.band_valid[:, :, None, None, None].to(features.dtype)
-        made, hidden = (part.reshape(b, c, *part.shape[1:]) for part in self._unet(features.flatten(0, 1), valid))
-        lead = torch.zeros(self.candidates, device=made.device, dtype=made.dtype)
+        scores, hidden = (part.reshape(b, c, *part.shape[1:]) for part in self._unet(features.flatten(0, 1), valid))
+        lead = torch.zeros(self.candidates, device=scores.device, dtype=scores.dtype)
         lead[0] = LEAD
-        # Shares less what they are before anything is learned: the untrained answer is the first candidate, exactly.
-        share = torch.softmax(made[:, :, : self.candidates] + lead[:, None, None], dim=2)
+        # Shares minus their initial values: the untrained network returns the first candidate exactly.
+        share = torch.softmax(scores[:, :, : self.candidates] + lead[:, None, None], dim=2)
         share = share - torch.softmax(lead, dim=0)[:, None, None]
         base = best + (share[:, :, 1:] * differences).sum(dim=2)
-        image = layers.bounded(base, made[:, :, -2], scale[:, :, None, None])
-        fitted = told["shared"][:, FITTED, None] > 0
-        # Where neither the target nor a series teaches anything, nothing is corrected.
-        taught = fitted | (told["shared"][:, DATES, None] > FEW_DATES)
+        image = layers.bounded(base, scores[:, :, -2], scale[:, :, None, None])
+        fitted = inputs["shared"][:, FITTED, None] > 0
+        # Nothing is corrected where neither the target nor a long series gives evidence.
+        taught = fitted | (inputs["shared"][:, DATES, None] > FEW_DATES)
         image = torch.where(taught, image, best)
-        uncertainty = layers.calibrated(layers.scaled(told["uncertainty"], made[:, :, -1]), fitted, self.calibration)
+        uncertainty = layers.scaled(inputs["uncertainty"], scores[:, :, -1])
+        uncertainty = layers.calibrated(uncertainty, fitted, self.calibration)
         return BaseOutput(image, uncertainty, scale, hidden, abstract, fitted, taught)
 
     def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:
-        """What the U-Net is given, (B, C, feature, H, W)."""
-        told = batch.features
+        """Return the input of the U-Net, (B, C, feature, H, W)."""
+        inputs = batch.features
         b, c, y, x = best.shape
         unit = scale[:, :, None, None]
         seen = batch.target_clear
@@ -247,17 +247,17 @@ class FusionUNet(Network):
         middle = best.mean(dim=(-2, -1), keepdim=True)
         per_band = [
             layers.squash(differences / unit[:, :, None]),
-            layers.squash(told["hints"] / unit[:, :, None]),
+            layers.squash(inputs["hints"] / unit[:, :, None]),
             layers.squash(own / unit)[:, :, None],
             layers.squash((best - middle) / (4 * unit))[:, :, None],
-            torch.log(told["uncertainty"].clamp(min=1e-4) / unit)[:, :, None],
+            torch.log(inputs["uncertainty"].clamp(min=1e-4) / unit)[:, :, None],
             (torch.log(unit) + 4).expand(b, c, y, x)[:, :, None],
         ]
-        shared = torch.cat([told["shared"], abstract], dim=1)[:, None].expand(b, c, -1, y, x)
+        shared = torch.cat([inputs["shared"], abstract], dim=1)[:, None].expand(b, c, -1, y, x)
         return torch.cat([*per_band, shared], dim=2)
 
     def _unet(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """What is said of each pixel of each band, and the features that it is said from."""
+        """Return the outputs for each pixel of each band, and the final features."""
         y, x = features.shape[-2:]
         step = 2 ** len(self.down)
         features = F.pad(features, (0, -x % step, 0, -y % step), mode="replicate")

@@ -1,9 +1,9 @@
-"""The bands that TerraMind was trained on, and how a cube's bands are put in their places.
+"""The bands that TerraMind was trained on, and the assignment of a cube's bands to them.
 
-TerraMind looks at the 12 bands of Sentinel-2 L2A, always all of them and in one order: its slots. A cube's bands go by
-their common names, so Landsat's go to the slot of the same colour. A slot that the cube has no band for is filled by
-interpolation in wavelength between the two bands next to it, and by the outermost band beyond them. Bands of no known
-name fill no slot; where no band has a known name, each slot gets the mean of all.
+TerraMind takes the 12 bands of Sentinel-2 L2A, always all of them and in a fixed order: its slots. A cube's bands are
+assigned by common name, so Landsat's bands go to the slot of the same colour. A slot without a band is interpolated in
+wavelength between the two nearest bands, and takes the outermost band beyond them. Bands without a known name fill no
+slot; if no band has a known name, each slot is the mean of all.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from xr_cloudfree.models.networks.inputs import NetworkInput
 
 DIGITAL = 10_000.0
-"""Digital numbers per reflectance, the units that TerraMind was trained in."""
+"""Digital numbers per unit of reflectance, as in TerraMind's training data."""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A band of Sentinel-2 L2A as TerraMind knows it.
+    """A band of Sentinel-2 L2A as TerraMind uses it.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ SLOTS = (
     Slot("B11", "swir16", 1613.7, 2424.884, 1434.261),
     Slot("B12", "swir22", 2202.4, 1857.648, 1334.311),
 )
-"""In TerraMind's order, which is that of the wavelengths."""
+"""In TerraMind's order, which is by wavelength."""
 
 COMMON_NAMES = tuple(slot.common_name for slot in SLOTS)
 MEAN = np.array([slot.mean for slot in SLOTS], np.float32)
@@ -68,7 +68,7 @@ S1_STD = np.array([5.195, 5.890], np.float32)
 
 
 def one_hot(common_names: Sequence[str | None]) -> NDArray[np.float32]:
-    """Which slot each band is in: 1 there and 0 elsewhere, of shape (band, slot).
+    """Return an array of shape (band, slot) with 1 at each band's slot and 0 elsewhere.
 
     Parameters
     ----------
@@ -81,15 +81,15 @@ def one_hot(common_names: Sequence[str | None]) -> NDArray[np.float32]:
     >>> one_hot(["red", None]).argmax(axis=1).tolist(), one_hot(["red", None]).sum(axis=1).tolist()
     ([3, 0], [1.0, 0.0])
     """
-    found = np.zeros((len(common_names), len(SLOTS)), np.float32)
+    slots = np.zeros((len(common_names), len(SLOTS)), np.float32)
     for band, common_name in enumerate(common_names):
         if common_name in COMMON_NAMES and common_name not in common_names[:band]:
-            found[band, COMMON_NAMES.index(common_name)] = 1
-    return found
+            slots[band, COMMON_NAMES.index(common_name)] = 1
+    return slots
 
 
 def interpolation_weights(common_names: Sequence[str | None]) -> NDArray[np.float32]:
-    """What each band gives to each slot, of shape (band, slot); the shares of a slot add up to 1.
+    """Return the weight of each band in each slot, shape (band, slot); the weights of a slot sum to 1.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def interpolation_weights(common_names: Sequence[str | None]) -> NDArray[np.floa
     Between green at 559.8 nm and nir at 832.8 nm, red at 664.6 nm is nearer to green:
 
     >>> from xr_cloudfree.models.networks.terramind.bands import interpolation_weights
-    >>> [f"{share:.3f}" for share in interpolation_weights(["green", "nir"])[:, 3]]
+    >>> [f"{weight:.3f}" for weight in interpolation_weights(["green", "nir"])[:, 3]]
     ['0.616', '0.384']
     """
     own = one_hot(common_names)
@@ -111,27 +111,27 @@ def interpolation_weights(common_names: Sequence[str | None]) -> NDArray[np.floa
     order = np.argsort(slot)
     band, slot = band[order], slot[order]
     at = np.array([s.wavelength for s in SLOTS])
-    given = np.zeros(own.shape)
-    for one, unit in zip(band, np.eye(len(band)), strict=True):
-        # What a slot gets of a band is linear in it: the answer of interpolation to that band alone.
-        given[one] = np.interp(at, at[slot], unit)
-    return given.astype(np.float32)
+    weights = np.zeros(own.shape)
+    for row, unit in zip(band, np.eye(len(band)), strict=True):
+        # Interpolation is linear in each band, so its response to one band alone gives that band's weights.
+        weights[row] = np.interp(at, at[slot], unit)
+    return weights.astype(np.float32)
 
 
 def describe(tile: NetworkInput, common_names: Sequence[str | None]) -> NetworkInput:
-    """A prepared tile, told which of TerraMind's slots its bands are.
+    """Return a network's input with the assignment of its bands to TerraMind's slots.
 
     Parameters
     ----------
     tile : NetworkInput
-        A tile as it goes to the network, with all the bands that it is to see.
+        Input of the network, with all bands that it is to use.
     common_names : sequence of (str or None)
-        STAC common names of these bands; an empty one where none is known.
+        STAC common names of these bands; empty if none is known.
 
     Returns
     -------
     NetworkInput
-        With two features more: ``one_hot`` and ``interpolation_weights``, both of shape (band, slot).
+        With two additional features: ``one_hot`` and ``interpolation_weights``, both of shape (band, slot).
     """
     common_names = tuple(common_names) or (None,) * len(tile.band_valid)
     return replace(

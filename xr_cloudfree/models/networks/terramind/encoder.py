@@ -1,7 +1,7 @@
-"""TerraMind's encoder, through terratorch, of which nothing else is imported.
+"""TerraMind's encoder, imported from terratorch without the rest of that package.
 
-``import terratorch`` takes half a minute and a gigabyte, nearly all of it for what the encoder does not need. So its
-modules are imported from where they lie, with the packages above them standing empty for as long as that takes.
+``import terratorch`` takes half a minute and a gigabyte, nearly all of it for code that the encoder does not need.
+Therefore the encoder's modules are imported with empty stand-ins for their parent packages.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from torch import nn
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 
 S2, S1 = "S2L2A", "S1GRD"
-"""terratorch's names of the modalities that are used here."""
+"""terratorch's names of the modalities in use."""
 
 PATCH = 16
-"""Pixels along the edge of a token."""
+"""Edge of a token in pixels."""
 
-# Seconds of silence after which a user is told what takes so long.
+# Seconds after which a message says what is being loaded.
 _PATIENCE = 2.0
 _PACKAGE = "terratorch.models.backbones.terramind.model"
 
 
 @dataclass(frozen=True)
 class Size:
-    """A size of the encoder.
+    """Size of the encoder.
 
     Parameters
     ----------
     width : int
-        Numbers per token.
+        Channels per token.
     depth, heads : int
-        Blocks, and heads of attention in each.
+        Number of blocks, and of attention heads in each.
     levels : tuple of int
-        Blocks whose output a decoder is given.
+        Blocks whose output is passed to the decoder.
     gated : bool
-        Whether blocks have gated SiLU layers without biases, or plain GELU layers with them.
+        Whether blocks have gated SiLU layers without biases, or plain GELU layers with biases.
     """
 
     width: int
@@ -64,7 +64,7 @@ SIZES = {
 
 
 def find_size(size: str) -> Size:
-    """The size of this name.
+    """Return a size by name.
 
     Raises
     ------
@@ -77,14 +77,14 @@ def find_size(size: str) -> Size:
 
 
 def build_encoder(size: str, modalities: Sequence[str] = (S2,)) -> nn.Module:
-    """An encoder with random weights.
+    """Return an encoder with random weights.
 
     Parameters
     ----------
     size : str
         ``"tiny"``, ``"small"``, ``"base"`` or ``"large"``.
     modalities : sequence of str
-        What it is to look at: `S2`, or `S2` and `S1`.
+        Its inputs: `S2`, or `S2` and `S1`.
 
     Raises
     ------
@@ -93,18 +93,18 @@ def build_encoder(size: str, modalities: Sequence[str] = (S2,)) -> nn.Module:
     MissingDependencyError
         If terratorch is not installed.
     """
-    found = find_size(size)
+    layout = find_size(size)
     vit, utils = _modules()
     encoder: nn.Module = vit.TerraMindViT(
         modalities=list(modalities),
-        dim=found.width,
-        encoder_depth=found.depth,
-        num_heads=found.heads,
-        qkv_bias=not found.gated,
-        proj_bias=not found.gated,
-        mlp_bias=not found.gated,
-        act_layer=nn.SiLU if found.gated else nn.GELU,
-        gated_mlp=found.gated,
+        dim=layout.width,
+        encoder_depth=layout.depth,
+        num_heads=layout.heads,
+        qkv_bias=not layout.gated,
+        proj_bias=not layout.gated,
+        mlp_bias=not layout.gated,
+        act_layer=nn.SiLU if layout.gated else nn.GELU,
+        gated_mlp=layout.gated,
         norm_layer=partial(utils.LayerNorm, eps=1e-6, bias=False),
     )
     return encoder
@@ -112,27 +112,27 @@ def build_encoder(size: str, modalities: Sequence[str] = (S2,)) -> nn.Module:
 
 def _modules() -> tuple[ModuleType, ModuleType]:
     names = (f"{_PACKAGE}.terramind_vit", f"{_PACKAGE}.tm_utils")
-    if "terratorch" in sys.modules:  # whoever has paid for all of it
+    if "terratorch" in sys.modules:  # already imported as a whole
         return importlib.import_module(names[0]), importlib.import_module(names[1])
-    with _said("loading TerraMind's encoder (terratorch)"), _bare_parents():
+    with _announced("loading TerraMind's encoder (terratorch)"), _bare_parents():
         return importlib.import_module(names[0]), importlib.import_module(names[1])
 
 
 @contextmanager
 def _bare_parents() -> Iterator[None]:
-    """The packages above the encoder as namespaces without content, and gone afterwards.
+    """Register the encoder's parent packages as empty modules, and remove them afterwards.
 
-    What was imported below them stays, and serves whoever imports the whole of terratorch later.
+    Modules imported below them stay, and are reused if the whole of terratorch is imported later.
     """
-    found = find_spec("terratorch")
-    if found is None or not found.submodule_search_locations:
+    terratorch = find_spec("terratorch")
+    if terratorch is None or not terratorch.submodule_search_locations:
         raise MissingDependencyError(
-            "terratorch, which has TerraMind's encoder, is not installed",
+            "terratorch, which provides TerraMind's encoder, is not installed",
             "the packages of TerraMind",
             "pip install 'xr-cloudfree[terramind]'",
         )
     parts = _PACKAGE.split(".")
-    folder, parents = Path(found.submodule_search_locations[0]), []
+    folder, parents = Path(terratorch.submodule_search_locations[0]), []
     for end in range(1, len(parts) + 1):
         bare = ModuleType(".".join(parts[:end]))
         bare.__path__ = [str(folder.joinpath(*parts[1:end]))]
@@ -143,7 +143,7 @@ def _bare_parents() -> Iterator[None]:
     except ImportError as error:
         raise MissingDependencyError(
             f"TerraMind's encoder cannot be imported from {folder}: {error}",
-            "the versions of terratorch and of its packages that go together",
+            "compatible versions of terratorch and its dependencies",
             "pip install --upgrade 'xr-cloudfree[terramind]'",
         ) from error
     finally:
@@ -153,8 +153,8 @@ def _bare_parents() -> Iterator[None]:
 
 
 @contextmanager
-def _said(what: str) -> Iterator[None]:
-    """Say on the error output what is going on, if it goes on for longer than a moment."""
+def _announced(what: str) -> Iterator[None]:
+    """Print to standard error what is being done, if it takes longer than a moment."""
     timer = threading.Timer(_PATIENCE, lambda: print(f"xr_cloudfree: {what} …", file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
