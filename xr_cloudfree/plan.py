@@ -29,7 +29,7 @@ from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
-from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS
+from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec

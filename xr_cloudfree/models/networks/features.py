@@ -85,23 +85,23 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     used = _observations(tile, obs)
     series = Series.of(used)
     shape, n_bands = obs.shape, obs.n_bands
-    fit = fit_target(used, series)
+    regression = fit_target(used, series)
     known, base, source = series.known, series.image, series.source
     spread = uncertainty = trees = np.zeros_like(base)
     shares = 0.0, 0.0
-    if fit is None:
+    if regression is None:
         base, source = stacking.interpolate(series, hidden_pixels(used))
         candidates = [base] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
-        forests = _forests(fit, shape, known & (tile.target_clear.ravel() == 0))
+        forests = _forests(regression, shape, known & (tile.target_clear.ravel() == 0))
         trees, shares = forests.spread, forests.shares
-        corrections = (fit.fitted + fit.spread, fit.fitted + forests.residual, forests.error)
+        corrections = (regression.fitted + regression.spread, regression.fitted + forests.residual, forests.error)
         stacked = np.zeros_like(base)
         for share, correction in zip((1 - sum(shares), *shares), corrections, strict=True):
             stacked += np.float32(share) * correction
         candidates = [base + stacked, base, *(base + correction for correction in corrections)]
-        spread, uncertainty = fit.spread, fit.uncertainty
+        spread, uncertainty = regression.spread, regression.uncertainty
     judged = np.asarray(np.isfinite(uncertainty).all(axis=0))
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
     scale = np.median(uncertainty[:, known], axis=1) if known.any() else np.full(n_bands, UNKNOWN)
@@ -115,7 +115,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         "hints": image(np.where(known, hints, 0)),
         "uncertainty": image(uncertainty),
         "scale": scale.astype(np.float32),
-        "shared": image(_shared(tile, series, fit, judged, shares)),
+        "shared": image(_shared(tile, series, regression, judged, shares)),
     }
     return replace(tile, features=tile.features | features, source=_among_others(source, used.target).reshape(shape))
 
@@ -158,15 +158,19 @@ class ForestOutput:
     shares: tuple[float, float] = (0.0, 0.0)
 
 
-def _forests(fit: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]) -> ForestOutput:
+def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]) -> ForestOutput:
     """Grow one forest per fold without that fold, average their predictions, and weight them by the held-out folds.
 
     Outside `where`, at the target's clear pixels, the result is the regression's own prediction.
     """
-    output = ForestOutput(fit.spread.copy(), fit.fitted + fit.spread, np.zeros_like(fit.error))
-    proved = (fit.weight[fit.fit.pixels] > LEAST_WEIGHT) & np.isfinite(fit.fit.held_out).all(axis=0)
-    kept = np.isin(fit.fit.pixels, robust_ridge.thin(fit.fit.pixels[proved], shape, SAMPLES))
-    samples, left = fit.fit.pixels[kept], fit.fit.held_out[:, kept].T
+    output = ForestOutput(
+        regression.spread.copy(), regression.fitted + regression.spread, np.zeros_like(regression.error)
+    )
+    proved = (regression.weight[regression.fit.pixels] > LEAST_WEIGHT) & np.isfinite(regression.fit.held_out).all(
+        axis=0
+    )
+    kept = np.isin(regression.fit.pixels, robust_ridge.thin(regression.fit.pixels[proved], shape, SAMPLES))
+    samples, left = regression.fit.pixels[kept], regression.fit.held_out[:, kept].T
     fold, requested = robust_ridge.folds(samples, shape), np.flatnonzero(where)
     sizes = np.bincount(fold, minlength=robust_ridge.FOLDS)
     if len(samples) < LEAST_SAMPLES or not sizes.all() or not len(requested):
@@ -174,12 +178,12 @@ def _forests(fit: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]) -
     places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
 
     def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
-        standard = fit.fit.standard(fit.features[:, pixels])
+        standard = regression.fit.standard(regression.features[:, pixels])
         return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
 
     seen, new = features(samples), features(requested)
-    values = np.concatenate([fit.error - fit.fitted, fit.error])[:, samples].T
-    weight = fit.weight[samples].astype(np.float32)
+    values = np.concatenate([regression.error - regression.fitted, regression.error])[:, samples].T
+    weight = regression.weight[samples].astype(np.float32)
     held_out = np.empty_like(values)
     answers, squares = (np.zeros((len(requested), values.shape[1]), np.float32) for _ in range(2))
     for k in range(robust_ridge.FOLDS):
@@ -189,11 +193,11 @@ def _forests(fit: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]) -
         mean, spread = grown(new)
         answers += mean / np.float32(robust_ridge.FOLDS)
         squares += np.square(spread) / np.float32(robust_ridge.FOLDS)
-    n_bands = len(fit.error)
+    n_bands = len(regression.error)
     output.residual[:, requested], output.error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
     output.spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
-    regressed = fit.error[:, samples].T - left
-    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, fit.fit.scale)
+    regressed = regression.error[:, samples].T - left
+    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, regression.fit.scale)
     return replace(output, shares=shares)
 
 
@@ -226,7 +230,7 @@ def _shares(
 def _shared(
     tile: NetworkInput,
     series: Series,
-    fit: TargetFit | None,
+    regression: TargetFit | None,
     judged: NDArray[np.bool_],
     shares: tuple[float, float],
 ) -> NDArray[np.float32]:
@@ -236,7 +240,7 @@ def _shared(
     shape = tile.target.shape[1:]
     seen = tile.target_clear.ravel() > 0
     nothing = np.zeros(seen.size)
-    trust = nothing > 0 if fit is None else fit.trust
+    trust = nothing > 0 if regression is None else regression.trust
 
     def distance(where: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Return the distance to the nearest False pixel, scaled to about 0 to 1."""
@@ -253,7 +257,7 @@ def _shared(
         [
             seen,
             trust,
-            nothing if fit is None else fit.weight,
+            nothing if regression is None else regression.weight,
             distance(~trust),
             distance(seen),
             days(series.before),
@@ -262,7 +266,7 @@ def _shared(
             series.after >= 0,
             np.log1p(series.clear.sum(axis=0)) / 4.0,
             nothing + seen.mean(),
-            nothing + (fit is not None),
+            nothing + (regression is not None),
             judged,
             *(nothing + share for share in shares),
         ]
