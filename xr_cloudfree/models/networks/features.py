@@ -163,14 +163,11 @@ def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bo
 
     Outside `where`, at the target's clear pixels, the result is the regression's own prediction.
     """
-    output = ForestOutput(
-        regression.spread.copy(), regression.fitted + regression.spread, np.zeros_like(regression.error)
-    )
-    proved = (regression.weight[regression.fit.pixels] > LEAST_WEIGHT) & np.isfinite(regression.fit.held_out).all(
-        axis=0
-    )
-    kept = np.isin(regression.fit.pixels, robust_ridge.thin(regression.fit.pixels[proved], shape, SAMPLES))
-    samples, left = regression.fit.pixels[kept], regression.fit.held_out[:, kept].T
+    ridge, corrected = regression.fit, regression.fitted + regression.spread
+    output = ForestOutput(regression.spread.copy(), corrected, np.zeros_like(regression.error))
+    proved = (regression.weight[ridge.pixels] > LEAST_WEIGHT) & np.isfinite(ridge.held_out).all(axis=0)
+    kept = np.isin(ridge.pixels, robust_ridge.thin(ridge.pixels[proved], shape, SAMPLES))
+    samples, left = ridge.pixels[kept], ridge.held_out[:, kept].T
     fold, requested = robust_ridge.folds(samples, shape), np.flatnonzero(where)
     sizes = np.bincount(fold, minlength=robust_ridge.FOLDS)
     if len(samples) < LEAST_SAMPLES or not sizes.all() or not len(requested):
@@ -178,7 +175,7 @@ def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bo
     places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
 
     def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
-        standard = regression.fit.standard(regression.features[:, pixels])
+        standard = ridge.standard(regression.features[:, pixels])
         return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
 
     seen, new = features(samples), features(requested)
@@ -197,7 +194,7 @@ def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bo
     output.residual[:, requested], output.error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
     output.spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
     regressed = regression.error[:, samples].T - left
-    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, regression.fit.scale)
+    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, ridge.scale)
     return replace(output, shares=shares)
 
 
