@@ -24,7 +24,8 @@ from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.accuracy.simulate import TRACKS, Case, make_cases, real_masks
 from xr_cloudfree.errors import BandError
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.pretrained.model import PretrainedModel, installed
+from xr_cloudfree.models.pretrained.model import PretrainedModel
+from xr_cloudfree.models.pretrained.runtime import installed
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 from xr_cloudfree.models.registry import create
 

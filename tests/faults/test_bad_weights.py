@@ -25,7 +25,7 @@ from tests.support.cubes import make_cube  # noqa: E402
 from tests.support.networks import TINY, make_bundle, state_of  # noqa: E402
 from xr_cloudfree import errors  # noqa: E402
 from xr_cloudfree.models.bundles import bundle  # noqa: E402
-from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
+from xr_cloudfree.models.pretrained import runtime  # noqa: E402
 from xr_cloudfree.models.protocol import Observations  # noqa: E402
 
 SPEC, WEIGHTS = bundle.SPEC, bundle.WEIGHTS
@@ -283,7 +283,7 @@ ROWS = [*TRUNCATED, *FLIPPED, *FORM, *PICKLES, *KEYS, *SPECS, *NETWORKS, *LINKS]
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(learned, "_networks", {})
+    monkeypatch.setattr(runtime, "_networks", {})
     monkeypatch.chdir(tmp_path)  # where a pickle would leave its mark
     make_bundle(tmp_path / "made" / "tiny")
     return tmp_path / "made" / "tiny"

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from xr_cloudfree import errors, from_pretrained  # noqa: E402
-from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
+from xr_cloudfree.models.pretrained import runtime  # noqa: E402
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 CODE = """
 import multiprocessing, warnings
 from xr_cloudfree import synthetic
-from xr_cloudfree.models.pretrained import model as learned
+from xr_cloudfree.models.pretrained import runtime
 
 cube = synthetic.cube((6, 3, 128, 128), seed=1)
 
@@ -26,7 +26,7 @@ def fill(which):
 
 if __name__ == "__main__":
     here = fill(0)
-    with learned._loading, warnings.catch_warnings():
+    with runtime._loading, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a process with threads is forked
         pool = multiprocessing.get_context("fork").Pool(1)
     there = pool.map_async(fill, [0]).get(timeout=100)
@@ -48,4 +48,4 @@ def test_a_gpu_that_the_parent_has_used_is_a_typed_error(monkeypatch):
     with pytest.raises(errors.ModelError, match="forked from one that had used CUDA") as info:
         model.load()
     assert "spawn" in info.value.remedy and "device='cpu'" in info.value.remedy
-    assert not learned._forked
+    assert not runtime._forked

@@ -10,8 +10,8 @@ from typing import Literal
 from xr_cloudfree.errors import BandError, CloudfreeWarning
 from xr_cloudfree.layers import LAYERS, MODEL_LAYERS
 from xr_cloudfree.models.classical.regress import Regress
-from xr_cloudfree.models.pretrained import locations
-from xr_cloudfree.models.pretrained.model import PretrainedModel, installed
+from xr_cloudfree.models.pretrained import locations, runtime
+from xr_cloudfree.models.pretrained.model import PretrainedModel
 from xr_cloudfree.models.protocol import BaseModel, FillModel, Observations, Prediction
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import parse_layers
@@ -31,9 +31,9 @@ class Auto(BaseModel):
 
     def __init__(self) -> None:
         has_weights = DEFAULT in locations.shipped()
-        self._lacks_torch = has_weights and not installed()
+        self._lacks_torch = has_weights and not runtime.installed()
         self._learned: PretrainedModel | None = (
-            locations.from_pretrained(DEFAULT) if has_weights and installed() else None
+            locations.from_pretrained(DEFAULT) if has_weights and runtime.installed() else None
         )
         best: FillModel = self._learned or Regress()
         like = best.spec

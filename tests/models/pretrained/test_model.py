@@ -24,9 +24,8 @@ from xr_cloudfree.models.bundles import bundle  # noqa: E402
 from xr_cloudfree.models.networks import architectures  # noqa: E402
 from xr_cloudfree.models.networks.batch import Batch, Output  # noqa: E402
 from xr_cloudfree.models.networks.inputs import prepare  # noqa: E402
-from xr_cloudfree.models.pretrained import locations  # noqa: E402
-from xr_cloudfree.models.pretrained import model as learned  # noqa: E402
-from xr_cloudfree.models.pretrained.model import PretrainedModel  # noqa: E402
+from xr_cloudfree.models.pretrained import locations, runtime  # noqa: E402
+from xr_cloudfree.models.pretrained.model import PretrainedModel, _batches  # noqa: E402
 from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.models.spec import ModelSpec  # noqa: E402
 
@@ -36,7 +35,7 @@ DAYS = np.array([-30.0, -8.0, 0.0, 3.0, 21.0])
 
 @pytest.fixture(autouse=True)
 def nothing_loaded(monkeypatch):
-    monkeypatch.setattr(learned, "_networks", {})
+    monkeypatch.setattr(runtime, "_networks", {})
 
 
 def observe(seed=0, n_bands=3, shape=(24, 24), target=2, common_names=()):
@@ -160,7 +159,7 @@ class TestAnswer:
     def test_a_network_that_answers_something_else_is_an_error(self, tmp_path, monkeypatch, wrong):
         model = make_model(tmp_path)
         replaced(monkeypatch, model, wrong)
-        with pytest.raises(errors.ModelError, match="'x-tiny' answered"):
+        with pytest.raises(errors.ModelError, match="'x-tiny' returned"):
             model.predict([observe()])
 
     def test_bf16_is_near(self, tmp_path):
@@ -195,8 +194,8 @@ class TestAnswer:
             _ = model.tiles_at_once
 
     def test_on_a_gpu_tiles_of_one_size_go_through_in_batches(self):
-        assert learned._shares([[0, 1, 4], [2], [3, 5]], 2) == [[0, 1], [4], [2], [3, 5]]
-        assert learned._shares([[0, 1]], 1) == [[0], [1]]
+        assert _batches([[0, 1, 4], [2], [3, 5]], 2) == [[0, 1], [4], [2], [3, 5]]
+        assert _batches([[0, 1]], 1) == [[0], [1]]
 
 
 class TestMemory:
@@ -214,7 +213,9 @@ class TestMemory:
             return own(batch)
 
         replaced(monkeypatch, model, small)
-        monkeypatch.setattr(learned, "_shares", lambda alike, batch: list(alike))  # as on a GPU
+        monkeypatch.setattr(
+            "xr_cloudfree.models.pretrained.model._batches", lambda alike, batch: list(alike)
+        )  # as on a GPU
         for found, answer in zip(model.predict(tiles), expected, strict=True):
             np.testing.assert_allclose(found.bands, answer.bands, atol=1e-6)
         assert sizes[0] == 5 and sum(size for size in sizes if size <= fits) == 5
@@ -237,7 +238,7 @@ class TestTravel:
         answer = model.predict([observe()])[0]
         data = pickle.dumps(model)
         assert len(data) < 2048
-        learned._networks.clear()
+        runtime._networks.clear()
         back = pickle.loads(data)
         assert repr(back) == repr(model)
         np.testing.assert_array_equal(back.predict([observe()])[0].bands, answer.bands)
@@ -283,7 +284,7 @@ class TestLoading:
 
         with ThreadPoolExecutor(8) as pool:
             done = list(pool.map(run, range(8)))
-        assert len(made) == 1 and len(learned._networks) == 1
+        assert len(made) == 1 and len(runtime._networks) == 1
         expected = [copies[0].predict([obs])[0] for obs in tiles]
         for i, answers in enumerate(done):
             for k, answer in enumerate(answers):
@@ -293,7 +294,7 @@ class TestLoading:
         models = [make_model(tmp_path / str(seed), seed) for seed in range(6)]
         answers = [model.predict([observe()])[0].bands for model in models]
         assert len({answer.tobytes() for answer in answers}) == 6
-        assert len(learned._networks) == learned._KEPT < 6
+        assert len(runtime._networks) == runtime._KEPT < 6
         np.testing.assert_array_equal(models[0].predict([observe()])[0].bands, answers[0])
 
     def test_the_same_weights_with_another_config_are_another_network(self, tmp_path):
@@ -415,7 +416,7 @@ class TestFill:
     def test_without_torch_it_is_refused_before_anything_is_computed(self, tmp_path, monkeypatch):
         da, clear = (array.chunk(y=20) for array in make_cube())
         model = make_model(tmp_path)
-        monkeypatch.setattr(learned, "installed", lambda: False)
+        monkeypatch.setattr(runtime, "installed", lambda: False)
         with pytest.raises(errors.MissingDependencyError, match=r"pip install 'xr-cloudfree\[torch\]'"):
             xr_cloudfree.fill(da, TARGET, clear=clear, model=model)
 
@@ -499,7 +500,7 @@ class TestShipped:
         assert self.used(layers=["uncertainty"]) == self.used(layers=["source_time"], date="2021-06-15") == "regress"
 
     def test_without_torch_it_is_said_once(self, spec, monkeypatch):
-        monkeypatch.setattr(learned, "installed", lambda: False)
+        monkeypatch.setattr(runtime, "installed", lambda: False)
         _warn_without_torch.cache_clear()
         xr_cloudfree.list_models()  # does not say so: nothing is filled
         with pytest.warns(errors.CloudfreeWarning, match=r"pip install 'xr-cloudfree\[torch\]'") as said:
@@ -509,7 +510,7 @@ class TestShipped:
         assert xr_cloudfree.list_models().loc["unet", "kind"] == "learned"
 
     def test_without_torch_the_layers_are_those_of_what_is_used(self, spec, monkeypatch):
-        monkeypatch.setattr(learned, "installed", lambda: False)
+        monkeypatch.setattr(runtime, "installed", lambda: False)
         _warn_without_torch.cache_clear()
         with pytest.warns(errors.CloudfreeWarning):
             assert "gate" not in self.fill(layers="all")

@@ -1,4 +1,4 @@
-"""A learned model as the engine sees it: a small object that travels, and a network that each process loads once.
+"""Learned models: small picklable objects whose network each process loads once.
 
 torch is imported when the model predicts, not before.
 """
@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import os
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError, SizeError, WeightsError
+from xr_cloudfree.errors import ModelError, OptionError, SizeError, WeightsError
 from xr_cloudfree.models.bundles import bundle, hub
 from xr_cloudfree.models.networks import architectures
 from xr_cloudfree.models.networks.inputs import NetworkInput
+from xr_cloudfree.models.pretrained import runtime
 from xr_cloudfree.models.protocol import BaseModel, Observations, Prediction, dominant
 from xr_cloudfree.models.spec import ModelSpec
 
@@ -32,74 +30,32 @@ if TYPE_CHECKING:
     from xr_cloudfree.models.networks.network import Network
 
 Precision = Literal["fp32", "bf16"]
-R = TypeVar("R")
-
-# Networks that a process keeps; whoever compares more loads again.
-_KEPT = 4
-_networks: dict[tuple[Any, ...], Network] = {}
-_loading = threading.Lock()
-# One forward pass at a time on each GPU: threads would only share its memory.
-_on_gpu: dict[torch.device, threading.Lock] = {}
-_forked = False
-# Forward passes under way on the CPU, and the precision of torch's products before the first of them.
-_passes, _precision_before, _counting = 0, "highest", threading.Lock()
-
-
-def _after_fork() -> None:
-    """Set up a forked child: locks that threads of the parent held would never be released in it."""
-    global _forked, _loading, _passes, _counting
-    _forked, _loading, _passes, _counting = True, threading.Lock(), 0, threading.Lock()
-    _on_gpu.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Multiply float32 in float32: other packages let torch use bfloat16 in the whole process where the CPU can."""
-    global _passes, _precision_before
-    import torch
-
-    with _counting:
-        if _passes == 0:
-            _precision_before = torch.get_float32_matmul_precision()
-            torch.set_float32_matmul_precision("highest")
-        _passes += 1
-    try:
-        yield
-    finally:
-        with _counting:
-            _passes -= 1
-            if _passes == 0:
-                torch.set_float32_matmul_precision(_precision_before)
 
 
 class BundleLocation(Protocol):
-    """Where a bundle comes from. It travels with the model, so that each process finds its own copy."""
+    """Location of a bundle. It is sent with the model, so that each process finds its own copy."""
 
     def folder(self) -> Path:
-        """The bundle's folder on this machine."""
+        """Return the bundle's folder on this machine."""
         ...
 
 
 class PretrainedModel(BaseModel):
-    """A learned model. `xr_cloudfree.from_pretrained` gives one.
+    """A learned model, as returned by `xr_cloudfree.from_pretrained`.
 
-    It holds the spec and where the weights are, not the weights: it pickles to less than two kilobytes, and equal
-    weights get equal names in a dask graph. Several threads may predict at once.
+    It holds the spec and the location of the weights, not the weights: it pickles to less than two kilobytes, and equal
+    weights get equal names in a dask graph. Several threads may call `predict` at once.
 
     Parameters
     ----------
     source : BundleLocation
-        Where the bundle is.
+        Location of the bundle.
     spec : ModelSpec
         Its spec.
     device : str, optional
-        ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. By default CUDA where there is any when the model runs.
+        ``"cpu"``, ``"cuda"`` or ``"cuda:1"``. By default CUDA if it is available when the model runs.
     precision : {"fp32", "bf16"}
-        In which numbers the network computes.
+        Numeric precision of the network.
 
     Raises
     ------
@@ -122,18 +78,18 @@ class PretrainedModel(BaseModel):
         return f"<PretrainedModel {self.spec.name!r} from {self.source}, weights {str(self.spec.weights_sha256)[:12]}>"
 
     def __dask_tokenize__(self) -> tuple[Any, ...]:
-        # The spec holds the hash of the weights; where they lie changes nothing.
+        # The spec holds the hash of the weights; their location does not matter.
         return type(self).__name__, self.spec.to_json(), self.device, self.precision
 
     def check_installed(self) -> None:
-        """Refuse, before anything is computed, a model that cannot run here.
+        """Raise, before anything is computed, if the model cannot run in this environment.
 
         Raises
         ------
         WeightsError
-            If this version of the package has no such network.
+            If there is no such architecture.
         MissingDependencyError
-            If torch, or what the network needs besides, is not installed.
+            If torch, or another package that the network needs, is not installed.
         """
         if self.spec.architecture not in architectures.names():
             raise WeightsError(
@@ -142,13 +98,13 @@ class PretrainedModel(BaseModel):
                 f"one of {', '.join(architectures.names())}",
                 "pip install --upgrade xr-cloudfree",
             )
-        if not installed():
+        if not runtime.installed():
             raise bundle.missing("torch")
         architectures.check_installed(self.spec.architecture)
 
     @property
     def tiles_at_once(self) -> int:
-        """Tiles to predict together, where nothing else runs: whole batches, and work for each of torch's threads."""
+        """Number of tiles to predict together where nothing else runs: whole batches, enough for torch's threads."""
         try:
             import torch
         except ImportError as error:
@@ -156,7 +112,7 @@ class PretrainedModel(BaseModel):
         return self.spec.batch * max(1, torch.get_num_threads() // self.spec.batch)
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
-        """One prediction per tile.
+        """Return one prediction per tile.
 
         Parameters
         ----------
@@ -172,7 +128,7 @@ class PretrainedModel(BaseModel):
         ModelError
             If this process was forked from one that uses the GPU.
         """
-        return _outside_fork(self._predict, tiles)
+        return runtime.outside_fork(self._predict, tiles)
 
     def _predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         network, device = self._network()
@@ -181,13 +137,13 @@ class PretrainedModel(BaseModel):
         order = [self._order(obs) for obs in tiles]
         arranged = [_take_bands(obs, bands) for obs, bands in zip(tiles, order, strict=True)]
         most = self.spec.max_dates
-        threads = min(len(arranged), torch.get_num_threads())  # a dask worker has told torch its share of the machine
-        if threads > 1:  # compiled code and NumPy let go of the interpreter, so threads are worth it
+        threads = min(len(arranged), torch.get_num_threads())  # dask workers limit this number
+        if threads > 1:  # compiled code and NumPy release the GIL
             with ThreadPoolExecutor(threads) as pool:
                 prepared = list(pool.map(lambda obs: network.make_input(obs, most), arranged))
         else:
             prepared = [network.make_input(obs, most) for obs in arranged]
-        # Tiles of one size make a batch; those without a clear date need no network.
+        # Tiles of equal size form batches; those without a clear date need no network.
         sizes: dict[tuple[int, int], list[int]] = {}
         answers: dict[int, Prediction] = {}
         for i, tile in enumerate(prepared):
@@ -195,45 +151,45 @@ class PretrainedModel(BaseModel):
                 sizes.setdefault(arranged[i].shape, []).append(i)
             else:
                 answers[i] = self._unseen(arranged[i], tile)
-        for which in _shares(sizes.values(), self.spec.batch if device.type != "cpu" else 1):
+        for which in _batches(sizes.values(), self.spec.batch if device.type != "cpu" else 1):
             done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
             answers.update(zip(which, done, strict=True))
         return [_give_bands(answers[i], bands) for i, bands in enumerate(order)]
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model into a folder, from which ``"local-dir:PATH"`` reads it.
+        """Write the model into a folder, from which ``"local-dir:PATH"`` loads it.
 
         Parameters
         ----------
         folder : path
-            Where to; it is made if it is not there. What was there stays as it was until all is written.
+            Target folder, created if necessary. Existing files are only replaced once everything is written.
         overwrite : bool
-            Whether another model in this folder may be replaced. One of the same name always is.
+            Whether another model in this folder may be replaced. A model of the same name always is.
 
         Raises
         ------
         OutputError
-            If there is another model, or the folder cannot be written to.
+            If the folder holds another model or is not writable.
         """
         files = bundle.contents(self.source.folder(), self.spec)
         bundle.write_files(Path(folder), files, self.spec.name, overwrite=overwrite)
 
     def push_to_hub(self, repo: str, *, token: str | None = None, private: bool | None = None) -> str:
-        """Send the model to the Hugging Face hub, in one commit.
+        """Upload the model to the Hugging Face hub, in one commit.
 
         Parameters
         ----------
         repo : str
-            ``"organisation/name"``; it is made if it is not there.
+            ``"organisation/name"``, created if necessary.
         token : str, optional
-            Access token; by default the one that ``hf auth login`` has kept.
+            Access token; by default the one stored by ``hf auth login``.
         private : bool, optional
-            Whether a repository that is made is private; by default as the organisation has it.
+            Whether a new repository is private; by default the organisation's setting.
 
         Returns
         -------
         str
-            Where it is now, as `from_pretrained` and ``fill(model=...)`` take it.
+            Its location, as accepted by `from_pretrained` and ``fill(model=...)``.
 
         Raises
         ------
@@ -254,14 +210,14 @@ class PretrainedModel(BaseModel):
             import torch
 
             torch.set_num_threads(threads)
-        _outside_fork(self._network)
+        runtime.outside_fork(self._network)
 
     def pixel_bytes(self, dates: int, bands: int) -> int:
         """Return the bytes of working memory per pixel of a tile, as measured with the package's networks."""
         return 20 * dates * bands + 3300
 
     def _order(self, obs: Observations) -> NDArray[np.intp] | None:
-        """Which of the tile's bands the network's are, in its order; None if it takes them as they come."""
+        """Return the indices of the network's bands among the tile's, or None if it takes any bands."""
         if self.spec.bands is None:
             return None
         common_names = obs.common_names or (None,) * obs.n_bands
@@ -269,38 +225,12 @@ class PretrainedModel(BaseModel):
         return np.array([common_names.index(band) for band in self.spec.bands])
 
     def _network(self) -> tuple[Network, torch.device]:
-        """The network of this process, on the device on which it is to run."""
-        try:
-            import torch
-        except ImportError as error:
-            raise bundle.missing("torch") from error
-        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise OptionError(
-                f"device is {self.device!r}, and torch finds {torch.cuda.device_count()} CUDA devices here",
-                "one that there is",
-                "device='cpu', or device=None for CUDA where there is any",
-            )
-        if device.type == "cuda" and torch.cuda._is_in_bad_fork():  # type: ignore[no-untyped-call,unused-ignore]
-            raise ModelError(
-                f"process {os.getpid()} was forked from one that had used CUDA, which cannot be used in it",
-                "a process that was not forked, or a model on the CPU",
-                "multiprocessing.get_context('spawn'), or model=xr_cloudfree.from_pretrained(..., device='cpu')",
-            )
-        spec = self.spec
-        key = (spec.weights_sha256, spec.architecture, repr(spec.config), device)
-        with _loading:
-            if key not in _networks:
-                made = _load(self.source.folder(), spec).to(device)
-                while len(_networks) >= _KEPT:
-                    del _networks[next(iter(_networks))]
-                _networks[key] = made
-            return _networks[key], device
+        return runtime.network(self.source.folder, self.spec, self.device)
 
     def _run(
         self, network: Network, device: torch.device, tiles: list[Observations], prepared: list[NetworkInput]
     ) -> list[Prediction]:
-        """Predictions of tiles of one size; by halves where all together do not fit into memory."""
+        """Return the predictions of tiles of equal size, in halves if they do not fit into memory together."""
         import torch
 
         try:
@@ -314,7 +244,7 @@ class PretrainedModel(BaseModel):
                     "a larger device, or a smaller tile",
                     "from_pretrained(..., device='cpu'), precision='bf16', or fewer dates: fill(window=60)",
                 ) from error
-        # Here the error is gone, and with it the tensors that it held.
+        # Outside the except block the error no longer holds its tensors.
         torch.cuda.empty_cache()
         half = len(tiles) // 2
         parts = (slice(None, half), slice(half, None))
@@ -328,11 +258,7 @@ class PretrainedModel(BaseModel):
         from xr_cloudfree.models.networks.batch import Batch
 
         batch = Batch.of(prepared).to(device)
-        with (
-            _on_gpu.setdefault(device, threading.Lock()) if device.type == "cuda" else _full_precision(),
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"),
-        ):
+        with runtime.forward_pass(device, self.precision):
             output = network(batch)
             answer = {
                 name: np.asarray(part.cpu() if part.dtype == torch.bool else part.float().cpu())
@@ -343,9 +269,9 @@ class PretrainedModel(BaseModel):
         if lacking or answer["reflectance"].shape != tuple(batch.target.shape):
             shapes = {name: part.shape for name, part in answer.items()}
             raise ModelError(
-                f"the network {self.spec.architecture!r} answered {shapes}",
+                f"the network {self.spec.architecture!r} returned {shapes}",
                 f"reflectance of shape {tuple(batch.target.shape)}, known, and the layers {self.spec.layers}",
-                "mend the network's forward(batch), or `layers` in its spec",
+                "correct the network's forward(batch), or `layers` in its spec",
             )
         return [
             self._prediction(obs, tile, {name: part[i] for name, part in answer.items()})
@@ -353,7 +279,7 @@ class PretrainedModel(BaseModel):
         ]
 
     def _prediction(self, obs: Observations, tile: NetworkInput, answer: dict[str, NDArray[Any]]) -> Prediction:
-        """What the network answered for one tile, as the engine wants it."""
+        """Return the network's output for one tile as a prediction."""
         layers = self.spec.layers
         bands = answer["reflectance"][: obs.n_bands]
         # A network may predict pixels that no date shows; they are not given out.
@@ -369,73 +295,35 @@ class PretrainedModel(BaseModel):
         return Prediction(np.where(known, bands, np.float32(0)), known, source, sigma, gate)
 
     def _unseen(self, obs: Observations, tile: NetworkInput) -> Prediction:
-        """The answer where no other date is clear: what the target date itself shows, if anything."""
+        """Return the prediction where no other date is clear: the target date's own clear pixels."""
         known = tile.target_clear > 0
-        nothing = np.zeros((len(tile.day_offset), 1, *obs.shape), np.float32)
+        closed = np.zeros((len(tile.day_offset), 1, *obs.shape), np.float32)
         answer = {
             "reflectance": tile.target,
             "known": known,
             "uncertainty": np.zeros_like(tile.target),
-            "gate": nothing,
+            "gate": closed,
         }
         return self._prediction(obs, tile, answer)
 
 
-def _outside_fork(function: Callable[..., R], *arguments: Any) -> R:
-    """The answer of a function that uses torch; in a forked child's main thread it runs in a thread of its own.
+def _batches(alike: Iterable[list[int]], batch: int) -> list[list[int]]:
+    """Return the batches: up to `batch` tiles of equal size each.
 
-    That thread was copied from one for which OpenMP had started others. They were not copied, and OpenMP would wait for
-    them without end. A new thread gets its own, as many as torch had, so the answer is that of the parent.
-    """
-    if not _forked or threading.current_thread() is not threading.main_thread():
-        return function(*arguments)
-    with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-torch") as pool:
-        return pool.submit(function, *arguments).result()
-
-
-def installed() -> bool:
-    """Whether what learned models need is installed; nothing is imported to find out."""
-    return find_spec("torch") is not None and find_spec("safetensors") is not None
-
-
-def _load(folder: Path, spec: ModelSpec) -> Network:
-    """The network of a bundle with its weights, ready to predict."""
-    import torch
-
-    try:
-        # Fresh weights are drawn only to be replaced; the user's random numbers go on as if nothing had been.
-        with torch.random.fork_rng(devices=[]):
-            network = architectures.build(spec)
-    except MissingDependencyError:
-        raise
-    except Exception as error:  # the config comes from a file, and a constructor may fail on it in any way
-        found, needed = (error.found, error.needed) if isinstance(error, ModelError) else (str(error), "")
-        raise WeightsError(
-            f"{folder / bundle.SPEC}: the config {dict(spec.config)} does not make a network: {found}",
-            needed or f"a config that the architecture {spec.architecture!r} takes",
-            "model.save_pretrained(folder) anew, or pip install --upgrade xr-cloudfree",
-        ) from error
-    network.load_state_dict(bundle.read_weights(folder, spec, network.state_dict()))
-    return network.eval().requires_grad_(False)
-
-
-def _shares(alike: Iterable[list[int]], batch: int) -> list[list[int]]:
-    """What goes through the network together: tiles of one size, so many on a GPU, each by itself on a CPU.
-
-    There a batch is no faster, and in one the last digits depend on who else is in it.
+    On a CPU batches of one are used: larger ones are no faster, and the last digits would depend on the other tiles.
     """
     return [which[i : i + batch] for which in alike for i in range(0, len(which), batch)]
 
 
 def _take_bands(obs: Observations, order: NDArray[np.intp] | None) -> Observations:
-    """The tile with its bands in the network's order."""
+    """Return the tile with its bands in the network's order."""
     if order is None:
         return obs
     return replace(obs, bands=obs.bands[:, order], common_names=tuple(obs.common_names[i] for i in order))
 
 
 def _give_bands(answer: Prediction, order: NDArray[np.intp] | None) -> Prediction:
-    """The answer with its bands in the tile's order."""
+    """Return the prediction with its bands in the tile's order."""
     if order is None:
         return answer
     back = np.argsort(order)
@@ -444,15 +332,15 @@ def _give_bands(answer: Prediction, order: NDArray[np.intp] | None) -> Predictio
 
 
 def _dates(obs: Observations, tile: NetworkInput) -> NDArray[np.intp]:
-    """The dates that a network was given among all of a tile's, shape (time,)."""
+    """Return the indices of the input's dates among those of the tile, shape (time,)."""
     return np.searchsorted(obs.day_offset.astype(np.float32), tile.day_offset)
 
 
 def _on_dates(gate: NDArray[np.float32], obs: Observations, tile: NetworkInput) -> NDArray[np.float32]:
-    """Weights on the dates that the network was given, as weights on all of the tile's."""
+    """Return weights of the input's dates as weights of all dates of the tile."""
     out = np.zeros((obs.n_dates, *obs.shape), np.float32)
     np.add.at(out, _dates(obs, tile)[tile.date_valid], gate[: len(tile.day_offset)][tile.date_valid])
     if obs.target >= 0:
-        # The target's own pixels are no date that a network is given; what the others lack to 1 is theirs.
+        # The target's own pixels are not a date of the input; their weight is 1 minus the sum of the others.
         out[obs.target] = np.where(tile.target_clear[0] > 0, np.maximum(1 - out.sum(axis=0), 0), 0)
     return out
