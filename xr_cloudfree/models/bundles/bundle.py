@@ -1,7 +1,7 @@
-"""A learned model as a folder: ``spec.json``, ``weights.safetensors`` and ``README.md``, and nothing else is read.
+"""Bundles: learned models as folders with ``spec.json``, ``weights.safetensors`` and ``README.md``.
 
-The files may come from anywhere, so they are looked at in an order that trusts nothing: the spec's text, then the hash
-of the weights, then their form, and only then are they given to a network.
+No other file is read. The files may come from untrusted sources, so they are checked step by step: the text of the
+spec, the hash of the weights, their format, and only then are they loaded into a network.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 SPEC, WEIGHTS, CARD = "spec.json", "weights.safetensors", "README.md"
 FILES = (SPEC, WEIGHTS, CARD)
 
-# A spec is a page of text. What is larger is none, and is not read into memory.
+# A spec is a page of text. Larger files are refused without reading them into memory.
 _MAX_SPEC = 2**20
 _PICKLES = (".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle")
-# What pickles, and the zip archives that torch keeps them in, begin with.
+# First bytes of pickles and of the zip archives in which torch stores them.
 _PICKLE_STARTS = {b"\x80": "a pickle", b"PK\x03\x04": "a zip archive, as torch.save() writes it"}
-# Eight bytes of length, which may be any, precede the header of a safetensors file.
+# The header of a safetensors file follows eight bytes that hold its length.
 _HEADER = slice(8, 9)
 
 
 def read_spec(folder: Path) -> ModelSpec:
-    """The spec of a bundle; needs no torch, and does not look at the weights.
+    """Return the spec of a bundle, without torch and without reading the weights.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def read_spec(folder: Path) -> ModelSpec:
     Raises
     ------
     WeightsError
-        If there is no spec, or one that does not describe a learned model.
+        If there is no spec, or it does not describe a learned model.
     """
     path = _find(folder, SPEC)
     if path.stat().st_size > _MAX_SPEC:
@@ -52,7 +52,7 @@ def read_spec(folder: Path) -> ModelSpec:
     try:
         spec = ModelSpec.from_json(_read(path).decode())
     except UnicodeDecodeError as error:
-        raise WeightsError(f"{path} is no text: {error}", "an object of JSON in UTF-8", _again(folder)) from error
+        raise WeightsError(f"{path} is not text: {error}", "an object of JSON in UTF-8", _again(folder)) from error
     except ModelError as error:
         raise WeightsError(
             f"{path}: {error.found}", error.needed, f"{error.remedy} in {SPEC}, or {_again(folder)}"
@@ -68,27 +68,27 @@ def read_spec(folder: Path) -> ModelSpec:
 
 
 def verify(folder: Path, spec: ModelSpec) -> bytes:
-    """The bytes of the weights, if they are those that the spec names; needs no torch.
+    """Return the bytes of the weights after checking their hash, without torch.
 
     Raises
     ------
     WeightsError
-        If there are none, or others.
+        If there are none, or their hash is not the one in the spec.
     """
     path = _find(folder, WEIGHTS)
     data = _read(path)
     for start, what in _PICKLE_STARTS.items():
         if data.startswith(start) and data[_HEADER] != b"{":
-            # Unpickling runs what the file says: it is refused even if the spec vouches for it.
+            # Unpickling can run arbitrary code, so pickles are refused even if the hash matches.
             _refuse(
-                f"{path} is {what}, whatever its name says",
-                "weights in the form of safetensors: a pickle can run any program",
+                f"{path} is {what}, despite its name",
+                "weights in the safetensors format: a pickle can run any program",
                 "load it where you trust it, then model.save_pretrained(folder)",
             )
-    found = hashlib.sha256(data).hexdigest()
-    if found != spec.weights_sha256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != spec.weights_sha256:
         _refuse(
-            f"{path} ({len(data)} bytes) has the SHA-256 {found[:12]}…",
+            f"{path} ({len(data)} bytes) has the SHA-256 {digest[:12]}…",
             f"{str(spec.weights_sha256)[:12]}…, as {SPEC} says",
             _again(folder),
         )
@@ -96,22 +96,22 @@ def verify(folder: Path, spec: ModelSpec) -> bytes:
 
 
 def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a bundle, on the CPU. What was kept in 16 bits is widened to the network's numbers.
+    """Return the weights of a bundle, on the CPU. 16-bit values are widened to the network's types.
 
     Parameters
     ----------
     folder : Path
         The bundle.
     spec : ModelSpec
-        Its spec, as it was read before.
+        Its spec, from `read_spec`.
     like : mapping of str to Tensor
-        The state of the network that they are for: names, shapes and types have to be the same, but for the width of
-        floating-point numbers that were kept in 16 bits.
+        State of the network for which they are: names, shapes and types have to agree, except for floating-point
+        values stored in 16 bits.
 
     Raises
     ------
     WeightsError
-        If the file is not the one that the spec names, is damaged, does not fit the network, or holds NaN or
+        If the file is not the one named in the spec, is damaged, does not fit the network, or contains NaN or
         infinity.
     MissingDependencyError
         If safetensors is not installed.
@@ -125,10 +125,10 @@ def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> d
         raise missing("safetensors") from error
     try:
         weights: dict[str, Tensor] = load(data)
-    # Types and shapes that no tensor can have surface as built-in errors.
+    # Invalid types and shapes raise built-in errors.
     except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, AssertionError) as error:
         raise WeightsError(
-            f"{path} is no file of safetensors: {error}",
+            f"{path} is not a safetensors file: {error}",
             "weights as model.save_pretrained() writes them",
             _again(folder),
         ) from error
@@ -139,18 +139,18 @@ def read_weights(folder: Path, spec: ModelSpec, like: Mapping[str, Tensor]) -> d
 
 
 def contents(folder: Path, spec: ModelSpec) -> dict[str, bytes]:
-    """The files of a bundle, checked, in the order in which they are to be written.
+    """Return the checked files of a bundle, in the order in which they have to be written.
 
     Raises
     ------
     WeightsError
-        If the weights are not those that the spec names.
+        If the weights are not those named in the spec.
     """
-    found = {WEIGHTS: verify(folder, spec)}
+    files = {WEIGHTS: verify(folder, spec)}
     if os.path.lexists(folder / CARD):
-        found[CARD] = _read(_find(folder, CARD))
-    # The spec comes last: with it a bundle is valid, and until then an old spec refuses new weights.
-    return found | {SPEC: spec.to_json().encode()}
+        files[CARD] = _read(_find(folder, CARD))
+    # The spec is last: it makes the bundle valid, and until then an old spec refuses new weights.
+    return files | {SPEC: spec.to_json().encode()}
 
 
 def write(
@@ -162,34 +162,34 @@ def write(
     overwrite: bool = False,
     half: bool = False,
 ) -> ModelSpec:
-    """Write a bundle. What was there stays as it was until the new one is complete.
+    """Write a bundle. An existing one is only replaced once the new one is complete.
 
     Parameters
     ----------
     folder : Path
-        Where to; it is made if it is not there.
+        Target folder, created if necessary.
     spec : ModelSpec
-        The spec; the hash of the weights is put into it.
+        The spec; the hash of the weights is added to it.
     state : mapping of str to Tensor
         The network's state.
     card : str
         The model card, Markdown.
     overwrite : bool
-        Whether another model's bundle may be replaced. One of the same name always is.
+        Whether another model's bundle may be replaced. A bundle of the same name always is.
     half : bool
-        Keep floating-point numbers in 16 bits: half the size, and weights that are exact to a 2000th.
+        Store floating-point values in 16 bits: half the size, with a relative error of up to 1/2000.
 
     Returns
     -------
     ModelSpec
-        The spec as it was written.
+        The spec as written.
 
     Raises
     ------
     WeightsError
         If a weight is NaN or infinite.
     OutputError
-        If there is something else, or it cannot be written.
+        If the folder holds another model or is not writable.
     MissingDependencyError
         If safetensors is not installed.
     """
@@ -197,7 +197,7 @@ def write(
         from safetensors.torch import save
     except ImportError as error:
         raise missing("safetensors") from error
-    # Tensors that share memory are refused by the format; each gets its own.
+    # The format refuses tensors that share memory, so each is copied.
     kept = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
     if half:
         kept = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in kept.items()}
@@ -216,9 +216,9 @@ def write_files(folder: Path, contents: Mapping[str, bytes], name: str, *, overw
     Parameters
     ----------
     folder : Path
-        Where to.
+        Target folder.
     contents : mapping of str to bytes
-        The files, in the order in which they replace those that are there.
+        The files, in the order in which they replace existing ones.
     name : str
         Name of the model.
     overwrite : bool
@@ -227,7 +227,7 @@ def write_files(folder: Path, contents: Mapping[str, bytes], name: str, *, overw
     Raises
     ------
     OutputError
-        If they may not, or cannot be written.
+        If they may not be replaced or cannot be written.
     """
     _check_free(folder, name, overwrite)
     drafts = {file: folder / f".{file}.{uuid.uuid4().hex}.tmp" for file in contents}
@@ -253,18 +253,18 @@ def write_files(folder: Path, contents: Mapping[str, bytes], name: str, *, overw
 
 
 def missing(package: str) -> MissingDependencyError:
-    """The error for a learned model without the packages that it needs."""
+    """Return the error for a missing package of learned models."""
     return MissingDependencyError(
         f"{package} is not installed", "the packages of learned models", "pip install 'xr-cloudfree[torch]'"
     )
 
 
 def _again(folder: Path) -> str:
-    """What to do with files that are damaged."""
+    """Return the remedy for damaged files."""
     if folder.parent.name == "snapshots":  # a hub's cache
-        return f"rm -r {folder.parents[1]}, and they are fetched again; if that does not help, ask their owner"
+        return f"rm -r {folder.parents[1]}, and they are downloaded again; if that does not help, ask their owner"
     return (
-        f"copy {SPEC} and {WEIGHTS} again from where they came (they belong together), or write them anew with "
+        f"copy {SPEC} and {WEIGHTS} again from their source (they belong together), or write them anew with "
         "model.save_pretrained(folder)"
     )
 
@@ -274,7 +274,7 @@ def _refuse(found: str, needed: str, remedy: str) -> NoReturn:
 
 
 def _find(folder: Path, name: str) -> Path:
-    """A file of a bundle that really lies in it."""
+    """Return the path of a file that is really inside the bundle."""
     path = folder / name
     if not os.path.isdir(folder):
         what = "is a file" if os.path.exists(folder) else "does not exist"
@@ -288,22 +288,20 @@ def _find(folder: Path, name: str) -> Path:
         if name == WEIGHTS and pickles:
             _refuse(
                 f"{folder} has no {WEIGHTS}, but {pickles[0]}, a pickle",
-                "weights in the form of safetensors: a pickle can run any program",
+                "weights in the safetensors format: a pickle can run any program",
                 "load it where you trust it, then model.save_pretrained(folder)",
             )
         _refuse(f"{folder} has no {name}", f"a folder with {SPEC} and {WEIGHTS}", _again(folder))
     real = Path(os.path.realpath(path))
     roots = [Path(os.path.realpath(folder))]
     if folder.parent.name == "snapshots":
-        # The hub's cache keeps the files of a repository, or those of all, in one place, and links to them from each
-        # revision: cache/repository/snapshots/revision.
+        # The hub's cache stores files once per repository or once for all, and links to them from each revision:
+        # cache/repository/snapshots/revision.
         roots += [Path(os.path.realpath(above / "blobs")) for above in folder.parents[1:3]]
     if not any(real.is_relative_to(root) for root in roots):
-        _refuse(
-            f"{path} is a link to {real}", "a file that lies in the folder itself", f"cp --dereference {real} {path}"
-        )
+        _refuse(f"{path} is a link to {real}", "a file in the folder itself", f"cp --dereference {real} {path}")
     if not os.path.isfile(real):
-        _refuse(f"{path} is no file", f"a folder with the files {SPEC} and {WEIGHTS}", _again(folder))
+        _refuse(f"{path} is not a file", f"a folder with the files {SPEC} and {WEIGHTS}", _again(folder))
     return path
 
 
@@ -327,11 +325,11 @@ def _compare(path: Path, spec: ModelSpec, weights: Mapping[str, Tensor], like: M
                 _again(path.parent),
             )
     for name, expected in like.items():
-        found = weights[name]
-        widened = str(found.dtype) == "torch.float16" and expected.is_floating_point()
-        if found.shape != expected.shape or (found.dtype != expected.dtype and not widened):
+        tensor = weights[name]
+        widened = str(tensor.dtype) == "torch.float16" and expected.is_floating_point()
+        if tensor.shape != expected.shape or (tensor.dtype != expected.dtype and not widened):
             _refuse(
-                f"{path}: {name!r} has shape {tuple(found.shape)} and type {found.dtype}",
+                f"{path}: {name!r} has shape {tuple(tensor.shape)} and type {tensor.dtype}",
                 f"shape {tuple(expected.shape)} and type {expected.dtype}, those of {network}",
                 _again(path.parent),
             )
@@ -341,7 +339,7 @@ def _check_finite(where: str, name: str, tensor: Tensor) -> None:
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         _refuse(
             f"{where}: {name!r} holds NaN or infinity",
-            "finite weights: a training that diverged gives none",
+            "finite weights: a training that diverged has none",
             "an earlier checkpoint, saved with model.save_pretrained(folder)",
         )
 
@@ -350,12 +348,12 @@ def _check_free(folder: Path, name: str, overwrite: bool) -> None:
     if overwrite or not any(os.path.lexists(folder / file) for file in FILES):
         return
     try:
-        there = read_spec(folder).name
+        existing = read_spec(folder).name
     except WeightsError:
-        there = None
-    if there != name:
+        existing = None
+    if existing != name:
         raise OutputError(
-            f"{folder} holds " + (f"the model {there!r}" if there else "files that are no readable model"),
+            f"{folder} holds " + (f"the model {existing!r}" if existing else "files that are no readable model"),
             f"an empty folder, or one of the model {name!r}",
             "another folder, or save_pretrained(folder, overwrite=True)",
         )

@@ -1,7 +1,7 @@
-"""Bundles from and to a model hub, through ``huggingface_hub``, which is imported only when one is asked for.
+"""Download and upload of bundles from and to a model hub, through ``huggingface_hub``.
 
-Nothing here waits long for a network that is not there: the hub is asked one small thing first, and has to answer in
-time.
+The library is imported only when a hub is used. A missing network is detected quickly: before anything is downloaded,
+one small request has to be answered in time.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ from xr_cloudfree.models.spec import ModelSpec
 T = TypeVar("T")
 
 PATIENCE = 3.5
-"""Seconds within which the hub has to answer."""
+"""Seconds within which the hub has to respond."""
 
 
 def fetch(repo: str, revision: str) -> Path:
-    """The folder of a bundle in the hub's cache; what is not there is fetched.
+    """Return the folder of a bundle in the hub's cache, after downloading it if necessary.
 
     Parameters
     ----------
     repo : str
         ``"organisation/name"``.
     revision : str
-        A branch, a tag, or a commit. A commit that is in the cache is not asked for again.
+        A branch, a tag, or a commit. For a cached commit the hub is not contacted.
 
     Returns
     -------
     Path
-        The bundle; the folder's name is the commit.
+        The bundle; the name of the folder is the commit.
 
     Raises
     ------
     ModelNotFoundError
-        If the hub has no such model, or none that you may see.
+        If the hub has no such model, or no access to it is granted.
     WeightsError
-        If it is no model of this package.
+        If it is not a model of this package.
     HubError
-        If the hub cannot be reached and the cache does not have it.
+        If the hub cannot be reached and the bundle is not cached.
     MissingDependencyError
         If ``huggingface_hub`` is not installed.
     """
@@ -65,14 +65,14 @@ def fetch(repo: str, revision: str) -> Path:
         url = hub.hf_hub_url(repo, bundle.SPEC, revision=revision)
         commit = in_time(lambda: hub.get_hf_file_metadata(url, timeout=PATIENCE).commit_hash)
         if commit is None:
-            raise OSError("the answer names no commit, as a hub's does")
-    except Exception as error:  # those of the hub and of what it fetches with have no base of their own
-        _refused(hub, repo, revision, error)
+            raise OSError("the response names no commit")
+    except Exception as error:  # errors of the hub and of its HTTP library have no common base class
+        _raise_refusal(hub, repo, revision, error)
         if cached is None:
             raise _unreachable(hub, repo, revision, error) from error
-        if not hub.constants.HF_HUB_OFFLINE:  # who asks for offline knows
+        if not hub.constants.HF_HUB_OFFLINE:  # offline mode was requested
             warnings.warn(
-                f"{host(hub)} cannot be reached ({text(error)}): {repo} is used as it lies in the cache, "
+                f"{host(hub)} cannot be reached ({text(error)}): the cached copy of {repo} is used, "
                 f"revision {cached.name}",
                 CloudfreeWarning,
                 stacklevel=2,
@@ -82,12 +82,12 @@ def fetch(repo: str, revision: str) -> Path:
         return cached
     for name in bundle.FILES:
         try:
-            # The first is asked for as the user calls it, so that the cache knows the name; the others by the commit
-            # that it had, or they could be of a newer one.
+            # The first is requested by the user's name of the revision, which the cache then knows; the others by its
+            # commit, or they could be of a newer one.
             folder = Path(hub.hf_hub_download(repo, name, revision=revision, etag_timeout=PATIENCE)).parent
             revision = folder.name
         except hub.errors.EntryNotFoundError as error:
-            if isinstance(error, hub.errors.LocalEntryNotFoundError):  # it means: the network went away
+            if isinstance(error, hub.errors.LocalEntryNotFoundError):  # the connection was lost
                 raise _unreachable(hub, repo, revision, error) from error
             if name != bundle.CARD:
                 raise _no_bundle(hub, repo, name) from error
@@ -97,7 +97,7 @@ def fetch(repo: str, revision: str) -> Path:
 
 
 def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private: bool | None) -> str:
-    """Send a bundle to a hub, in one commit.
+    """Upload a bundle to a hub, in one commit.
 
     Parameters
     ----------
@@ -106,16 +106,16 @@ def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private
     spec : ModelSpec
         Its spec.
     repo : str
-        ``"organisation/name"``; it is made if it is not there.
+        ``"organisation/name"``, created if necessary.
     token : str or None
-        Access token; None takes the one that the hub's own login has kept.
+        Access token; None takes the one stored by the hub's login.
     private : bool or None
-        Whether a repository that is made is private; None leaves it to the organisation.
+        Whether a new repository is private; None takes the organisation's setting.
 
     Returns
     -------
     str
-        Where it is now, as `from_pretrained` takes it.
+        Its location, as accepted by `from_pretrained`.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private
     try:
         api = hub.HfApi(token=token)
         api.create_repo(repo, private=private, exist_ok=True)
-        made = api.create_commit(
+        commit = api.create_commit(
             repo, operations, commit_message=f"{spec.name}, weights {str(spec.weights_sha256)[:12]}"
         )
     except Exception as error:  # as in fetch
@@ -141,11 +141,11 @@ def push(folder: Path, spec: ModelSpec, repo: str, *, token: str | None, private
             "a name 'organisation/name' that you may write to, and a token that allows it",
             "hf auth login, or model.push_to_hub(repo, token='hf_…'); model.save_pretrained(folder) keeps it here",
         ) from error
-    return f"hf-hub:{repo}@{made.oid}"
+    return f"hf-hub:{repo}@{commit.oid}"
 
 
 def library() -> Any:
-    """The package ``huggingface_hub``.
+    """Return the package ``huggingface_hub``.
 
     Raises
     ------
@@ -157,20 +157,22 @@ def library() -> Any:
         import huggingface_hub.errors
     except ImportError as error:
         raise MissingDependencyError(
-            "huggingface_hub is not installed", "it, to exchange models with a hub", "pip install huggingface_hub"
+            "huggingface_hub is not installed",
+            "the package, to exchange models with a hub",
+            "pip install huggingface_hub",
         ) from error
     return huggingface_hub
 
 
-def in_time(ask: Callable[[], T]) -> T:
-    """What a call gives, if it does so in time; a thread that is stuck (in the name service, say) is left behind."""
-    answer: list[T] = []
+def in_time(call: Callable[[], T]) -> T:
+    """Return the result of a call within `PATIENCE` seconds; a blocked thread (in a DNS lookup, say) is abandoned."""
+    result: list[T] = []
     failure: list[BaseException] = []
 
     def run() -> None:
         try:
-            answer.append(ask())
-        except BaseException as error:  # it is raised again, in the thread that asked
+            result.append(call())
+        except BaseException as error:  # raised again in the calling thread
             failure.append(error)
 
     thread = threading.Thread(target=run, name="cloudfree-hub", daemon=True)
@@ -178,19 +180,19 @@ def in_time(ask: Callable[[], T]) -> T:
     thread.join(PATIENCE)
     if failure:
         raise failure[0]
-    if not answer:
-        raise TimeoutError(f"no answer within {PATIENCE:g} s")
-    return answer[0]
+    if not result:
+        raise TimeoutError(f"no response within {PATIENCE:g} s")
+    return result[0]
 
 
 def _cached(hub: Any, repo: str, revision: str) -> Path | None:
-    """The folder of a bundle that is wholly in the cache."""
-    found = [hub.try_to_load_from_cache(repo, name, revision=revision) for name in (bundle.SPEC, bundle.WEIGHTS)]
-    return Path(found[0]).parent if all(isinstance(path, str) for path in found) else None
+    """Return the folder of a bundle that is completely cached, or None."""
+    paths = [hub.try_to_load_from_cache(repo, name, revision=revision) for name in (bundle.SPEC, bundle.WEIGHTS)]
+    return Path(paths[0]).parent if all(isinstance(path, str) for path in paths) else None
 
 
-def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
-    """Raise what a hub that did answer says."""
+def _raise_refusal(hub: Any, repo: str, revision: str, error: Exception) -> None:
+    """Raise the error that corresponds to a hub's negative response, if it is one."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, hub.errors.RevisionNotFoundError):
         raise ModelNotFoundError(
@@ -202,7 +204,7 @@ def _refused(hub: Any, repo: str, revision: str, error: Exception) -> None:
         raise _no_bundle(hub, repo, bundle.SPEC) from error
     if isinstance(error, hub.errors.RepositoryNotFoundError) or status in (401, 403, 404):
         raise ModelNotFoundError(
-            f"{host(hub)} has no model {repo!r}, or none that you may see",
+            f"{host(hub)} has no model {repo!r}, or you have no access to it",
             "the name of a model on the hub, 'organisation/name'",
             either(
                 "hf auth login if it is private",
@@ -216,7 +218,7 @@ def _no_bundle(hub: Any, repo: str, name: str) -> WeightsError:
     return WeightsError(
         f"{repo!r} on {host(hub)} has no {name}",
         f"a model of this package, with {bundle.SPEC} and {bundle.WEIGHTS}",
-        "model.push_to_hub(repo) of a model that from_pretrained gave; xr_cloudfree.list_models() for those at hand",
+        "model.push_to_hub(repo) of a model from from_pretrained; xr_cloudfree.list_models() for installed models",
     )
 
 
@@ -234,10 +236,10 @@ def _unreachable(hub: Any, repo: str, revision: str, error: Exception) -> HubErr
 
 
 def host(hub: Any) -> str:
-    """The name of the hub, for people."""
+    """Return the host name of the hub."""
     return str(urlsplit(hub.constants.ENDPOINT).netloc)
 
 
 def text(error: Exception) -> str:
-    """The first line of an error, or its type: some of a network's have no text."""
+    """Return the first line of an error, or its type: some network errors have no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -60,7 +60,7 @@ class PretrainedModel(BaseModel):
     Raises
     ------
     OptionError
-        If an option has a value that it cannot take.
+        If an option has an invalid value.
     """
 
     uses_gpu = True

@@ -1,8 +1,9 @@
-"""TerraMind's own weights: found in a cache, or fetched from where IBM and ESA publish them.
+"""TerraMind's own weights: from a cache, or downloaded from the hub where IBM and ESA publish them.
 
-Each release is pinned by the SHA-256 of its file. A file is a pickle, so nothing of it is read before its hash is
-known to be right, and then only tensors; what the encoder needs is kept as safetensors, and the rest is not. torch is
-imported only when there is something to read.
+Each release is pinned by the SHA-256 of its file. The file is a pickle, so it is read only after its hash has been
+checked, and only tensors are loaded; the encoder's part is stored as safetensors, and the rest is discarded. The
+download continues after interruptions and detects connections that stall, which that of ``huggingface_hub`` does not.
+torch is imported only when there is a file to read.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STALL = 20.0
-"""Seconds within which a download has to get on."""
+"""Seconds within which a download has to make progress."""
 
-# What gets on brings so many bytes in that time; one that does not is taken up again, so often in a row.
+# Bytes per STALL that count as progress, and the number of consecutive attempts without it.
 _LEAST, _TRIES = 2**17, 3
 _CHUNK = 2**20
 _PARTS = ("encoder.", "encoder_norm.", "encoder_embeddings.untok_sen2l2a@224.", "encoder_embeddings.untok_sen1grd@224.")
@@ -45,9 +46,9 @@ class Release:
     Parameters
     ----------
     repo, file : str
-        Where it is on the hub.
+        Its location on the hub.
     revision : str
-        The commit, or a branch: the hash is what counts.
+        The commit, or a branch; the hash is decisive.
     sha256 : str
         Its hash, in hexadecimal digits.
     size : int
@@ -94,14 +95,14 @@ RELEASES = {
         3_787_890_978,
     ),
 }
-"""By size. The hashes are those that several projects have published of the files that they downloaded."""
+"""By size. The hashes agree with those that several projects have published for their downloads."""
 
 
 def fetch(size: str) -> Path:
-    """The weights of TerraMind's encoder, as a file of safetensors on this machine.
+    """Return the path of the weights of TerraMind's encoder as a local safetensors file.
 
-    What was fetched before is used again, if it is still what it was; a file in the hub's own cache is used too. Then
-    the hub is asked, and has to answer in time. A download that breaks off goes on where it stopped.
+    A file from an earlier call is used if it is intact, and so is one in the hub's own cache. Otherwise it is
+    downloaded; the hub has to respond in time, and an interrupted download continues where it stopped.
 
     Parameters
     ----------
@@ -111,9 +112,9 @@ def fetch(size: str) -> Path:
     Raises
     ------
     HubError
-        If they are not here, and the hub cannot be reached or stops in between.
+        If they are not cached, and the hub cannot be reached or the download stops.
     WeightsError
-        If what the hub has, or what is here, is not the release.
+        If the file on the hub, or the cached one, is not the release.
     ModelError
         If there is no such size.
     MissingDependencyError
@@ -130,7 +131,7 @@ def fetch(size: str) -> Path:
         path = library.try_to_load_from_cache(release.repo, release.file, revision=revision)
         if isinstance(path, str) and _hash(Path(path)) == release.sha256:
             return _keep(Path(path), kept, release)
-    _ask(library, release)
+    _check_release(library, release)
     partial = folder / f"{release.file}.partial"
     _download(library, release, partial)
     _keep(partial, kept, release)
@@ -139,59 +140,59 @@ def fetch(size: str) -> Path:
 
 
 def load(encoder: nn.Module, path: Path) -> None:
-    """Give an encoder TerraMind's weights.
+    """Load TerraMind's weights into an encoder.
 
     Parameters
     ----------
     encoder : Module
         Of `xr_cloudfree.models.networks.terramind.encoder.build_encoder`.
     path : Path
-        What `fetch` gave.
+        Path returned by `fetch`.
 
     Raises
     ------
     WeightsError
-        If a weight is missing, is of another shape, is not finite, or belongs to another size.
+        If a weight is missing, has another shape, is not finite, or belongs to another size.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        given: dict[str, Tensor] = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
         raise _unfit(path, f"cannot be read: {error}") from error
     state = encoder.state_dict()
     learned = {name for name, _ in encoder.named_parameters()}
-    if lacking := sorted(learned - given.keys()):
+    if lacking := sorted(learned - tensors.keys()):
         raise _unfit(path, f"lacks {len(lacking)} of {len(learned)} weights: {lacking[0]!r} …")
-    deep = [name for name in sorted(given.keys() - state.keys()) if name.startswith(_PARTS[:2])]
+    deep = [name for name in sorted(tensors.keys() - state.keys()) if name.startswith(_PARTS[:2])]
     if deep:
         raise _unfit(path, f"has weights of a larger encoder: {deep[0]!r} …")
-    wanted = {name: tensor for name, tensor in given.items() if name in state}
+    wanted = {name: tensor for name, tensor in tensors.items() if name in state}
     for name, tensor in wanted.items():
         if tensor.shape != state[name].shape:
             raise _unfit(path, f"{name!r} has shape {tuple(tensor.shape)}, and not {tuple(state[name].shape)}")
         if not tensor.isfinite().all():
             raise _unfit(path, f"{name!r} holds NaN or infinity")
-    # What is not learned, such as the places of tokens, is computed and need not be in the file.
+    # Buffers such as positional embeddings are computed and need not be in the file.
     encoder.load_state_dict(state | wanted)
 
 
 def refuse_alone(repo: str) -> None:
-    """Say of one of TerraMind's repositories that it is no model that fills; say nothing of another one.
+    """Raise if a repository is one of TerraMind's, which hold an encoder but no model that fills.
 
     Raises
     ------
     WeightsError
         If it is one.
     HubError
-        If it is one, is not here, and cannot be reached.
+        If it is one, is not cached, and cannot be reached.
     """
     for size, release in RELEASES.items():
         if repo == release.repo:
             library = hub.library()
             if not _is_kept(_folder(library, release) / f"{size}.safetensors", release):
-                _ask(library, release)
+                _check_release(library, release)
             raise WeightsError(
                 f"{repo!r} is TerraMind's encoder alone, which makes no image",
                 "a model that was fine-tuned from it",
@@ -207,16 +208,16 @@ def _folder(library: Any, release: Release) -> Path:
     return Path(library.cached_assets_path("xr_cloudfree", namespace="terramind", subfolder=release.sha256[:16]))
 
 
-def _ask(library: Any, release: Release) -> None:
-    """Ask the hub for what it says of the file: this tells at once whether it is there, and the right one."""
+def _check_release(library: Any, release: Release) -> None:
+    """Check the hub's metadata of the file: whether it exists, and is the release."""
     url = library.hf_hub_url(release.repo, release.file, revision=release.revision)
     try:
-        told = hub.in_time(lambda: library.get_hf_file_metadata(url, timeout=hub.PATIENCE))
-    except Exception as error:  # those of the hub and of what it fetches with have no base of their own
+        metadata = hub.in_time(lambda: library.get_hf_file_metadata(url, timeout=hub.PATIENCE))
+    except Exception as error:  # errors of the hub and of its HTTP library have no common base class
         raise _unreachable(library, release, hub.text(error)) from error
-    length = told.size
-    # Of a large file the hub says the SHA-256 before it is fetched.
-    announced = str(told.etag or "")
+    length = metadata.size
+    # For large files the ETag is the SHA-256.
+    announced = str(metadata.etag or "")
     if (len(announced) == 64 and announced != release.sha256) or (length is not None and length != release.size):
         raise WeightsError(
             f"{hub.host(library)} has {release.repo}/{release.file} with {length} bytes and the SHA-256 "
@@ -227,10 +228,10 @@ def _ask(library: Any, release: Release) -> None:
 
 
 def _download(library: Any, release: Release, partial: Path) -> None:
-    """Fetch the file, from where an earlier try stopped, and check it."""
+    """Download the file, continuing an earlier attempt, and check it."""
     url = library.hf_hub_url(release.repo, release.file, revision=release.revision)
     print(
-        f"xr_cloudfree: fetching {release.repo} ({release.size / 1e9:.2g} GB) from {hub.host(library)} …",
+        f"xr_cloudfree: downloading {release.repo} ({release.size / 1e9:.2g} GB) from {hub.host(library)} …",
         file=sys.stderr,
         flush=True,
     )
@@ -238,9 +239,9 @@ def _download(library: Any, release: Release, partial: Path) -> None:
     while (have := partial.stat().st_size if partial.exists() else 0) < release.size:
         try:
             with urlopen(Request(url, headers={"Range": f"bytes={have}-"}), timeout=STALL) as answer:
-                # Whoever does not know how to go on sends all of it again.
+                # Servers without range requests send the whole file again.
                 with partial.open("ab" if answer.status == 206 else "wb") as out:
-                    for chunk in _moving(answer):
+                    for chunk in _chunks(answer):
                         out.write(chunk)
             why = "the connection was closed"
         except OSError as error:
@@ -251,19 +252,19 @@ def _download(library: Any, release: Release, partial: Path) -> None:
             raise _unreachable(
                 library, release, f"it stopped after {now} of {release.size} bytes, which are kept in {partial}: {why}"
             )
-    if (found := _hash(partial)) != release.sha256:
+    if (digest := _hash(partial)) != release.sha256:
         length = partial.stat().st_size
         partial.unlink()
         raise WeightsError(
             f"what {hub.host(library)} sent as {release.repo}/{release.file} ({length} bytes) has the SHA-256 "
-            f"{found[:12]}…",
+            f"{digest[:12]}…",
             f"{release.size} bytes with {release.sha256[:12]}…",
-            f"try again, it is fetched anew; if that does not help: {_SCRATCH}",
+            f"try again, it is downloaded anew; if that does not help: {_SCRATCH}",
         )
 
 
-def _moving(answer: Any) -> Iterator[bytes]:
-    """What comes, for as long as it comes fast enough."""
+def _chunks(answer: Any) -> Iterator[bytes]:
+    """Yield the chunks of a response, and raise TimeoutError if it becomes too slow."""
     since, got = time.monotonic(), 0
     while chunk := answer.read1(_CHUNK):
         yield chunk
@@ -275,31 +276,31 @@ def _moving(answer: Any) -> Iterator[bytes]:
 
 
 def _keep(path: Path, kept: Path, release: Release) -> Path:
-    """Keep what the encoder needs of a file that is known to be the release."""
+    """Store the encoder's part of a file that has been verified to be the release."""
     try:
         import torch
         from safetensors.torch import save
     except ImportError as error:
         raise bundle.missing("torch, or safetensors,") from error
     try:
-        given = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a pickle fails in any way
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling can raise anything
         raise WeightsError(
             f"{path} cannot be read as tensors: {hub.text(error)}",
             "a file of weights as torch.save() writes it",
             _SCRATCH,
         ) from error
-    given = given if isinstance(given, dict) else {}
+    loaded = loaded if isinstance(loaded, dict) else {}
     chosen = {
         name: value.detach().clone().contiguous()
-        for name, value in given.items()
+        for name, value in loaded.items()
         if isinstance(value, torch.Tensor) and name.startswith(_PARTS)
     }
     if _FIRST not in chosen or len(chosen) < 3:
-        raise _unfit(path, f"has no {_FIRST!r}, but {', '.join(map(repr, sorted(map(str, given))[:3]))}")
+        raise _unfit(path, f"has no {_FIRST!r}, but {', '.join(map(repr, sorted(map(str, loaded))[:3]))}")
     data = save(chosen, {"source": str(release)})
     record = {"source": str(release), "sha256": hashlib.sha256(data).hexdigest()}
-    # The record comes last: with it the file is valid.
+    # The record is written last: it makes the file valid.
     for target, content in ((kept, data), (kept.with_suffix(".json"), json.dumps(record).encode())):
         draft = target.with_suffix(f".{os.getpid()}.tmp")
         draft.write_bytes(content)
@@ -308,10 +309,10 @@ def _keep(path: Path, kept: Path, release: Release) -> Path:
 
 
 def _is_kept(kept: Path, release: Release) -> bool:
-    """Whether the file is here, and still what it was."""
+    """Return whether the file exists and is intact."""
     try:
-        told = json.loads(kept.with_suffix(".json").read_text())
-        return bool(told["sha256"] == _hash(kept))
+        record = json.loads(kept.with_suffix(".json").read_text())
+        return bool(record["sha256"] == _hash(kept))
     except (OSError, ValueError, TypeError, KeyError):
         return False
 
@@ -335,5 +336,5 @@ def _unfit(path: Path, why: str) -> WeightsError:
     return WeightsError(
         f"{path} {why}",
         "the weights of TerraMind 1.0 of this size",
-        f"rm -r {path.parent}, and they are fetched again; or {_SCRATCH}",
+        f"rm -r {path.parent}, and they are downloaded again; or {_SCRATCH}",
     )
