@@ -161,7 +161,7 @@ LENGTHS = [0, 1, 7, 8, 9, 100, len(GOOD) // 2, len(GOOD) - 1]
 
 TRUNCATED = [Row(f"cut to {n} bytes", weights(cut(n)), (WEIGHTS, f"({n} bytes)", "SHA-256")) for n in LENGTHS] + [
     # As if whoever cut it had written the hash down afterwards: the form of the file tells it.
-    Row(f"cut to {n} bytes, vouched for", weights(cut(n), vouch=True), (WEIGHTS, "no file of safetensors"), True)
+    Row(f"cut to {n} bytes, vouched for", weights(cut(n), vouch=True), (WEIGHTS, "not a safetensors file"), True)
     for n in LENGTHS
 ]
 FLIPPED = [
@@ -182,8 +182,8 @@ FORM = [
     ),
     Row("another bundle's weights", lambda f: (f / WEIGHTS).write_bytes(save(state_of(TINY, 9))), ("SHA-256",)),
     Row("no weights", lambda f: (f / WEIGHTS).unlink(), (f"has no {WEIGHTS}",)),
-    Row("a folder of that name", in_place_of(WEIGHTS, lambda path: path.mkdir()), (WEIGHTS, "is no file")),
-    Row("a pipe of that name", in_place_of(WEIGHTS, os.mkfifo), (WEIGHTS, "is no file")),
+    Row("a folder of that name", in_place_of(WEIGHTS, lambda path: path.mkdir()), (WEIGHTS, "is not a file")),
+    Row("a pipe of that name", in_place_of(WEIGHTS, os.mkfifo), (WEIGHTS, "is not a file")),
 ]
 PICKLES = [
     Row("a pickle", weights(lambda d: pickle.dumps(Bomb())), (WEIGHTS, "is a pickle", "save_pretrained")),
@@ -260,7 +260,7 @@ SPECS = [
     Row("no hash", fields(weights_sha256=None), (SPEC, "has no weights_sha256")),
     Row("a hash that is none", fields(weights_sha256="abc"), (SPEC, "weights_sha256 is 'abc'", "64 hex")),
     Row("another hash", fields(weights_sha256="0" * 64), (WEIGHTS, "SHA-256", "000000000000…")),
-    Row("a folder as spec", in_place_of(SPEC, lambda path: path.mkdir()), (SPEC, "is no file")),
+    Row("a folder as spec", in_place_of(SPEC, lambda path: path.mkdir()), (SPEC, "is not a file")),
 ]
 NETWORKS = [
     Row("unknown architecture", fields(architecture="unet-9"), (SPEC, "'unet-9'", "unet-paper"), True),
@@ -275,7 +275,7 @@ LINKS = [
     Row("weights by a link", moved(WEIGHTS, "elsewhere"), (WEIGHTS, "is a link to", "elsewhere")),
     Row("spec by a link", moved(SPEC, "elsewhere"), (SPEC, "is a link to")),
     Row("a link to nowhere", in_place_of(WEIGHTS, lambda path: path.symlink_to("/nowhere/at/all")), ("is a link to",)),
-    Row("a link to itself", in_place_of(WEIGHTS, lambda path: path.symlink_to(WEIGHTS)), (WEIGHTS, "is no file")),
+    Row("a link to itself", in_place_of(WEIGHTS, lambda path: path.symlink_to(WEIGHTS)), (WEIGHTS, "is not a file")),
     Row("a link upwards", in_place_of(SPEC, lambda path: path.symlink_to("../../../etc/passwd")), ("is a link to",)),
 ]
 ROWS = [*TRUNCATED, *FLIPPED, *FORM, *PICKLES, *KEYS, *SPECS, *NETWORKS, *LINKS]

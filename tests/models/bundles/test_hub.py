@@ -208,7 +208,7 @@ class TestUnreachable:
     def test_a_name_service_that_hangs(self, server, tmp_path, monkeypatch):
         monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda *a, **k: server.over.wait(20))
         error = caught(errors.HubError)
-        assert "no answer within 3.5 s" in error.found
+        assert "no response within 3.5 s" in error.found
         self.two_ways_on(error, tmp_path)
 
     def test_offline_by_choice(self, server, tmp_path, monkeypatch):
@@ -237,7 +237,7 @@ class TestUnreachable:
     def test_what_is_in_the_cache_is_used_and_that_is_said(self, server, monkeypatch):
         fetched = xr_cloudfree.from_pretrained(SOURCE)
         server.refuse = (503,)
-        with pytest.warns(errors.CloudfreeWarning, match=f"as it lies in the cache, revision {COMMIT}"):
+        with pytest.warns(errors.CloudfreeWarning, match=f"the cached copy of org/tiny is used, revision {COMMIT}"):
             model = xr_cloudfree.from_pretrained(SOURCE)
         assert repr(model) == repr(fetched)
         # Asked for by its commit, or offline by choice, there is nothing to say.

@@ -146,7 +146,7 @@ def two_ways_on(error, tmp_path):
 class TestFetching:
     def test_they_come_and_are_kept_as_safetensors(self, server, published, tmp_path, capsys):
         path = weights.fetch("tiny")
-        assert "fetching ibm-esa-geospatial/TerraMind-1.0-tiny" in capsys.readouterr().err
+        assert "downloading ibm-esa-geospatial/TerraMind-1.0-tiny" in capsys.readouterr().err
         kept = safetensors.load_file(path)
         assert kept.keys() == published[0].state_dict().keys()
         assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.json", "tiny.safetensors"]
