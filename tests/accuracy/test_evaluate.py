@@ -60,7 +60,7 @@ def test_a_cube_that_is_never_clear_is_refused(sample):
 
 def test_a_cube_without_clouds_has_none_to_hide_under(sample):
     clear = xr.ones_like(sample["cloud_mask"], dtype=bool)
-    with pytest.raises(errors.OptionError, match="cloudy in part"):
+    with pytest.raises(errors.OptionError, match="partly cloudy"):
         xr_cloudfree.evaluate(sample, clear=clear)
     score = xr_cloudfree.evaluate(sample, ["nearest"], clear=clear, tracks=["full"], frames=1)
     assert np.isfinite(score["MAE"]).all()

@@ -1,4 +1,4 @@
-"""A score on the user's own cube: clear pixels are hidden under the cube's own clouds, filled, and compared."""
+"""Score models on a cube: clear pixels are hidden under real clouds of other dates, filled, and compared."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import ReadOptions, check_names, parse_count, parse_list
 from xr_cloudfree.plan import open_s1
 
-# A band that does not vary has no structure to compare; the noise of a sensor is about this much.
+# Minimum data range for the SSIM, about the noise of a sensor: a constant band has no structure to compare.
 LEAST_RANGE = 1e-3
 COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90", "seconds")
 
@@ -56,34 +56,34 @@ def evaluate(
 ) -> pd.DataFrame:
     """Score models on clear pixels of this cube, hidden under its own clouds.
 
-    Frames that are more than 95 % clear, and that no coordinate ``suspect(time)`` warns of, serve as truth. A real
-    cloud mask of another date is laid over such a frame, the models fill it, and what they say of the hidden pixels
-    is compared with what was there.
+    Frames that are more than 95 % clear, and that a coordinate ``suspect(time)`` does not flag, serve as truth. Such a
+    frame is hidden under a real cloud mask of another date, the models fill it, and their results at the hidden pixels
+    are compared with the frame.
 
-    Unlike `fill`, this computes: it reads all dates of a window of at most `size` x `size` pixels at the cube's
-    centre.
+    Unlike `fill`, this function computes: it reads all dates of a window of at most `size` x `size` pixels at the
+    centre of the cube.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         The cube, as for `fill`.
     models : sequence of str or FillModel
-        What to compare; `auto` is what `fill` takes by default. A learned model takes seconds for a frame.
+        Models to compare; `auto` is the default of `fill`. A learned model takes seconds per frame.
     tracks : sequence of {"partial", "gap", "full", "haze"}
-        How frames are hidden: in part; in part, with all dates within 20 days removed; wholly; in part, with clouds
-        that reach beyond their mask.
+        How frames are hidden: partly; partly, with all dates within 20 days removed; completely; partly, with clouds
+        that extend beyond the mask.
     frames : int or None
-        At most so many frames, chosen by `seed`; None takes all.
+        Maximum number of frames, drawn at random; None uses all.
     size : int
-        Greatest edge of the window that is read, in pixels.
+        Maximum edge of the window that is read, in pixels.
     seed : int
-        The same seed hides the same pixels.
+        Seed of the random choices; the same seed hides the same pixels.
     detail : bool
-        A row per frame instead of a mean over frames.
+        Return a row per frame instead of the mean over frames.
     check : bool
-        False lets values pass that do not look like reflectance, as for `fill`.
+        False accepts values that do not look like reflectance, as for `fill`.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
-        Sentinel-1, as for `fill`. Models that look at it are given it, the others are scored beside them without.
+        Sentinel-1, as for `fill`. Only models that take it receive it.
     **reading
         How to read the cube: `clear`, `mask`, `scheme`, `threshold`, `snow`, `strict`, `dilate`, `bands`, `scale`,
         `offset`, `nodata`, `merge` as for `fill`.
@@ -92,15 +92,15 @@ def evaluate(
     -------
     DataFrame
         Indexed by track and model (and date, with `detail`). MAE and RMSE in reflectance, PSNR in dB with a peak of
-        1, SAM in degrees, SSIM, the share of the truth inside the 90 % interval where a model gives one, the share of
-        the hidden pixels that were answered, and seconds per frame.
+        1, SAM in degrees, SSIM, the share of the truth inside the 90 % interval for models with an uncertainty, the
+        share of the hidden pixels that were filled, and seconds per frame.
 
     Raises
     ------
     TimeError
         If no frame is clear enough to serve as truth.
     OptionError
-        If there is no such track, no cloud to hide pixels under, or `s1` is given and no model takes it.
+        If a track does not exist, there are no clouds to hide pixels under, or `s1` is given and no model takes it.
 
     Examples
     --------
@@ -112,40 +112,37 @@ def evaluate(
     True
     """
     size, seed = parse_count("size", size, 1, option("size=256")), parse_count("seed", seed, 0, option("seed=0"))
-    frames = (
-        None
-        if frames is None
-        else parse_count("frames", frames, 1, either(option("frames=10"), code("frames=None for all")))
-    )
+    if frames is not None:
+        frames = parse_count("frames", frames, 1, either(option("frames=10"), code("frames=None for all")))
     tracks = parse_list("tracks", tracks, option("tracks=['partial']"))
     for track in tracks:
         if track not in TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", option("tracks=['partial']"))
     check_names(reading, evaluate, ReadOptions)
-    made = [registry.create(model) for model in parse_list("models", models, option("models=['linear', 'regress']"))]
-    if s1 is not None and not any(model.spec.takes_s1 for model in made):
-        made[0].spec.check_s1()
+    requested = parse_list("models", models, option("models=['linear', 'regress']"))
+    instances = [registry.create(model) for model in requested]
+    if s1 is not None and not any(model.spec.takes_s1 for model in instances):
+        instances[0].spec.check_s1()
     window = _window(obj, size, ReadOptions(**reading), s1, check)
     values, seen, times, suspect = window.values, window.seen, window.times, window.suspect
-    found = target_frames(seen, suspect)
-    if not found.size:
+    if not target_frames(seen, suspect).size:
         best = seen.mean(axis=(1, 2)).max()
         raise TimeError(
-            f"the clearest date is {best:.0%} clear in the middle {seen.shape[1]} x {seen.shape[2]} pixels",
+            f"the clearest date is {best:.0%} clear in the central {seen.shape[1]} x {seen.shape[2]} pixels",
             f"a date that is more than {MIN_CLEAR:.0%} clear, to serve as truth",
             either(option("size=64") + " for a smaller window", "a longer series"),
         )
     if not real_masks(seen) and set(tracks) - {"full"}:
         raise OptionError(
-            "no date of this cube is cloudy in part (10 to 80 %)",
-            "such a date, whose clouds are laid over clear ones",
+            "no date of this cube is partly cloudy (10 to 80 %)",
+            "a partly cloudy date, whose cloud mask is used to hide clear dates",
             option("tracks=['full']"),
         )
     rows = []
     for track in tracks:
         for case in make_cases(values, seen, times, track, suspect=suspect, limit=frames, seed=seed):
-            told = {"track": track, "date": times[case.frame]}
-            rows += [{**told, "model": model.spec.name, **_score(case, model, window)} for model in made]
+            row = {"track": track, "date": times[case.frame]}
+            rows += [{**row, "model": model.spec.name, **_score(case, model, window)} for model in instances]
     table = pd.DataFrame(rows)
     if detail:
         return table.set_index(["track", "model", "date"])
@@ -157,7 +154,7 @@ def evaluate(
 
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """The middle of a cube in memory, by time; Sentinel-1 in its own order."""
+    """The central part of a cube in memory, sorted by time; Sentinel-1 in its own order."""
 
     values: NDArray[np.float32]
     seen: NDArray[np.bool_]
@@ -171,40 +168,38 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
     from dask.base import compute
 
     s1, obj = open_s1(s1, obj)
-    given = api.read(obj, reading)
-    understood = api.merged(given)
-    cube = understood.cube
-    order = np.argsort(understood.times, kind="stable")
+    scenes = api.read(obj, reading)
+    info = api.merged(scenes)
+    cube = info.cube
+    order = np.argsort(info.times, kind="stable")
     middle = {}
     for dim, length in zip(("y", "x"), cube.shape, strict=True):
         first = max((length - size) // 2, 0)
         middle[dim] = slice(first, first + size)
-    # What the checks look at are the values as they are, before any of them counts as missing.
-    clear = understood.quality
-    if given.scenes is None:
+    # The checks need the values as stored, before any of them counts as missing.
+    clear = info.quality
+    if scenes.scenes is None:
         back = {name: role for role, name in cube.dims.items() if role != "band"}
-        clear = api.clear_mask_of(given, check=False).rename(back)
-    # A score is a number: this is the one place of the library that computes what is lazy, as its docstring says.
+        clear = api.clear_mask_of(scenes, check=False).rename(back)
+    # `evaluate` is documented to compute: scores are numbers.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
     if check:
-        how = understood.scaling, understood.valid_range
-        check_reflectance(
-            digits, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
-        )
-        seen = clear_where(digits, seen, *how)
-    values = to_reflectance(digits, understood.scaling)
-    doubtful = cube.arrays[0].coords.get("suspect")
+        scaling, valid_range = info.scaling, info.valid_range
+        check_reflectance(digits, seen, scaling, info.times, cube.sensor, cube.common_names, valid_range, info.spelling)
+        seen = clear_where(digits, seen, scaling, valid_range)
+    values = to_reflectance(digits, info.scaling)
+    flags = cube.arrays[0].coords.get("suspect")
     suspect = np.zeros(order.size, bool)
-    if doubtful is not None and doubtful.dims == ("time",):
-        suspect = doubtful.to_numpy().astype(bool)
+    if flags is not None and flags.dims == ("time",):
+        suspect = flags.to_numpy().astype(bool)
     radar = None
     if s1 is not None:
-        told = parse_radar(s1, cube.template)
-        decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in told.arrays))])
-        coords = {"time": told.times, "band": list(POLARISATIONS)}
+        sentinel1 = parse_radar(s1, cube.template)
+        decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in sentinel1.arrays))])
+        coords = {"time": sentinel1.times, "band": list(POLARISATIONS)}
         radar = xr.DataArray(decibels, dims=("time", "band", "y", "x"), coords=coords)
-    return _Window(values[order], seen[order], understood.times[order], suspect[order], cube.bands, radar)
+    return _Window(values[order], seen[order], info.times[order], suspect[order], cube.bands, radar)
 
 
 def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
@@ -212,27 +207,27 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
     cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
     clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
-    spread = "uncertainty" in model.spec.layers
-    how: dict[str, Any] = {"model": model, "scale": 1.0, "layers": ["filled", *["uncertainty"] * spread]}
-    how["check"] = False  # they have been looked at, and what was laid over them need not look like reflectance
+    layers = ["filled", "uncertainty"] if "uncertainty" in model.spec.layers else ["filled"]
+    # The cube has been checked, and simulated haze need not look like reflectance.
+    options: dict[str, Any] = {"model": model, "scale": 1.0, "layers": layers, "check": False}
     radar = window.s1 if model.spec.takes_s1 else None
     if radar is not None and not nearby_dates(radar["time"].to_numpy(), [day]).size:
         radar = None
     corner = {"y": slice(8), "x": slice(8)}
     part = None if radar is None else radar.isel(corner)
-    # Compiles what is not yet.
-    api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), s1=part, **how)
+    # Compile kernels and load weights before the time is measured.
+    api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), s1=part, **options)
     start = clock.perf_counter()
-    done = api.fill(cube, times[case.target], clear=clear, s1=radar, **how)
+    filled = api.fill(cube, times[case.target], clear=clear, s1=radar, **options)
     seconds = clock.perf_counter() - start
-    image = done["reflectance"].to_numpy()
+    image = filled["reflectance"].to_numpy()
     where = case.scored & np.isfinite(image).all(axis=0)
     truth = case.truth
     if not where.any():
         return {"answered": 0.0, "seconds": seconds}
-    # The structure is compared on the filled image: around the hidden pixels lies the truth, whatever the model was
-    # given there (haze, for one).
-    seen = np.nan_to_num(truth)
+    # SSIM windows reach beyond the hidden pixels: the truth stands there, rather than the model's input, which may be
+    # hazy.
+    whole = np.nan_to_num(truth)
     span = metrics.data_range(truth, np.isfinite(truth).all(axis=0))
     score = {
         "answered": float(where.sum() / case.scored.sum()),
@@ -240,12 +235,12 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
         "RMSE": metrics.rmse(image, truth, where),
         "PSNR": metrics.psnr(image, truth, where),
         "SAM": metrics.sam(image, truth, where),
-        "SSIM": metrics.ssim(np.where(where, image, seen), seen, where, np.maximum(span, LEAST_RANGE)),
+        "SSIM": metrics.ssim(np.where(where, image, whole), whole, where, np.maximum(span, LEAST_RANGE)),
         "seconds": seconds,
     }
-    if spread:
-        sigma = done["uncertainty"].to_numpy()
-        told = where & np.isfinite(sigma).all(axis=0)
-        if told.any():  # a model may know a pixel and not how well
-            score["coverage90"] = metrics.interval_coverage(image, truth, sigma, told)[0]
+    if "uncertainty" in layers:
+        sigma = filled["uncertainty"].to_numpy()
+        valid = where & np.isfinite(sigma).all(axis=0)
+        if valid.any():  # a filled pixel may lack an uncertainty
+            score["coverage90"] = metrics.interval_coverage(image, truth, sigma, valid)[0]
     return score

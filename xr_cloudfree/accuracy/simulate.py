@@ -1,6 +1,7 @@
-"""Known answers from a real series: parts of clear frames are hidden under real clouds of other dates.
+"""Simulate gaps with known truth: parts of clear frames are hidden under real cloud masks of other dates.
 
-Truth and input are the same frame, so there is no shift in time between them. Four tracks, never mixed:
+Truth and input are the same frame, so there is no change in time between them. Scores of the four tracks are never
+mixed:
 
 ``"partial"``
     10 to 80 % of the target is hidden.
@@ -9,8 +10,8 @@ Truth and input are the same frame, so there is no shift in time between them. F
 ``"full"``
     The whole target is hidden.
 ``"haze"``
-    As *partial*, but the clouds reach three pixels beyond the mask, and the mask missed a few small thin
-    clouds whole.
+    As *partial*, but the clouds extend three pixels beyond the mask, and the mask misses a few small thin clouds
+    completely.
 """
 
 from __future__ import annotations
@@ -31,26 +32,26 @@ MIN_CLEAR = 0.95
 HIDDEN_SHARE = (0.1, 0.8)
 GAP_DAYS = 20.0
 CLOUD_REFLECTANCE = 0.6
-# Opacity of what is left of a cloud at one, two and three pixels beyond its mask.
+# Opacity of a cloud at one, two and three pixels beyond its mask.
 RIM_OPACITY = (0.5, 0.3, 0.18)
-# Small thin clouds that a mask misses: how many, how wide in pixels, how opaque in the middle.
+# Small thin clouds that the mask misses: number, radius in pixels, and opacity at the centre (minimum, maximum).
 SMALL_CLOUDS, SMALL_RADIUS, SMALL_OPACITY = (2, 4), (1.0, 2.5), (0.15, 0.4)
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One hold-out: what a model is given and what it should answer.
+    """A simulated gap: the input of a model, and the truth.
 
     Parameters
     ----------
     track : {"partial", "gap", "full", "haze"}
         How the target was hidden.
     frame : int
-        Index of the target in the series that the case was made from.
+        Index of the target in the original series.
     bands : ndarray of float32, shape (time, band, y, x)
-        Reflectance of the inputs, with the target among them; NaN where not clear.
+        Reflectance of the input, including the target; NaN where not clear.
     clear : ndarray of bool, shape (time, y, x)
-        Clear mask as a user would have it: the target's hidden pixels are not clear.
+        Clear mask of the input; the hidden pixels of the target are not clear.
     day_offset : ndarray of float64, shape (time,)
         Signed days from the target date, increasing.
     target : int
@@ -60,7 +61,7 @@ class Case:
     truth_clear : ndarray of bool, shape (y, x)
         Where the truth is clear.
     scored : ndarray of bool, shape (y, x)
-        Hidden pixels whose truth is clear and which another date has seen.
+        Hidden pixels at which the truth is clear, and another date, too.
     """
 
     track: Track
@@ -77,7 +78,7 @@ class Case:
     def gap_days(self) -> float:
         """Median over the scored pixels of the days between the clear observations around the target.
 
-        Infinite where most of the scored pixels have clear observations on one side only.
+        Infinite if most scored pixels have clear observations on one side only.
         """
         before = self.day_offset[:, None, None] < 0
         days = np.broadcast_to(self.day_offset[:, None, None], self.clear.shape)
@@ -89,16 +90,16 @@ class Case:
 def target_frames(
     clear: NDArray[np.bool_], suspect: NDArray[np.bool_] | None = None, min_clear: float = MIN_CLEAR
 ) -> NDArray[np.intp]:
-    """Indices of the frames that can serve as truth.
+    """Find the frames that can serve as truth.
 
     Parameters
     ----------
     clear : ndarray of bool, shape (time, y, x)
-        True where a pixel was seen and is valid.
+        True where a pixel is clear and valid.
     suspect : ndarray of bool, shape (time,), optional
-        Frames that are known to hold clouds which the mask missed.
+        Frames known to contain clouds that the mask missed.
     min_clear : float
-        Share of clear pixels, in [0, 1], that a frame has to exceed.
+        Share of clear pixels, in [0, 1], that a frame must exceed.
 
     Returns
     -------
@@ -119,14 +120,14 @@ def target_frames(
 
 
 def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE) -> list[NDArray[np.bool_]]:
-    """Shapes of real clouds: the frames of which a part, and not too much, is not clear.
+    """Return the masks of partly cloudy frames.
 
     Parameters
     ----------
     clear : ndarray of bool, shape (time, y, x)
-        True where a pixel was seen and is valid.
+        True where a pixel is clear and valid.
     share : tuple of float
-        Least and greatest share of hidden pixels.
+        Minimum and maximum share of hidden pixels.
 
     Returns
     -------
@@ -138,28 +139,28 @@ def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHA
 
 
 def fractal_shapes(number: int, seed: int, edge: int = 256) -> list[NDArray[np.bool_]]:
-    """Shapes like those of clouds, drawn by chance, where a series shows too few of its own.
+    """Draw random cloud-like masks, for series with too few of their own.
 
     Parameters
     ----------
     number : int
-        How many.
+        Number of masks.
     seed : int
-        The same seed gives the same shapes.
+        Seed of the random numbers.
     edge : int
         Rows and columns.
 
     Returns
     -------
     list of ndarray of bool, shape (y, x)
-        True where a pixel is hidden: 10 to 75 % of each.
+        True where a pixel is hidden: 10 to 75 % of each mask.
     """
     from scipy.ndimage import gaussian_filter
 
     rng, shapes = np.random.default_rng([seed, 3]), []
     for _ in range(number):
         noise = rng.standard_normal((edge, edge))
-        # Noise of several sizes, each about twice as strong as the one half as wide: ragged at every scale.
+        # Noise at several scales, stronger the wider, gives outlines that are ragged at every scale.
         field = sum(width**1.5 * gaussian_filter(noise, width, mode="wrap") for width in (2.0, 6.0, 16.0))
         shapes.append(np.asarray(field > np.quantile(field, rng.uniform(0.25, 0.9))))
     return shapes
@@ -171,28 +172,28 @@ def transplant(
     share: tuple[float, float],
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """A mask of another date or place, flipped at random and cut to `shape`.
+    """Choose a mask of another date or site, flip it at random and crop it to `shape`.
 
     Parameters
     ----------
     masks : list of ndarray of bool, shape (y, x)
-        Shapes to choose from, True where hidden. Those smaller than `shape` are enlarged by a whole factor.
+        Masks to choose from, True where hidden. Those smaller than `shape` are enlarged by an integer factor.
     shape : tuple of int
-        Rows and columns of the answer.
+        Rows and columns of the result.
     share : tuple of float
-        Least and greatest share of hidden pixels in the answer.
+        Minimum and maximum share of hidden pixels in the result.
     rng : numpy.random.Generator
-        Source of chance.
+        Random generator.
 
     Returns
     -------
     ndarray of bool, shape (y, x)
-        True where a pixel is to be hidden.
+        True where a pixel is hidden.
 
     Raises
     ------
     OptionError
-        If no mask hides a share within the limits.
+        If no crop with a share within the limits is found.
     """
     for _ in range(200):
         if not masks:
@@ -226,7 +227,7 @@ def haze(
     radius: tuple[float, float] = SMALL_RADIUS,
     peak: tuple[float, float] = SMALL_OPACITY,
 ) -> NDArray[np.float32]:
-    """The image with what a mask misses: rims beyond the hidden pixels and a few small thin clouds.
+    """Add what a mask misses to an image: rims beyond the hidden pixels and a few small thin clouds.
 
     Parameters
     ----------
@@ -235,17 +236,17 @@ def haze(
     hidden : ndarray of bool, shape (y, x)
         The mask, True where hidden.
     rng : numpy.random.Generator
-        Source of chance for the small clouds.
+        Random generator for the small clouds.
     cloud : float or ndarray, shape (band, 1, 1)
         Reflectance of a cloud, or of a shadow.
     rim : sequence of float
-        Opacity at one, two and more pixels beyond the hidden ones.
+        Opacity at one, two, … pixels beyond the hidden ones.
     small : tuple of int
-        Least and greatest number of small clouds.
+        Minimum and maximum number of small clouds.
     radius : tuple of float
-        Their least and greatest radius, as the deviation of a bell, in pixels.
+        Their minimum and maximum radius, as the standard deviation of a Gaussian, in pixels.
     peak : tuple of float
-        Their least and greatest opacity in the middle.
+        Their minimum and maximum opacity at the centre.
 
     Returns
     -------
@@ -277,14 +278,14 @@ def make_case(
     hidden: NDArray[np.bool_],
     rng: np.random.Generator,
 ) -> Case:
-    """Hide a part of one frame.
+    """Hide a part of one frame according to a track.
 
     Parameters
     ----------
     bands : ndarray of float32, shape (time, band, y, x)
         Reflectance.
     clear : ndarray of bool, shape (time, y, x)
-        True where a pixel was seen and is valid in every band.
+        True where a pixel is clear and valid in every band.
     time : ndarray of datetime64, shape (time,)
         Dates, increasing.
     frame : int
@@ -292,14 +293,14 @@ def make_case(
     track : {"partial", "gap", "full", "haze"}
         How to hide it.
     hidden : ndarray of bool, shape (y, x)
-        What to hide; the track *full* hides everything whatever this says.
+        Pixels to hide; ignored by the track *full*, which hides all.
     rng : numpy.random.Generator
-        Source of chance, used by *haze* alone.
+        Random generator, used by *haze* only.
 
     Returns
     -------
     Case
-        What to give to a model, and the truth.
+        The input of a model, and the truth.
 
     Raises
     ------
@@ -320,7 +321,7 @@ def make_case(
 
 
 def days_from(time: NDArray[np.datetime64], frame: int) -> NDArray[np.float64]:
-    """Signed days of all dates from that of one frame.
+    """Return the signed days of all dates from that of one frame.
 
     Raises
     ------
@@ -334,7 +335,7 @@ def days_from(time: NDArray[np.datetime64], frame: int) -> NDArray[np.float64]:
 
 
 def others(time: NDArray[np.datetime64], frame: int) -> NDArray[np.bool_]:
-    """The dates that may serve as inputs: what was seen on the day of the target would give the answer away."""
+    """Select the dates that may serve as input: none of the target's day, since it would reveal the truth."""
     return np.asarray(time.astype("datetime64[D]") != time[frame].astype("datetime64[D]"))
 
 
@@ -348,30 +349,30 @@ def hide(
     keep: NDArray[np.bool_],
     shown: NDArray[np.float32] | None = None,
 ) -> Case:
-    """The case in which certain pixels of a frame are hidden and certain dates are kept.
+    """Build a case from a frame, the pixels to hide and the dates to keep.
 
     Parameters
     ----------
     bands, clear, time, frame, track
         As for `make_case`.
     hidden : ndarray of bool, shape (y, x)
-        What is hidden of the target.
+        Pixels of the target to hide.
     keep : ndarray of bool, shape (time,)
-        The other dates that are given; the target always is.
+        Other dates to keep; the target is always kept.
     shown : ndarray of float32, shape (band, y, x), optional
-        What is seen of the target where it is not hidden; by default what is there.
+        Values of the target in the input where it is not hidden; by default the frame itself.
     """
     keep = keep.copy()
     keep[frame] = True
     offset, target = days_from(time, frame), int(keep[:frame].sum())
-    given, seen = bands[keep].astype(np.float32), clear[keep]
+    values, seen = bands[keep].astype(np.float32), clear[keep]
     if shown is not None:
-        given[target] = shown
+        values[target] = shown
     seen[target] &= ~hidden
-    given[~np.broadcast_to(seen[:, None], given.shape)] = np.nan
+    values[~np.broadcast_to(seen[:, None], values.shape)] = np.nan
     elsewhere = np.delete(seen, target, axis=0).any(axis=0)
     scored = hidden & clear[frame] & elsewhere
-    return Case(track, frame, given, seen, offset[keep], target, bands[frame], clear[frame], scored)
+    return Case(track, frame, values, seen, offset[keep], target, bands[frame], clear[frame], scored)
 
 
 def make_cases(
@@ -385,31 +386,31 @@ def make_cases(
     limit: int | None = None,
     seed: int = 0,
 ) -> Iterator[Case]:
-    """Hide each frame that can serve as truth under a real mask.
+    """Hide each frame that can serve as truth under a real cloud mask.
 
     Parameters
     ----------
     bands : ndarray of float32, shape (time, band, y, x)
         Reflectance.
     clear : ndarray of bool, shape (time, y, x)
-        True where a pixel was seen and is valid in every band.
+        True where a pixel is clear and valid in every band.
     time : ndarray of datetime64, shape (time,)
         Dates, increasing.
     track : {"partial", "gap", "full", "haze"}
         How to hide the targets.
     masks : list of ndarray of bool, shape (y, x), optional
-        Shapes of clouds, True where hidden; by default the series' own.
+        Cloud masks, True where hidden; by default those of the series itself.
     suspect : ndarray of bool, shape (time,), optional
-        Frames that cannot be truth.
+        Frames that cannot serve as truth.
     limit : int, optional
-        At most so many frames, chosen by the seed.
+        Maximum number of frames, drawn at random.
     seed : int
-        The same seed gives the same cases; a frame keeps its mask from one track to the next.
+        Seed of the random numbers; for one seed, a frame has the same mask in every track.
 
     Yields
     ------
     Case
-        One per frame, in the order of time. Frames of which nothing could be scored are left out.
+        One per frame, in order of time. Frames without a pixel to score are left out.
     """
     pool = real_masks(clear) if masks is None else masks
     frames = target_frames(clear, suspect)

@@ -1,4 +1,4 @@
-"""Plots of a cube and its fills; they need matplotlib, which is imported when a plot is made."""
+"""Plots of a cube and its filled images; matplotlib is imported when a plot is drawn."""
 
 from xr_cloudfree.plot.figures import before_after, rgb, timeline
 

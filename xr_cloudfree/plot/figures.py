@@ -1,4 +1,4 @@
-"""The plots."""
+"""The plots: a date before and after filling, a date in colour, and the clear share over time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours of Okabe and Ito, which colour-blind readers tell apart; what was observed stays in the background.
+# Colours by Okabe and Ito, which remain distinct with colour blindness; observed pixels are pale.
 _ORANGE = (0.90, 0.62, 0.0)
 _BLUE = (0.0, 0.45, 0.70)
 _PALE = (0.87, 0.92, 0.95)
@@ -48,8 +48,8 @@ _STATES = (
     (NOT_FILLED, "not filled", NEUTRAL),
 )
 _INK = "0.25"
-# With fewer clear pixels than this the stretch is taken from the filled image.
-_FEW = 0.02
+# Below this clear share the stretch is taken from the filled image.
+_LEAST_CLEAR = 0.02
 
 
 def before_after(
@@ -63,10 +63,10 @@ def before_after(
     figsize: tuple[float, float] | None = None,
     **options: Any,
 ) -> Figure:
-    """Show a date as it was observed, where it was filled, and the filled image.
+    """Plot a date as observed, the origin of its values, and the filled image, side by side.
 
-    Computes that date. The panels share one stretch, taken from the clear pixels. Where the date was not
-    observed the first panel shows the nearest observation and says so.
+    Computes that date. The panels share one stretch, taken from the clear pixels. If the date was not observed, the
+    first panel shows the nearest observation, with its date as title.
 
     Parameters
     ----------
@@ -75,12 +75,11 @@ def before_after(
     date : str, datetime, numpy.datetime64 or pandas.Timestamp
         One date.
     image : Dataset, optional
-        What `fill` gave for this date with ``layers="filled"`` or more, if you have it: then it is not
-        filled again.
+        Result of `fill` for this date, with ``layers="filled"`` or more. By default the date is filled for the plot.
     model : str or FillModel
-        The model that fills.
+        The model to fill with.
     bands : sequence of str, optional
-        One band to show in grey, or three as red, green and blue; by default true colour if the cube has it.
+        One band to show in grey, or three as red, green and blue; by default true colour if the cube has these bands.
     stretch : tuple of float
         Percentiles of the clear pixels that become black and white.
     figsize : tuple of float, optional
@@ -91,14 +90,14 @@ def before_after(
     Returns
     -------
     matplotlib.figure.Figure
-        With three panels.
+        A figure with three panels.
 
     Raises
     ------
     OptionError
-        If there is not one date, or `image` lacks what is needed.
+        If `date` is not a single date, or `image` is not the filled image of one date with its layer ``filled``.
     BandError
-        If there is no such band.
+        If a band does not exist.
     MissingDependencyError
         If matplotlib is not installed.
     """
@@ -111,14 +110,14 @@ def before_after(
         raise OptionError(f"date is {date!r}", "one date", f"date={_day(targets.times[0])!r}")
     show = choose_bands(cube, bands)
     if image is None:
-        # The cast: `fill` takes one kind or the other, and here it is not known which.
+        # The cast is needed because the overloads of `fill` take either a DataArray or a Dataset.
         image = cast(xr.Dataset, api.fill(cast(Any, obj), date, model=model, layers="filled", **reading))
     own, instant = targets.own[0], targets.instants[0]
     shown = own if own >= 0 else int(np.argmin(np.abs(times - instant)))
     scene = _compute(obj, cube, show, image, times, shown, own, reading)
-    done = str(image.attrs.get("cloudfree_model", model if isinstance(model, str) else model.spec.name))
+    model_name = str(image.attrs.get("cloudfree_model", model if isinstance(model, str) else model.spec.name))
 
-    ends = limits(*scene.bright(), stretch, show.natural)
+    ends = limits(*scene.stretch_pixels(), stretch, show.natural)
     place = place_of(cube)
     if figsize is None:
         figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + 1.1
@@ -129,8 +128,8 @@ def before_after(
     hidden = scene.measured & ~scene.clear
     _hatch(axes[0], hidden, place)
     note = " (hatched: not clear)" if hidden.any() else ""
-    what = "As observed" if own >= 0 else f"Observed {_day(times[shown])}"
-    axes[0].set_title(f"{what}, {_percent(scene.clear_share)} clear{note}", fontsize=10)
+    label = "As observed" if own >= 0 else f"Observed {_day(times[shown])}"
+    axes[0].set_title(f"{label}, {_percent(scene.clear_share)} clear{note}", fontsize=10)
     origin = np.empty((*scene.state.shape, 3), np.float32)
     for state, _, colour in _STATES:
         origin[scene.state == state] = colour
@@ -147,9 +146,9 @@ def before_after(
     for ax in axes[1:]:
         ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
     axes[2].set_xlabel(show.label, color=_INK, fontsize=9)
-    told = "" if own >= 0 else f", not observed ({_distance(times[shown], instant)})"
+    remark = "" if own >= 0 else f", not observed ({_distance(times[shown], instant)})"
     figure.suptitle(
-        f"{_day(targets.times[0])}{told}: {_percent(scene.shares[FILLED])} filled by {done}",
+        f"{_day(targets.times[0])}{remark}: {_percent(scene.shares[FILLED])} filled by {model_name}",
         fontweight="bold",
     )
     return figure
@@ -166,41 +165,41 @@ def rgb(
     merge: Merge | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Axes:
-    """Show one date of a cube, or an image that was filled, in colour.
+    """Plot one date of a cube, or a filled image, in colour.
 
-    Computes the bands of that date that are shown. No mask is needed: clouds are shown as they are.
+    Computes only the bands and the date that are shown. No mask is needed; clouds are shown as observed.
 
     Parameters
     ----------
     obj : DataArray or Dataset
-        A cube, or what `fill` gave for one date.
+        A cube, or the result of `fill` for one date.
     date : str, datetime, numpy.datetime64 or pandas.Timestamp, optional
-        An observed date; by default the last.
+        An observed date; by default the latest.
     bands : sequence of str, optional
-        One band to show in grey, or three as red, green and blue; by default true colour if the cube has it,
-        else near infrared, red and green, else the first three.
+        One band to show in grey, or three as red, green and blue; by default true colour if the cube has these
+        bands, else near infrared, red and green, else the first three.
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     stretch : tuple of float
         Percentiles of the date's values that become black and white.
     nodata : float, optional
-        Stored value that means "missing", where the attributes do not tell.
+        Stored value that means "missing", if the attributes do not declare it.
     merge : {"day"}, optional
-        Show all scenes of a day as one, the earliest on top; as no mask is asked for, its clouds as well.
+        Merge all scenes of a day, the earliest on top; without a mask, its clouds cover later scenes.
     figsize : tuple of float, optional
         Width and height in inches of a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        With the picture.
+        The axes with the image.
 
     Raises
     ------
     TimeError
         If the date was not observed.
     BandError
-        If there is no such band.
+        If a band does not exist.
     MissingDependencyError
         If matplotlib is not installed.
     """
@@ -218,7 +217,7 @@ def rgb(
         which = int(np.argmax(times)) if date is None else _observed(date, times)
         title = _day(times[which])
     scaling = resolve_scaling(cube.arrays, nodata=nodata)
-    values = np.stack(_now(_layers(cube, show, which)))
+    values = np.stack(_compute_all(_layers(cube, show, which)))
     known = _valid(values, scaling)
     place = place_of(cube)
     if ax is None:
@@ -238,9 +237,9 @@ def timeline(
     figsize: tuple[float, float] = (9.0, 2.8),
     **options: Any,
 ) -> Axes:
-    """Show the clear share of each date.
+    """Plot the clear share of each date.
 
-    Computes the clear mask of all dates, block by block; of a lazy cube only the shares are kept.
+    Computes the clear mask of all dates, block by block; for a lazy cube only the shares are kept in memory.
 
     Parameters
     ----------
@@ -256,7 +255,7 @@ def timeline(
     Returns
     -------
     matplotlib.axes.Axes
-        With a line per date.
+        The axes with one line per date.
 
     Raises
     ------
@@ -270,13 +269,13 @@ def timeline(
     dates: Any = matplotlib.dates
 
     clear = api.clear_mask(obj, **options)
-    shares = _now([clear.mean(clear.dims[1:])])[0]
+    shares = _compute_all([clear.mean(clear.dims[1:])])[0]
     times = cube_times(clear.rename({clear.dims[0]: "time"}))
     order = np.argsort(times)
     times, shares = times[order], shares[order]
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
-    # Dates may lie close together: stems and dots stay apart where bars would run into one.
+    # Stems and dots remain distinct for dates close together, unlike bars.
     few = times.size <= 80
     ax.vlines(times, 0, shares, color=_BLUE, lw=1.4 if few else 0.7)
     ax.plot(times, shares, "o", color=_BLUE, ms=4.5 if few else 2.2, clip_on=False)
@@ -290,9 +289,9 @@ def timeline(
     ax.grid(axis="y", color="0.9", lw=0.8)
     ax.set_axisbelow(True)
     ax.set_ylabel("clear")
-    most, middle = int((shares > 0.95).sum()), _percent(float(np.median(shares)))
+    n_clear, median = int((shares > 0.95).sum()), _percent(float(np.median(shares)))
     ax.set_title(
-        f"{times.size} dates, {most} of them more than 95 % clear; median {middle}",
+        f"{times.size} dates, {n_clear} of them more than 95 % clear; median {median}",
         loc="left",
         fontsize=10,
     )
@@ -301,7 +300,7 @@ def timeline(
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """What before and after show, in memory."""
+    """The arrays that `before_after` shows, in memory."""
 
     before: NDArray[Any]  # (band, y, x), as observed
     measured: NDArray[np.bool_]
@@ -309,11 +308,11 @@ class _Scene:
     clear_share: float
     after: NDArray[Any]  # (band, y, x), filled
     state: NDArray[np.uint8]
-    shares: dict[int, float]  # of each state, in all pixels
+    shares: dict[int, float]  # share of all pixels per state
 
-    def bright(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """The pixels that make the stretch: those that are clear, unless they are too few."""
-        if self.clear.mean() >= _FEW:
+    def stretch_pixels(self) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return the values and pixels that define the stretch: the clear ones, unless they are too few."""
+        if self.clear.mean() >= _LEAST_CLEAR:
             return self.before, self.clear
         return self.after, self.state != NOT_FILLED
 
@@ -330,29 +329,29 @@ def _compute(
 ) -> _Scene:
     after, filled = _of_image(cube, show, image)
     if own >= 0:
-        there = filled
+        shown_filled = filled
     else:
-        # A window without width: only the nearest observation is read, and what it observed is clear.
-        seen = {**reading, "window": 0, "layers": "filled", "model": "nearest", "screen": False}
-        there = api.fill(obj, times[shown], **seen)["filled"]
+        # With a window of 0 days only that observation is read, and its observed pixels are the clear ones.
+        options = {**reading, "window": 0, "layers": "filled", "model": "nearest", "screen": False}
+        shown_filled = api.fill(obj, times[shown], **options)["filled"]
     counts = [(filled == state).mean() for state, *_ in _STATES]
     lazy = [
         *_layers(cube, show, shown),
-        *(thin(layer) for layer in (*after, filled, there)),
-        (there == OBSERVED).mean(),
+        *(thin(layer) for layer in (*after, filled, shown_filled)),
+        (shown_filled == OBSERVED).mean(),
         *counts,
     ]
-    done = _now(lazy)
+    values = _compute_all(lazy)
     n = len(show.index)
-    before = np.stack(done[:n])
+    before = np.stack(values[:n])
     return _Scene(
         before=before,
         measured=_valid(before, resolve_scaling(cube.arrays, nodata=reading.get("nodata"))),
-        clear=done[2 * n + 1] == OBSERVED,
-        clear_share=float(done[2 * n + 2]),
-        after=np.stack(done[n : 2 * n]),
-        state=done[2 * n],
-        shares={state: float(share) for (state, *_), share in zip(_STATES, done[2 * n + 3 :], strict=True)},
+        clear=values[2 * n + 1] == OBSERVED,
+        clear_share=float(values[2 * n + 2]),
+        after=np.stack(values[n : 2 * n]),
+        state=values[2 * n],
+        shares={state: float(share) for (state, *_), share in zip(_STATES, values[2 * n + 3 :], strict=True)},
     )
 
 
@@ -361,28 +360,28 @@ def _labels(band: xr.DataArray) -> list[str]:
 
 
 def _of_image(cube: Cube, show: Composite, image: xr.Dataset) -> tuple[list[xr.DataArray], xr.DataArray]:
-    """The bands to show and the layer of origin of a filled image, each (y, x)."""
+    """Return the bands to show and the layer ``filled`` of a filled image, each (y, x)."""
     names = [cube.bands[i] for i in show.index]
-    one = next((name for name in (cube.name, "reflectance") if name in image), None)
-    if "filled" not in image or image["filled"].ndim > 2 or not (one or set(names) <= set(image)):
+    variable = next((name for name in (cube.name, "reflectance") if name in image), None)
+    if "filled" not in image or image["filled"].ndim > 2 or not (variable or set(names) <= set(image)):
         raise OptionError(
             f"the image has the variables {tuple(map(str, image.data_vars))} along {tuple(image.dims)}",
-            "the image of one date with its layer 'filled'",
+            "the filled image of one date with its layer 'filled'",
             "image=cube.cloudfree.fill(date, layers='filled'), or leave image out",
         )
-    if one is None or image[one].ndim == 2:
-        return [image[one or name] for name in names], image["filled"]
-    band = image[one].dims[0]
+    if variable is None or image[variable].ndim == 2:
+        return [image[variable or name] for name in names], image["filled"]
+    band = image[variable].dims[0]
     labels = list(cube.labels) if image.sizes[band] == len(cube.labels) else _labels(image[band])
-    return [image[one].isel({band: labels.index(name)}) for name in names], image["filled"]
+    return [image[variable].isel({band: labels.index(name)}) for name in names], image["filled"]
 
 
 def _read(
     obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None, options: dict[str, Any]
 ) -> tuple[Cube, dict[str, Any]]:
-    """The cube, and the options with which it is filled.
+    """Return the cube, and the options to fill it with.
 
-    All bands are filled, and some shown; where names do not tell what is a band, only those shown are filled.
+    All bands are filled; if they cannot be recognised by their names, only the bands to show are read and filled.
     """
     try:
         return _as_dates(parse_cube(obj), obj, options), options
@@ -394,7 +393,7 @@ def _read(
 
 
 def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any]) -> Cube:
-    """The cube with its scenes merged, if that is asked for."""
+    """Merge the scenes of the cube if the options request it."""
     if options.get("merge") is None:
         return cube
     reading, _ = ReadOptions.split(options)
@@ -402,7 +401,7 @@ def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any
 
 
 def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
-    """An image of one date as a cube of one date."""
+    """Return an image without a time dimension as a cube of one date."""
     if isinstance(obj, xr.DataArray | xr.Dataset) and dim_of(obj, "time") is None:
         return obj.expand_dims(time_of(obj) or "time")
     return obj
@@ -423,20 +422,20 @@ def _observed(date: Any, times: Times) -> int:
 
 
 def _layers(cube: Cube, show: Composite, which: int) -> list[xr.DataArray]:
-    """The bands to show of one date, each (y, x)."""
+    """Return the bands to show of one date, each (y, x)."""
     if "band" in cube.arrays[0].dims:
         return [thin(cube.arrays[0].isel(time=which, band=i)) for i in show.index]
     return [thin(cube.arrays[i].isel(time=which)) for i in show.index]
 
 
 def _valid(values: NDArray[Any], scaling: Scaling) -> NDArray[np.bool_]:
-    """Where all bands that are shown hold a value, (y, x)."""
+    """Return True where all bands shown are valid, shape (y, x)."""
     everywhere: NDArray[np.bool_] = np.logical_and.reduce(valid(values, scaling), axis=0)
     return everywhere
 
 
-def _now(arrays: Sequence[xr.DataArray]) -> list[NDArray[Any]]:
-    """The values, all from one computation: a plot shows numbers, so this is where they are made."""
+def _compute_all(arrays: Sequence[xr.DataArray]) -> list[NDArray[Any]]:
+    """Compute all arrays at once."""
     from dask.base import compute
 
     return [array.to_numpy() for array in compute(*arrays)]
@@ -449,12 +448,12 @@ def _show(ax: Axes, picture: NDArray[Any], place: Place) -> None:
 
 
 def _hatch(ax: Axes, where: NDArray[np.bool_], place: Place) -> None:
-    """Hatch some pixels and draw their outline, so that what lies below stays visible."""
+    """Hatch some pixels and draw their outline, leaving the image visible."""
     if not where.any():
         return
     import matplotlib as mpl
 
-    # Drawn at the pixels' centres, with a rim around: regions at the border are closed as well.
+    # Contours are drawn through pixel centres; the padding closes regions at the border.
     inside = np.pad(place.turned(where).astype(float), 1)
     left, right, bottom, top = place.extent
     rows, columns = where.shape
@@ -497,7 +496,7 @@ def _legend(ax: Axes, entries: Sequence[tuple[str, Any]]) -> None:
 
 
 def _percent(share: float) -> str:
-    """A share in per cent that says 0 and 100 only where it means it."""
+    """Format a share in per cent; 0 and 100 only if they are exact."""
     if 0 < share < 0.005:
         return "<1 %"
     if 0.995 < share < 1:
@@ -506,12 +505,12 @@ def _percent(share: float) -> str:
 
 
 def _day(time: np.datetime64) -> str:
-    """The date, with the time of day where it has one that matters to people: to the minute."""
+    """Format the date."""
     return str(time.astype("datetime64[D]"))
 
 
-def _distance(seen: np.datetime64, wanted: np.datetime64) -> str:
-    days = float((seen - wanted) / np.timedelta64(1, "D"))
+def _distance(observed: np.datetime64, target: np.datetime64) -> str:
+    days = float((observed - target) / np.timedelta64(1, "D"))
     unit = "day" if abs(days) == 1 else "days"
     return f"nearest observation {abs(days):.3g} {unit} {'before' if days < 0 else 'after'}"
 

@@ -1,4 +1,4 @@
-"""From bands to a picture: which bands, how they are stretched, where it lies on the map."""
+"""From bands to an image for display: choice of bands, stretch, and position on the map."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.conventions import Cube
 from xr_cloudfree.errors import BandError, OptionError
 
-# Pixels along the longer edge of a picture: more than a page or a screen shows.
+# Maximum number of pixels along the longer edge, more than a page or a screen resolves.
 MOST_PIXELS = 1200
 NEUTRAL = (0.72, 0.72, 0.72)
 
 
 @dataclass(frozen=True)
 class Composite:
-    """The bands of a picture: three for red, green and blue of the screen, or one for grey.
+    """The bands to display: three as red, green and blue, or one in grey.
 
     Parameters
     ----------
     index : tuple of int
         Positions of the bands in the cube.
     label : str
-        What the colours are, for people.
+        Description of the colours.
     natural : bool
-        Whether the colours are those that the eye would see.
+        Whether the bands are shown in their natural colours.
     """
 
     index: tuple[int, ...]
@@ -38,7 +38,7 @@ class Composite:
 
 
 def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
-    """The bands to show: true colour if the cube has it, else false colour, else the first bands.
+    """Choose the bands to show: true colour if the cube has these bands, else false colour, else the first bands.
 
     Parameters
     ----------
@@ -50,43 +50,43 @@ def choose_bands(cube: Cube, bands: Sequence[str] | None = None) -> Composite:
     Raises
     ------
     BandError
-        If a band is not in the cube, or there are neither one nor three.
+        If a band is not in the cube, or their number is neither one nor three.
     """
     names = list(cube.bands)
     usual = _usual(cube)
     if bands is None:
         return usual
-    wanted = [bands] if isinstance(bands, str) else list(bands)
-    for band in wanted:
+    requested = [bands] if isinstance(bands, str) else list(bands)
+    for band in requested:
         if band not in names:
             raise BandError(f"there is no band {band!r}", f"some of {cube.bands}", f"bands={names[:1]!r}")
-    if len(wanted) not in (1, 3):
-        raise BandError(f"{len(wanted)} bands to show", "three for colours, or one for grey", f"bands={names[:1]!r}")
-    index = tuple(names.index(band) for band in wanted)
-    return usual if index == usual.index else Composite(index, ", ".join(wanted))
+    if len(requested) not in (1, 3):
+        raise BandError(f"{len(requested)} bands to show", "three for colour, or one for grey", f"bands={names[:1]!r}")
+    index = tuple(names.index(band) for band in requested)
+    return usual if index == usual.index else Composite(index, ", ".join(requested))
 
 
 def _usual(cube: Cube) -> Composite:
     names = cube.bands
-    place: dict[str | None, int] = {}
-    for i, role in enumerate(cube.common_names):
-        place.setdefault(role, i)
-    nir = "nir" if "nir" in place else "nir08"
+    position: dict[str | None, int] = {}
+    for i, common_name in enumerate(cube.common_names):
+        position.setdefault(common_name, i)
+    nir = "nir" if "nir" in position else "nir08"
     for common_names, label in ((("red", "green", "blue"), "true colour"), ((nir, "red", "green"), "false colour")):
-        if all(role in place for role in common_names):
-            index = tuple(place[role] for role in common_names)
+        if all(common_name in position for common_name in common_names):
+            index = tuple(position[common_name] for common_name in common_names)
             return Composite(index, f"{label} ({', '.join(names[i] for i in index)})", label == "true colour")
     index = (0, 1, 2) if len(names) >= 3 else (0,)
     return Composite(index, ", ".join(names[i] for i in index))
 
 
 def check_stretch(stretch: tuple[float, float]) -> tuple[float, float]:
-    """Two percentiles, the lower first.
+    """Return two percentiles after checking that the lower comes first.
 
     Raises
     ------
     OptionError
-        If they are not.
+        If `stretch` is not a pair of increasing percentiles.
     """
     pair = tuple(stretch)
     if len(pair) != 2 or not 0 <= pair[0] < pair[1] <= 100:
@@ -97,23 +97,23 @@ def check_stretch(stretch: tuple[float, float]) -> tuple[float, float]:
 def limits(
     values: NDArray[Any], where: NDArray[np.bool_], stretch: tuple[float, float], natural: bool
 ) -> NDArray[np.float64]:
-    """The values that become black and white.
+    """Compute the values that are displayed as black and white.
 
     Parameters
     ----------
     values : ndarray, shape (band, y, x)
         Values of the bands to show.
     where : ndarray of bool, shape (y, x)
-        Pixels that count.
+        Pixels to use.
     stretch : tuple of float
         Percentiles.
     natural : bool
-        One white for all bands, as the eye has it; else each band is stretched by itself.
+        Whether all bands share one white, for natural colours; otherwise each band is stretched by itself.
 
     Returns
     -------
     ndarray of float64, shape (2, band)
-        Black and white of each band; 0 and 1 where no pixel counts.
+        Black and white of each band; 0 and 1 if no pixel is used.
     """
     if not where.any():
         return np.array([[0.0], [1.0]]).repeat(len(values), axis=1)
@@ -125,7 +125,7 @@ def limits(
 
 
 def colours(values: NDArray[Any], known: NDArray[np.bool_], ends: NDArray[np.float64]) -> NDArray[np.float32]:
-    """A picture from bands; neutral grey where nothing is known.
+    """Convert bands to colours; neutral grey where there is no data.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def colours(values: NDArray[Any], known: NDArray[np.bool_], ends: NDArray[np.flo
 
 
 def thin(array: xr.DataArray, most: int = MOST_PIXELS) -> xr.DataArray:
-    """The array at no more pixels than a picture shows: every n-th row and column."""
+    """Subsample an array to at most `most` rows and columns: every n-th one."""
     dims = array.dims[-2:]
     step = -(-max(array.sizes[dim] for dim in dims) // most)
     return array.isel({dim: slice(None, None, step) for dim in dims}) if step > 1 else array
@@ -164,18 +164,18 @@ def thin(array: xr.DataArray, most: int = MOST_PIXELS) -> xr.DataArray:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a picture lies on the map.
+    """Position of an image on the map.
 
     Parameters
     ----------
     extent : tuple of float
         Left, right, bottom and top edge, in coordinates.
     flip : tuple of bool
-        Whether rows, and columns, have to be turned for north to be up and east to the right.
+        Whether to reverse rows, and columns, so that north is up and east is right.
     aspect : float
         Height of one unit of y, in units of x.
     labels : tuple of str
-        What x and y are.
+        Labels of the x and y axes.
     """
 
     extent: tuple[float, float, float, float]
@@ -185,41 +185,43 @@ class Place:
 
     @property
     def ratio(self) -> float:
-        """Height over width of the picture on the page."""
+        """Height over width of the displayed image."""
         left, right, bottom, top = self.extent
         return abs(top - bottom) / (right - left) * self.aspect
 
     def turned(self, picture: NDArray[Any]) -> NDArray[Any]:
-        """A picture (y, x, …) with north up and east to the right."""
+        """Return an image (y, x, …) with north up and east to the right."""
         rows, columns = (slice(None, None, -1 if flip else 1) for flip in self.flip)
         return picture[rows, columns]
 
 
 def place_of(cube: Cube) -> Place:
-    """Where a cube lies: from its coordinates, or in pixels where it has none."""
+    """Return the position of a cube from its coordinates, or in pixels if it has none."""
     import rioxarray  # noqa: F401  registers .rio
 
     template = cube.template
     if not {"y", "x"} <= set(template.coords):
         rows, columns = cube.shape
-        # Rows are counted downwards, as in the array.
+        # Rows count downwards, as in the array.
         return Place((0.0, columns, rows, 0.0), (False, False), 1.0, ("column", "row"))
-    left, right, falls_x = _edges(template["x"].to_numpy())
-    bottom, top, falls_y = _edges(template["y"].to_numpy())
+    left, right, decreasing_x = _edges(template["x"].to_numpy())
+    bottom, top, decreasing_y = _edges(template["y"].to_numpy())
     crs = template.rio.crs
     degrees = crs.is_geographic if crs is not None else cube.dims["y"].lower().startswith("lat")
     if degrees:
         aspect = 1.0 / max(float(np.cos(np.deg2rad((bottom + top) / 2))), 0.05)
-        return Place((left, right, bottom, top), (not falls_y, falls_x), aspect, ("longitude [°]", "latitude [°]"))
+        return Place(
+            (left, right, bottom, top), (not decreasing_y, decreasing_x), aspect, ("longitude [°]", "latitude [°]")
+        )
     labels = "x", "y"
     if crs is not None:
         unit = {"metre": "m", "meter": "m"}.get(crs.linear_units, crs.linear_units)
         labels = f"easting [{unit}]", f"northing [{unit}]"
-    return Place((left, right, bottom, top), (not falls_y, falls_x), 1.0, labels)
+    return Place((left, right, bottom, top), (not decreasing_y, decreasing_x), 1.0, labels)
 
 
 def _edges(centres: NDArray[Any]) -> tuple[float, float, bool]:
-    """Outer edges of the pixels, the lower first, and whether the coordinates fall."""
+    """Return the outer edges of the pixels, the lower first, and whether the coordinates decrease."""
     first, last = float(centres[0]), float(centres[-1])
     half = (last - first) / (centres.size - 1) / 2 if centres.size > 1 else 0.5
     ends = first - half, last + half

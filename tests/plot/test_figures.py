@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,9 +12,8 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import DATES, as_dataset, make_cube
 from xr_cloudfree import plot
-from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
-from xr_cloudfree.plot.picture import NEUTRAL, choose_bands, limits, place_of, thin
+from xr_cloudfree.plot.picture import NEUTRAL
 
 
 @pytest.fixture(autouse=True)
@@ -168,37 +166,10 @@ def test_north_is_up_and_east_is_right(steady) -> None:
         np.testing.assert_allclose(shown, values / 23, atol=1e-6)
 
 
-def test_degrees_of_longitude_are_drawn_shorter(portugal) -> None:
-    place = place_of(parse_cube(portugal))
-    assert place.labels == ("longitude [°]", "latitude [°]")
-    assert place.aspect == pytest.approx(1 / np.cos(np.deg2rad(39.29)), rel=1e-3)
-    # 128 pixels of about 20.2 m by 20.3 m.
-    assert place.ratio == pytest.approx(1.0, abs=0.02)
-
-
 def test_a_cube_without_coordinates_is_drawn_in_pixels(steady) -> None:
     ax = plot.rgb(steady.drop_vars(["y", "x", "spatial_ref"]))
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("column", "row")
     assert ax.get_images()[0].get_extent() == [0, 6, 4, 0]
-
-
-@pytest.mark.parametrize(
-    ("names", "shown"),
-    [
-        (["B02", "B03", "B04", "B08"], ["B04", "B03", "B02"]),
-        (["green", "red", "nir", "swir16"], ["nir", "red", "green"]),
-        (["B03", "B04", "B8A"], ["B8A", "B04", "B03"]),
-        (["a", "b", "c", "d"], ["a", "b", "c"]),
-        (["a", "b"], ["a"]),
-    ],
-)
-def test_bands_are_chosen_by_what_they_are(names, shown) -> None:
-    da = xr.DataArray(
-        np.zeros((1, len(names), 2, 2)),
-        dims=("time", "band", "y", "x"),
-        coords={"time": DATES[:1], "band": names},
-    )
-    assert [names[i] for i in choose_bands(parse_cube(da)).index] == shown
 
 
 # -- timeline
@@ -254,19 +225,6 @@ def test_plots_read_only_the_dates_that_they_need(steady) -> None:
     image = xr_cloudfree.fill(steady, "2021-05-18", model="linear", clear="clear", layers="filled")
     plot.before_after(cube, "2021-05-18", image=image, clear="clear")
     assert seen == {("reflectance", 2), ("clear", 2)}
-
-
-def test_large_pictures_are_thinned() -> None:
-    array = xr.DataArray(np.zeros((2500, 3000)), dims=("y", "x"))
-    assert thin(array, 1200).shape == (834, 1000)
-    assert thin(array[:1200, :1200], 1200).shape == (1200, 1200)
-
-
-def test_a_constant_image_has_a_stretch() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        ends = limits(np.full((1, 2, 2), 0.3), np.ones((2, 2), bool), (2, 98), natural=False)
-    assert ends[1, 0] > ends[0, 0] == pytest.approx(0.3)
 
 
 def test_without_matplotlib_the_remedy_is_told(steady, monkeypatch) -> None:
