@@ -35,8 +35,8 @@ FLOORS = (
     ("runner",),
     ("api",),
     ("batching",),
-    ("accuracy.evaluate", "summary", "plot", "cli.commands", "cli.options"),
-    ("cli.runs",),
+    ("accuracy.evaluate", "summary", "plot", "cli.commands", "cli.options", "cli.progress", "cli.cluster"),
+    ("cli.fill", "cli.preview", "cli.evaluate", "cli.info", "cli.runs"),
     ("accessor", "cli.app"),
     ("__init__", "__main__"),
 )

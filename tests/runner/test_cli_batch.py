@@ -21,7 +21,7 @@ import xr_cloudfree
 from tests.support.commands import run
 from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import io
-from xr_cloudfree.cli import runs
+from xr_cloudfree.cli.cluster import connect
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.verify import store_digest
 
@@ -80,7 +80,7 @@ def test_a_cluster_on_this_machine(folder) -> None:
 def test_it_has_as_many_processes_as_were_asked_for() -> None:
     pytest.importorskip("distributed")
     wanted = 1 if CPU_COUNT > 1 else 2  # not what it would have by itself
-    with runs._client(f"local:{wanted}", quiet=True) as client:
+    with connect(f"local:{wanted}", quiet=True) as client:
         assert client is not None and len(client.ncores()) == wanted
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xr_cloudfree.cli.commands import evaluate, plain_errors
+from xr_cloudfree.cli.commands import parse_value, plain_errors
 from xr_cloudfree.errors import MissingDependencyError, OptionError
 from xr_cloudfree.models.networks.terramind import weights
 
@@ -211,7 +211,7 @@ def _flag(name: str, value: str) -> str | None:
     if not value:
         return f"--data.reading.{name}"
     try:
-        literal = evaluate(value)
+        literal = parse_value(value)
     except ValueError:
         return None
     if isinstance(literal, bool | list | tuple | None):

@@ -1,7 +1,7 @@
-"""What all commands of ``cloudfree`` share: how errors are told, and how other packages add commands of their own.
+"""The commands of other packages, and errors as the command line prints them.
 
 A package adds a command by an entry point of the group ``xr_cloudfree.commands`` that leads to a `typer.Typer`. It is
-imported when the command is asked for, and never by this package.
+imported when the command is used, and never by this package.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from typer.core import TyperGroup
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, RunError
 
 GROUP = "xr_cloudfree.commands"
+# Arguments in Python with another name on the command line.
+_NAMES = {"store": "out"}
 
 
 class Commands(TyperGroup):
-    """Commands by name: the program's own, and those that entry points add."""
+    """The program's own commands, and those that entry points add."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The program's own commands first."""
+        """Return the names of the commands, the program's own first."""
         own = list(super().list_commands(ctx))
         return own + sorted(point.name for point in entry_points(group=GROUP) if point.name not in own)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A command, or None if there is none of this name."""
+        """Return a command, or None if there is none of this name."""
         own = super().get_command(ctx, cmd_name)
         points = entry_points(group=GROUP, name=cmd_name)
         if own is not None or not points:
@@ -52,7 +54,7 @@ def _load(point: EntryPoint) -> typer.Typer:
             "the packages that it needs",
             f"pip install --upgrade {point.dist.name if point.dist else point.module.split('.')[0]}",
         )
-    # The help of all commands has to stand though one of them fails; the error is told when it is called.
+    # The list of all commands has to work even if one of them is broken; the error appears when it is used.
     broken = typer.Typer()
 
     @broken.command(
@@ -89,10 +91,11 @@ def flag(name: str, value: str) -> str | None:
     '--clear good'
     >>> flag("clear", "ds.good == 1")
     """
+    name = _NAMES.get(name, name)
     if not value:
         return f"--{name}"
     try:
-        literal = evaluate(value)
+        literal = parse_value(value)
     except ValueError:
         return None
     if (name, literal) in (("check", False), ("snow", "not clear")):
@@ -109,7 +112,7 @@ def flag(name: str, value: str) -> str | None:
     return f"--{name} {value.removeprefix('ds.')}"
 
 
-def evaluate(value: str) -> Any:
+def parse_value(value: str) -> Any:
     """Return the value of a literal, or the name of a variable of the dataset.
 
     Raises
@@ -119,7 +122,7 @@ def evaluate(value: str) -> Any:
 
     Examples
     --------
-    >>> evaluate("(60, 30)"), evaluate("ds.good")
+    >>> parse_value("(60, 30)"), parse_value("ds.good")
     ((60, 30), 'good')
     """
     variable = value.removeprefix("ds.")
@@ -133,14 +136,14 @@ def evaluate(value: str) -> Any:
 
 @contextmanager
 def plain_errors(debug: bool, spelling: Callable[[str, str], str | None] = flag) -> Iterator[None]:
-    """Errors of this package as three lines and exit code 2, or 3 if a run may go on; others as they are.
+    """Print an error of this package as three lines and exit with code 2, or 3 if a run can be resumed.
 
     Parameters
     ----------
     debug : bool
-        Let them pass, to see where in the code they arose.
+        Raise the error instead, with its traceback.
     spelling : callable
-        How options are typed for this command: see `Remedy.spell`.
+        How options are typed for this command, see `Remedy.spell`.
     """
     try:
         yield

@@ -1,19 +1,23 @@
-"""Options that several commands of ``cloudfree`` share, and how what was typed is read."""
+"""Options that several commands of ``cloudfree`` share, and functions that parse their text."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import OptionError
 
-CLEAR, VALUES, RUN = "Which pixels are clear", "What the values mean", "Running"
-# Places are text: pathlib would make one slash of the two in a URL.
+CLEAR, VALUES, OUTPUT, RUN = "Which pixels are clear", "What the values mean", "Output", "Running"
+# Paths are text: pathlib would merge the two slashes of a URL into one.
 CubePath = Annotated[
     str,
-    typer.Argument(metavar="CUBE", help="A .zarr store, zipped or not, or a .nc file; or its URL.", show_default=False),
+    typer.Argument(metavar="CUBE", help="A .zarr store (zipped or not) or a .nc file, or its URL.", show_default=False),
 ]
 Dates = Annotated[
     list[str] | None,
@@ -22,8 +26,8 @@ Dates = Annotated[
         "--dates",
         "-d",
         metavar="2021-07-08,…",
-        help="Target dates, observed or not, with commas or given again. A month (2021-07), a year, or a span "
-        "(2021-05/2021-07): the cube's dates in it. Without: every date of the cube.",
+        help="Target dates, observed or not: separated by commas, or one per --date. A month (2021-07), a year or a "
+        "span (2021-05/2021-07) stands for the cube's dates in it. By default every date of the cube.",
         show_default=False,
     ),
 ]
@@ -31,16 +35,37 @@ Freq = Annotated[
     str | None,
     typer.Option(
         metavar="10D",
-        help="A date at such steps within the span that --date tells, or the cube's own: 10D, MS for months.",
+        help="Fill regular dates at this step, within the span of --date or of the cube: 10D, or MS for months.",
     ),
 ]
-Merge = Annotated[
+Model = Annotated[str, typer.Option("--model", "-m", help="Name of a model: see cloudfree models.")]
+Window = Annotated[
     str | None,
-    typer.Option(metavar="day", help="day: make one date of all scenes of a day, such as the granules of one pass."),
+    typer.Option(metavar="DAYS", help="Days before and after the target date from which to use dates: 60, or 60,0."),
 ]
+Screen = Annotated[bool, typer.Option("--screen", help="Also fill pixels that are flagged clear but look like haze.")]
+S1 = Annotated[
+    str | None,
+    typer.Option(
+        "--s1",
+        metavar="PATH|NAMES",
+        help="Sentinel-1 in decibels, for models that use it: a .zarr store or a .nc file with vv and vh, its URL, "
+        "or the names of two layers of the cube.",
+    ),
+]
+Layers = Annotated[
+    str | None,
+    typer.Option(
+        metavar="all",
+        help="Layers that describe where values come from: all, or names separated by commas. 'filled' is always "
+        "written.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing outputs.", rich_help_panel=OUTPUT)]
 Clear = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Boolean layer in which True means clear.", rich_help_panel=CLEAR),
+    typer.Option(metavar="NAME", help="Boolean layer that is True where a pixel is clear.", rich_help_panel=CLEAR),
 ]
 Mask = Annotated[
     str | None,
@@ -54,39 +79,30 @@ MaskScheme = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help=f"How to read the mask where its flags and name do not tell: {', '.join(SCHEMES)}.",
+        help=f"How to read the mask, if its flags and name do not say: {', '.join(SCHEMES)}.",
         rich_help_panel=CLEAR,
     ),
 ]
 Threshold = Annotated[
     float | None,
     typer.Option(
-        help="For a probability: from this value on a pixel is not clear. For a clear score: from it on it is.",
+        help="For a cloud probability: pixels from this value up are not clear. For a clear score: they are clear.",
         rich_help_panel=CLEAR,
     ),
 ]
-Snow = Annotated[bool, typer.Option("--snow/--no-snow", help="Snow counts as clear.", rich_help_panel=CLEAR)]
+Snow = Annotated[bool, typer.Option("--snow/--no-snow", help="Count snow as clear.", rich_help_panel=CLEAR)]
 Strict = Annotated[
     bool,
-    typer.Option("--strict", help="Leave out doubtful classes too (SCL 2 and 7).", rich_help_panel=CLEAR),
+    typer.Option("--strict", help="Count doubtful classes (SCL 2 and 7) as not clear.", rich_help_panel=CLEAR),
 ]
-Dilate = Annotated[int, typer.Option(min=0, help="Pixels by which cloud and shadow are grown.", rich_help_panel=CLEAR)]
+Dilate = Annotated[int, typer.Option(min=0, help="Grow clouds and shadows by this many pixels.", rich_help_panel=CLEAR)]
 Bands = Annotated[
     str | None,
     typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=VALUES),
 ]
-S1 = Annotated[
-    str | None,
-    typer.Option(
-        "--s1",
-        metavar="PATH|NAMES",
-        help="Sentinel-1 in decibels, for a model that looks at it: a .zarr store or a .nc file with vv and vh, its "
-        "URL, or the names of two layers of the cube.",
-    ),
-]
 Scale = Annotated[
     float | None,
-    typer.Option(help="Reflectance = stored × scale + offset, where the file does not tell.", rich_help_panel=VALUES),
+    typer.Option(help="Reflectance = stored × scale + offset, if the file does not say.", rich_help_panel=VALUES),
 ]
 Offset = Annotated[
     float | None, typer.Option(help="See --scale; -0.1 for Sentinel-2 since 2022.", rich_help_panel=VALUES)
@@ -95,63 +111,125 @@ Nodata = Annotated[
     float | None,
     typer.Option(help='Stored value that means "missing"; NaN always does.', rich_help_panel=VALUES),
 ]
+Merge = Annotated[
+    str | None,
+    typer.Option(metavar="day", help="day: merge all scenes of a day, such as the granules of one pass, into one."),
+]
 Check = Annotated[
     bool,
     typer.Option(
         "--check/--no-check",
-        help="Refuse values that cannot be reflectance; without, they are taken as they are.",
+        help="Refuse values that cannot be reflectance; --no-check takes them as they are.",
         rich_help_panel=VALUES,
     ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar and no report.", rich_help_panel=RUN)]
-Debug = Annotated[bool, typer.Option("--debug", help="Show where in the code an error arose.", rich_help_panel=RUN)]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.", rich_help_panel="Output")]
+Block = Annotated[
+    int | None,
+    typer.Option(help="Edge length in pixels of a block, the output of one task.", rich_help_panel=RUN),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print neither progress nor a report.", rich_help_panel=RUN)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=RUN)]
 
 
-def reading(
-    clear: str | None,
-    mask: str | None,
-    scheme: str | None,
-    threshold: float | None,
-    snow: bool,
-    strict: bool,
-    dilate: int,
-    scale: float | None,
-    offset: float | None,
-    nodata: float | None,
-    merge: str | None,
-) -> dict[str, Any]:
-    """Options that say which pixels are clear and what the values mean, as `fill` takes them."""
-    return {
-        "clear": clear,
-        "mask": mask,
-        "scheme": scheme,
-        "threshold": threshold,
-        "snow": "clear" if snow else "not clear",
-        "strict": strict,
-        "dilate": dilate,
-        "scale": scale,
-        "offset": offset,
-        "nodata": nodata,
-        "merge": merge,
-    }
+@dataclass(frozen=True)
+class Reading:
+    """How a cube is read: which pixels are clear, which bands are used and what the values mean."""
+
+    clear: Clear = None
+    mask: Mask = None
+    scheme: MaskScheme = None
+    threshold: Threshold = None
+    snow: Snow = True
+    strict: Strict = False
+    dilate: Dilate = 0
+    bands: Bands = None
+    scale: Scale = None
+    offset: Offset = None
+    nodata: Nodata = None
+    merge: Merge = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options as `xr_cloudfree.fill` takes them."""
+        snow = "clear" if self.snow else "not clear"
+        return vars(self) | {"snow": snow, "bands": parse_names(self.bands)}
 
 
-def names(text: str | None) -> list[str] | None:
-    """Names from a list with commas."""
+@dataclass(frozen=True)
+class Filling:
+    """What is filled, and with what."""
+
+    date: Dates = None
+    freq: Freq = None
+    model: Model = "auto"
+    window: Window = None
+    screen: Screen = False
+    s1: S1 = None
+    layers: Layers = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options as `xr_cloudfree.fill` takes them."""
+        return vars(self) | {
+            "date": parse_dates(self.date),
+            "window": parse_window(self.window),
+            "layers": parse_layers(self.layers),
+        }
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command whose parameters of a dataclass are replaced by the fields of the dataclass.
+
+    Parameters
+    ----------
+    command : callable
+        A function as typer takes it, except that the annotation of a parameter may be a dataclass. The fields of the
+        dataclass are annotated as typer wants its parameters, and stand in its place among the options.
+
+    Examples
+    --------
+    >>> def show(cube: CubePath, *, reading: Reading) -> None:
+    ...     print(cube, reading.mask)
+    >>> grouped(show)(cube="cube.zarr", mask="SCL")
+    cube.zarr SCL
+    >>> list(inspect.signature(grouped(show)).parameters)[:3]
+    ['cube', 'clear', 'mask']
+    """
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind = parameter.annotation
+        if not (isinstance(kind, type) and is_dataclass(kind)):
+            parameters.append(parameter)
+            continue
+        hints = get_type_hints(kind, include_extras=True)
+        own = inspect.signature(kind).parameters.values()
+        parameters += [p.replace(annotation=hints[p.name], kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        groups[parameter.name] = kind, [p.name for p in own]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        for name, (kind, fields) in groups.items():
+            values[name] = kind(**{field: values.pop(field) for field in fields if field in values})
+        command(**values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer looks at
+    return run
+
+
+def parse_names(text: str | None) -> list[str] | None:
+    """Return the names in a list separated by commas."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def dates_of(given: list[str] | None) -> str | list[str] | None:
-    """Target dates as `fill` takes them: one of them has no axis."""
-    dates = [day for text in given or () for day in names(text) or ()]
-    if given and not dates:
-        raise OptionError(f"the date is {given[0]!r}", "a date, or no --date for all dates", "--date 2021-07-08")
+def parse_dates(texts: list[str] | None) -> str | list[str] | None:
+    """Return target dates as `fill` takes them: text for a single date, whose output has no time dimension."""
+    dates = [day for text in texts or () for day in parse_names(text) or ()]
+    if texts and not dates:
+        raise OptionError(f"the date is {texts[0]!r}", "a date, or no --date for all dates", "--date 2021-07-08")
     return dates[0] if len(dates) == 1 else dates or None
 
 
-def window_of(text: str | None) -> float | tuple[float, float] | None:
-    """A window from what was typed: days, or two numbers with a comma."""
+def parse_window(text: str | None) -> float | tuple[float, float] | None:
+    """Return a window in days, or in days before and days after."""
     if text is None:
         return None
     try:
@@ -163,6 +241,6 @@ def window_of(text: str | None) -> float | tuple[float, float] | None:
     return days[0] if len(days) == 1 else (days[0], days[1])
 
 
-def layers_of(text: str | None) -> str | list[str]:
-    """The layers asked for and 'filled', from which the report is made."""
-    return "all" if text == "all" else ["filled", *(names(text) or [])]
+def parse_layers(text: str | None) -> str | list[str]:
+    """Return the requested layers and 'filled', from which the report is made."""
+    return "all" if text == "all" else ["filled", *(parse_names(text) or [])]

@@ -103,7 +103,7 @@ def prepare(
     """
     path = local(store, "store")
     if path.suffix.lower() != ".zarr":
-        raise OutputError(f"the output is called {path.name}", "an ending .zarr", f"store='{path.name}.zarr'")
+        raise OutputError(f"the output is called {path.name}", "an ending .zarr", option(f"store='{path.name}.zarr'"))
     io.refuse_source(path, windows.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
     where = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(where) if where is not None else obj

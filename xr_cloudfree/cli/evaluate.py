@@ -1,0 +1,118 @@
+"""The command ``cloudfree evaluate``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xr_cloudfree.cli.commands import plain_errors
+from xr_cloudfree.cli.options import (
+    OUTPUT,
+    S1,
+    Check,
+    CubePath,
+    Debug,
+    Overwrite,
+    Quiet,
+    Reading,
+    grouped,
+    parse_names,
+)
+from xr_cloudfree.cli.progress import spinner
+from xr_cloudfree.storage.files import aside
+from xr_cloudfree.storage.locations import local
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns of the table: what they are called, and their digits after the point.
+_COLUMNS = {
+    "frames": ("dates", 0),
+    "answered": ("answered", 2),
+    "MAE": ("MAE", 4),
+    "RMSE": ("RMSE", 4),
+    "PSNR": ("PSNR [dB]", 1),
+    "SAM": ("SAM [°]", 2),
+    "SSIM": ("SSIM", 3),
+    "coverage90": ("in 90 % interval", 2),
+    "seconds": ("seconds per date", 2),
+}
+
+
+@grouped
+def evaluate(
+    cube: CubePath,
+    *,
+    models: Annotated[
+        str, typer.Option("--models", "-m", help="Models to compare, separated by commas.")
+    ] = "nearest,median,linear,regress,auto",
+    tracks: Annotated[
+        str,
+        typer.Option(
+            help="How pixels are hidden. partial: under another date's clouds; gap: the same, without the dates "
+            "within 20 days; full: the whole date; haze: under clouds that reach beyond their mask."
+        ),
+    ] = "partial,gap,full,haze",
+    frames: Annotated[int, typer.Option(min=0, help="Use at most this many clear dates; 0 uses all.")] = 10,
+    size: Annotated[
+        int, typer.Option(min=16, help="Edge length in pixels of the part used, in the cube's middle.")
+    ] = 256,
+    seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
+    s1: S1 = None,
+    csv: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write the table as CSV.", rich_help_panel=OUTPUT),
+    ] = None,
+    overwrite: Overwrite = False,
+    reading: Reading,
+    check: Check = True,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure the error of models on your own cube.
+
+    Clear pixels are hidden under the cube's own clouds, filled, and compared with their true values.
+    Errors are in reflectance: an MAE of 0.01 is one hundredth.
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree evaluate cube.zarr
+    cloudfree evaluate cube.zarr --models linear,regress --csv score.csv[/cyan]
+    """
+    with plain_errors(debug):
+        from xr_cloudfree import io
+        from xr_cloudfree.accuracy import evaluate as accuracy
+
+        file = None if csv is None else local(csv, "csv")
+        if file is not None:
+            io.check_free([file], overwrite)
+        opened: Any = io.open_cube(cube)
+        with spinner("Hiding clear pixels and filling them", quiet):
+            table = accuracy.evaluate(
+                opened,
+                parse_names(models) or (),
+                tracks=parse_names(tracks) or (),  # type: ignore[arg-type]  # checked there, with a remedy
+                frames=frames or None,
+                size=size,
+                seed=seed,
+                check=check,
+                s1=s1,
+                **reading.options(),
+            )
+        typer.echo(_table_text(table))
+        if file is not None:
+            with aside([file]) as parts:
+                table.to_csv(parts[file])
+            if not quiet:
+                typer.echo(f"Wrote {file}")
+
+
+def _table_text(table: pd.DataFrame) -> str:
+    """Return the table as text, with units, and a dash where a model has no figure."""
+    table = table.rename(columns={name: label for name, (label, _) in _COLUMNS.items()}).dropna(axis=1, how="all")
+    digits = dict(_COLUMNS.values())
+    texts = table.apply(
+        lambda column: ["–" if value != value else f"{value:.{digits.get(str(column.name), 0)}f}" for value in column]
+    )
+    return str(texts.to_string())

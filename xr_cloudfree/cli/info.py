@@ -1,0 +1,63 @@
+"""The commands ``cloudfree info`` and ``cloudfree models``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from xr_cloudfree.cli.commands import plain_errors
+from xr_cloudfree.cli.options import CubePath, Debug, Merge, Quiet
+from xr_cloudfree.cli.progress import progress_bar
+
+
+def info(
+    cube: CubePath,
+    dates: Annotated[
+        bool, typer.Option("--dates", help="Also list the clear share of each date; reads the whole cube.")
+    ] = False,
+    merge: Merge = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show how a cube is understood: bands, grid, dates, mask, scaling.
+
+    [bold]Examples[/bold]
+
+    [cyan]cloudfree info cube.zarr
+    cloudfree info cube.zarr --dates[/cyan]
+    """
+    with plain_errors(debug):
+        from dataclasses import replace
+
+        from xr_cloudfree import api, io, summary
+        from xr_cloudfree.cube.merge import parse_merge
+
+        opened: Any = io.open_cube(cube)
+        merging = parse_merge(merge)
+        described = summary.describe(opened, merging)
+        if dates:
+            share = api.clear_mask(opened, merge=merging)
+            share = share.mean(share.dims[1:])
+            with progress_bar(quiet):
+                share = share.compute().sortby(share.dims[0])
+            days = tuple(str(day) for day in share[share.dims[0]].to_numpy().astype("datetime64[D]"))
+            lines = tuple(line for line in described.lines if line[0] != "clear")
+            described = replace(described, lines=lines, dates=days, shares=tuple(float(s) for s in share))
+        typer.echo(described.text())
+
+
+def models(debug: Debug = False) -> None:
+    """List the models and the layers of each."""
+    with plain_errors(debug):
+        import textwrap
+
+        from xr_cloudfree import api
+
+        table = api.list_models()
+        width = max(len(str(name)) for name in table.index) + 2
+        for name, row in table.iterrows():
+            days = row["window_days"]
+            window = "all dates" if days is None or days != days else f"dates within {days:g} days"
+            text = f"{row['summary']}. By default from {window}. Layers: {row['layers']}."
+            typer.echo(textwrap.fill(text, 96, initial_indent=f"{name!s:<{width}}", subsequent_indent=" " * width))
