@@ -170,10 +170,27 @@ FLIPPED = [
 ]
 FORM = [
     Row("longer by a byte", weights(lambda data: data + b"\0"), (WEIGHTS, "SHA-256")),
-    Row("longer, vouched for", weights(lambda data: data + b"\0", vouch=True), (WEIGHTS, "not a safetensors file"), True),
-    Row("header beyond the end", weights(lambda d: b"\xff" * 6 + b"\0\0" + d[8:], vouch=True), ("not a safetensors file",), True),
-    Row("header of no JSON", weights(header(lambda h: b"[" + h[1:]), vouch=True), (WEIGHTS, "not a safetensors file"), True),
-    Row("unknown type", weights(header(lambda h: h.replace(b"F32", b"F33")), vouch=True), ("not a safetensors file",), True),
+    Row(
+        "longer, vouched for", weights(lambda data: data + b"\0", vouch=True), (WEIGHTS, "not a safetensors file"), True
+    ),
+    Row(
+        "header beyond the end",
+        weights(lambda d: b"\xff" * 6 + b"\0\0" + d[8:], vouch=True),
+        ("not a safetensors file",),
+        True,
+    ),
+    Row(
+        "header of no JSON",
+        weights(header(lambda h: b"[" + h[1:]), vouch=True),
+        (WEIGHTS, "not a safetensors file"),
+        True,
+    ),
+    Row(
+        "unknown type",
+        weights(header(lambda h: h.replace(b"F32", b"F33")), vouch=True),
+        ("not a safetensors file",),
+        True,
+    ),
     Row(
         "offsets beyond the end",
         weights(header(lambda h: re.sub(rb"\[0,\d+\]", b"[0,999999]", h, count=1)), vouch=True),
@@ -188,7 +205,12 @@ FORM = [
 PICKLES = [
     Row("a pickle", weights(lambda d: pickle.dumps(Bomb())), (WEIGHTS, "is a pickle", "save_pretrained")),
     Row("a pickle, vouched for", weights(lambda d: pickle.dumps(Bomb()), vouch=True), (WEIGHTS, "is a pickle")),
-    Row("an old pickle", weights(lambda d: pickle.dumps(Bomb(), 0), vouch=True), (WEIGHTS, "not a safetensors file"), True),
+    Row(
+        "an old pickle",
+        weights(lambda d: pickle.dumps(Bomb(), 0), vouch=True),
+        (WEIGHTS, "not a safetensors file"),
+        True,
+    ),
     Row("torch.save", weights(lambda d: torch_saved(load(d)), vouch=True), (WEIGHTS, "zip archive", "torch.save()")),
     Row(
         "a pickle beside",
