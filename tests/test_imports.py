@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def floor(name: str) -> int:
     return levels[0]
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     paths = modules()
     # A folder's empty __init__ is nobody's neighbour.
