@@ -1,7 +1,7 @@
-"""How fast the kernels are, beside what others offer for the same step.
+"""Throughput of the kernels, compared to other packages.
 
-Run ``python -m benchmarks.kernels``. One table comes out of one run: million pixels per core-second (CPU time
-of all threads, best of some repeats), where a pixel is one (y, x) with all its bands and dates.
+Run ``python -m benchmarks.kernels``. The table lists million pixels per core-second (CPU time of all threads, best of
+several repeats), where a pixel is one (y, x) with all its bands and dates.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ CLEAR_SHARE = 0.45
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     step: str
-    who: str
+    package: str
     rate: float | None
     goal: str = ""
     error: str = ""
 
 
-def work(edge: int, seed: int = 0) -> Observations:
-    """A cube of digital numbers with a season, noise, missed clouds and 55 % of it not clear."""
+def make_tile(edge: int, seed: int = 0) -> Observations:
+    """Return a cube of digital numbers with seasonal change, noise and missed clouds, 55 % of it not clear."""
     rng = np.random.default_rng(seed)
     shape = (DATES, BANDS, edge, edge)
     values = rng.standard_normal(shape, np.float32) * np.float32(60)
@@ -49,7 +49,7 @@ def work(edge: int, seed: int = 0) -> Observations:
 
 
 def rate(run: Callable[[], Any], pixels: int, repeats: int) -> float:
-    """Million pixels per second of CPU time: the best of some repeats, after one that compiles."""
+    """Measure million pixels per second of CPU time: the best of several repeats, after one that compiles."""
     run()
     best = np.inf
     for _ in range(repeats):
@@ -68,7 +68,7 @@ def _nan(obs: Observations) -> np.ndarray:
 
 
 def _peer(name: str) -> Any:
-    """A peer's package, or None where it is not installed."""
+    """Import another package, or return None if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -80,21 +80,21 @@ def _part(obs: Observations, edge: int) -> Observations:
 
 
 def medians(obs: Observations) -> list[Row]:
-    """The masked median; the others' time includes the masking that they need."""
+    """Measure the masked median; the time of the other packages includes the masking that they need."""
     rows = [Row("median", "ours", _of_model(Median(), obs), ">= 5")]
     bottleneck = _peer("bottleneck")
     part = _part(obs, 256)
-    done = None
+    speed = None
     if bottleneck is not None:
-        done = rate(lambda: bottleneck.nanmedian(_nan(part), axis=0), 256**2, 2)
-    rows.append(Row("median", "bottleneck.nanmedian", done))
+        speed = rate(lambda: bottleneck.nanmedian(_nan(part), axis=0), 256**2, 2)
+    rows.append(Row("median", "bottleneck.nanmedian", speed))
     small = _part(obs, 128)
     rows.append(Row("median", "numpy.nanmedian", rate(lambda: np.nanmedian(_nan(small), axis=0), 128**2, 1)))
     return rows
 
 
-def lines(obs: Observations) -> list[Row]:
-    """Linear in time at one date."""
+def linear(obs: Observations) -> list[Row]:
+    """Measure linear interpolation in time at one date."""
     rows = [Row("linear", "ours", _of_model(Linear(), obs), ">= 8")]
     xarray = _peer("xarray")
     small = _part(obs, 64)
@@ -108,16 +108,16 @@ def lines(obs: Observations) -> list[Row]:
 
 
 def _converged(obs: Observations, iterations: int = 600) -> tuple[np.ndarray, np.ndarray]:
-    """Geometric medians in float64 after many plain iterations, and where they are unique."""
+    """Return geometric medians in float64 after many plain iterations, and where they are unique."""
     clear = obs.clear.reshape(len(obs.clear), -1)
     values = np.where(clear[:, np.newaxis], obs.bands.reshape(*obs.bands.shape[:2], -1), 0).astype(np.float64)
     number = clear.sum(axis=0)
     point = values.sum(axis=0) / np.maximum(number, 1)
-    for turn in range(iterations):
+    for iteration in range(iterations):
         distance = np.sqrt(((values - point) ** 2).sum(axis=1) + 1e-12)
         weight = clear / distance
         step = (weight[:, np.newaxis] * values).sum(axis=0) / np.maximum(weight.sum(axis=0), 1e-300) - point
-        point = point + (1.6 if turn % 2 else 1.0) * step
+        point = point + (1.6 if iteration % 2 else 1.0) * step
     return point, number > 2
 
 
@@ -127,7 +127,7 @@ def _error(image: np.ndarray, truth: np.ndarray, unique: np.ndarray) -> str:
 
 
 def geomedians(obs: Observations) -> list[Row]:
-    """The geometric median, with its error: the share of values off by more than 1 and by more than 0.1."""
+    """Measure the geometric median and its error: the share of values off by more than 1 and by more than 0.1."""
     small, first = _part(obs, 128), _part(obs, 64)
     truth, unique = _converged(first)
     ours = Geomedian()
@@ -139,18 +139,18 @@ def geomedians(obs: Observations) -> list[Row]:
             rows.append(Row("geomedian", f"geomad, eps {eps}", None))
             continue
 
-        def run(which: Observations, eps: float = eps) -> Any:
-            series = np.ascontiguousarray(_nan(which).transpose(2, 3, 1, 0))
+        def run(tile: Observations, eps: float = eps) -> Any:
+            series = np.ascontiguousarray(_nan(tile).transpose(2, 3, 1, 0))
             return geomad.nangeomedian_pcm(series, eps=eps, maxiters=1000, num_threads=1)
 
         error = _error(run(first).transpose(2, 0, 1), truth, unique)
-        done = rate(lambda run=run: run(small), 128**2, 1)  # type: ignore[misc]
-        rows.append(Row("geomedian", f"geomad, eps {eps}", done, "", error))
+        speed = rate(lambda run=run: run(small), 128**2, 1)  # type: ignore[misc]
+        rows.append(Row("geomedian", f"geomad, eps {eps}", speed, "", error))
     return rows
 
 
 def others(obs: Observations) -> list[Row]:
-    """Our other models, for which there is no peer."""
+    """Measure the other models, without a counterpart elsewhere."""
     part = _part(obs, 256)
     return [
         Row("nearest", "ours", _of_model(Nearest(), obs)),
@@ -161,23 +161,23 @@ def others(obs: Observations) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    """The rows as text; the ratio is ours to the other's, within a step."""
-    ours = {row.step: row.rate for row in rows if row.who == "ours"}
-    out = [f"{'step':10} {'who':34} {'MPix/core-s':>11} {'ours is':>8}  {'goal':13} off by > 1 / > 0.1"]
+    """Format the rows as text, with the ratio of our rate to that of each other package."""
+    ours = {row.step: row.rate for row in rows if row.package == "ours"}
+    out = [f"{'step':10} {'package':34} {'MPix/core-s':>13} {'ours is':>8}  {'goal':13} off by > 1 / > 0.1"]
     for row in rows:
-        mine = ours[row.step]
-        ratio = f"{mine / row.rate:.1f}x" if row.rate and mine and row.who != "ours" else ""
-        speed = "not there" if row.rate is None else f"{row.rate:.3f}"
-        out.append(f"{row.step:10} {row.who:34} {speed:>11} {ratio:>8}  {row.goal:13} {row.error}".rstrip())
+        own = ours[row.step]
+        ratio = f"{own / row.rate:.1f}x" if row.rate and own and row.package != "ours" else ""
+        speed = "not installed" if row.rate is None else f"{row.rate:.3f}"
+        out.append(f"{row.step:10} {row.package:34} {speed:>13} {ratio:>8}  {row.goal:13} {row.error}".rstrip())
     return "\n".join(out)
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure everything and print the table."""
     warnings.simplefilter("ignore")
-    obs = work(EDGE)
+    obs = make_tile(EDGE)
     print(f"{DATES} dates x {BANDS} bands, {obs.bands.dtype}, {100 * (1 - obs.clear.mean()):.0f} % not clear")
-    print(table([*medians(obs), *lines(obs), *geomedians(obs), *others(obs)]))
+    print(table([*medians(obs), *linear(obs), *geomedians(obs), *others(obs)]))
 
 
 if __name__ == "__main__":

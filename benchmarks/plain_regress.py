@@ -1,7 +1,7 @@
 """Plain regression of the error of linear interpolation: the reference for accuracy claims.
 
-One least-squares fit over the whole scene, with no care for what a mask misses. The library's `regress` is
-windowed, knows more dates and survives such masks; this form lives here alone.
+One least-squares fit over the whole scene, which is not robust to clouds missed by the mask. The library's `regress` is
+windowed, uses more dates and is robust to them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xr_cloudfree.models.classical.series import Series
-from xr_cloudfree.models.protocol import Observations, Prediction
+from xr_cloudfree.models.protocol import Observations, Prediction, prediction
 from xr_cloudfree.models.spec import ModelSpec
 
 RIDGE = 1e-6
@@ -28,15 +28,13 @@ class PlainRegress:
 
     def _predict(self, obs: Observations) -> Prediction:
         series = Series.of(obs)
-        linear = series.linear
-        known = linear.known.ravel()
+        known, image = series.known, series.image
         usable = obs.clear[obs.target].ravel() & known if obs.target >= 0 else np.zeros_like(known)
-        base = np.where(known, linear.bands.reshape(obs.n_bands, -1), 0).astype(np.float64)
+        base = image.astype(np.float64)
         x = np.concatenate([base, series.change(), np.ones((1, base.shape[1]))])
-        if usable.sum() <= len(x):
-            return linear
-        y = series.bands[obs.target][:, usable] - base[:, usable]
-        gram = x[:, usable] @ x[:, usable].T
-        slope = np.linalg.solve(gram + RIDGE * usable.sum() * np.eye(len(x)), x[:, usable] @ y.T)
-        image = (base + slope.T @ x).astype(np.float32).reshape(linear.bands.shape)
-        return Prediction(image, linear.known, linear.source)
+        if usable.sum() > len(x):
+            y = series.bands[obs.target][:, usable] - base[:, usable]
+            gram = x[:, usable] @ x[:, usable].T
+            slope = np.linalg.solve(gram + RIDGE * usable.sum() * np.eye(len(x)), x[:, usable] @ y.T)
+            image = (base + slope.T @ x).astype(np.float32)
+        return prediction(obs, image, known, series.source)

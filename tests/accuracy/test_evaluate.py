@@ -1,4 +1,4 @@
-"""A score on the user's own cube."""
+"""`evaluate`: scores of models on hidden pixels of a cube."""
 
 import numpy as np
 import pytest

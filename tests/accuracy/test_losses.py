@@ -1,4 +1,4 @@
-"""Losses: answers worked out by hand, what does not count has no say, gradients that stay finite."""
+"""Losses: values by hand, weights of 0 have no influence, and gradients are finite."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_interval_is_least_where_it_covers_its_share() -> None:
     by_hand = np.where(e > 0.05, 0.9 * (e - 0.05), 0.1 * (0.05 - e)).mean() / (e.mean() + 1e-3)
     loss = losses.interval(predicted, truth, torch.full_like(truth, 0.05 / 1.6448536), one)
     assert loss.item() == pytest.approx(by_hand, rel=1e-4)
-    assert not loss.requires_grad  # the prediction is not judged
+    assert not loss.requires_grad  # no gradient flows to the prediction
     spread = torch.full_like(truth, 0.02).requires_grad_()
     (slope,) = torch.autograd.grad(losses.interval(predicted, truth, spread, one * 0), spread)
     assert (slope == 0).all()
@@ -206,15 +206,15 @@ def test_vgg16_gives_the_ends_of_its_blocks(monkeypatch: pytest.MonkeyPatch) -> 
         name: 0.2 * random(i, *like.shape) - 0.04 if name.startswith("features") else nothing.expand(like.shape)
         for i, (name, like) in enumerate(whole.state_dict().items())
     }
-    asked = {}
+    options_used = {}
 
     def get_state_dict(self: VGG16_Weights, **options: bool) -> dict[str, Tensor]:
-        asked.update(options)
+        options_used.update(options)
         return state
 
     monkeypatch.setattr(VGG16_Weights, "get_state_dict", get_state_dict)
     see = losses.FeatureMaps(losses._vgg16())
-    assert asked["check_hash"] and asked["weights_only"]
+    assert options_used["check_hash"] and options_used["weights_only"]
     picture = random(0, 1, 3, 32, 48)
     maps = see(picture)
     assert [tuple(m.shape) for m in maps] == [(1, 256, 8, 12), (1, 512, 4, 6), (1, 512, 2, 3)]

@@ -1,4 +1,4 @@
-"""Metrics against answers that were worked out by hand."""
+"""Metrics against values computed by hand."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_dark_pixel_has_no_angle():
 
 @given(IMAGES, st.floats(1.2, 3))
 def test_rescaling_a_pixel_keeps_the_angle_and_rescaling_a_band_changes_it(image, factor):
-    # The angle is taken over bands: an angle over pixels would answer the other way round.
+    # The angle is taken over bands: an angle over pixels would rank these two the other way round.
     brightness = np.linspace(1, factor, 20).reshape(4, 5)
     assert metrics.sam(image * brightness, image) == pytest.approx(0, abs=1e-5)
     assert metrics.sam(image * np.array([factor, 1, 1])[:, None, None], image) > 1e-3

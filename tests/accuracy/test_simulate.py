@@ -1,4 +1,4 @@
-"""Simulated gaps: what is hidden, what is kept, and that the answer is not given away."""
+"""Simulated gaps: which pixels are hidden, which dates are kept, and that no input reveals the truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def series():
     """Six dates, three of them clear, one on the same day as a clear one, one half hidden."""
     days = np.array([0, 10, 40, 50, 50.2, 75])
     time = np.datetime64("2021-06-01T10:00", "ns") + (days * 86400e9).astype("timedelta64[ns]")
-    # No two values are alike, so that each can be told from all others.
+    # All values are distinct.
     count = 6 * 3 * SHAPE[0] * SHAPE[1]
     values = np.random.default_rng(0).permutation(count).reshape(6, 3, *SHAPE)
     bands = (values / np.float32(count)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Plots: the right panels, the right pixels, and no date read that is not shown."""
+"""Plots: panels, pixels, and which dates are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def closed():
 
 @pytest.fixture
 def steady() -> xr.Dataset:
-    """Three dates of 4 x 6 pixels, rising from 0.1 to 0.2; the second has cloud, 0.9, on its left."""
+    """Three dates of 4 x 6 pixels, increasing from 0.1 to 0.2; the left half of the second is cloud, 0.9."""
     columns = np.broadcast_to(np.linspace(0.1, 0.2, 6), (3, 3, 4, 6)).copy()
     columns[1, :, :, :3] = 0.9
     clear = np.ones((3, 4, 6), bool)
@@ -46,7 +46,7 @@ def pixels(ax) -> np.ndarray:
 # -- before and after
 
 
-def test_before_after_shows_what_was_where_from_and_what_is(steady) -> None:
+def test_before_after_shows_the_observation_the_origin_and_the_filled_image(steady) -> None:
     figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear", stretch=(0, 100))
     before, origin, after = figure.axes
     assert figure.get_suptitle() == "2021-05-11: 50 % filled by linear"
@@ -73,7 +73,7 @@ def test_before_after_of_a_date_between_shows_the_nearest(steady) -> None:
     assert (pixels(figure.axes[0])[:, :3] == 1).all()  # the cloud of the 11th
 
 
-def test_before_after_says_what_nothing_is_known_of(steady) -> None:
+def test_before_after_shows_pixels_without_data(steady) -> None:
     steady["clear"][:, 0, 0] = False
     figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear")
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
@@ -82,7 +82,7 @@ def test_before_after_says_what_nothing_is_known_of(steady) -> None:
     assert (pixels(figure.axes[2])[0, 1:] != np.float32(NEUTRAL)).any()
 
 
-def test_before_after_takes_an_image_that_is_there_already(steady) -> None:
+def test_before_after_takes_a_filled_image(steady) -> None:
     image = xr_cloudfree.fill(steady, "2021-05-11", model="linear", clear="clear", layers="filled")
     image["reflectance"][:] = 0.2
     figure = plot.before_after(steady, "2021-05-11", image=image, clear="clear", stretch=(0, 100))
@@ -136,7 +136,7 @@ def test_rgb_without_a_date_is_the_last_whatever_the_order(steady) -> None:
     assert plot.rgb(steady.isel(time=[2, 0, 1])).get_title().startswith("2021-05-21")
 
 
-def test_rgb_draws_where_it_is_told_and_in_grey(steady) -> None:
+def test_rgb_draws_on_given_axes_and_in_grey(steady) -> None:
     _, given = plt.subplots()
     ax = plot.rgb(steady, bands=["B02"], ax=given)
     assert ax is given
@@ -199,9 +199,9 @@ def test_timeline_shows_the_clear_share_of_each_date(n) -> None:
 
 
 def watched(steady, seen) -> xr.Dataset:
-    """The cube in one chunk per date, each of which tells when it is made."""
+    """Return the cube in one chunk per date, and record the chunks that are computed."""
 
-    def tell(block, name, block_info=None):
+    def record(block, name, block_info=None):
         if block_info:
             seen.add((name, block_info[0]["chunk-location"][0]))
         return block
@@ -209,7 +209,7 @@ def watched(steady, seen) -> xr.Dataset:
     steady = steady.chunk({"time": 1})
     for name in ("reflectance", "clear"):
         data = steady[name].data
-        steady[name].data = data.map_blocks(tell, name, dtype=data.dtype, meta=data._meta)
+        steady[name].data = data.map_blocks(record, name, dtype=data.dtype, meta=data._meta)
     return steady
 
 
@@ -227,7 +227,7 @@ def test_plots_read_only_the_dates_that_they_need(steady) -> None:
     assert seen == {("reflectance", 2), ("clear", 2)}
 
 
-def test_without_matplotlib_the_remedy_is_told(steady, monkeypatch) -> None:
+def test_without_matplotlib_the_remedy_is_given(steady, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(MissingDependencyError, match="matplotlib") as caught:
         plot.rgb(steady)

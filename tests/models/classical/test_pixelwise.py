@@ -46,7 +46,7 @@ def answer(model: FillModel, obs: Observations) -> tuple[float, int]:
 
 @st.composite
 def tiles(draw: st.DrawFn) -> Observations:
-    """A random tile of any dtype; anything, NaN included, where it is not clear."""
+    """A random tile of any dtype, with arbitrary values (NaN included) where it is not clear."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     dates, bands = draw(st.integers(1, 14)), draw(st.integers(1, 3))
     y, x = draw(st.integers(1, 9)), draw(st.integers(1, 9))
@@ -60,7 +60,7 @@ def tiles(draw: st.DrawFn) -> Observations:
 
 
 def by_pixel(obs: Observations, y: int, x: int) -> tuple[list[float], int, list[float], int]:
-    """Linear and nearest of one pixel, by search: value and source of each."""
+    """Return value and source of linear and nearest at one pixel, found by search."""
     seen = np.flatnonzero(obs.clear[:, y, x])
     days = obs.day_offset
     order = sorted(seen, key=lambda t: (abs(days[t]), days[t]))
@@ -175,10 +175,10 @@ def test_weights_between_two_dates() -> None:
 def test_uncertainty_exists_where_errors_can_be_measured() -> None:
     few = series([-8, -6, -3, 2, 5], [1, 2, 4, 3, 1])
     enough = series([-8, -6, -3, 2, 5, 9], [1, 2, 4, 3, 1, 2])
-    for obs, told in ((few, False), (enough, True)):
+    for obs, expected in ((few, False), (enough, True)):
         sigma = Linear(uncertainty=True).predict([obs])[0].uncertainty
         assert sigma is not None
-        assert np.isfinite(sigma).all() == told
+        assert np.isfinite(sigma).all() == expected
     assert Linear().predict([enough])[0].uncertainty is None
     assert "uncertainty" not in Linear().spec.layers
     assert "uncertainty" in Linear(uncertainty=True).spec.layers

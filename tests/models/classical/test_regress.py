@@ -33,8 +33,8 @@ def test_it_beats_linear_where_the_target_is_partly_clear(blob):
     assert psnr(Regress(), obs, bands[TARGET], blob) > psnr(Linear(), obs, bands[TARGET], blob) + 4
 
 
-def test_an_error_that_is_the_same_everywhere_is_taken_back(blob):
-    # All dates look alike but the target, which is brighter by a constant that nothing else could tell.
+def test_a_constant_error_is_removed(blob):
+    # All dates look alike but the target, which is brighter by a constant that no other date shows.
     image = np.random.default_rng(0).uniform(0.1, 0.3, (4, *SHAPE)).astype(np.float32)
     bands = np.stack([image] * len(DAYS))
     bands[TARGET] += 0.05
@@ -64,11 +64,11 @@ def test_strips_too_narrow_for_a_core_are_used_if_they_look_like_ground():
     obs = hide(bands, hidden)
     assert psnr(Regress(), obs, bands[TARGET], hidden) > psnr(Linear(), obs, bands[TARGET], hidden) + 3
     hazy = hide(bands, hidden, simulate.haze(bands[TARGET], hidden, np.random.default_rng(0)))
-    assert nothing_is_learned(hazy)
+    assert target_is_ignored(hazy)
 
 
-def nothing_is_learned(obs):
-    """Whether the answer is what it would be without the target date."""
+def target_is_ignored(obs):
+    """Return whether the prediction is the same as without the target date."""
     kept = np.arange(obs.n_dates) != obs.target
     rest = Observations(obs.bands[kept], obs.clear[kept], obs.day_offset[kept], common_names=obs.common_names)
     answer, expected = Regress().predict([obs, rest])
@@ -81,23 +81,23 @@ def nothing_is_learned(obs):
 
 
 @pytest.mark.parametrize("clear_pixels", [0, robust_ridge.FOLDS])
-def test_with_too_little_to_learn_from_it_is_as_without_the_target_to_the_last_bit(clear_pixels):
+def test_with_too_few_clear_pixels_it_is_identical_to_the_prediction_without_the_target(clear_pixels):
     hidden = np.ones(SHAPE, bool)
     hidden.flat[:clear_pixels] = False
-    assert nothing_is_learned(hide(land(), hidden))
+    assert target_is_ignored(hide(land(), hidden))
 
 
 @pytest.mark.parametrize("away", [20, 60, 150])
-def test_a_cloudy_target_is_as_none_also_in_a_long_gap(away):
+def test_a_cloudy_target_is_ignored_also_in_a_long_gap(away):
     days = np.array([-75.0, -60, -45, -30, -15, 0, 15, 30, 45, 60, 75]) + np.sign(np.arange(-5.0, 6)) * away
     rng = np.random.default_rng(0)
     bands = rng.uniform(0.1, 0.3, (1, 4, *SHAPE)) + rng.normal(0, 0.02, (len(days), 4, *SHAPE))
     clear = np.ones((len(days), *SHAPE), bool)
     clear[5] = False
-    assert nothing_is_learned(Observations(bands.astype(np.float32), clear, days, 5, common_names=ROLES))
+    assert target_is_ignored(Observations(bands.astype(np.float32), clear, days, 5, common_names=ROLES))
 
 
-def test_without_the_target_it_is_what_the_other_dates_tell():
+def test_without_the_target_it_is_the_stacked_interpolation():
     bands = land()
     kept = np.arange(len(DAYS)) != TARGET
     clear = np.random.default_rng(0).random((kept.sum(), *SHAPE)) < 0.4
@@ -108,7 +108,7 @@ def test_without_the_target_it_is_what_the_other_dates_tell():
     np.testing.assert_array_equal(answer.known, clear.any(axis=0))
 
 
-def test_hidden_pixels_and_the_rest_of_the_unclear_decide_nothing(blob):
+def test_values_that_are_not_clear_have_no_influence(blob):
     bands = land()
     obs = hide(bands, blob)
     rng = np.random.default_rng(1)
@@ -117,8 +117,8 @@ def test_hidden_pixels_and_the_rest_of_the_unclear_decide_nothing(blob):
     clear[others] = rng.random((others.sum(), *SHAPE)) < 0.7
     answers = []
     for garbage in (np.nan, 0.0, 1e6):
-        given = np.where(clear[:, None], obs.bands, np.float32(garbage))
-        answers.append(Regress().predict([Observations(given, clear, DAYS, TARGET)])[0])
+        values = np.where(clear[:, None], obs.bands, np.float32(garbage))
+        answers.append(Regress().predict([Observations(values, clear, DAYS, TARGET)])[0])
     for answer in answers[1:]:
         assert (answer.known == answers[0].known).all()
         where = answer.known

@@ -22,8 +22,8 @@ def series(values, days, clear=None):
     return Series.of(Observations(values.astype(np.float32), clear, np.asarray(days, np.float64)))
 
 
-def image(found, asked=True):
-    return stacking.interpolate(found, np.full(found.clear.shape[1], asked))
+def image(found, requested=True):
+    return stacking.interpolate(found, np.full(found.clear.shape[1], requested))
 
 
 def linear(found):
@@ -64,7 +64,7 @@ def test_what_changes_steadily_is_left_to_linear_interpolation():
     assert rms(image(found)[0] - 0.4) < 1.1 * rms(linear(found) - 0.4) + 1e-3
 
 
-def test_what_comes_back_every_year_is_known_from_other_years():
+def test_what_repeats_every_year_is_predicted_from_other_years():
     days = np.sort(np.concatenate([year * 365.25 + np.arange(-170.0, 171.0, 20.0) for year in (-2, -1, 0, 1)]))
     rng = np.random.default_rng(1)
     cut = rng.uniform(-150, 150, SHAPE)  # each field is cut on a day of its own, the same in each year
@@ -80,7 +80,7 @@ def test_what_comes_back_every_year_is_known_from_other_years():
     assert rms(image(found)[0] - truth) < 0.7 * rms(linear(found) - truth)
 
 
-def test_the_whole_tile_and_what_differs_within_it_are_weighed_apart():
+def test_the_mean_and_the_deviations_get_separate_weights():
     """The mean rises steadily, which only interpolation follows; the pattern is constant, with noise."""
     land, values = noisy(DAYS, 0.0, 0.02)
     found = series(values + 2e-3 * DAYS[:, None, None, None], DAYS)
@@ -103,7 +103,7 @@ def test_weights_by_hand(gram, expected):
     np.testing.assert_allclose(stacking._least_error_weights(gram, 1e-9), expected, atol=1e-3)
 
 
-def test_the_pull_is_a_voice_for_linear_interpolation():
+def test_the_regularisation_favours_linear_interpolation():
     gram = np.diag([1.0, 1.0])
     # (1 + 2 pull) / (2 + 2 pull), from the derivative of the sum
     for pull in (0.1, 0.5, 2.0):
@@ -111,7 +111,7 @@ def test_the_pull_is_a_voice_for_linear_interpolation():
 
 
 @pytest.mark.parametrize("size", [1e-9, 1.0, 1e6, 1e9])
-def test_weights_are_found_also_where_all_other_ways_are_far_off_and_alike(size):
+def test_weights_are_found_also_if_all_others_have_large_equal_errors(size):
     errors = np.concatenate([np.full((1, 9), 1.0), np.full((4, 9), size)])
     shares = stacking._least_error_weights(errors @ errors.T / 9, 0.03)
     assert (shares >= 0).all() and shares.sum() == pytest.approx(1)
@@ -127,7 +127,7 @@ def test_weights_are_shares():
 
 
 @pytest.mark.parametrize("days", [[-5.0], [-5.0, 5.0], [5.0, 9.0], [-5.0, -5.0, -4.8], [-25.0, -15, -5, 5, 15]])
-def test_without_five_dates_to_judge_by_it_is_linear_interpolation(days):
+def test_without_five_dates_to_leave_out_it_is_linear_interpolation(days):
     _, values = noisy(np.array(days), 0.02, 0.02)
     clear = np.ones((len(days), *SHAPE), bool)
     clear[0, 3:] = False  # too little to be held out
@@ -137,18 +137,18 @@ def test_without_five_dates_to_judge_by_it_is_linear_interpolation(days):
     np.testing.assert_array_equal(source, found.source)
 
 
-def test_where_nothing_is_asked_nothing_is_done(monkeypatch):
+def test_nothing_is_fitted_if_no_pixel_is_requested(monkeypatch):
     found = series(noisy(DAYS, 0.02, 0.02)[1], DAYS)
     monkeypatch.setattr(stacking, "_fit_weights", None)
-    np.testing.assert_array_equal(image(found, asked=False)[0], linear(found))
+    np.testing.assert_array_equal(image(found, requested=False)[0], linear(found))
 
 
-def test_land_that_never_changes_is_told_exactly():
+def test_constant_land_is_predicted_exactly():
     values = np.full((len(DAYS), BANDS, *SHAPE), 0.3)
     np.testing.assert_array_equal(image(series(values, DAYS))[0], np.float32(0.3))
 
 
-def test_what_is_not_clear_never_reaches_the_answer():
+def test_values_that_are_not_clear_have_no_influence():
     _, values = noisy(DAYS, 0.01, 0.02)
     clear = np.random.default_rng(2).random((len(DAYS), *SHAPE)) < 0.6
     clear[:, :2] = False
@@ -164,7 +164,7 @@ def test_what_is_not_clear_never_reaches_the_answer():
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_a_date_beyond_the_series_is_told_as_others_are_from_one_side(first):
+def test_a_date_beyond_the_series_is_compared_to_predictions_from_one_side(first):
     """Fields vary with the year: half a year ahead the last date is wrong, and dates of other years are right."""
     days = np.arange(0.0, 3 * 365, 15)
     phase = np.random.default_rng(4).uniform(0, 2 * np.pi, SHAPE)
@@ -183,7 +183,7 @@ def test_a_date_beyond_the_series_is_told_as_others_are_from_one_side(first):
     assert rms(image(found)[0] - truth) < 0.3 * rms(linear(found) - truth)
 
 
-def test_a_long_gap_is_judged_by_gaps_as_long():
+def test_a_long_gap_is_compared_to_gaps_as_long():
     days = np.array([-85.0, -70, -55, -40, 35, 50, 65])
     found = series(noisy(days, 0.0, 0.02)[1], days)
     for date in (0, 3, 6):
@@ -195,7 +195,7 @@ def test_a_long_gap_is_judged_by_gaps_as_long():
     assert (days[stacking._comparable_dates(cloudy, days - days[6])] <= days[6] - 55).all()
 
 
-def test_observations_of_one_pass_do_not_vouch_for_each_other():
+def test_observations_of_one_pass_are_left_out_together():
     """Each date exists twice, with the same noise: predicted from its double it would have no error."""
     land, values = noisy(DAYS, 0.0, 0.02)
     days = np.sort(np.concatenate([DAYS, DAYS + 0.01]))
@@ -210,7 +210,7 @@ def test_units_do_not_matter():
     np.testing.assert_allclose(two, 4 * one, rtol=1e-5)
 
 
-def test_a_source_weighs_one_half_for_certain():
+def test_a_source_has_a_weight_of_at_least_one_half():
     """Values of 1 on one date and 0 on the others give the weight of that date."""
     rng = np.random.default_rng(3)
     slope = rng.uniform(-1e-3, 1e-3, (1, BANDS, *SHAPE))
@@ -238,7 +238,7 @@ def _only(found, date):
     return Series.of(Observations(bands, found.clear.reshape(len(DAYS), *SHAPE), found.days))
 
 
-def test_models_that_build_on_it_answer_so_on_dates_without_an_image():
+def test_models_use_it_on_dates_without_an_observation():
     land, values = noisy(DAYS, 0.0, 0.02)
     obs = Observations(values.astype(np.float32), np.ones((len(DAYS), *SHAPE), bool), DAYS)
     expected, source = image(Series.of(obs))

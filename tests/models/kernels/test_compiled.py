@@ -154,7 +154,7 @@ def test_both_forms_give_the_same_bits(bands_and_clear: tuple[Any, Any], seed: i
 
 
 @given(cubes, st.integers(0, 2**32 - 1))
-def test_what_is_not_clear_never_reaches_an_answer(bands_and_clear: tuple[Any, Any], seed: int) -> None:
+def test_values_that_are_not_clear_have_no_influence(bands_and_clear: tuple[Any, Any], seed: int) -> None:
     bands, clear = bands_and_clear
     other = spoil(np.random.default_rng(seed), bands, clear)
     weights = np.full(clear.shape, 0.1, np.float32)
@@ -165,7 +165,7 @@ def test_what_is_not_clear_never_reaches_an_answer(bands_and_clear: tuple[Any, A
 
 
 @given(cubes, st.data())
-def test_a_pixel_does_not_see_its_neighbours(bands_and_clear: tuple[Any, Any], data: st.DataObject) -> None:
+def test_pixels_are_independent(bands_and_clear: tuple[Any, Any], data: st.DataObject) -> None:
     bands, clear = bands_and_clear
     some = data.draw(npst.arrays(np.bool_, bands.shape[2]))
     weights = np.full(clear.shape, 0.1, np.float32)
@@ -243,7 +243,7 @@ def test_geomedian_needs_no_unit() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_arrays_that_may_not_be_written_to(form: ModuleType) -> None:
+def test_read_only_arrays(form: ModuleType) -> None:
     bands, clear = cube(5, 6, 2, 20, "uint16")
     expected = form.median(bands, clear)
     bands.flags.writeable = clear.flags.writeable = False
@@ -252,7 +252,7 @@ def test_arrays_that_may_not_be_written_to(form: ModuleType) -> None:
 
 @settings(max_examples=1)
 @given(cubes)
-def test_no_pixel_is_no_trouble(bands_and_clear: tuple[Any, Any]) -> None:
+def test_tiles_without_pixels(bands_and_clear: tuple[Any, Any]) -> None:
     bands, clear = bands_and_clear
     for form in FORMS:
         assert form.median(bands[..., :0].copy(), clear[:, :0].copy()).shape == (bands.shape[1], 0)
