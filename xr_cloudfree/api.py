@@ -12,7 +12,7 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.engine.blocks import BlockJob
+from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.errors import ModelNotFoundError
@@ -208,7 +208,7 @@ def fill(
 
 def run(plan: FillPlan) -> xr.Dataset:
     """Run a planned fill on its cube, and label the outputs; see `restore_kind` for the form in which the cube came."""
-    return label(plan, _run(plan.job, plan.understood, plan.s1_arrays))
+    return label(plan, _run(plan.job, plan.info, plan.s1_arrays))
 
 
 def to_zarr(
@@ -363,24 +363,24 @@ def clear_mask_of(info: CubeInfo, *, check: bool = True) -> xr.DataArray:
     return out.rename(back)
 
 
-def merged(understood: CubeInfo) -> CubeInfo:
+def merged(info: CubeInfo) -> CubeInfo:
     """A cube whose scenes are merged in its arrays, lazily where it is lazy, and its clear mask for a quality layer.
 
     `fill` needs no such cube: it merges the scenes of each block by itself.
     """
-    if understood.scenes is None:
-        return understood
-    cube = understood.cube
-    done = _run(_clear_job(understood, stored=True), understood)
+    if info.scenes is None:
+        return info
+    cube = info.cube
+    done = _run(_clear_job(info, stored=True), info)
     if "band" in cube.arrays[0].dims:
-        arrays = [_dates_of(cube.arrays[0], understood, done["stored"])]
+        arrays = [_dates_of(cube.arrays[0], info, done["stored"])]
     else:
-        arrays = [_dates_of(array, understood, done["stored"][:, i]) for i, array in enumerate(cube.arrays)]
+        arrays = [_dates_of(array, info, done["stored"][:, i]) for i, array in enumerate(cube.arrays)]
     return replace(
-        understood,
+        info,
         cube=replace(cube, arrays=tuple(arrays)),
-        quality=_dates_of(cube.template, understood, done["clear"]),
-        rule=MaskRule(label=understood.rule.label),
+        quality=_dates_of(cube.template, info, done["clear"]),
+        rule=MaskRule(label=info.rule.label),
         scenes=None,
     )
 
@@ -423,42 +423,38 @@ def list_models() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _clear_job(understood: CubeInfo, stored: bool = False, check: bool = True) -> ClearJob:
-    cube, n_times = understood.cube, understood.times.size
+def _clear_job(info: CubeInfo, stored: bool = False, check: bool = True) -> ClearJob:
+    cube, n_times = info.cube, info.times.size
     return ClearJob(
         make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None),
-        understood.rule,
-        understood.scaling,
+        info.rule,
+        info.scaling,
         n_times,
-        understood.scenes,
+        info.scenes,
         (len(cube.labels), cube.dtype) if stored else None,
         cube.extras,
-        understood.valid_range if check else None,
+        info.valid_range if check else None,
         cube.sensor,
     )
 
 
-def _dates_of(array: xr.DataArray, understood: CubeInfo, data: Any) -> xr.DataArray:
+def _dates_of(array: xr.DataArray, info: CubeInfo, data: Any) -> xr.DataArray:
     """An array of the cube with other values, a date for each of the cube's."""
-    first = [understood.scene(date) for date in range(understood.times.size)]
-    like = array if understood.scenes is None else array.isel(time=first)
+    first = [info.scene(date) for date in range(info.times.size)]
+    like = array if info.scenes is None else array.isel(time=first)
     return like.copy(data=data)
 
 
-def _run(job: BlockJob, understood: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
+def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
     """Run a job at once on arrays in memory and on those in files, as a lazy graph on chunked ones."""
-    n = len(understood.cube.arrays)
-    given = [array.variable for array in (*understood.cube.arrays, understood.quality, *s1)]
-    if any(variable.chunks is not None for variable in given):
+    arrays = Windows(info.cube.arrays, info.quality, s1).map(lambda array: array.variable)
+    if any(variable.chunks is not None for variable in arrays.arrays):
         # dask is imported at the branch that needs it.
         from xr_cloudfree.engine.lazy import build_graph
 
-        chunked = [windows.chunked(variable) for variable in given]
-        return dict(build_graph(job, chunked[:n], chunked[n], chunked[n + 1 :]))
-    if not any(windows.is_lazy(variable) for variable in given):
-        arrays = [variable.data for variable in given]
-        return dict(run_eager(job, arrays[:n], arrays[n], arrays[n + 1 :]))
+        return dict(build_graph(job, arrays.map(windows.chunked)))
+    if not any(windows.is_lazy(variable) for variable in arrays.arrays):
+        return dict(run_eager(job, arrays.map(lambda variable: variable.data)))
     # As a whole, decoded, they might not fit into memory.
-    opened = [windows.windowed(variable) for variable in given]
-    regions = in_regions(job, opened[:n], opened[n], opened[n + 1 :])
-    return dict(run_eager(job, opened[:n], opened[n], opened[n + 1 :], read=windows.read, regions=regions))
+    opened = arrays.map(windows.windowed)
+    return dict(run_eager(job, opened, read=windows.read, regions=in_regions(job, opened)))

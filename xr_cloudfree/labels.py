@@ -55,8 +55,8 @@ class Part:
 
 def parts(plan: FillPlan) -> tuple[Part, ...]:
     """The variables of the output: the bands first, then the layers."""
-    cube, job = plan.understood.cube, plan.job
-    scaling, source = plan.understood.scaling, cube.arrays[0]
+    cube, job = plan.info.cube, plan.job
+    scaling, source = plan.info.scaling, cube.arrays[0]
     lead = () if job.targets.scalar else ("time",)
     told = _told(plan)
     mapping = source.encoding.get("grid_mapping")
@@ -100,7 +100,7 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
     Dataset
         See `restore_kind` for the form in which the cube came.
     """
-    cube, job = plan.understood.cube, plan.job
+    cube, job = plan.info.cube, plan.job
     back = {role: name for role, name in cube.dims.items() if role != name}
     coords = _coords(plan)
     made: dict[str, xr.Variable] = {}
@@ -120,14 +120,14 @@ def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
 
 def restore_kind(plan: FillPlan, labelled: xr.Dataset) -> Any:
     """A DataArray where a DataArray was given and no layer asked for, else the Dataset."""
-    if plan.understood.cube.layout in ("array", "layer") and len(labelled.data_vars) == 1:
-        return labelled[next(iter(labelled.data_vars))].rename(plan.understood.cube.name)
+    if plan.info.cube.layout in ("array", "layer") and len(labelled.data_vars) == 1:
+        return labelled[next(iter(labelled.data_vars))].rename(plan.info.cube.name)
     return labelled
 
 
 def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
     """The output's coordinates under our own names of dimensions."""
-    cube, job = plan.understood.cube, plan.job
+    cube, job = plan.info.cube, plan.job
     targets, source = job.targets, cube.arrays[0]
     coords = {name: c.variable for name, c in source.coords.items() if "time" not in c.dims}
     time_attrs = source["time"].attrs
@@ -136,7 +136,7 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
     else:
         coords["time"] = xr.Variable(("time",), targets.times, time_attrs)
     if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
-        own = [plan.understood.scene(date) for date in targets.own]
+        own = [plan.info.scene(date) for date in targets.own]
         which = own[0] if targets.scalar else own
         for name, c in source.coords.items():
             if c.dims == ("time",) and name != "time":
@@ -153,7 +153,7 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
 
 
 def _is_geographic(plan: FillPlan) -> bool:
-    found = crs_of(plan.understood.cube.arrays[0])
+    found = crs_of(plan.info.cube.arrays[0])
     return bool(found is not None and found.is_geographic)
 
 
@@ -162,7 +162,7 @@ def _told(plan: FillPlan) -> dict[str, Any]:
     job = plan.job
     told: dict[str, Any] = {
         "cloudfree_model": job.model.spec.name,
-        "cloudfree_mask": plan.understood.rule.label,
+        "cloudfree_mask": plan.info.rule.label,
         "cloudfree_version": __version__,
     }
     if job.model.spec.weights_sha256 is not None:

@@ -72,7 +72,7 @@ class FillPlan:
 
     Parameters
     ----------
-    understood : CubeInfo
+    info : CubeInfo
         The cube: its arrays and quality layer, lazy or not, and what they mean.
     job : FillJob
         What each block does.
@@ -82,7 +82,7 @@ class FillPlan:
         Sentinel-1, if it is given.
     """
 
-    understood: CubeInfo
+    info: CubeInfo
     job: FillJob
     attrs: Mapping[Any, Any]
     s1: Radar | None = None
@@ -221,10 +221,10 @@ def plan_fill(
     """
     made = registry.create(model)
     s1, cut = open_s1(s1, obj)
-    understood = read(cut, reading)
+    info = read(cut, reading)
     parse_flag("screen", screen)
     parse_flag("check", check)
-    cube, times, rule = understood.cube, understood.times, understood.rule
+    cube, times, rule = info.cube, info.times, info.rule
     if cube.extras:
         named = [cube.labels[i] for i in cube.extras]
         warnings.warn(
@@ -234,7 +234,7 @@ def plan_fill(
             stacklevel=3,
         )
     if check:
-        check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor, cube.limits is not None)
+        check_scale(cube.arrays[0].dtype, info.scaling, cube.sensor, cube.limits is not None)
     targets = parse_targets(date, times, freq)
     tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = optional(made).choose(layers=layers, bands=cube.bands, common_names=cube.common_names)
@@ -265,7 +265,7 @@ def plan_fill(
         model=chosen,
         grid=grid,
         rule=rule,
-        scaling=understood.scaling,
+        scaling=info.scaling,
         times=times,
         targets=targets,
         window=days,
@@ -274,14 +274,14 @@ def plan_fill(
         dtype=cube.dtype,
         bands=cube.bands,
         extras=cube.extras,
-        limits=_value_limits(cube, understood.scaling),
+        limits=_value_limits(cube, info.scaling),
         layers=wanted,
         screen=screen,
         check=check,
         s1_times=None if radar is None else radar.times,
-        valid_range=understood.valid_range if check else None,
-        spelling=understood.spelling,
-        scenes=understood.scenes,
+        valid_range=info.valid_range if check else None,
+        spelling=info.spelling,
+        scenes=info.scenes,
     )
     if radar is not None and not job.s1_reads.size:
         warnings.warn(
@@ -289,7 +289,7 @@ def plan_fill(
             CloudfreeWarning,
             stacklevel=3,
         )
-    return FillPlan(understood, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
+    return FillPlan(info, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
 
 
 def _s1_bytes(radar: Radar, targets: Targets) -> int:

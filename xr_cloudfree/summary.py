@@ -82,7 +82,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     Returns
     -------
     Summary
-        What cannot be understood is said in its place, not raised: a repr must not fail.
+        What cannot be info is said in its place, not raised: a repr must not fail.
     """
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
@@ -105,23 +105,23 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        understood = read(obj, ReadOptions(merge=merge))
+        info = read(obj, ReadOptions(merge=merge))
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
         return Summary(title, (*lines, ("not usable", str(error))))
-    lines.append(("mask", understood.rule.label))
-    lazy = any(array.chunks is not None for array in (*cube.arrays, understood.quality))
+    lines.append(("mask", info.rule.label))
+    lazy = any(array.chunks is not None for array in (*cube.arrays, info.quality))
     large = sum(array.nbytes for array in cube.arrays) > MOST_BYTES
     looked_at = not lazy and not large
-    values, by_time = understood.scaling.source, None
+    values, by_time = info.scaling.source, None
     if cube.limits is not None and values == Scaling.source:
         values = "float values are the index"
     try:
-        check_scale(cube.dtype, understood.scaling, cube.sensor, cube.limits is not None)
+        check_scale(cube.dtype, info.scaling, cube.sensor, cube.limits is not None)
         if looked_at:
-            by_time = _clear_shares(understood)
-        elif understood.scaling.scale == 1:
+            by_time = _clear_shares(info)
+        elif info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
         values = f"not usable: {error}"
@@ -129,7 +129,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     if cube.extras:
         named = ", ".join(cube.labels[i] for i in cube.extras)
         lines.append(("layers", f"{named}: taken from the nearest clear date, not estimated"))
-    used = {*cube.bands, cube.name, understood.quality.name}
+    used = {*cube.bands, cube.name, info.quality.name}
     variables = crs_as_coordinate(obj).data_vars if isinstance(obj, xr.Dataset) else ()
     left = [str(name) for name in variables if name not in used]
     if left:
@@ -148,7 +148,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     )
 
 
-def _clear_shares(understood: CubeInfo) -> np.ndarray[Any, Any]:
+def _clear_shares(info: CubeInfo) -> np.ndarray[Any, Any]:
     """The clear share of each date, once the values have been looked at as `fill` does.
 
     Raises
@@ -156,15 +156,13 @@ def _clear_shares(understood: CubeInfo) -> np.ndarray[Any, Any]:
     CloudfreeError
         If they are refused.
     """
-    cube = understood.cube
-    clear = clear_mask_of(understood, check=False)
+    cube = info.cube
+    clear = clear_mask_of(info, check=False)
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
-    stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
-    how = understood.scaling, understood.valid_range
-    check_reflectance(
-        stored, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
-    )
+    stored = stack([array.to_numpy() for array in merged(info).cube.measured])
+    how = info.scaling, info.valid_range
+    check_reflectance(stored, seen, how[0], info.times, cube.sensor, cube.common_names, how[1], info.spelling)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
         return np.asarray(clear_where(stored, seen, *how).mean(axis=(1, 2)))

@@ -12,7 +12,7 @@ import xr_cloudfree
 from tests.support.cubes import CLASSICAL, SIZES, make_cube, nearly_same
 from tests.support.models import LEARNED, MODELS, Greedy, TileWide, model_of
 from tests.support.strategies import chunkings
-from xr_cloudfree.engine import fill as engine
+from xr_cloudfree.engine import parameters
 
 
 def same(a, b, model=None):
@@ -90,7 +90,7 @@ def test_tiles_that_do_not_fit_into_memory_are_given_in_batches(monkeypatch):
     da, clear = make_cube()
     tile = 3 * 4 * 24**2 * da.sizes["time"] * da.sizes["band"]
     for fit, at_once in ((7.5, 6), (5.5, 4), (0.5, 2)):
-        monkeypatch.setattr(engine, "TILE_BYTES", int(fit * tile))
+        monkeypatch.setattr(parameters, "TILE_BYTES", int(fit * tile))
         model = Greedy()
         xr_cloudfree.fill(da, date="2021-06-03", clear=clear, model=model)
         assert max(model.given) == at_once
