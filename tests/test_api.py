@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree
-from tests.support.cubes import CLASSICAL, DATES, as_dataset, make_cube
+from tests.support.cubes import CLASSICAL, DATES, as_dataset, bands_of, make_cube
 from xr_cloudfree import errors
 from xr_cloudfree.cube.conventions import parse_cube
 
@@ -110,36 +110,6 @@ class TestContract:
         assert error.max() < (5e-4 if model in ("geomedian", "regress", "auto") else 6e-5)
 
 
-@pytest.mark.parametrize("kind", ["array", "variable", "bands"])
-@pytest.mark.parametrize("layers", [None, ["filled", "n_clear"]])
-@pytest.mark.parametrize("date", [TARGET, [TARGET], None])
-def test_kind_out_is_kind_in(kind, layers, date):
-    da, clear = make_cube(dtype="uint16")
-    if kind == "array":
-        obj, how = da, {"clear": clear}
-    elif kind == "variable":
-        obj, how = da.to_dataset(name="sr").assign(seen=clear), {"clear": "seen"}
-    else:
-        obj, how = as_dataset(da, clear), {}
-    out = xr_cloudfree.fill(obj, date, model="linear", layers=layers, **how)
-    lead = () if date == TARGET else ("time",)
-    expected = xr_cloudfree.fill(da, date, clear=clear, model="linear")
-    if kind == "array" and not layers:
-        xr.testing.assert_identical(out, expected)
-        return
-    assert isinstance(out, xr.Dataset)
-    names = {"array": {"reflectance"}, "variable": {"sr"}, "bands": {"B02", "B04", "B08"}}[kind]
-    assert set(out.data_vars) == names | set(layers or ())
-    for name in names:
-        dims = (*lead, "y", "x") if kind == "bands" else (*lead, "band", "y", "x")
-        assert out[name].dims == dims and out[name].dtype == "uint16"
-    if kind == "bands":
-        np.testing.assert_array_equal(out["B04"], expected.sel(band="red"))
-        assert out["B04"].attrs["scale_factor"] == 1e-4
-    else:
-        np.testing.assert_array_equal(out[next(iter(names))], expected)
-
-
 def test_every_date_keeps_the_cube(cube):
     da, clear = cube
     out = xr_cloudfree.fill(da, clear=clear, model="linear")
@@ -147,15 +117,6 @@ def test_every_date_keeps_the_cube(cube):
     xr.testing.assert_equal(out["time"], da["time"])
     xr.testing.assert_equal(out["platform"], da["platform"])
     xr.testing.assert_equal(out.where(clear & da.notnull()), da.where(clear))
-
-
-def test_a_layer_wins_over_a_coordinate_of_its_name(cube):
-    da, clear = cube
-    told = da.assign_coords(suspect=("time", np.ones(da.sizes["time"], bool)))
-    out = xr_cloudfree.fill(told, clear=clear, model="linear", layers=["suspect"])
-    assert out["suspect"].dims == ("time", "y", "x") and "suspect" not in out.coords
-    # Where no layer is asked for the coordinate stays.
-    assert xr_cloudfree.fill(told, clear=clear, model="linear")["suspect"].dims == ("time",)
 
 
 @pytest.mark.parametrize(
@@ -194,101 +155,12 @@ def test_an_unobserved_date_lies_between_its_neighbours(cube):
     np.testing.assert_allclose(out, first + (second - first) * 4 / 9, atol=1e-6)
 
 
-def test_window_leaves_dates_out(cube):
-    da, clear = cube
-    out = xr_cloudfree.fill(da, TARGET, clear=clear, model="nearest", window=(15, 0), layers="all")
-    assert set(np.unique(out["source_time"].values[out["source_time"].notnull().values])) <= set(DATES[[2, 3]])
-    assert (out["n_clear"] <= 2).all()
-
-
-def test_encoding_of_a_decoded_cube_is_kept(tmp_path):
-    da, clear = make_cube(dtype="int16")
-    ds = da.to_dataset(name="reflectance")
-    ds.attrs["title"] = "kept"
-    path = tmp_path / "cube.nc"
-    ds.to_netcdf(path)
-    with xr.open_dataset(path, decode_coords="all") as opened:
-        opened = opened.load()
-    out = xr_cloudfree.fill(opened, TARGET, clear=clear, model="linear")
-    assert out.attrs["title"] == "kept"
-    assert out["reflectance"].encoding["scale_factor"] == 1e-4
-    out.to_netcdf(tmp_path / "out.nc")
-    with xr.open_dataset(tmp_path / "out.nc", decode_coords="all") as back:
-        assert back["reflectance"].encoding["dtype"] == np.dtype("int16")
-        assert back.rio.crs == da.rio.crs
-        np.testing.assert_allclose(back["reflectance"], out["reflectance"], atol=5.1e-5)
-
-
-def test_coarser_mask_that_nests_is_repeated():
-    da, clear = make_cube(shape=(40, 60))
-    coarse = clear.coarsen(y=2, x=2).max().astype(bool)
-    fine = xr.DataArray(coarse.values.repeat(2, 1).repeat(2, 2), dims=clear.dims, coords=clear.coords)
-    xr.testing.assert_equal(
-        xr_cloudfree.fill(da, TARGET, clear=coarse, model="linear"),
-        xr_cloudfree.fill(da, TARGET, clear=fine, model="linear"),
-    )
-
-
-@pytest.mark.parametrize("factor", [1, 2])
-def test_dilation_is_the_same_whatever_the_blocks(factor):
-    da, clear = make_cube(shape=(40, 60))
-    rng = np.random.default_rng(1)
-    clear = clear.copy(data=rng.random(clear.shape) > 0.02)
-    if factor == 2:
-        clear = clear.coarsen(y=2, x=2).min().astype(bool)
-    whole = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", dilate=3)
-    cut = xr_cloudfree.fill(da.chunk(y=7, x=9), TARGET, clear=clear.chunk(y=5), model="linear", dilate=3, block=11)
-    xr.testing.assert_identical(whole, cut.compute())
-    assert not whole.equals(xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
-
-
-def test_clear_mask_is_what_fill_uses():
-    da, clear = make_cube()
-    ds = as_dataset(da, clear)
-    mask = xr_cloudfree.clear_mask(ds)
-    valid = clear & da.notnull().all("band")
-    np.testing.assert_array_equal(mask, valid)
-    lazy = xr_cloudfree.clear_mask(ds.chunk(y=10, time=2), dilate=2)
-    assert lazy.chunks is not None
-    xr.testing.assert_identical(lazy.compute(), xr_cloudfree.clear_mask(ds, dilate=2))
-
-
-def test_latitude_and_longitude_come_back():
-    da, clear = make_cube()
-    names = {"y": "latitude", "x": "longitude"}
-    out = xr_cloudfree.fill(da.rename(names), TARGET, clear=clear.rename(names), model="linear", layers="all")
-    assert out["reflectance"].dims == ("band", "latitude", "longitude")
-    assert out["filled"].dims == ("latitude", "longitude")
-    mask = xr_cloudfree.clear_mask(da.rename(names), clear=clear.rename(names))
-    assert mask.dims == ("time", "latitude", "longitude")
-
-
 def test_transposed_cube_gives_the_same():
     da, clear = make_cube()
     out = xr_cloudfree.fill(
         da.transpose("y", "x", "time", "band"), TARGET, clear=clear.transpose("x", ...), model="linear"
     )
     xr.testing.assert_identical(out, xr_cloudfree.fill(da, TARGET, clear=clear, model="linear"))
-
-
-def test_screen_fills_what_looks_like_haze():
-    rng = np.random.default_rng(3)
-    da, clear = make_cube()
-    smooth = da.copy(data=(0.1 + 0.002 * rng.standard_normal(da.shape)).astype("float32"))
-    smooth[OWN, :, 10:14, 10:14] += 0.15
-    everything = xr.ones_like(clear)
-    kept = xr_cloudfree.fill(smooth, TARGET, clear=everything, layers=["filled", "suspect"])
-    assert kept["suspect"].values[10:14, 10:14].all() and kept["suspect"].sum() == 16
-    assert (kept["filled"] == 1).all()
-    filled = xr_cloudfree.fill(smooth, TARGET, clear=everything, screen=True, layers=["filled", "suspect"])
-    assert (filled["filled"].values[10:14, 10:14] == 2).all() and (filled["filled"] == 2).sum() == 16
-    assert abs(filled["reflectance"].values[:, 10:14, 10:14] - 0.1).max() < 0.02
-
-
-def test_layers_of_the_wrong_model_are_refused(cube):
-    da, clear = cube
-    with pytest.raises(errors.OptionError, match="has no layer 'gate'"):
-        xr_cloudfree.fill(da, TARGET, clear=clear, model="median", layers=["gate"])
 
 
 def test_errors_survive_the_way_back_from_a_worker():
@@ -307,45 +179,6 @@ def test_digital_numbers_with_nothing_told_are_an_error():
     lazy = xr_cloudfree.fill(da.astype("float32").chunk(), TARGET, clear=clear, model="linear")
     with pytest.raises(errors.ScalingError):
         lazy.compute()
-
-
-def test_a_cube_of_a_billion_pixels_a_side_is_refused_before_anything_is_made():
-    import dask.array as da
-
-    huge = xr.DataArray(
-        da.zeros((2, 1, 10**9, 10**9), chunks=(1, 1, 10**8, 10**8), dtype="uint16"),
-        dims=("time", "band", "y", "x"),
-        coords={"time": DATES[:2], "band": ["red"]},
-        attrs={"scale_factor": 1e-4},
-    )
-    clear = xr.DataArray(
-        da.ones((2, 10**9, 10**9), chunks=(1, 10**8, 10**8), dtype=bool),
-        dims=("time", "y", "x"),
-        coords={"time": DATES[:2]},
-    )
-    with pytest.raises(errors.SizeError, match="blocks"):
-        xr_cloudfree.fill(huge, clear=clear)
-
-
-def test_auto_is_the_learned_model_wherever_it_takes_the_bands(cube):
-    da, clear = cube
-    for date in (TARGET, "2021-06-15"):
-        image = xr_cloudfree.fill(da, date, clear=clear)
-        assert image.attrs["cloudfree_model"] == "unet"
-        shipped = xr_cloudfree.from_pretrained("unet").spec
-        assert image.attrs["cloudfree_weights"] == shipped.weights_sha256
-        xr.testing.assert_identical(image, xr_cloudfree.fill(da, date, clear=clear, model="unet"))
-
-
-def test_auto_is_classical_with_bands_that_no_learned_model_takes(cube):
-    da, clear = cube
-    da = da.isel(band=[0, 1])
-    for date in (TARGET, "2021-06-15"):
-        image = xr_cloudfree.fill(da, date, clear=clear)
-        assert image.attrs["cloudfree_model"] == "regress"
-        assert "cloudfree_weights" not in image.attrs
-        xr.testing.assert_identical(image, xr_cloudfree.fill(da, date, clear=clear, model="regress"))
-    assert "uncertainty" in xr_cloudfree.fill(da, "2021-06-15", clear=clear, layers="all")
 
 
 def test_a_fraction_of_a_second_does_not_lose_the_observation(cube):
@@ -370,25 +203,6 @@ def test_bands_may_be_asked_for_by_their_common_names():
         xr_cloudfree.fill(ds, TARGET, bands=["B2"])
 
 
-def test_what_the_user_told_of_the_numbers_stays_with_them(tmp_path):
-    da, clear = make_cube(dtype="uint16")
-    expected = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear")
-    da.attrs = {"nodata": 0}
-    out = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", scale=1e-4, offset=0, layers=["filled"])
-    assert out["reflectance"].attrs["scale_factor"] == 1e-4
-    out.drop_vars("band").to_netcdf(tmp_path / "out.nc")
-    with xr.open_dataset(tmp_path / "out.nc") as back:
-        reflectance = (expected.where(expected != 0) * 1e-4).values
-        np.testing.assert_allclose(back["reflectance"], reflectance, rtol=1e-5)
-
-
-def test_layers_of_a_dataset_of_bands_name_their_bands():
-    da, clear = make_cube(dtype="uint16")
-    out = xr_cloudfree.fill(as_dataset(da, clear), TARGET, model="regress", layers=["uncertainty"])
-    assert list(out["uncertainty"]["band"].values) == ["B02", "B04", "B08"]
-    assert "band" not in out["B04"].coords
-
-
 def test_values_that_are_no_reflectance_may_pass():
     da, clear = make_cube()
     index = da * 500 - 60
@@ -398,12 +212,6 @@ def test_values_that_are_no_reflectance_may_pass():
     out = xr_cloudfree.fill(index, TARGET, clear=clear, model="linear", check=False)
     expected = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear") * 500 - 60
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-3)
-
-
-def bands_of(names, dtype="uint16"):
-    da, clear = make_cube(dtype=dtype)
-    ds = xr.Dataset({name: da.isel(band=i % 3, drop=True) for i, name in enumerate(names)})
-    return ds.assign(clear=clear)
 
 
 def test_the_roles_of_bands_come_from_all_of_them():
@@ -423,50 +231,12 @@ def test_whole_numbers_of_different_types_are_refused():
     xr_cloudfree.fill(ds[["B02", "B03"]].astype("int32"), TARGET, clear=ds["clear"], scale=1e-4, nodata=0)
 
 
-@pytest.mark.parametrize("encoding", [{"missing_value": -9999}, {}])
-def test_nodata_survives_a_file_without_a_fill_value(tmp_path, encoding):
-    da, clear = make_cube()
-    da.encoding = {"dtype": "int16", "scale_factor": 1e-4, **encoding}
-    out = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", layers=["filled"])
-    assert np.isnan(out["reflectance"]).any()
-    out.drop_vars(["band", "platform"], errors="ignore").to_netcdf(tmp_path / "out.nc")
-    with xr.open_dataset(tmp_path / "out.nc") as back:
-        np.testing.assert_array_equal(np.isnan(back["reflectance"]), np.isnan(out["reflectance"]))
-
-
-def test_each_band_is_clipped_to_its_own_packing():
-    ds = bands_of(["B02", "B03"], "float32")
-    ds["B02"].encoding = {"dtype": "uint8", "scale_factor": 0.001, "_FillValue": 0}
-    ds["B03"].encoding = {"dtype": "uint16", "scale_factor": 1e-4, "_FillValue": 0}
-    out = xr_cloudfree.fill(ds, "2021-06-15", clear="clear", model="linear")
-    assert out["B02"].max() <= 0.2541 < 0.3 < out["B03"].max()
-
-
-def test_a_scalar_band_coordinate_is_no_obstacle():
-    ds = bands_of(["B02", "B03"]).assign_coords(band=1)
-    out = xr_cloudfree.fill(ds, TARGET, clear="clear", model="regress", layers="all")
-    assert list(out["uncertainty"]["band"].values) == ["B02", "B03"]
-
-
 def test_of_two_equally_near_the_earlier_counts():
     da, _ = make_cube()
     two = da.fillna(0.2).isel(time=[0, 1]).assign_coords(time=np.array(["2021-07-01", "2021-07-11"], "M8[ns]"))
     clear = xr.ones_like(two.isel(band=0, drop=True), dtype=bool)
     out = xr_cloudfree.fill(two, "2021-07-06", clear=clear, model="nearest", layers="all")
     assert (out["days_to_clear"] == -5).all() and (out["source_time"] == np.datetime64("2021-07-01")).all()
-
-
-def test_what_is_known_of_an_observed_date_stays_with_it(cube):
-    da, clear = cube
-    assert xr_cloudfree.fill(da, TARGET, clear=clear, model="linear")["platform"] == da["platform"][OWN]
-    assert "platform" not in xr_cloudfree.fill(da, "2021-06-15", clear=clear, model="linear").coords
-
-
-def test_a_variable_called_like_a_layer_gives_way(cube):
-    da, clear = cube
-    ds = da.rename("gate").to_dataset().assign(clear=clear)
-    out = xr_cloudfree.fill(ds, TARGET, clear="clear", model="timegate", layers=["gate"])
-    assert out["reflectance"].dims == ("band", "y", "x") and out["gate"].dims[0] == "observation"
 
 
 @pytest.mark.parametrize("date", ["2021-06-15", TARGET])

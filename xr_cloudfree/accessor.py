@@ -1,4 +1,4 @@
-"""The accessor ``.cloudfree``: it forwards to the public functions and keeps no state but the object."""
+"""The accessor ``.cloudfree``, which calls the public functions with its object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xr_cloudfree.accuracy import evaluate as evaluation
 
 
 def _forward(method: Callable[..., Any], function: Callable[..., Any]) -> None:
-    """Give a method the docstring and the signature of the function that it forwards to."""
+    """Give a method the docstring and the signature of the function that it calls."""
     signature = inspect.signature(function)
     _, *options = signature.parameters.values()
     own = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)

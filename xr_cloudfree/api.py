@@ -1,4 +1,4 @@
-"""The public functions: labels in, labels out."""
+"""The public functions: labelled cubes in, labelled images out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.engine.blocks import BlockJob
+from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.errors import ModelNotFoundError
@@ -55,114 +55,115 @@ def fill(
     block: int | tuple[int, int] | None = None,
     s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
 ) -> Any:
-    """Make the clear image of any date from a cloudy time series.
+    """Make a cloud-free image of any date from a cloudy time series.
 
-    The target's own clear pixels come back bit for bit; the others are estimated by the model from the other dates,
-    and for some models from the target's own clear pixels as well. Where nothing is known the output is nodata.
-    Chunked input gives a lazy result, one task per block; the answer does not depend on the chunks.
+    The target's own clear pixels are returned bit for bit. The model estimates the others from the other dates, and
+    some models also from the target's own clear pixels. Where nothing is known, the output is nodata. Chunked input
+    gives a lazy result, one task per block, which does not depend on the chunks.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         The cube, in memory or in chunks: a DataArray (time, band, y, x), or (time, y, x) of one band or index; a
-        Dataset with one such 4-D variable; or a Dataset with bands, else indices, as variables (time, y, x), as
-        odc-stac loads it. Dimensions may have any order, and other names: usual ones (``t``, ``lat``, ``easting`` ...)
-        and those that CF attributes, rioxarray or odc-geo tell. Layers among the bands that are no reflectance (SCL,
-        QA_PIXEL, AOT ...) are kept, each pixel from its nearest clear date. Values are reflectance, or stored numbers
-        of which metadata or `scale` tell what they mean.
+        Dataset with one such 4-D variable; or a Dataset with bands, or else indices, as variables (time, y, x), as
+        odc-stac loads it. Dimensions may have any order and other names: the usual ones (``t``, ``lat``, ``easting``
+        ...) and those given by CF attributes, rioxarray or odc-geo. Layers among the bands that are not reflectance
+        (SCL, QA_PIXEL, AOT ...) are kept, each pixel from its nearest clear date. Values are reflectance, or stored
+        numbers whose scale is given by metadata or by `scale`.
     date : str, datetime, pandas.Timestamp or Period, slice, a sequence of these, or None
-        The target date or dates, ISO 8601, UTC. A date without a time (or at midnight) means that day's observation
-        if there is one. A month or a year, ``"2023-06"`` or ``"2023"``, and ``slice("2023-05", "2023-07")`` mean all
-        of the cube's dates in it, from the beginning of the first period to the end of the last, as xarray selects
-        them; an end of a slice may be None. ``"2023-05/2023-07"`` and ``"2023-05/.."`` write slices as text. None
-        means every date of the cube. Also `numpy.datetime64` (in months and years a period), cftime of the standard
-        calendar, and indexes and arrays of such dates. A date may lie between the cube's dates, or up to a year
-        beyond them; farther only with `window`.
+        The target date or dates, in ISO 8601 and UTC. A date without a time (or at midnight) means that day's
+        observation if there is one. A month or a year, ``"2023-06"`` or ``"2023"``, and a slice such as
+        ``slice("2023-05", "2023-07")`` mean all of the cube's dates from the beginning of the first period to the end
+        of the last, as xarray selects them; an end of a slice may be None. ``"2023-05/2023-07"`` and ``"2023-05/.."``
+        are slices as text. None means every date of the cube. `numpy.datetime64` (a period if in months or years),
+        cftime of the standard calendar, and indexes and arrays of such dates are accepted too. A date may lie between
+        the cube's dates, or up to a year beyond them; farther only with `window`.
     freq : str, timedelta or pandas.DateOffset, optional
-        With a slice, a month or a year, or without `date` for the span of the cube's own dates: a regular series, as
-        `pandas.date_range` makes it from the first day on, such as ``"10D"`` or ``"MS"`` (the first of each month).
+        Make a regular series, as `pandas.date_range` does from the first day on, such as ``"10D"`` or ``"MS"`` (the
+        first of each month): over a slice, a month or a year, or without `date` over the span of the cube's dates.
     model : str or FillModel
         ``"auto"``, a name from `list_models`, ``"local-dir:PATH"`` or ``"hf-hub:organisation/name"`` for a learned
         model (see `from_pretrained`), or an object that follows the `FillModel` protocol. ``"auto"`` is the learned
-        model that comes with the package, if there is one and torch is installed; else ``"regress"``. The output's
-        attributes name what was used.
+        model that comes with the package if there is one and torch is installed, otherwise ``"regress"``. Attributes
+        of the output name the model that was used.
     clear : DataArray of bool or str, optional
-        True = clear. On the cube's grid, or on a coarser one that nests exactly.
+        True where a pixel is clear, or the name of such a layer. On the cube's grid, or on a coarser one that nests
+        exactly.
     mask : DataArray or str, optional
         A quality layer or its name; exclusive with `clear`. On the cube's grid, or on a coarser one that nests
-        exactly. By default ``cloud_mask`` is taken, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others),
-        be it a variable of a Dataset or one of the bands of an array.
+        exactly. By default ``cloud_mask``, or else the sensor's own layer (SCL, QA_PIXEL, Fmask, cfmask and others),
+        as a variable of a Dataset or as one of the bands of an array.
     scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
 "modis_state", "probability", "clear_score"}, optional
-        How to read `mask`, where the flags in its attributes and its name do not tell; it wins over both. Without
-        `mask` the layer of that scheme is taken.
+        How to read `mask`; takes precedence over the flags in its attributes and over its name. Without `mask`, the
+        layer of that scheme is used.
     threshold : float, optional
-        For a probability of cloud: from this value on a pixel is not clear. For a clear score: from it on it is clear.
-        In the layer's units: 0 to 1, 0 to 100 or, for bytes, 0 to 255.
+        For a cloud probability: from this value on a pixel is not clear. For a clear score: from this value on it is
+        clear. In the layer's units: 0 to 1, 0 to 100 or, for bytes, 0 to 255.
     snow : {"clear", "not clear"}
         Whether snow counts as clear.
     strict : bool
-        Leave out doubtful classes as well (SCL: dark areas and unclassified).
+        Whether doubtful classes (SCL: dark areas and unclassified) count as not clear.
     dilate : int
         Pixels by which cloud and shadow are grown.
     bands : sequence of str, optional
         The bands to fill, in this order: the cube's own names or STAC common names.
     window : float, str, timedelta or pair of these, optional
-        Days before and after the target from which dates are taken; the model's own by default.
+        Days before and after the target from which dates are used; the model's own by default.
     scale, offset : float, optional
-        Reflectance = stored * scale + offset: needed where the metadata do not tell, and wins over them.
+        Reflectance = stored * scale + offset: needed if the metadata do not give them, and taking precedence over the
+        metadata.
     nodata : float, optional
         Stored value that means "missing"; NaN always does.
     merge : {"day"}, optional
-        Make one date of all scenes of a day in UTC, such as the granules of one pass. Each pixel is taken from one
-        scene, with its mask: from one that is clear and has all bands, else from one that has all bands, else from
-        the one that has most; of several such from the earliest, and of those at one moment from the one of the
-        smaller value in the first band that differs. The date has the time stamp, and the other coordinates along
-        time, of the earliest scene of the day.
+        Merge all scenes of a day in UTC, such as the granules of one pass, into one date. Each pixel is taken from one
+        scene, with its mask: a clear scene with all bands if there is one, else one with all bands, else the one with
+        most bands; of several the earliest, and of those with the same time stamp the one with the smaller value in
+        the first band that differs. The date has the time stamp, and the other coordinates along time, of the earliest
+        scene of the day.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
         ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``. ``filled`` is 0 not filled, 1
         observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on which the
         pixel is clear and has a value in some band.
     screen : bool
-        Fill also the target's suspect pixels: flagged clear, but they look like haze.
+        Also fill the target's suspect pixels, which are flagged clear but look like haze.
     check : bool
-        False lets values pass that do not look like reflectance, such as an index whose name is not known, takes
-        numbers that may be marks of missing values as measured, and does not ask whether a mask is the wrong way
-        round.
+        False accepts values that do not look like reflectance (such as an index with an unknown name), takes numbers
+        that may mark missing values as measurements, and does not check whether a mask is inverted.
     block : int or pair of int, optional
         Pixels along y and x of a block, the work of one task. By default about 96 MiB of input.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
         Sentinel-1 in decibels on the cube's pixels, on any dates, for a model that takes it: a DataArray (time, band,
         y, x) with the bands vv and vh, a Dataset with such variables (time, y, x), or their names in `obj`; or a
-        Zarr store or a NetCDF file, or the URL of one. Of each pixel the observation nearest to the target date is
-        shown to the model, at most 12 days away, of two equally near the earlier; where there is none, the model does
-        without. The attribute ``cloudfree_s1`` names the dates.
+        Zarr store or a NetCDF file, or the URL of one. For each pixel the model gets the observation nearest to the
+        target date, at most 12 days away, and the earlier of two equally near; where there is none, it does without.
+        The attribute ``cloudfree_s1`` names the dates.
 
     Returns
     -------
     DataArray or Dataset
-        What was given, with dimensions (band, y, x), or (y, x) where bands are variables or there is but one layer;
-        time comes first for several dates. In the input's units, dtype and nodata, under its names, with its CRS.
-        With `layers` a Dataset of the image, called ``reflectance`` for a DataArray with bands, and the layers.
+        The same kind as `obj`, with dimensions (band, y, x), or (y, x) if bands are variables or there is only one
+        layer; time comes first for several dates. In the input's units, dtype and nodata, under its names, with its
+        CRS. With `layers` a Dataset of the image, called ``reflectance`` for a DataArray with bands, and the layers.
 
     Raises
     ------
     DimensionError, BandError, TimeError, GridError, MaskError, ScalingError, OptionError
-        If the cube or an option cannot be used: when called, as far as metadata tell.
+        If the cube or an option cannot be used: when called, if metadata show it.
     OptionError
-        If `s1` is given to a model that does not look at Sentinel-1, or is the name of nothing.
+        If `s1` is given to a model that does not use Sentinel-1, or names neither a variable nor a file.
     ScalingError
-        If values do not look like reflectance, or those of `s1` like decibels: when values are computed.
+        If values do not look like reflectance, or those of `s1` not like decibels: when values are computed.
     ModelNotFoundError, WeightsError, HubError, MissingDependencyError
         If there is no such model, or it cannot be used.
 
     Warns
     -----
     CloudfreeWarning
-        If a layer among the bands is no reflectance, or a date with a time falls on a day that was observed at
-        another: when called. If some dates lack a band, numbers are taken as missing that nothing tells of, or a mask
-        seems to be the wrong way round: when values are computed.
+        When called: if a layer among the bands is not reflectance, or a date with a time falls on a day that was
+        observed at another time. When values are computed: if some dates lack a band, numbers are taken as missing
+        values although no metadata declare them, or a mask seems to be inverted.
 
     Examples
     --------
@@ -208,7 +209,7 @@ def fill(
 
 def run(plan: FillPlan) -> xr.Dataset:
     """Run a planned fill on its cube, and label the outputs; see `restore_kind` for the form in which the cube came."""
-    return label(plan, _run(plan.job, plan.understood, plan.s1_arrays))
+    return label(plan, _run(plan.job, plan.info, plan.s1_arrays))
 
 
 def to_zarr(
@@ -222,26 +223,26 @@ def to_zarr(
     shard: int | tuple[int, int] | None = None,
     **options: Any,
 ) -> xr.Dataset:
-    """Fill into a Zarr store, region by region: cubes of any size, in memory that does not grow with them.
+    """Fill a cube of any size into a Zarr store, region by region, in memory that does not grow with it.
 
-    What is written is what `fill` gives, byte for byte. Each region is read, filled and written as whole shards, and
-    then marked as done in a journal beside the store, the folder ``STORE.journal``. A run that was ended in any way
-    goes on with the same call. A cube that was only opened, lazily, is read from its files without a graph.
+    The store holds what `fill` returns, byte for byte. Each region is read, filled and written as whole shards, and
+    then marked as done in a journal beside the store, the folder ``STORE.journal``. After any interruption, the same
+    call resumes the run. A cube that was only opened, lazily, is read from its files without a graph.
 
     Parameters
     ----------
     obj : DataArray, Dataset, path or URL
-        The cube, or where it lies: see `fill` and `xr_cloudfree.io.open_cube`.
+        The cube, or its location: see `fill` and `xr_cloudfree.io.open_cube`.
     store : path
-        Where to: a folder whose name ends with ``.zarr``, of Zarr format 3. No URL.
+        The output: a folder whose name ends with ``.zarr``, of Zarr format 3. URLs are not supported.
     date : str, datetime, slice, sequence of these, or None
         The target dates, as in `fill`. Each part of the cube is read once for all of them.
     model : str or FillModel
         As in `fill`.
     resume : bool
-        Go on where the same run was left.
+        Resume the run if the same call has begun it.
     overwrite : bool
-        Replace what is there: it is removed before the first region is filled.
+        Replace an existing store: it is removed before the first region is filled.
     shard : int or pair of int, optional
         Pixels along y and x of a shard, one file for each date. By default chosen so that memory suffices and each
         chunk of the input is read only once.
@@ -256,18 +257,18 @@ def to_zarr(
     Raises
     ------
     OutputError
-        If something else is at `store`, or it cannot be written.
+        If `store` is something else, or cannot be written.
     ChangedError
         If the store was begun with another cube, model or settings.
     LockedError
         If another process is filling the store.
     CloudfreeError
-        What `fill` raises.
+        As raised by `fill`.
 
     See Also
     --------
-    verify : whether a store is still what was written.
-    repair : how it becomes so again.
+    verify : check whether a store still holds what was written.
+    repair : fill damaged regions again.
 
     Examples
     --------
@@ -307,10 +308,10 @@ def clear_mask(
     merge: Merge | None = None,
     check: bool = True,
 ) -> xr.DataArray:
-    """The clear mask that `fill` uses: True where a pixel was seen and is valid in every band.
+    """Return the clear mask that `fill` uses: True where a pixel is clear and valid in every band.
 
     Lazy for chunked input. The parameters are those of `fill`; with ``merge="day"`` there is one date for each day, in
-    the order of time.
+    chronological order.
 
     Returns
     -------
@@ -320,7 +321,7 @@ def clear_mask(
     Raises
     ------
     ScalingError
-        If most values cannot be reflectance: when values are computed, unless `check` is False.
+        If most values cannot be reflectance: when values are computed, and unless `check` is False.
 
     Examples
     --------
@@ -363,37 +364,37 @@ def clear_mask_of(info: CubeInfo, *, check: bool = True) -> xr.DataArray:
     return out.rename(back)
 
 
-def merged(understood: CubeInfo) -> CubeInfo:
-    """A cube whose scenes are merged in its arrays, lazily where it is lazy, and its clear mask for a quality layer.
+def merged(info: CubeInfo) -> CubeInfo:
+    """Return a cube with the scenes of each day merged, and its clear mask as the quality layer; lazy if the cube is.
 
-    `fill` needs no such cube: it merges the scenes of each block by itself.
+    `fill` does not need it: it merges the scenes of each block itself.
     """
-    if understood.scenes is None:
-        return understood
-    cube = understood.cube
-    done = _run(_clear_job(understood, stored=True), understood)
+    if info.scenes is None:
+        return info
+    cube = info.cube
+    outputs = _run(_clear_job(info, stored=True), info)
     if "band" in cube.arrays[0].dims:
-        arrays = [_dates_of(cube.arrays[0], understood, done["stored"])]
+        arrays = [_dates_of(cube.arrays[0], info, outputs["stored"])]
     else:
-        arrays = [_dates_of(array, understood, done["stored"][:, i]) for i, array in enumerate(cube.arrays)]
+        arrays = [_dates_of(array, info, outputs["stored"][:, i]) for i, array in enumerate(cube.arrays)]
     return replace(
-        understood,
+        info,
         cube=replace(cube, arrays=tuple(arrays)),
-        quality=_dates_of(cube.template, understood, done["clear"]),
-        rule=MaskRule(label=understood.rule.label),
+        quality=_dates_of(cube.template, info, outputs["clear"]),
+        rule=MaskRule(label=info.rule.label),
         scenes=None,
     )
 
 
 def list_models() -> pd.DataFrame:
-    """The installed models, with what each can give. A learned model is listed if its weights are there.
+    """Return a table of the installed models. A learned model is listed if its weights are installed.
 
     Returns
     -------
     DataFrame
-        Indexed by name: summary; kind (``"classical"``, ``"learned"``, or ``"rule"`` for one that chooses among
-        others); the bands that it takes; window in days; layers; licence of the weights, and the first digits of
-        their SHA-256.
+        Indexed by name, with the columns summary; kind (``"classical"``, ``"learned"``, or ``"rule"`` for a model that
+        chooses among others); bands that it takes; window_days; layers that it gives; license of the weights; and
+        weights, the first digits of their SHA-256.
 
     Examples
     --------
@@ -404,15 +405,15 @@ def list_models() -> pd.DataFrame:
     rows = []
     for name in registry.model_names():
         try:
-            made = registry.create(name)
+            model = registry.create(name)
         except ModelNotFoundError:  # its weights are not installed
             continue
-        spec = made.spec
+        spec = model.spec
         rows.append(
             {
                 "name": name,
                 "summary": spec.summary,
-                "kind": optional(made).kind,
+                "kind": optional(model).kind,
                 "bands": spec.bands_text,
                 "window_days": spec.window_days,
                 "layers": ", ".join((*COMMON_LAYERS, *spec.layers)),
@@ -423,42 +424,38 @@ def list_models() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _clear_job(understood: CubeInfo, stored: bool = False, check: bool = True) -> ClearJob:
-    cube, n_times = understood.cube, understood.times.size
+def _clear_job(info: CubeInfo, stored: bool = False, check: bool = True) -> ClearJob:
+    cube, n_times = info.cube, info.times.size
     return ClearJob(
         make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None),
-        understood.rule,
-        understood.scaling,
+        info.rule,
+        info.scaling,
         n_times,
-        understood.scenes,
+        info.scenes,
         (len(cube.labels), cube.dtype) if stored else None,
         cube.extras,
-        understood.valid_range if check else None,
+        info.valid_range if check else None,
         cube.sensor,
     )
 
 
-def _dates_of(array: xr.DataArray, understood: CubeInfo, data: Any) -> xr.DataArray:
-    """An array of the cube with other values, a date for each of the cube's."""
-    first = [understood.scene(date) for date in range(understood.times.size)]
-    like = array if understood.scenes is None else array.isel(time=first)
+def _dates_of(array: xr.DataArray, info: CubeInfo, data: Any) -> xr.DataArray:
+    """Return an array of the cube with other values, one image for each of the cube's dates."""
+    first = [info.scene(date) for date in range(info.times.size)]
+    like = array if info.scenes is None else array.isel(time=first)
     return like.copy(data=data)
 
 
-def _run(job: BlockJob, understood: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
-    """Run a job at once on arrays in memory and on those in files, as a lazy graph on chunked ones."""
-    n = len(understood.cube.arrays)
-    given = [array.variable for array in (*understood.cube.arrays, understood.quality, *s1)]
-    if any(variable.chunks is not None for variable in given):
-        # dask is imported at the branch that needs it.
+def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
+    """Run a job at once on arrays in memory or in files; build its lazy graph on chunked ones."""
+    arrays = Windows(info.cube.arrays, info.quality, s1).map(lambda array: array.variable)
+    if any(variable.chunks is not None for variable in arrays.arrays):
+        # dask is imported only where it is needed.
         from xr_cloudfree.engine.lazy import build_graph
 
-        chunked = [windows.chunked(variable) for variable in given]
-        return dict(build_graph(job, chunked[:n], chunked[n], chunked[n + 1 :]))
-    if not any(windows.is_lazy(variable) for variable in given):
-        arrays = [variable.data for variable in given]
-        return dict(run_eager(job, arrays[:n], arrays[n], arrays[n + 1 :]))
-    # As a whole, decoded, they might not fit into memory.
-    opened = [windows.windowed(variable) for variable in given]
-    regions = in_regions(job, opened[:n], opened[n], opened[n + 1 :])
-    return dict(run_eager(job, opened[:n], opened[n], opened[n + 1 :], read=windows.read, regions=regions))
+        return dict(build_graph(job, arrays.map(windows.chunked)))
+    if not any(windows.is_lazy(variable) for variable in arrays.arrays):
+        return dict(run_eager(job, arrays.map(lambda variable: variable.data)))
+    # Read by region: decoded as a whole, the arrays may not fit into memory.
+    opened = arrays.map(windows.windowed)
+    return dict(run_eager(job, opened, read=windows.read, regions=in_regions(job, opened)))

@@ -1,4 +1,4 @@
-"""From numbers to labels: what a fill gave, as the cube has it."""
+"""Labelling of a fill's outputs with the dimensions, coordinates, attributes and encoding of the cube."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xr_cloudfree.version import __version__
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One variable of the output, and where in a job's outputs its values are.
+    """One variable of the output, and its place in a job's outputs.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class Part:
     output : str
         The job's output.
     band : int or None
-        Which band of it; None for all that there are.
+        Which band of it; None for all bands.
     dims : tuple of str
-        Dimensions, under our own names.
+        Dimensions, under the package's names.
     dtype : dtype
         Type of its values.
     attrs, encoding : dict
-        What is said of it, and how it is packed in a file.
+        Its attributes, and how it is packed in a file.
     """
 
     name: str
@@ -47,87 +47,89 @@ class Part:
     attrs: dict[str, Any]
     encoding: dict[str, Any]
 
-    def take(self, done: Mapping[str, Any]) -> Any:
-        """Its values, from a job's outputs by name."""
-        data = done[self.output]
+    def take(self, outputs: Mapping[str, Any]) -> Any:
+        """Return its values, from a job's outputs by name."""
+        data = outputs[self.output]
         return data if self.band is None else data[..., self.band, :, :].astype(self.dtype)
 
 
 def parts(plan: FillPlan) -> tuple[Part, ...]:
-    """The variables of the output: the bands first, then the layers."""
-    cube, job = plan.understood.cube, plan.job
-    scaling, source = plan.understood.scaling, cube.arrays[0]
+    """Return the variables of the output: the bands first, then the layers."""
+    cube, job = plan.info.cube, plan.job
+    scaling, source = plan.info.scaling, cube.arrays[0]
     lead = () if job.targets.scalar else ("time",)
-    told = _told(plan)
+    provenance = _provenance_attrs(plan)
     mapping = source.encoding.get("grid_mapping")
     common = {"grid_mapping": mapping} if mapping else {}
     first, *rest = job.outputs
 
     def part(name: str, band: int | None, dims: tuple[str, ...], array: xr.DataArray, dtype: np.dtype[Any]) -> Part:
-        attrs = {**array.attrs, **_scale_attrs(array, scaling), **told}
-        return Part(name, first.name, band, dims, dtype, attrs, {**common, **_kept(array, attrs)})
+        attrs = {**array.attrs, **_scale_attrs(array, scaling), **provenance}
+        return Part(name, first.name, band, dims, dtype, attrs, {**common, **_packing_encoding(array, attrs)})
 
     if source.ndim == 3:
         names = cube.bands if cube.layout == "bands" else (_free_name(plan, cube.name),)
-        made = [
+        variables = [
             part(name, i, (*lead, "y", "x"), band, band.dtype)
             for i, (name, band) in enumerate(zip(names, cube.arrays, strict=True))
         ]
     else:
         name = _free_name(plan, cube.name if cube.layout == "variable" else None)
-        made = [part(name, None, (*lead, *first.dims), source, first.dtype)]
-    made += [Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, LAYERS[o.name].attrs, dict(common)) for o in rest]
-    return tuple(made)
+        variables = [part(name, None, (*lead, *first.dims), source, first.dtype)]
+    variables += [
+        Part(o.name, o.name, None, (*lead, *o.dims), o.dtype, LAYERS[o.name].attrs, dict(common)) for o in rest
+    ]
+    return tuple(variables)
 
 
 def _free_name(plan: FillPlan, name: str | None) -> str:
-    """The image's name; one that happens to be that of a layer gives way to it."""
+    """Return the name of the image; ``reflectance`` if its own is that of a requested layer."""
     return "reflectance" if name is None or name in plan.job.layers else name
 
 
-def label(plan: FillPlan, done: Mapping[str, Any]) -> xr.Dataset:
+def label(plan: FillPlan, outputs: Mapping[str, Any]) -> xr.Dataset:
     """Give a job's outputs the cube's dimensions, coordinates, attributes and encoding.
 
     Parameters
     ----------
     plan : FillPlan
         The fill.
-    done : mapping
+    outputs : mapping
         The outputs by name, in memory or lazy.
 
     Returns
     -------
     Dataset
-        See `restore_kind` for the form in which the cube came.
+        See `restore_kind` for the kind of object that the user gets.
     """
-    cube, job = plan.understood.cube, plan.job
+    cube, job = plan.info.cube, plan.job
     back = {role: name for role, name in cube.dims.items() if role != name}
     coords = _coords(plan)
-    made: dict[str, xr.Variable] = {}
-    kept: dict[Any, xr.Variable] = {}
+    variables: dict[str, xr.Variable] = {}
+    coordinates: dict[Any, xr.Variable] = {}
     for part in parts(plan):
         keep = {k: v for k, v in coords.items() if set(v.dims) <= set(part.dims)}
-        out = xr.DataArray(part.take(done), dims=part.dims, coords=keep, name=part.name, attrs=part.attrs)
+        out = xr.DataArray(part.take(outputs), dims=part.dims, coords=keep, name=part.name, attrs=part.attrs)
         out.encoding.update(part.encoding)
         out = out.rename({a: b for a, b in back.items() if a in (*out.dims, *out.coords)})
         if "observation" in part.dims:
             out = out.assign_coords(observation=("observation", job.times))
-        made[part.name] = out.variable
-        # They are the same for all, and not compared: what they hold may be objects that compare as different.
-        kept = {name: coordinate.variable for name, coordinate in out.coords.items()} | kept
-    return xr.Dataset(made, coords=kept, attrs={**plan.attrs, **_told(plan)})
+        variables[part.name] = out.variable
+        # The same for all variables, and not compared: they may hold objects that compare as different.
+        coordinates = {name: coordinate.variable for name, coordinate in out.coords.items()} | coordinates
+    return xr.Dataset(variables, coords=coordinates, attrs={**plan.attrs, **_provenance_attrs(plan)})
 
 
 def restore_kind(plan: FillPlan, labelled: xr.Dataset) -> Any:
-    """A DataArray where a DataArray was given and no layer asked for, else the Dataset."""
-    if plan.understood.cube.layout in ("array", "layer") and len(labelled.data_vars) == 1:
-        return labelled[next(iter(labelled.data_vars))].rename(plan.understood.cube.name)
+    """Return a DataArray if the cube is a DataArray and no layer was requested, otherwise the Dataset."""
+    if plan.info.cube.layout in ("array", "layer") and len(labelled.data_vars) == 1:
+        return labelled[next(iter(labelled.data_vars))].rename(plan.info.cube.name)
     return labelled
 
 
 def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
-    """The output's coordinates under our own names of dimensions."""
-    cube, job = plan.understood.cube, plan.job
+    """Return the output's coordinates under the package's names of dimensions."""
+    cube, job = plan.info.cube, plan.job
     targets, source = job.targets, cube.arrays[0]
     coords = {name: c.variable for name, c in source.coords.items() if "time" not in c.dims}
     time_attrs = source["time"].attrs
@@ -135,14 +137,14 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
         coords["time"] = xr.Variable((), targets.times[0], time_attrs)
     else:
         coords["time"] = xr.Variable(("time",), targets.times, time_attrs)
-    if min(targets.own) >= 0:  # each date is one of the cube's: what is known of it stays with it
-        own = [plan.understood.scene(date) for date in targets.own]
+    if min(targets.own) >= 0:  # each target was observed: coordinates along time are kept
+        own = [plan.info.scene(date) for date in targets.own]
         which = own[0] if targets.scalar else own
         for name, c in source.coords.items():
             if c.dims == ("time",) and name != "time":
                 coords[name] = c.variable.isel(time=which)
     for output in job.outputs[1:]:
-        coords.pop(output.name, None)  # the layer that was asked for wins over a coordinate of its name
+        coords.pop(output.name, None)  # a requested layer takes precedence over a coordinate of its name
     for role in [role for role in ("y", "x") if role in coords and needs_axis_attrs(cube.dims[role])]:
         attrs = axis_attrs(role, geographic=_is_geographic(plan))
         coords[role] = coords[role].copy(deep=False)
@@ -153,36 +155,36 @@ def _coords(plan: FillPlan) -> dict[Any, xr.Variable]:
 
 
 def _is_geographic(plan: FillPlan) -> bool:
-    found = crs_of(plan.understood.cube.arrays[0])
-    return bool(found is not None and found.is_geographic)
+    crs = crs_of(plan.info.cube.arrays[0])
+    return bool(crs is not None and crs.is_geographic)
 
 
-def _told(plan: FillPlan) -> dict[str, Any]:
-    """What every output says of how it was made."""
+def _provenance_attrs(plan: FillPlan) -> dict[str, Any]:
+    """Return the attributes of every output that say how it was made."""
     job = plan.job
-    told: dict[str, Any] = {
+    attrs: dict[str, Any] = {
         "cloudfree_model": job.model.spec.name,
-        "cloudfree_mask": plan.understood.rule.label,
+        "cloudfree_mask": plan.info.rule.label,
         "cloudfree_version": __version__,
     }
     if job.model.spec.weights_sha256 is not None:
-        told["cloudfree_weights"] = job.model.spec.weights_sha256
+        attrs["cloudfree_weights"] = job.model.spec.weights_sha256
     if job.model.spec.note is not None:
-        told["cloudfree_note"] = job.model.spec.note
+        attrs["cloudfree_note"] = job.model.spec.note
     if plan.s1 is not None:
         days = np.unique(plan.s1.times[job.s1_reads].astype("datetime64[D]"))
-        told["cloudfree_s1"] = ", ".join(map(str, days)) or f"none within {MAX_DAYS:g} days"
+        attrs["cloudfree_s1"] = ", ".join(map(str, days)) or f"none within {MAX_DAYS:g} days"
     if job.window is not None:
-        told["cloudfree_window_days"] = list(job.window)
-    return told
+        attrs["cloudfree_window_days"] = list(job.window)
+    return attrs
 
 
 def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
-    """CF attributes by which a file of the output is read as the values were here, where the array's own differ."""
+    """Return CF attributes with which a file of the output is read like the input, where the array's own differ."""
     own, attrs = pending(array), dict[str, Any]()
     if array.dtype.kind in "ui" and scaling.scale is not None:
-        kept = same_number(scaling.scale, own.get("scale_factor"))
-        if not kept or not same_number(scaling.offset, own.get("add_offset", 0.0)):
+        same_scale = same_number(scaling.scale, own.get("scale_factor"))
+        if not same_scale or not same_number(scaling.offset, own.get("add_offset", 0.0)):
             attrs |= {"scale_factor": scaling.scale, "add_offset": scaling.offset}
     if scaling.nodata is None or (array.dtype.kind in "ui" and scaling.scale is None):
         return attrs
@@ -196,22 +198,24 @@ def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:
 
 
 def _is_bare(array: xr.DataArray) -> bool:
-    """Whether floats are written as they are, with no mark for nodata but NaN."""
+    """Return whether floats are written unpacked, with NaN as the only nodata value."""
     marks = [array.encoding.get(key) for key in ("_FillValue", "missing_value")]
     written = array.encoding.get("dtype")
     return (written is None or np.dtype(written).kind == "f") and all(mark is None or mark != mark for mark in marks)
 
 
-def _kept(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
-    """How the input was packed, so that the output is written alike; a value for nodata is always part of it."""
-    kept = {k: array.encoding[k] for k in PACKING if k in array.encoding and (k != "grid_mapping" or k not in attrs)}
+def _packing_encoding(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
+    """Return the input's packing for the output's encoding; a packed output always has a nodata value."""
+    encoding = {
+        k: array.encoding[k] for k in PACKING if k in array.encoding and (k != "grid_mapping" or k not in attrs)
+    }
     new = "_FillValue" in attrs and "_FillValue" not in array.attrs
     if any(key in attrs for key in SCALING) and (array.dtype.kind != "f" or new or pending(array)):
-        # Attributes that are still to be applied tell of the values in memory, which are written as they are.
-        return {key: value for key, value in kept.items() if key == "grid_mapping"}
+        # Attributes that have not been applied describe the values in memory, which are written unchanged.
+        return {key: value for key, value in encoding.items() if key == "grid_mapping"}
     packed = packing_of(array)
-    if packed is not None and kept.get("_FillValue") is None:
-        # Estimates stay one step inside both ends of the packing, so an end is free.
+    if packed is not None and encoding.get("_FillValue") is None:
+        # Estimates stay one step inside both ends of the packing, so an end is unused.
         unused = packed.min if packed.min < 0 else packed.max
-        kept["_FillValue"] = array.encoding.get("missing_value", packed.dtype.type(unused))
-    return kept
+        encoding["_FillValue"] = array.encoding.get("missing_value", packed.dtype.type(unused))
+    return encoding

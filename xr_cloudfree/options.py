@@ -1,4 +1,4 @@
-"""What a user may choose: checked in one place, refused with what to type."""
+"""Options of the public functions: how a cube is read, and the parsing of values, refused with a remedy."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ReadOptions:
 
 
 def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
-    """Refuse options that are passed on to functions none of which takes them.
+    """Refuse options that none of the functions takes to which they are passed on.
 
     Parameters
     ----------
@@ -116,12 +116,12 @@ def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
 def parse_layers(
     layers: Literal["all"] | str | Sequence[str] | None, offered: Sequence[str], model: str
 ) -> tuple[str, ...]:
-    """The layers asked for, in their fixed order.
+    """Return the requested layers, in the order of the output.
 
     Parameters
     ----------
     layers : {"all"}, str, sequence of str or None
-        ``"all"`` means all that the model and the mask can give.
+        ``"all"`` means all that the model and the mask can give; None means none.
     offered : sequence of str
         What the model and the mask can give.
     model : str
@@ -130,9 +130,9 @@ def parse_layers(
     Raises
     ------
     OptionTypeError
-        If a layer is not given as text.
+        If a layer is not text.
     OptionError
-        If a layer does not exist, or this model has none such.
+        If a layer does not exist, or this model cannot give it.
 
     Examples
     --------
@@ -144,14 +144,14 @@ def parse_layers(
     if isinstance(layers, str) and layers == "all":
         return tuple(layer for layer in LAYERS if layer in offered)
     try:
-        wanted: list[Any] = [layers] if isinstance(layers, str) else list(layers)
+        requested: list[Any] = [layers] if isinstance(layers, str) else list(layers)
     except TypeError:
-        wanted = [layers]
-    if not all(isinstance(layer, str) for layer in wanted):
+        requested = [layers]
+    if not all(isinstance(layer, str) for layer in requested):
         raise OptionTypeError(
             f"layers is {layers!r}", "names, as text", either(option("layers='all'"), option("layers=['filled']"))
         )
-    for layer in wanted:
+    for layer in requested:
         if layer not in LAYERS:
             raise OptionError(
                 f"there is no layer {layer!r}", f"some of {tuple(LAYERS)}, or 'all'", option("layers='all'")
@@ -161,31 +161,31 @@ def parse_layers(
                 f"model {model!r} with this mask has no layer {layer!r}",
                 f"some of {tuple(offered)}",
                 either(
-                    option("layers='all'") + " for all that there are",
+                    option("layers='all'") + " for all available layers",
                     "another model (xr_cloudfree.list_models() names the layers of each)",
                 ),
             )
-    return tuple(layer for layer in LAYERS if layer in wanted)
+    return tuple(layer for layer in LAYERS if layer in requested)
 
 
 def parse_block(block: int | tuple[int, int] | None, stride: int | None, name: str = "block") -> tuple[int, int] | None:
-    """Rows and columns of a block, as the user wants them; or of what `name` calls otherwise.
+    """Parse the rows and columns of a block, or of a shard, which `name` is then.
 
     Raises
     ------
     OptionTypeError
-        If it is no whole number, nor two.
+        If it is neither an integer nor a pair of integers.
     OptionError
         If it is not positive, or not a multiple of the model's stride.
     """
     if block is None:
         return None
     pair = tuple(block) if isinstance(block, tuple | list) else (block, block)
-    usual = option(f"{name}={4 * (stride or 128)}")
+    example = option(f"{name}={4 * (stride or 128)}")
     if len(pair) != 2 or any(isinstance(n, bool) or not isinstance(n, int | np.integer) for n in pair):
-        raise OptionTypeError(f"{name} is {block!r}", "pixels along y and x, as integers", usual)
+        raise OptionTypeError(f"{name} is {block!r}", "pixels along y and x, as integers", example)
     if min(pair) < 1:
-        raise OptionError(f"{name} is {block!r}", "at least one pixel", usual)
+        raise OptionError(f"{name} is {block!r}", "at least one pixel", example)
     if stride is not None and any(n % stride for n in pair):
         near = max(round(max(pair) / stride), 1) * stride
         raise OptionError(
@@ -195,21 +195,21 @@ def parse_block(block: int | tuple[int, int] | None, stride: int | None, name: s
 
 
 def parse_list(name: str, value: Any, example: str) -> list[Any]:
-    """The elements of an option that takes several, of which there has to be one.
+    """Return the elements of an option that takes a list with at least one element.
 
     Parameters
     ----------
     name : str
         The option.
     value : Any
-        What was given.
+        Its value.
     example : str
-        The option as it may be typed.
+        A valid option, for the error message.
 
     Raises
     ------
     OptionTypeError
-        If it is one text, or no sequence.
+        If it is text, or not a sequence.
     OptionError
         If it is empty.
 
@@ -221,21 +221,21 @@ def parse_list(name: str, value: Any, example: str) -> list[Any]:
     if isinstance(value, str):
         raise OptionTypeError(f"{name} is the text {value!r}", "a list", option(f"{name}=[{value!r}]"))
     try:
-        found = list(value)
+        elements = list(value)
     except TypeError as error:
         raise OptionTypeError(f"{name} is {value!r}", "a list", example) from error
-    if not found:
+    if not elements:
         raise OptionError(f"{name} is empty", "at least one element", example)
-    return found
+    return elements
 
 
 def parse_count(name: str, value: Any, least: int, example: str) -> int:
-    """A whole number that is not too small.
+    """Return an integer, checked against its least value.
 
     Raises
     ------
     OptionTypeError
-        If it is no whole number.
+        If it is not an integer.
     OptionError
         If it is below `least`.
 
@@ -252,7 +252,7 @@ def parse_count(name: str, value: Any, least: int, example: str) -> int:
 
 
 def parse_flag(name: str, value: Any) -> bool:
-    """An option that is on or off.
+    """Return the value of an option that is True or False.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""From labels to numbers: what `fill` settles before anything runs. Metadata only; nothing is computed."""
+"""Planning of a fill: cube, model, target dates and grid, from metadata alone; nothing is computed."""
 
 from __future__ import annotations
 
@@ -37,15 +37,30 @@ from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_lay
 from xr_cloudfree.storage.attributes import pending
 from xr_cloudfree.storage.locations import is_url, place
 
-# A graph of more tasks than this does not run well anywhere.
+# Larger graphs of dask do not run well anywhere.
 MAX_BLOCKS = 500_000
 
 
 @dataclass(frozen=True, eq=False)
 class CubeInfo:
-    """A cube with its mask and scaling: everything that metadata tells.
+    """A cube with its mask and scaling, as read from its metadata.
 
-    `times` are those of its dates; where `scenes` tells of which scenes a date is made, the arrays hold the scenes.
+    Parameters
+    ----------
+    cube : Cube
+        The cube: its arrays, bands and dimensions.
+    times : ndarray of datetime64[ns], shape (time,)
+        The time stamps of its dates.
+    quality : DataArray, shape (time, y, x)
+        The quality layer, or the clear mask.
+    rule : MaskRule
+        How the quality layer is read.
+    scaling : Scaling
+        How stored numbers become reflectance.
+    valid_range : ValidRange
+        Which stored numbers can be measurements.
+    scenes : Scenes, optional
+        The scenes that are merged into each date; the arrays then hold the scenes. None if each date is one scene.
     """
 
     cube: Cube
@@ -57,12 +72,12 @@ class CubeInfo:
     scenes: Scenes | None = None
 
     def scene(self, date: int) -> int:
-        """Index in the arrays of a date, or of its earliest scene."""
+        """Return the index in the arrays of a date, or of its earliest scene."""
         return date if self.scenes is None else self.scenes.members[date][0]
 
     @property
     def spelling(self) -> Spelling:
-        """What the user's cube is made of, for remedies."""
+        """Names of the user's cube, for the remedies in error messages."""
         return spelling_of(self.cube)
 
 
@@ -72,24 +87,24 @@ class FillPlan:
 
     Parameters
     ----------
-    understood : CubeInfo
+    info : CubeInfo
         The cube: its arrays and quality layer, lazy or not, and what they mean.
     job : FillJob
-        What each block does.
+        The job of each block.
     attrs : mapping
-        Attributes of the Dataset that was given, none for a DataArray.
+        Attributes of the user's Dataset; empty for a DataArray.
     s1 : Radar or None
-        Sentinel-1, if it is given.
+        Sentinel-1, if any.
     """
 
-    understood: CubeInfo
+    info: CubeInfo
     job: FillJob
     attrs: Mapping[Any, Any]
     s1: Radar | None = None
 
     @property
     def s1_arrays(self) -> tuple[xr.DataArray, ...]:
-        """What of Sentinel-1 has to be read: nothing where none of its dates is near a target."""
+        """Arrays of Sentinel-1 to read; none if none of its dates is near a target."""
         return self.s1.arrays if self.s1 is not None and self.job.s1_reads.size else ()
 
 
@@ -140,7 +155,7 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
 
 
 def _renamed(layer: Any, cube: Cube) -> Any:
-    """A layer with its dimensions under the package's names; anything else as it is."""
+    """Return a layer with its dimensions under the package's names; anything else as it is."""
     if not isinstance(layer, xr.DataArray):
         return layer
     own = {name: role for role, name in cube.dims.items() if name in (*layer.dims, *layer.coords)}
@@ -150,18 +165,18 @@ def _renamed(layer: Any, cube: Cube) -> Any:
 
 
 def spelling_of(cube: Cube) -> Spelling:
-    """What the user's cube is made of, for remedies."""
+    """Return the names of the user's cube, for the remedies in error messages."""
     variables = {"array": (), "layer": (), "variable": (cube.name or "",), "bands": cube.bands}[cube.layout]
     return Spelling(cube.dims["time"], variables, cube.bands)
 
 
 def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
-    """Sentinel-1 as an xarray object, and the cube without it.
+    """Return Sentinel-1 as an xarray object, and the cube without it.
 
     Parameters
     ----------
     s1 : DataArray, Dataset, str, path, sequence of str or None
-        As `fill` takes it; a text is first looked for among the names of the cube's variables.
+        As `fill` takes it; text is first looked up among the names of the cube's variables.
     obj : DataArray or Dataset
         The cube.
 
@@ -176,17 +191,17 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
         # A second variable with bands would leave open which of them is the cube.
         return obj[names], obj.drop_vars(names)
     if isinstance(s1, list | tuple) or not s1 or not (is_url(s1) or os.path.exists(place(s1))):
-        there = ", ".join(map(str, obj.data_vars)) if isinstance(obj, xr.Dataset) else ""
+        variables = ", ".join(map(str, obj.data_vars)) if isinstance(obj, xr.Dataset) else ""
         raise OptionError(
-            f"s1 is {s1!r}, and there is neither a file nor a variable of the cube that is called so",
-            f"one or two of its variables ({there or 'it has none'}), or a .zarr store or a .nc file",
+            f"s1 is {s1!r}, and there is neither a file nor a variable of the cube of that name",
+            f"one or two of its variables ({variables or 'it has none'}), or a .zarr store or a .nc file",
             either(option("s1='s1.zarr'"), option("s1=xr.Dataset({'vv': vv, 'vh': vh})")),
         )
     return io.open_cube(s1), obj
 
 
 def s1_variables(s1: Any, obj: Any) -> list[str]:
-    """The cube's variables that `s1` names, one or, with a comma, several; none if it is anything else.
+    """Return the cube's variables that `s1` names: one or, separated by commas, several; none if it is something else.
 
     Examples
     --------
@@ -219,12 +234,12 @@ def plan_fill(
     The parameters are those of `fill`, with the options of reading as one value. A cube of more than ``most_blocks``
     blocks is refused.
     """
-    made = registry.create(model)
+    requested_model = registry.create(model)
     s1, cut = open_s1(s1, obj)
-    understood = read(cut, reading)
+    info = read(cut, reading)
     parse_flag("screen", screen)
     parse_flag("check", check)
-    cube, times, rule = understood.cube, understood.times, understood.rule
+    cube, times, rule = info.cube, info.times, info.rule
     if cube.extras:
         named = [cube.labels[i] for i in cube.extras]
         warnings.warn(
@@ -234,18 +249,18 @@ def plan_fill(
             stacklevel=3,
         )
     if check:
-        check_scale(cube.arrays[0].dtype, understood.scaling, cube.sensor, cube.limits is not None)
+        check_scale(cube.arrays[0].dtype, info.scaling, cube.sensor, cube.limits is not None)
     targets = parse_targets(date, times, freq)
-    tells_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
-    chosen = optional(made).choose(layers=layers, bands=cube.bands, common_names=cube.common_names)
+    has_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
+    chosen = optional(requested_model).choose(layers=layers, bands=cube.bands, common_names=cube.common_names)
     spec = chosen.spec
-    offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if tells_snow else ())
-    wanted = parse_layers(layers, offered, made.spec.name)
+    offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if has_snow else ())
+    requested_layers = parse_layers(layers, offered, requested_model.spec.name)
     spec.check_bands(cube.bands, cube.common_names)
     optional(chosen).check_installed()
-    told = parse_window(window)
-    days = told or parse_window(spec.window_days)
-    check_reach(times, targets, days, told is not None)
+    own_window = parse_window(window)
+    days = own_window or parse_window(spec.window_days)
+    check_reach(times, targets, days, own_window is not None)
     radar = None
     if s1 is not None:
         spec.check_s1()
@@ -265,7 +280,7 @@ def plan_fill(
         model=chosen,
         grid=grid,
         rule=rule,
-        scaling=understood.scaling,
+        scaling=info.scaling,
         times=times,
         targets=targets,
         window=days,
@@ -274,26 +289,26 @@ def plan_fill(
         dtype=cube.dtype,
         bands=cube.bands,
         extras=cube.extras,
-        limits=_value_limits(cube, understood.scaling),
-        layers=wanted,
+        limits=_value_limits(cube, info.scaling),
+        layers=requested_layers,
         screen=screen,
         check=check,
         s1_times=None if radar is None else radar.times,
-        valid_range=understood.valid_range if check else None,
-        spelling=understood.spelling,
-        scenes=understood.scenes,
+        valid_range=info.valid_range if check else None,
+        spelling=info.spelling,
+        scenes=info.scenes,
     )
     if radar is not None and not job.s1_reads.size:
         warnings.warn(
-            f"no date of s1 is within {MAX_DAYS:g} days of a target date: the answer is as without it",
+            f"no date of s1 is within {MAX_DAYS:g} days of a target date: the result is as without it",
             CloudfreeWarning,
             stacklevel=3,
         )
-    return FillPlan(understood, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
+    return FillPlan(info, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
 
 
 def _s1_bytes(radar: Radar, targets: Targets) -> int:
-    """Bytes of Sentinel-1 that a block holds for a pixel: what is read, and an image for each target."""
+    """Return the bytes of Sentinel-1 that a block holds for a pixel: the images read, and one for each target."""
     n_dates = nearby_dates(radar.times, targets.instants).size
     return int(n_dates * 2 * radar.arrays[0].dtype.itemsize + len(targets.own) * 8)
 
@@ -307,22 +322,22 @@ def make_grid(
     most_blocks: int = MAX_BLOCKS,
     more_bytes: int = 0,
 ) -> TileGrid:
-    """Blocks and tiles of a cube.
+    """Lay out the blocks and tiles of a cube.
 
     Parameters
     ----------
     cube : Cube
         The cube.
     n_times, n_targets : int
-        Dates that are read, and that are made.
+        Number of images that are read, and of target dates.
     spec : ModelSpec or None
-        The model's, which tells the tiles.
+        The model's, with its tiles.
     block : tuple of int or None
         Rows and columns of a block; None chooses them.
     most_blocks : int
-        A cube of more blocks is refused.
+        Blocks above which the cube is refused.
     more_bytes : int
-        What is held of a pixel besides the cube.
+        Bytes that are held of a pixel besides the cube.
 
     Raises
     ------
@@ -332,7 +347,7 @@ def make_grid(
     tile, stride, taper = (spec.tile, spec.stride, spec.taper) if spec else (None, None, False)
     if block is None:
         n_bands, itemsize = len(cube.bands), cube.dtype.itemsize
-        # The window as stored, its masks, and for each target the image as a float and as it is stored.
+        # The window as stored, its masks, and for each target the image as float and as stored.
         per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4) + more_bytes
         chunks = cube.arrays[0].chunks
         edges = None if chunks is None else (max(chunks[-2]), max(chunks[-1]))
@@ -348,7 +363,7 @@ def make_grid(
 
 
 def packing_of(array: xr.DataArray) -> np.iinfo[Any] | None:
-    """The integers in which the values of a decoded array will be packed when it is written, if they will be."""
+    """Return the integer type in which a decoded array will be packed when written; None if it will not be."""
     encoding = array.encoding
     packed = np.dtype(encoding["dtype"]) if encoding.get("dtype") is not None else array.dtype
     if array.dtype.kind != "f" or packed.kind not in "ui" or not encoding.get("scale_factor") or pending(array):
@@ -357,7 +372,7 @@ def packing_of(array: xr.DataArray) -> np.iinfo[Any] | None:
 
 
 def _value_limits(cube: Cube, scaling: Scaling) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The least and the largest stored value of each array: what its packing holds, and an index's own limits."""
+    """Return the least and greatest stored value of each array, from its packing and an index's own limits."""
     packed = _packed_limits(cube.arrays)
     if cube.limits is None:
         return packed
@@ -368,9 +383,9 @@ def _value_limits(cube: Cube, scaling: Scaling) -> tuple[tuple[float, ...], tupl
 
 
 def _packed_limits(arrays: Sequence[xr.DataArray]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The least and the largest value that each array's own packing can hold, where one has any.
+    """Return the least and greatest value that the packing of each array can hold; None if no array is packed.
 
-    Integers wrap in silence when a value beyond is written; so it is clipped before.
+    Values beyond are clipped, because integers wrap silently when they are written.
     """
     limits = []
     for array in arrays:
@@ -379,7 +394,7 @@ def _packed_limits(arrays: Sequence[xr.DataArray]) -> tuple[tuple[float, ...], t
             limits.append((-np.inf, np.inf))
             continue
         scale, offset = float(array.encoding["scale_factor"]), float(array.encoding.get("add_offset") or 0.0)
-        # One step inside at each end, where nodata lies by custom.
+        # One step inside at each end, which is usually nodata.
         ends = (packed.min + 1) * scale + offset, (packed.max - 1) * scale + offset
         limits.append((min(ends), max(ends)))
     if not np.isfinite(limits).any():

@@ -1,4 +1,4 @@
-"""What the library understood of a cube, for people to read: the accessor's repr."""
+"""A summary of how the package reads a cube: the accessor's repr."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
 from xr_cloudfree.options import Merge, ReadOptions
 from xr_cloudfree.plan import CubeInfo, read
 
-# A repr is shown unasked: it reads no more than this, in memory or from a file.
-MOST_BYTES = 2**29
+# A repr appears unasked: of a larger cube, values are not read.
+MAX_BYTES = 2**29
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Lines of (label, text), and the clear share of each date where it is known without computing a lazy cube."""
+    """Lines of (label, text), and the clear share of each date if it is known without computing a lazy cube."""
 
     title: str
     lines: tuple[tuple[str, str], ...]
@@ -37,18 +37,18 @@ class Summary:
     shares: tuple[float, ...] | None = None
 
     def text(self) -> str:
-        """As plain text."""
+        """Return the summary as plain text."""
         width = max(len(label) for label, _ in self.lines)
         rows = [f"<{self.title}>", *(f"  {label:<{width}}  {value}" for label, value in self.lines)]
         if self.shares is not None:
             rows.append("  clear per date [%]")
             marks = [f"{day} {share:4.0%}" for day, share in zip(self.dates, self.shares, strict=True)]
-            marks = _shortened(marks)
+            marks = _abbreviated(marks)
             rows += ["    " + "   ".join(marks[i : i + 5]) for i in range(0, len(marks), 5)]
         return "\n".join(rows)
 
     def html(self) -> str:
-        """As HTML for notebooks."""
+        """Return the summary as HTML for notebooks."""
         rows = "".join(
             f"<tr><th style='text-align:left'>{html.escape(label)}</th>"
             f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
@@ -70,7 +70,7 @@ class Summary:
 
 
 def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summary:
-    """Say what is understood of a cube. A chunked cube is not computed for it.
+    """Summarise how the package reads a cube. A chunked cube is not computed.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     Returns
     -------
     Summary
-        What cannot be understood is said in its place, not raised: a repr must not fail.
+        With the text of an error in place of what cannot be read: a repr must not raise.
     """
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
@@ -100,43 +100,43 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     kind = "" if cube.limits is None else f", an index between {cube.limits[0]:g} and {cube.limits[1]:g}"
     lines = [
         ("bands", bands + kind),
-        ("sensor", cube.sensor or "not told by names"),
+        ("sensor", cube.sensor or "unknown"),
         ("grid", f"{cube.shape[0]} x {cube.shape[1]} pixels, {crs or 'no CRS'}"),
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        understood = read(obj, ReadOptions(merge=merge))
+        info = read(obj, ReadOptions(merge=merge))
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
         return Summary(title, (*lines, ("not usable", str(error))))
-    lines.append(("mask", understood.rule.label))
-    lazy = any(array.chunks is not None for array in (*cube.arrays, understood.quality))
-    large = sum(array.nbytes for array in cube.arrays) > MOST_BYTES
-    looked_at = not lazy and not large
-    values, by_time = understood.scaling.source, None
+    lines.append(("mask", info.rule.label))
+    lazy = any(array.chunks is not None for array in (*cube.arrays, info.quality))
+    large = sum(array.nbytes for array in cube.arrays) > MAX_BYTES
+    checked = not lazy and not large
+    values, by_time = info.scaling.source, None
     if cube.limits is not None and values == Scaling.source:
         values = "float values are the index"
     try:
-        check_scale(cube.dtype, understood.scaling, cube.sensor, cube.limits is not None)
-        if looked_at:
-            by_time = _clear_shares(understood)
-        elif understood.scaling.scale == 1:
+        check_scale(cube.dtype, info.scaling, cube.sensor, cube.limits is not None)
+        if checked:
+            by_time = _clear_shares(info)
+        elif info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
         values = f"not usable: {error}"
     lines.append(("values", values))
     if cube.extras:
-        named = ", ".join(cube.labels[i] for i in cube.extras)
-        lines.append(("layers", f"{named}: taken from the nearest clear date, not estimated"))
-    used = {*cube.bands, cube.name, understood.quality.name}
+        names = ", ".join(cube.labels[i] for i in cube.extras)
+        lines.append(("layers", f"{names}: taken from the nearest clear date, not estimated"))
+    used = {*cube.bands, cube.name, info.quality.name}
     variables = crs_as_coordinate(obj).data_vars if isinstance(obj, xr.Dataset) else ()
-    left = [str(name) for name in variables if name not in used]
-    if left:
-        lines.append(("not used", ", ".join(left) + " (to take one as the mask: mask=name)"))
-    if not looked_at:
-        why = "lazy" if lazy else "large"
-        lines.append(("clear", f"the cube is {why}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
+    unused = [str(name) for name in variables if name not in used]
+    if unused:
+        lines.append(("not used", ", ".join(unused) + " (to take one as the mask: mask=name)"))
+    if not checked:
+        reason = "lazy" if lazy else "large"
+        lines.append(("clear", f"the cube is {reason}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
     if by_time is None:
         return Summary(title, tuple(lines))
     by_time = by_time[np.argsort(times)]
@@ -148,30 +148,30 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     )
 
 
-def _clear_shares(understood: CubeInfo) -> np.ndarray[Any, Any]:
-    """The clear share of each date, once the values have been looked at as `fill` does.
+def _clear_shares(info: CubeInfo) -> np.ndarray[Any, Any]:
+    """Return the clear share of each date, after the checks of values that `fill` makes.
 
     Raises
     ------
     CloudfreeError
-        If they are refused.
+        If the values are refused.
     """
-    cube = understood.cube
-    clear = clear_mask_of(understood, check=False)
+    cube = info.cube
+    clear = clear_mask_of(info, check=False)
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
-    stored = stack([array.to_numpy() for array in merged(understood).cube.measured])
-    how = understood.scaling, understood.valid_range
+    stored = stack([array.to_numpy() for array in merged(info).cube.measured])
     check_reflectance(
-        stored, seen, how[0], understood.times, cube.sensor, cube.common_names, how[1], understood.spelling
+        stored, seen, info.scaling, info.times, cube.sensor, cube.common_names, info.valid_range, info.spelling
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
-        return np.asarray(clear_where(stored, seen, *how).mean(axis=(1, 2)))
+        clear_values = clear_where(stored, seen, info.scaling, info.valid_range)
+    return np.asarray(clear_values.mean(axis=(1, 2)))
 
 
-def _shortened(marks: list[str], most: int = 40) -> list[str]:
-    if len(marks) <= most:
+def _abbreviated(marks: list[str], limit: int = 40) -> list[str]:
+    if len(marks) <= limit:
         return marks
-    half = most // 2
-    return [*marks[:half], f"… {len(marks) - most} more …", *marks[-half:]]
+    half = limit // 2
+    return [*marks[:half], f"… {len(marks) - limit} more …", *marks[-half:]]

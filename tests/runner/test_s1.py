@@ -131,11 +131,12 @@ def test_a_plan_is_small_and_holds_what_is_read(folder):
 
     plan, _ = regions.plan_run(io.open_cube("cube.zarr"), DATE, s1="s1.zarr", **HOW)
     assert all(variable.chunks is None for variable in plan.s1) and len(pickle.dumps(plan)) < 25_000
-    bands, _, s1 = regions.read_windows(plan, 0)
+    windows = regions.read_windows(plan, 0)
+    bands, s1 = windows.bands, windows.s1
     assert [band.shape for band in s1] == [(3, *bands[0].shape[1:])] * 2
     without, _ = regions.plan_run(io.open_cube("cube.zarr"), DATE, **HOW)
     assert without.s1 == () and without.memory < plan.memory
-    assert regions.read_windows(without, 0)[2] == []
+    assert regions.read_windows(without, 0).s1 == []
 
 
 @pytest.mark.slow

@@ -374,7 +374,7 @@ class TestRegions:
         save(da.to_dataset().assign(SCL=scl(clear)), tmp_path / "cube.zarr")
         opened = io.open_cube(tmp_path / "cube.zarr")
         plan, _ = regions.plan_run(opened, DATE, model="linear")
-        window = regions.read_windows(plan, 0)[0][0]
+        window = regions.read_windows(plan, 0).bands[0]
         assert opened.reflectance.dtype.kind == "f" and isinstance(window, windows.Stored)
         assert window.values.dtype == np.uint16 and len(window.decode) == 2
         loaded = opened.load()

@@ -89,3 +89,10 @@ def nearly_same(a, b):
 def no_compute(*args, **kwargs):
     """Stand in for a scheduler of dask where nothing may be computed."""
     raise AssertionError("something was computed when the graph was built")
+
+
+def bands_of(names, dtype="uint16"):
+    """A Dataset with bands of these names as variables, and its clear mask."""
+    da, clear = make_cube(dtype=dtype)
+    ds = xr.Dataset({name: da.isel(band=i % 3, drop=True) for i, name in enumerate(names)})
+    return ds.assign(clear=clear)

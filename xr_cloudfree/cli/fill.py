@@ -94,7 +94,7 @@ def fill(
         if not quiet:
             _report(written, files, seconds)
         for (time, single), picture in zip(written, pictures, strict=False):
-            draw(opened, plan.understood.cube, time, single, picture, {**read, "check": check})
+            draw(opened, plan.info.cube, time, single, picture, {**read, "check": check})
             if not quiet:
                 typer.echo(f"Drew {picture}")
 

@@ -1,4 +1,4 @@
-"""Work that is done block by block: what a driver needs to know of a job."""
+"""Block by block: the windows of a block, and the jobs that turn them into outputs."""
 
 from __future__ import annotations
 
@@ -12,30 +12,28 @@ from numpy.typing import NDArray
 from xr_cloudfree.engine.grid import Box, TileGrid
 
 Array = NDArray[np.generic]
-Block = tuple[Box, Sequence[Array], Array, Sequence[Array]]
-"""A block with its windows of the bands, the quality layer and Sentinel-1."""
 
 
 class Window(Protocol):
-    """What blocks are cut from: an array, or what gives arrays."""
+    """An array, or an object from which arrays are cut."""
 
     def __getitem__(self, part: Any, /) -> Array:
-        """A part in memory."""
+        """Return a part in memory."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Stored:
-    """A window as its file has it, mostly of whole numbers; what is cut out of it is decoded.
+    """A window as stored in its file, mostly of integers; the parts cut out of it are decoded.
 
-    Decoded as a whole, it would take four times the memory: xarray decodes to float64.
+    Decoded as a whole, it would take four times the memory, because xarray decodes to float64.
 
     Parameters
     ----------
     values : array, shape (time, ...)
         As stored; in memory, or chunked for `build_graph`.
     decode : tuple of callable
-        What xarray does to them when they are opened, in this order.
+        The steps by which xarray decodes them, in order.
     """
 
     values: Any
@@ -44,7 +42,7 @@ class Stored:
     def __getitem__(self, part: Any) -> Array:
         values = self.values[part]
         out: Array | None = None
-        for i in range(len(values)):  # each step makes a copy, which is as large as one date
+        for i in range(len(values)):  # each step copies, so decode one date at a time
             date = values[i]
             for step in self.decode:
                 date = step(date)
@@ -54,9 +52,41 @@ class Stored:
         return np.asarray(values) if out is None else out
 
 
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """The bands, the quality layer and Sentinel-1: of one window, or of the whole cube.
+
+    Parameters
+    ----------
+    bands : sequence of array
+        One array (time, band, y, x), or one (time, y, x) per band.
+    quality : array, shape (time, y, x)
+        The quality layer, or the clear mask, in its own pixels.
+    s1 : sequence of array
+        Sentinel-1: one array (time, 2, y, x), or VV and VH (time, y, x); empty for none.
+    """
+
+    bands: Sequence[Any]
+    quality: Any
+    s1: Sequence[Any] = ()
+
+    @property
+    def arrays(self) -> tuple[Any, ...]:
+        """All arrays: the bands, the quality layer, Sentinel-1."""
+        return (*self.bands, self.quality, *self.s1)
+
+    def map(self, function: Callable[[Any], Any]) -> Windows:
+        """Return the same with a function applied to each array."""
+        return Windows([function(a) for a in self.bands], function(self.quality), [function(a) for a in self.s1])
+
+
+Block = tuple[Box, Windows]
+"""A block and its windows."""
+
+
 @dataclass(frozen=True)
 class Output:
-    """One array that a block gives: its name, its dimensions (without that of several targets) and its type."""
+    """One output of a block: its name, its dimensions (without that of several targets) and its type."""
 
     name: str
     dims: tuple[str, ...]
@@ -64,11 +94,11 @@ class Output:
 
 
 class BlockJob(Protocol):
-    """A job that gives outputs block by block, each from its own window of the sources."""
+    """A job that computes outputs block by block, each from its own windows of the sources."""
 
     @property
     def name(self) -> str:
-        """What tasks are called."""
+        """Prefix of the tasks' names."""
         ...
 
     @property
@@ -78,17 +108,17 @@ class BlockJob(Protocol):
 
     @property
     def reads(self) -> NDArray[np.intp]:
-        """Indices of the dates that are read, increasing."""
+        """Indices of the images that are read, increasing."""
         ...
 
     @property
     def s1_reads(self) -> NDArray[np.intp]:
-        """The same of Sentinel-1, where it is given."""
+        """Indices of the Sentinel-1 images that are read, increasing."""
         ...
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """What a block gives, in order."""
+        """Outputs of a block, in order."""
         ...
 
     @property
@@ -102,27 +132,70 @@ class BlockJob(Protocol):
         ...
 
     def windows(self, box: Box) -> tuple[Box, Box]:
-        """What must be read for a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
+        """Return the windows of a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
         ...
 
-    def run(self, box: Box, bands: Sequence[Array], quality: Array, s1: Sequence[Array] = ()) -> tuple[Array, ...]:
-        """The outputs of one block from its windows, one per ``outputs``; other blocks may be at work beside it."""
+    def run(self, box: Box, windows: Windows) -> tuple[Array, ...]:
+        """Compute the outputs of one block, one per ``outputs``; other blocks may run beside it."""
         ...
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
-        """The outputs of several blocks, in their order, where nothing else is at work in this process."""
+        """Compute the outputs of several blocks, in their order, where nothing else runs in this process."""
         ...
 
 
+def read_windows(
+    job: BlockJob, part: Box, sources: Windows, read: Callable[[Any, NDArray[np.intp], Box], Window]
+) -> Windows:
+    """Read the windows of a block, or of a part of the cube that is made of whole blocks.
+
+    Parameters
+    ----------
+    job : BlockJob
+        The job that they are for.
+    part : Box
+        The block or part.
+    sources : Windows
+        The arrays of the whole cube.
+    read : callable
+        From an array, indices of images and a box to a window.
+    """
+    window, quality_window = job.windows(part)
+    return Windows(
+        [read(array, job.reads, window) for array in sources.bands],
+        read(sources.quality, job.reads, quality_window),
+        [read(array, job.s1_reads, window) for array in sources.s1],
+    )
+
+
+def cut_windows(job: BlockJob, box: Box, part: Box, windows: Windows) -> Windows:
+    """Cut the windows of a block out of those of a part of the cube that holds the block."""
+    (inner, inner_quality), (outer, outer_quality) = job.windows(box), job.windows(part)
+    cut = (..., *inner.within(outer))
+    return Windows(
+        [array[cut] for array in windows.bands],
+        windows.quality[(..., *inner_quality.within(outer_quality))],
+        [array[cut] for array in windows.s1],
+    )
+
+
+def empty_outputs(job: BlockJob, shape: tuple[int, int]) -> dict[str, Array]:
+    """Allocate the outputs of a job by name, for rows and columns of a given number."""
+    return {
+        output.name: np.empty(job.lead + tuple(job.sizes[dim] for dim in output.dims[:-2]) + shape, output.dtype)
+        for output in job.outputs
+    }
+
+
 def stack(bands: Sequence[Array]) -> Array:
-    """One array (time, band, y, x), from such a one or from one (time, y, x) per band."""
+    """Return one array (time, band, y, x), from one such or from one (time, y, x) per band."""
     if len(bands) == 1 and bands[0].ndim == 4:
         return bands[0]
     return np.stack(bands, axis=1)
 
 
 def as_slice(index: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """A run of indices as a slice, which makes a view and no copy."""
+    """Return consecutive indices as a slice, with which indexing makes a view and no copy; others as they are."""
     if index.size and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
     return index

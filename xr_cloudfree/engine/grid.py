@@ -1,7 +1,7 @@
-"""Where pixels go: blocks, tiles and windows, as integers only.
+"""The geometry of blocks, tiles and windows, in pixels.
 
-The grid is anchored to pixel (0, 0) of the cube and knows nothing of how the data are stored, so the answer cannot
-depend on chunks.
+The grid is anchored to pixel (0, 0) of the cube and does not use the storage layout, so results cannot depend on
+chunks.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class Box(NamedTuple):
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
     def within(self, outer: Box) -> tuple[slice, slice]:
-        """Slices of this box in an array that holds `outer`."""
+        """Return the slices of this box in an array that holds `outer`."""
         return (
             slice(self.y0 - outer.y0, self.y1 - outer.y0),
             slice(self.x0 - outer.x0, self.x1 - outer.x0),
         )
 
     def clip(self, outer: Box) -> Box:
-        """The part that lies in `outer`."""
+        """Return the part that lies in `outer`."""
         return Box(max(self.y0, outer.y0), min(self.y1, outer.y1), max(self.x0, outer.x0), min(self.x1, outer.x1))
 
     def grow(self, margin: int) -> Box:
-        """The box with a margin on each side."""
+        """Return the box with a margin on each side."""
         return Box(self.y0 - margin, self.y1 + margin, self.x0 - margin, self.x1 + margin)
 
 
 class Tile(NamedTuple):
     """One input of a model.
 
-    `extent` is what the model sees, `core` the pixels that its answer may reach. `centre` is where its weight peaks,
-    for tiles that are blended.
+    `extent` is the box of the input, `core` the pixels to which its prediction may contribute. `centre` is the pixel
+    at which the weight of a blended tile peaks.
     """
 
     extent: Box
@@ -68,7 +68,7 @@ class TileGrid:
     block : tuple of int
         Rows and columns of an output block, the work of one task.
     tile : int or None
-        Edge of a tile, or None for models that look at one pixel at a time: the block itself is the tile then.
+        Edge of a tile, or None for models that treat each pixel by itself: the block is then the tile.
     stride : int or None
         Distance between tiles.
     taper : bool
@@ -96,7 +96,7 @@ class TileGrid:
 
     @property
     def chunks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Sizes of the blocks along rows and columns, as dask wants them."""
+        """Sizes of the blocks along rows and columns, in dask's form."""
         rows, columns = (
             tuple(min(block, size - start) for start in range(0, size, block))
             for size, block in zip(self.shape, self.block, strict=True)
@@ -105,12 +105,12 @@ class TileGrid:
 
     @property
     def n_blocks(self) -> int:
-        """Number of blocks, without making them."""
+        """Number of blocks."""
         (ny, nx), (by, bx) = self.shape, self.block
         return -(-ny // by) * -(-nx // bx)
 
     def blocks(self, part: Box | None = None) -> Iterator[Box]:
-        """The blocks, row by row: of the cube, each pixel of which they cover once, or of a part made of whole ones."""
+        """Yield the blocks, row by row: of the cube, covering each pixel once, or of a part made of whole blocks."""
         by, bx = self.block
         part = part or self.cube
         for y in range(part.y0, part.y1, by):
@@ -118,7 +118,7 @@ class TileGrid:
                 yield Box(y, y + by, x, x + bx).clip(self.cube)
 
     def tiles(self, block: Box) -> list[Tile]:
-        """The tiles that the pixels of a block need, row by row."""
+        """Return the tiles that the pixels of a block need, row by row."""
         if self.tile is None or self.stride is None:
             return [Tile(block, block, ((block.y0 + block.y1) // 2, (block.x0 + block.x1) // 2))]
         along = self._blended if self.taper else self._cored
@@ -129,7 +129,7 @@ class TileGrid:
         ]
 
     def window(self, block: Box) -> Box:
-        """What must be read for a block: its tiles, as far as they lie in the cube."""
+        """Return the window of a block: the box of its tiles, clipped to the cube."""
         extents = [tile.extent for tile in self.tiles(block)]
         return Box(
             min(e.y0 for e in extents),
@@ -139,32 +139,32 @@ class TileGrid:
         ).clip(self.cube)
 
     def _cored(self, start: int, stop: int, size: int) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
-        """Tiles along one axis whose cores are kept; extents may reach beyond the cube and are padded there."""
+        """Return tiles along one axis whose cores are kept; extents may reach beyond the cube and are padded there."""
         assert self.tile is not None and self.stride is not None
         halo = (self.tile - self.stride) // 2
-        found = []
+        tiles = []
         for k in range(start // self.stride, -(-stop // self.stride)):
             first = k * self.stride
             core = (first, min(first + self.stride, size))
-            found.append(((first - halo, first + self.stride + halo), core, first + self.stride // 2))
-        return found
+            tiles.append(((first - halo, first + self.stride + halo), core, first + self.stride // 2))
+        return tiles
 
     def _blended(self, start: int, stop: int, size: int) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
-        """Tiles along one axis with centres at multiples of the stride, moved inwards at the cube's border.
+        """Return tiles along one axis with centres at multiples of the stride, moved inwards at the cube's border.
 
-        Moving them keeps the first and the last tile as large as the others, so that a fit at the border sees as
-        much as one inside. The weights stay with the centres.
+        Moving them keeps the first and the last tile as large as the others, so that a fit at the border uses as many
+        pixels as one inside. The weights stay with the centres.
         """
         assert self.tile is not None and self.stride is not None
         before, after = self.tile // 2, self.tile - self.tile // 2
-        found = []
+        tiles = []
         for k in range((start - after) // self.stride + 1, (stop - 1 + before) // self.stride + 1):
             centre = k * self.stride
             first = min(max(centre - before, 0), max(size - self.tile, 0))
             reach = (max(centre - before, 0), min(centre + after, size))
             if reach[0] < reach[1]:
-                found.append(((first, min(first + self.tile, size)), reach, centre))
-        return found
+                tiles.append(((first, min(first + self.tile, size)), reach, centre))
+        return tiles
 
 
 def choose_block(
@@ -175,24 +175,24 @@ def choose_block(
     budget: int = 96 * 2**20,
     most_with_halo: int = 256,
 ) -> tuple[int, int]:
-    """Rows and columns of a block: as large as memory allows, in step with tiles and, where it can be, with chunks.
+    """Choose the rows and columns of a block: as large as memory allows, aligned with tiles and, if possible, chunks.
 
-    It changes how much is held and how often a chunk is touched, never the answer.
+    The choice affects memory and how often a chunk is read, never the result.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and columns of the cube.
     bytes_per_pixel : int
-        What a task holds for one pixel, all dates and bands together.
+        Bytes that a task holds for one pixel, all dates and bands together.
     stride : int, optional
-        Distance between tiles: blocks are a whole number of them.
+        Distance between tiles; edges of blocks are multiples of it.
     chunks : tuple of int, optional
         Rows and columns of the source's chunks.
     budget : int
         Bytes that a block's pixels may take.
     most_with_halo : int
-        Edge that a block of a chunked cube has at most, where tiles reach beyond it.
+        Greatest edge of a block of a chunked cube, for tiles that reach beyond the block.
 
     Examples
     --------
@@ -204,8 +204,8 @@ def choose_block(
     unit = stride or 64
     most = max(int((budget / max(bytes_per_pixel, 1)) ** 0.5) // unit, 1) * unit
     if stride is not None and chunks is not None:
-        # Blocks with a halo keep their neighbours' chunks in memory. Small ones reach into fewer of them at a time:
-        # dask held a quarter of a cube with these, and half of it with blocks of 512 (benchmarks/memory.py).
+        # Blocks with a halo keep their neighbours' chunks in memory; small blocks keep fewer of them at a time. Dask
+        # held a quarter of a cube with blocks of 256, and half of it with blocks of 512 (benchmarks/memory.py).
         most = min(most, max(most_with_halo // unit, 1) * unit)
     edges = []
     for size, chunk in zip(shape, chunks or shape, strict=True):
@@ -213,7 +213,7 @@ def choose_block(
         if chunk <= most and chunk % unit == 0:
             edge = most // chunk * chunk
         elif chunk > most:
-            # A chunk is held until its last block is done: blocks that divide it let it go soonest.
+            # A chunk is held until its last block is done; blocks that divide it release it soonest.
             parts = [n for n in range(unit, most * 5 // 4 + 1, unit) if chunk % n == 0]
             edge = max(parts, default=most)
         edges.append(min(edge, -(-size // unit) * unit))

@@ -1,7 +1,7 @@
-"""Tiles whose bands do not share their dates: what a model is given of them, and how its answers go together.
+"""Tiles whose bands do not share their dates: split into parts for the model, and joined from its predictions.
 
 A cube may lack a band on some dates (the union of two sensors), or at some pixels. Which parts a tile is split into
-depends on the tile alone, so the answer depends neither on chunks nor on blocks.
+depends on the tile alone, so the result depends neither on chunks nor on blocks.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ class Part:
     Parameters
     ----------
     obs : Observations
-        What the model is given.
+        The model's input.
     keep : tuple of int
-        The bands of the tile for which the answer is used.
-    place : tuple of int
-        Where these are among the bands of `obs`.
+        The bands of the tile for which the prediction is used.
+    positions : tuple of int
+        Their positions among the bands of `obs`.
     dates : ndarray of int
         The dates of `obs` among those of the tile.
     where : ndarray of bool, shape (y, x), optional
-        Pixels for which the answer is used in place of that of all bands together; None for all.
+        Pixels for which the prediction is used in place of that of all bands together; None for all.
     capable : bool
-        Whether the model takes these bands; if not, `Linear` does.
+        Whether the model takes these bands; if not, `Linear` predicts them.
     """
 
     obs: Observations
     keep: tuple[int, ...]
-    place: tuple[int, ...]
+    positions: tuple[int, ...]
     dates: NDArray[np.intp]
     where: Bools | None = None
     capable: bool = True
@@ -54,13 +54,13 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
     Parameters
     ----------
     obs : Observations
-        The tile, with pixels clear that have all bands.
+        The tile; clear are the pixels that have all bands.
     seen : ndarray of bool, shape (time, y, x)
         Pixels that are clear, whether or not they have all bands.
     valid : ndarray of bool, shape (time, band, y, x), or None
-        Where each band has a value; None if at each pixel and date that was seen all have one or none has.
+        Where each band has a value; None if at each pixel seen as clear on a date all bands have one or none has.
     model : FillModel
-        The model, which may take certain bands only.
+        The model, which may take only certain bands.
     names : sequence of str
         Names of the bands.
     """
@@ -68,15 +68,15 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
     whole = Part(obs, every, every, np.arange(obs.n_dates))
     if valid is None or obs.n_bands == 1:
         return [whole]
-    # What lies under cloud may not count: in a window where nothing else is uneven, nobody looks at it.
+    # Only pixels seen as clear count: under cloud, bands may lack values in any window.
     if model.spec.tile is None:
         uneven = _uneven(seen, valid)
         if not uneven.any():
             return [whole]
         return [whole, *(_single(obs, band, seen & valid[:, band], uneven) for band in every)]
     present = np.asarray((seen[:, None] & valid).any(axis=(2, 3)))
-    dated = np.asarray(present.any(axis=1))
-    if present[dated].all():
+    used = np.asarray(present.any(axis=1))
+    if present[used].all():
         return [whole]
     parts = []
     for pattern in np.unique(present, axis=1).T:
@@ -85,7 +85,7 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
         dates = np.flatnonzero(pattern)
         members = np.array([band for band in every if present[pattern, band].all()], np.intp)
         keep = tuple(int(band) for band in members if (present[:, band] == pattern).all())
-        place = tuple(members.tolist().index(band) for band in keep)
+        positions = tuple(members.tolist().index(band) for band in keep)
         clear = seen[dates] & valid[np.ix_(dates, members)].all(axis=1)
         target = int(np.searchsorted(dates, obs.target)) if obs.target >= 0 and pattern[obs.target] else -1
         sub = replace(
@@ -97,20 +97,20 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
             common_names=tuple(obs.common_names[band] for band in members) if obs.common_names else (),
         )
         parts.append(
-            Part(sub, keep, place, dates, capable=_takes(model, [names[i] for i in members], sub.common_names))
+            Part(sub, keep, positions, dates, capable=_takes(model, [names[i] for i in members], sub.common_names))
         )
     return parts or [whole]
 
 
 def _uneven(seen: Bools, valid: Bools) -> Bools:
-    """Pixels that were seen with some bands and without others on some date."""
+    """Return the pixels that are clear in some bands and missing in others on some date."""
     return np.asarray((seen & valid.any(axis=1) & ~valid.all(axis=1)).any(axis=0))
 
 
 def _single(obs: Observations, band: int, clear: Bools, where: Bools) -> Part:
     common_names = obs.common_names[band : band + 1] if obs.common_names else ()
-    one = replace(obs, bands=obs.bands[:, band : band + 1], clear=clear, common_names=common_names)
-    return Part(one, (band,), (0,), np.arange(obs.n_dates), where)
+    single = replace(obs, bands=obs.bands[:, band : band + 1], clear=clear, common_names=common_names)
+    return Part(single, (band,), (0,), np.arange(obs.n_dates), where)
 
 
 def _takes(model: FillModel, names: Sequence[str], common_names: Sequence[str | None]) -> bool:
@@ -124,83 +124,83 @@ def _takes(model: FillModel, names: Sequence[str], common_names: Sequence[str | 
 def join(
     parts: Sequence[tuple[Part, Prediction]], tile: Observations, seen: Bools, valid: Bools | None, by_band: bool
 ) -> Prediction:
-    """Return the prediction of a tile from those of its parts.
+    """Return the prediction for a tile from those for its parts.
 
     Parameters
     ----------
     parts : sequence of (Part, Prediction)
-        The parts in the order of `split`, each with the model's answer.
+        The parts in the order of `split`, each with the model's prediction.
     tile : Observations
-        What `split` was given.
+        The tile, as `split` takes it.
     seen, valid
         As `split` takes them.
     by_band : bool
-        Whether the model treats each band by itself. Then at a pixel that lacks a band on some date each band is
-        estimated by itself; else only where all together gave nothing.
+        Whether the model treats each band by itself. If so, a pixel that lacks a band on some date is estimated band
+        by band; otherwise only where all bands together gave nothing.
 
     Returns
     -------
     Prediction
-        Bands that are not known at a pixel, though others are, are NaN there.
+        Bands that are unknown at a pixel where others are known are NaN there.
     """
-    (first, answer), *rest = parts
+    (first, whole), *rest = parts
     if valid is None:
-        return answer
+        return whole
     if rest and rest[0][0].where is not None:
-        return _per_pixel(answer, rest, by_band)
-    whole = not rest and len(first.keep) == tile.n_bands
-    merged = answer if whole else _per_group(parts, tile)
-    return merged if tile.n_bands == 1 else _completed(merged, tile, seen, valid)
+        return _join_pixels(whole, rest, by_band)
+    complete = not rest and len(first.keep) == tile.n_bands
+    joined = whole if complete else _join_groups(parts, tile)
+    return joined if tile.n_bands == 1 else _fill_uneven(joined, tile, seen, valid)
 
 
-def _per_pixel(answer: Prediction, rest: Sequence[tuple[Part, Prediction]], by_band: bool) -> Prediction:
-    """The answer of all bands together, and at uneven pixels those of single bands."""
+def _join_pixels(whole: Prediction, rest: Sequence[tuple[Part, Prediction]], by_band: bool) -> Prediction:
+    """Return the prediction of all bands together, and at uneven pixels those of single bands."""
     assert rest[0][0].where is not None
-    where = rest[0][0].where if by_band else rest[0][0].where & ~answer.known
+    where = rest[0][0].where if by_band else rest[0][0].where & ~whole.known
     singles = [single for _, single in rest]
-    known = np.where(where, np.any([s.known for s in singles], axis=0), answer.known)
-    bands = answer.bands.copy()
-    spread = None if answer.uncertainty is None else answer.uncertainty.copy()
+    known = np.where(where, np.any([s.known for s in singles], axis=0), whole.known)
+    bands = whole.bands.copy()
+    spread = None if whole.uncertainty is None else whole.uncertainty.copy()
     for i, single in enumerate(singles):
         bands[i] = np.where(where, np.where(single.known, single.bands[0], np.nan), bands[i])
         if spread is not None and single.uncertainty is not None:
             spread[i] = np.where(where, single.uncertainty[0], spread[i])
-    source = answer.source
+    source = whole.source
     if source is not None:
-        source = np.where(where, _agreed([(s.known, s.source) for s in singles]), source)
-    gate = answer.gate
+        source = np.where(where, _common_source([(s.known, s.source) for s in singles]), source)
+    gate = whole.gate
     if gate is not None:
         gate = np.where(where, _mean_gate([(s.known, s.gate) for s in singles], gate.shape), gate)
     return Prediction(bands, known, source, spread, gate)
 
 
-def _per_group(parts: Sequence[tuple[Part, Prediction]], tile: Observations) -> Prediction:
-    """The answers of groups of bands that share their dates."""
+def _join_groups(parts: Sequence[tuple[Part, Prediction]], tile: Observations) -> Prediction:
+    """Return the prediction for all bands from those for groups of bands that share their dates."""
     n_dates, shape = tile.n_dates, tile.shape
     bands = np.full((tile.n_bands, *shape), np.nan, np.float32)
-    spread = np.full_like(bands, np.nan) if any(answer.uncertainty is not None for _, answer in parts) else None
+    spread = np.full_like(bands, np.nan) if any(prediction.uncertainty is not None for _, prediction in parts) else None
     sources, gates = [], []
-    for part, answer in parts:
-        for band, place in zip(part.keep, part.place, strict=True):
-            bands[band] = np.where(answer.known, answer.bands[place], np.nan)
-            if spread is not None and answer.uncertainty is not None:
-                spread[band] = np.where(answer.known, answer.uncertainty[place], np.nan)
-        if answer.source is not None:
-            dated = part.dates.astype(np.int16)
-            sources.append((answer.known, np.where(answer.source >= 0, dated[answer.source], np.int16(-1))))
-        if answer.gate is not None:
+    for part, prediction in parts:
+        for band, position in zip(part.keep, part.positions, strict=True):
+            bands[band] = np.where(prediction.known, prediction.bands[position], np.nan)
+            if spread is not None and prediction.uncertainty is not None:
+                spread[band] = np.where(prediction.known, prediction.uncertainty[position], np.nan)
+        if prediction.source is not None:
+            dates = part.dates.astype(np.int16)
+            sources.append((prediction.known, np.where(prediction.source >= 0, dates[prediction.source], np.int16(-1))))
+        if prediction.gate is not None:
             gate = np.zeros((n_dates, *shape), np.float32)
-            gate[part.dates] = answer.gate
-            gates.append((answer.known, gate))
-    known = np.any([answer.known for _, answer in parts], axis=0)
-    source = _agreed(sources) if sources else None
+            gate[part.dates] = prediction.gate
+            gates.append((prediction.known, gate))
+    known = np.any([prediction.known for _, prediction in parts], axis=0)
+    source = _common_source(sources) if sources else None
     return Prediction(bands, known, source, spread, _mean_gate(gates, (n_dates, *shape)) if gates else None)
 
 
-def _agreed(told: Sequence[tuple[Bools, NDArray[np.int16] | None]]) -> NDArray[np.int16]:
-    """The date that all parts name which know a pixel; -1 where they differ."""
+def _common_source(sources: Sequence[tuple[Bools, NDArray[np.int16] | None]]) -> NDArray[np.int16]:
+    """Return the source date on which all parts that know a pixel agree; -1 where they differ."""
     out: NDArray[np.int16] | None = None
-    for known, source in told:
+    for known, source in sources:
         assert source is not None
         if out is None:
             out = np.where(known, source, np.int16(-2)).astype(np.int16)
@@ -212,36 +212,36 @@ def _agreed(told: Sequence[tuple[Bools, NDArray[np.int16] | None]]) -> NDArray[n
     return np.where(out == -2, np.int16(-1), out).astype(np.int16)
 
 
-def _mean_gate(told: Sequence[tuple[Bools, Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The mean weight of each date over the parts that know a pixel."""
+def _mean_gate(gates: Sequence[tuple[Bools, Any]], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the mean weight of each date over the parts that know a pixel."""
     total, count = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
-    for known, gate in told:
+    for known, gate in gates:
         total += np.where(known, gate, np.float32(0))
         count += known
     return np.asarray(total / np.maximum(count, 1), np.float32)
 
 
-def _completed(merged: Prediction, tile: Observations, seen: Bools, valid: Bools) -> Prediction:
-    """The prediction, with `Linear` of single bands at uneven pixels of which the model knew nothing."""
-    known_bands = merged.known & np.isfinite(merged.bands)
+def _fill_uneven(joined: Prediction, tile: Observations, seen: Bools, valid: Bools) -> Prediction:
+    """Return the prediction, with `Linear` band by band at uneven pixels that the model left unknown."""
+    known_bands = joined.known & np.isfinite(joined.bands)
     uneven = _uneven(seen, valid)
     if (known_bands | ~uneven).all():
-        return merged
-    bands = np.where(known_bands, merged.bands, np.float32(np.nan))
-    known = merged.known.copy()
+        return joined
+    bands = np.where(known_bands, joined.bands, np.float32(np.nan))
+    known = joined.known.copy()
     for band in range(tile.n_bands):
         clear = seen & valid[:, band]
         lacking = ~known_bands[band] & uneven & clear.any(axis=0)
         if lacking.any():
-            one = Observations(tile.bands[:, band : band + 1], clear, tile.day_offset, tile.target, tile.scale)
-            told = Linear().predict([one])[0]
-            bands[band] = np.where(lacking, told.bands[0], bands[band])
+            single = Observations(tile.bands[:, band : band + 1], clear, tile.day_offset, tile.target, tile.scale)
+            linear = Linear().predict([single])[0]
+            bands[band] = np.where(lacking, linear.bands[0], bands[band])
             known |= lacking
-    spread, source, gate = merged.uncertainty, merged.source, merged.gate
+    spread, source, gate = joined.uncertainty, joined.source, joined.gate
     if spread is not None:
         spread = np.where(known_bands, spread, np.float32(np.nan))
     if source is not None:
-        source = np.where(merged.known, source, np.int16(-1))
+        source = np.where(joined.known, source, np.int16(-1))
     if gate is not None:
-        gate = np.where(merged.known, gate, np.float32(0))
+        gate = np.where(joined.known, gate, np.float32(0))
     return Prediction(bands, known, source, spread, gate)

@@ -14,7 +14,7 @@ from xr_cloudfree.models.protocol import Prediction
 
 @dataclass(frozen=True, eq=False)
 class Provenance:
-    """A block for one target date, after the model has answered.
+    """The pixels of a block for one target date, and where their values come from.
 
     Parameters
     ----------
@@ -24,10 +24,10 @@ class Provenance:
         Their signed days from the target.
     clear : ndarray of bool, shape (time, y, x)
         Pixels that are clear and have a value in some band.
-    answer : Prediction
-        What the model gave.
+    prediction : Prediction
+        The model's.
     known : ndarray of bool, shape (band, y, x)
-        Where the model gave a value.
+        Where the model predicted a value.
     kept : ndarray of bool, shape (band, y, x)
         Where the value is the target's own.
     target : int
@@ -47,7 +47,7 @@ class Provenance:
     times: Times
     offsets: NDArray[np.float64]
     clear: NDArray[np.bool_]
-    answer: Prediction
+    prediction: Prediction
     known: NDArray[np.bool_]
     kept: NDArray[np.bool_]
     target: int
@@ -63,37 +63,37 @@ class Provenance:
         return np.asarray(self.kept.all(axis=0))
 
     def filled(self) -> NDArray[np.uint8]:
-        """Where values come from."""
-        there = self.known | self.kept
-        flag = np.where(there.all(axis=0), FILLED, np.where(there.any(axis=0), PARTLY, NOT_FILLED))
+        """Return where values come from, as flags."""
+        valued = self.known | self.kept
+        flag = np.where(valued.all(axis=0), FILLED, np.where(valued.any(axis=0), PARTLY, NOT_FILLED))
         flag[self.observed] = OBSERVED
         return flag.astype(np.uint8)
 
     def n_clear(self) -> NDArray[np.uint16]:
-        """Number of clear dates."""
+        """Return the number of clear dates."""
         return np.asarray(self.clear.sum(axis=0, dtype=np.uint16))
 
     def days_to_clear(self) -> NDArray[np.float32]:
-        """Signed days to the nearest clear date, NaN where there is none."""
+        """Return the signed days to the nearest clear date, NaN where there is none."""
         days = np.full(self.clear.shape[1:], np.nan, np.float32)
         for i in nearest_last(self.offsets):
             days[self.clear[i]] = self.offsets[i]
         return days
 
     def source_time(self) -> NDArray[np.datetime64]:
-        """The date that weighs at least one half, NaT where none does."""
+        """Return the date that weighs at least one half, NaT where none does."""
         out = np.full(self.clear.shape[1:], np.datetime64("NaT", "ns"))
-        source = self.answer.source
+        source = self.prediction.source
         if source is not None:
-            told = (source >= 0) & self.known.any(axis=0)
-            out[told] = self.times[source[told]]
+            dated = (source >= 0) & self.known.any(axis=0)
+            out[dated] = self.times[source[dated]]
         if self.target >= 0:
             out[self.observed] = self.times[self.target]
         return out
 
     def uncertainty(self) -> NDArray[np.float32]:
-        """Spread of the estimate in reflectance, 0 where a value is the target's own; shape (band, y, x)."""
-        spread = self.answer.uncertainty
+        """Return the spread of the estimate in reflectance, 0 where a value is the target's own; shape (band, y, x)."""
+        spread = self.prediction.uncertainty
         if spread is None:
             out = np.full(self.kept.shape, np.nan, np.float32)
         else:
@@ -101,10 +101,10 @@ class Provenance:
         return np.where(self.kept, np.float32(0), out)
 
     def gate(self) -> NDArray[np.float32]:
-        """Weight of each of the cube's dates; shape (time, y, x)."""
+        """Return the weight of each of the cube's dates; shape (time, y, x)."""
         out = np.zeros((self.n_dates, *self.clear.shape[1:]), np.float32)
-        if self.answer.gate is not None:
-            out[self.reads] = np.where(self.known.any(axis=0), self.answer.gate, np.float32(0))
+        if self.prediction.gate is not None:
+            out[self.reads] = np.where(self.known.any(axis=0), self.prediction.gate, np.float32(0))
         return out
 
     def suspect(self) -> NDArray[np.bool_]:
@@ -117,5 +117,5 @@ class Provenance:
 
 
 def nearest_last(offsets: NDArray[np.float64]) -> NDArray[np.intp]:
-    """Return dates by falling distance; of two equally near the earlier is last, as it wins for the model `nearest`."""
+    """Return dates from the farthest to the nearest; of two equally near the earlier is last, as in model `nearest`."""
     return np.argsort(np.abs(offsets), kind="stable")[::-1]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
-from xr_cloudfree.engine.blocks import Array, Block, Window
+from xr_cloudfree.engine.blocks import Array, Block, Windows, cut_windows, empty_outputs
 from xr_cloudfree.engine.fill import FillJob, fill_block, fill_blocks
 from xr_cloudfree.engine.grid import Box
 
@@ -15,9 +15,7 @@ from xr_cloudfree.engine.grid import Box
 def run_region(
     job: FillJob,
     region: Box,
-    bands: Sequence[Window],
-    quality: Window,
-    s1: Sequence[Window] = (),
+    windows: Windows,
     *,
     threads: int = 1,
     alone: bool = True,
@@ -27,46 +25,32 @@ def run_region(
     Parameters
     ----------
     job : FillJob
-        What to do.
+        The job.
     region : Box
         The region.
-    bands : sequence of ndarray
-        The region's window, dates as in ``job.reads``: one array (time, band, y, x) or one (time, y, x) per band.
-    quality : ndarray, shape (time, y, x)
-        The quality layer in its own window.
-    s1 : sequence of ndarray
-        Sentinel-1 in the region's window, dates as in ``job.s1_reads``; empty for none.
+    windows : Windows
+        Its windows, images as in ``job.reads`` and ``job.s1_reads``.
     threads : int
-        Blocks that run side by side, for models that take their tiles one by one. Those that like batches, or work on
-        several tiles side by side, get the tiles of all blocks in one stream, so that only the last batch may be less
-        than full.
+        Blocks that run in parallel, for models that take one tile per call. Models that take several get the tiles of
+        all blocks as one stream, so that only the last batch may be incomplete.
     alone : bool
-        Whether no other region is at work in this process. See `fill_blocks`.
+        Whether no other region is filled in this process at the same time. See `fill_blocks`.
 
     Returns
     -------
     dict of ndarray
         The outputs by name.
     """
-    window, quality_window = job.windows(region)
-    out = {
-        o.name: np.empty(job.lead + tuple(job.sizes[d] for d in o.dims[:-2]) + region.shape, o.dtype)
-        for o in job.outputs
-    }
+    out = empty_outputs(job, region.shape)
 
     def cut(box: Box) -> Block:
-        inner, inner_quality = job.windows(box)
-        return (
-            box,
-            # In one piece: all that follows goes through it several times.
-            [np.ascontiguousarray(array[(..., *inner.within(window))]) for array in bands],
-            quality[(..., *inner_quality.within(quality_window))],
-            [array[(..., *inner.within(window))] for array in s1],
-        )
+        block = cut_windows(job, box, region, windows)
+        # Contiguous, because the computation passes over the bands several times.
+        return box, replace(block, bands=[np.ascontiguousarray(array) for array in block.bands])
 
-    def keep(box: Box, done: tuple[Array, ...]) -> None:
-        for o, array in zip(job.outputs, done, strict=True):
-            out[o.name][(..., *box.within(region))] = array
+    def keep(box: Box, arrays: tuple[Array, ...]) -> None:
+        for output, array in zip(job.outputs, arrays, strict=True):
+            out[output.name][(..., *box.within(region))] = array
 
     boxes = job.grid.blocks(region)
     if threads > 1 and job.tiles_at_once == 1:
@@ -74,6 +58,6 @@ def run_region(
             for _ in pool.map(lambda box: keep(box, fill_block(job, *cut(box))), boxes):
                 pass
     else:
-        for box, done in fill_blocks(job, map(cut, boxes), alone=alone):
-            keep(box, done)
+        for box, arrays in fill_blocks(job, map(cut, boxes), alone=alone):
+            keep(box, arrays)
     return out

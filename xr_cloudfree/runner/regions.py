@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.engine.blocks import Array, BlockJob, Window
-from xr_cloudfree.engine.fill import KERNEL_DTYPES, FillJob
+from xr_cloudfree.engine import blocks
+from xr_cloudfree.engine.blocks import Array, BlockJob, Windows
+from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.parameters import KERNEL_DTYPES
 from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import OptionError, SizeError, StoreError, option
 from xr_cloudfree.labels import Part, parts
@@ -215,7 +217,7 @@ def plan_run(
         s1=windows.from_files(s1),
         **options,
     )
-    job, cube = plan.job, plan.understood.cube
+    job, cube = plan.job, plan.info.cube
     chosen = parse_block(shard, job.model.spec.stride, "shard")
     grid, shard = _grids(plan, chosen, fixed=block is not None)
     n_regions = Layout(cube.shape, shard, ()).n_regions
@@ -229,7 +231,7 @@ def plan_run(
     skeleton = make_skeleton(plan, shard)
     made = parts(plan)
     bands = tuple(array.variable for array in cube.arrays)
-    quality = plan.understood.quality.variable
+    quality = plan.info.quality.variable
     radar = tuple(array.variable for array in plan.s1_arrays)
     run = RunPlan(
         job=plan.job,
@@ -244,15 +246,10 @@ def plan_run(
     return run, skeleton
 
 
-def read_windows(plan: RunPlan, index: int) -> tuple[list[Window], Window, list[Window]]:
-    """What a region needs, in memory: its bands, its quality layer, and Sentinel-1."""
-    window, quality = plan.job.windows(plan.box(index))
-    dates = plan.job.reads
-    return (
-        [windows.read(band, dates, window) for band in plan.bands],
-        windows.read(plan.quality, dates, quality),
-        [windows.read(band, plan.job.s1_reads, window) for band in plan.s1],
-    )
+def read_windows(plan: RunPlan, index: int) -> Windows:
+    """Read the windows of a region into memory."""
+    sources = Windows(plan.bands, plan.quality, plan.s1)
+    return blocks.read_windows(plan.job, plan.box(index), sources, windows.read)
 
 
 def fill_region(
@@ -260,7 +257,7 @@ def fill_region(
     store: str | os.PathLike[str],
     index: int,
     *,
-    windows: tuple[Sequence[Window], Window, Sequence[Window]] | None = None,
+    windows: Windows | None = None,
     threads: int = 1,
     alone: bool = True,
 ) -> RegionReport:
@@ -274,7 +271,7 @@ def fill_region(
         Its store, which has been created.
     index : int
         The region.
-    windows : tuple, optional
+    windows : Windows, optional
         What `read_windows` gave, where it has been read ahead.
     threads : int
         Blocks that may run side by side.
@@ -283,9 +280,9 @@ def fill_region(
     """
     start = time.perf_counter()
     root, box = Path(store), plan.box(index)
-    bands, quality, s1 = windows or read_windows(plan, index)
-    done = run_region(plan.job, box, bands, quality, s1, threads=threads, alone=alone)
-    del bands, quality, s1, windows
+    windows = windows or read_windows(plan, index)
+    done = run_region(plan.job, box, windows, threads=threads, alone=alone)
+    del windows
     _check_current(plan, Journal(root))
 
     def write(shard: tuple[str, bytes]) -> tuple[str, str, int]:
@@ -367,11 +364,10 @@ def _encoded(plan: RunPlan, box: Box, done: Mapping[str, Array]) -> Iterator[tup
         yield from encode(part, plan.metadata[part.name], plan.layout, index, values)
 
 
-def in_regions(
-    job: BlockJob, bands: Sequence[xr.Variable], quality: xr.Variable, s1: Sequence[xr.Variable]
-) -> Iterator[Box]:
+def in_regions(job: BlockJob, sources: Windows) -> Iterator[Box]:
     """Parts of whole blocks, all together the cube, that may be read in one piece."""
-    per_pixel = _read_bytes(job, bands, s1) + job.reads.size * windows.stored_bytes(quality)
+    per_pixel = _read_bytes(job, sources.bands, sources.s1)
+    per_pixel += job.reads.size * windows.stored_bytes(sources.quality)
     usual = int((REGION_BYTES / per_pixel) ** 0.5)
     rows, columns = (max(usual // edge, 1) * edge for edge in job.grid.block)
     return TileGrid(job.grid.shape, (rows, columns)).blocks()
@@ -415,11 +411,11 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
     allows, so that each of them is decoded once; blocks are as wide as a shard, since rows side by side in memory are
     copied faster. With a halo, blocks are as large as shards, which share fewest tiles.
     """
-    job, cube = plan.job, plan.understood.cube
+    job, cube = plan.job, plan.info.cube
     stride, block = job.model.spec.stride, job.grid.block
     if shard is None:
         variables, radar = ([array.variable for array in arrays] for arrays in (cube.arrays, plan.s1_arrays))
-        per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.understood.quality.dtype.itemsize
+        per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.info.quality.dtype.itemsize
         per_pixel += _output_bytes(job)
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
         chunks = windows.chunk_edges(variables[0])
@@ -480,7 +476,7 @@ def _fingerprint(
     radar: Sequence[xr.Variable],
 ) -> dict[str, str]:
     """What the answer depends on, so that a difference can be told in words."""
-    job, understood = plan.job, plan.understood
+    job, info = plan.job, plan.info
     spec, targets, scenes = job.model.spec, job.targets, job.scenes
     model = (spec.to_json(), type(job.model).__qualname__, optional(job.model).precision)
     dates = [str(value) for value in np.datetime_as_string(targets.times, unit="s")]
@@ -493,7 +489,7 @@ def _fingerprint(
         "screen and check": f"{job.screen}, {job.check}",
         "mask": f"{job.rule.label} {_hash(job.rule)}",
         "scaling": f"{job.scaling} {_hash(job.limits)}",
-        "bands": ", ".join(understood.cube.bands),
+        "bands": ", ".join(info.cube.bands),
         "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",
         "shards": f"{shard[0]} x {shard[1]}",
         "times of the cube": _hash(list(times)),
