@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import copy
+import inspect
 import pickle
+import re
 import shlex
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+import xr_cloudfree
 from xr_cloudfree import errors
 from xr_cloudfree.cli.commands import flag
 from xr_cloudfree.errors import Remedy, code, either, option, then
@@ -54,3 +60,32 @@ def test_an_ending_is_taken_off_with_its_options() -> None:
     assert remedy.spell(flag) == "--scale 1e-4 --offset -0.1, or --no-check"
     assert remedy.removesuffix(ending).parts == SCALE.parts
     assert SCALE.removesuffix(ending).parts == SCALE.parts and Remedy("x").removesuffix(ending) == "x"
+
+
+PACKAGE = Path(xr_cloudfree.__file__).parent
+OPTIONS = "|".join(
+    [*inspect.signature(xr_cloudfree.fill).parameters, "shard", "overwrite", "stall", "tracks", "frames"]
+)
+# Errors that no command raises: those of plots, and of models on a GPU in a forked process.
+PYTHON_ONLY = {"plot/figures.py", "plot/picture.py", "models/pretrained/runtime.py"}
+
+
+def plain_text(node: ast.AST) -> Iterator[str]:
+    """Text of an expression outside calls of `option` and `code`."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("option", "code"):
+        return
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield node.value
+    for child in ast.iter_child_nodes(node):
+        yield from plain_text(child)
+
+
+def test_options_in_remedies_are_made_by_option() -> None:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).as_posix() in PYTHON_ONLY:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if isinstance(node, ast.Call) and name.endswith("Error") and len(node.args) == 3:
+                for text in plain_text(node.args[2]):
+                    assert not re.search(rf"(^|or |; )({OPTIONS})=", text), f"{path}:{node.lineno}: {text}"
