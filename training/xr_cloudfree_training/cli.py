@@ -1,4 +1,4 @@
-"""The command ``cloudfree train``. What takes long to import is imported when training starts."""
+"""The command ``cloudfree train``. Everything slow to import is imported when a training starts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import difflib
 import itertools
 import shlex
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,13 @@ import typer
 from xr_cloudfree.cli.commands import parse_value, plain_errors
 from xr_cloudfree.errors import MissingDependencyError, OptionError
 from xr_cloudfree.models.networks.terramind import weights
+from xr_cloudfree.options import ReadOptions
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT = "unet-plus"
-# Options of `xr_cloudfree.fill` that say how a cube is read.
-_READING = "clear mask scheme threshold snow strict dilate bands scale offset nodata".split()
 
 app = typer.Typer(
-    help="Train a learned model on your own cubes.",
+    help="Train a model on your own cubes.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -41,7 +41,7 @@ _LIGHTNING: dict[str, Any] = {
 
 @app.command(**_LIGHTNING)
 def unet(context: typer.Context) -> None:
-    """Train the U-Net pathway: see unet --help, and unet fit --help for all options.
+    """Train a U-Net: see unet --help, and unet fit --help for all options.
 
     [bold]Examples[/bold]
 
@@ -54,7 +54,7 @@ def unet(context: typer.Context) -> None:
 
 @app.command(**_LIGHTNING)
 def terramind(context: typer.Context) -> None:
-    """Train the TerraMind pathway: see terramind --help, and terramind fit --help for all options.
+    """Train a network based on TerraMind: see terramind --help, and terramind fit --help for all options.
 
     [bold]Examples[/bold]
 
@@ -64,12 +64,12 @@ def terramind(context: typer.Context) -> None:
     _train("terramind", "terramind-tiny-scratch", context.args)
 
 
-def _train(pathway: str, default: str, given: Sequence[str]) -> None:
-    """What both pathways do: they differ in their recipes alone."""
-    with plain_errors("--debug" in given, _flag):
-        arguments = translate([argument for argument in given if argument != "--debug"], default)
-        # What takes a network comes first, so that nobody waits for what cannot be.
-        if (size := _wanted(arguments)) is not None:
+def _train(pathway: str, default: str, arguments: Sequence[str]) -> None:
+    """Run Lightning's command line for a pathway; pathways differ in their recipes only."""
+    with plain_errors("--debug" in arguments, _flag):
+        lightning = translate([argument for argument in arguments if argument != "--debug"], default)
+        # A missing network connection is reported before the slow imports.
+        if (size := _pretrained_size(lightning)) is not None:
             weights.fetch(size)
         try:
             from xr_cloudfree_training.run import run
@@ -79,32 +79,32 @@ def _train(pathway: str, default: str, given: Sequence[str]) -> None:
                 "the packages for training",
                 "pip install 'xr-cloudfree[train]'",
             ) from error
-        run(arguments, pathway)
+        run(lightning, pathway)
 
 
 @app.command()
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Show this recipe, to be changed and kept in a file.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Print this recipe, to be changed and saved in a file.")] = None,
 ) -> None:
-    """List the recipes, or show one."""
+    """List the recipes, or print one."""
     with plain_errors(False):
         if name is not None:
             typer.echo(find_recipe(name).read_text(), nl=False)
             return
-        found = _recipes()
-        width = max(map(len, found)) + 2
-        for each, path in found.items():
-            typer.echo(f"{each:<{width}}{path.read_text().splitlines()[0].removeprefix('# ')}")
+        paths = _recipes()
+        width = max(map(len, paths)) + 2
+        for recipe, path in paths.items():
+            typer.echo(f"{recipe:<{width}}{path.read_text().splitlines()[0].removeprefix('# ')}")
 
 
 def _recipes() -> dict[str, Path]:
-    """The recipes by their names; those of another program have its name in front."""
+    """Return the paths of the recipes by name; recipes for another program are named after it: ``terratorch/…``."""
     paths = sorted(RECIPES.rglob("*.yaml"), key=lambda path: (path.parent, path))
     return {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in paths}
 
 
 def find_recipe(name: str) -> Path:
-    """A recipe by its name, or by its path.
+    """Return the path of a recipe that is named or given as a path.
 
     Raises
     ------
@@ -126,7 +126,9 @@ def find_recipe(name: str) -> Path:
 
 
 def translate(arguments: list[str], default: str = DEFAULT) -> list[str]:
-    """The options of this command, as Lightning's command line has them: recipes by name, and cubes for ``--data``.
+    """Translate the arguments of this command into those of Lightning's command line.
+
+    ``--config`` takes the name of a recipe, ``--data`` several cubes.
 
     Examples
     --------
@@ -138,25 +140,25 @@ def translate(arguments: list[str], default: str = DEFAULT) -> list[str]:
     out: list[str] = []
     cubes: list[str] = []
     recipe = False
-    left = list(arguments)
-    while left:
-        argument = left.pop(0)
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
         option, equals, value = argument.partition("=")
         if option not in ("--data", "--config", "-c"):
             out.append(argument)
             continue
-        given = [value] if equals else []
-        # A shell makes several words of one pattern.
-        while not equals and left and not left[0].startswith("-") and (option == "--data" or not given):
-            given.append(left.pop(0))
-        if not given:
+        values = [value] if equals else []
+        # The shell expands a pattern into several words.
+        while not equals and remaining and not remaining[0].startswith("-") and (option == "--data" or not values):
+            values.append(remaining.pop(0))
+        if not values:
             what, example = ("cube", "my_cube.zarr") if option == "--data" else ("recipe", default)
             raise OptionError(f"nothing follows {option}", f"a {what}", f"{option} {example}")
         if option == "--data":
-            cubes += given
+            cubes += values
         else:
             recipe = True
-            out.append(f"--config={find_recipe(given[0])}")
+            out.append(f"--config={find_recipe(values[0])}")
     if not out:
         return ["--help"]
     if not out[0].startswith("-"):
@@ -167,14 +169,14 @@ def translate(arguments: list[str], default: str = DEFAULT) -> list[str]:
     return out
 
 
-def _wanted(arguments: Sequence[str]) -> str | None:
-    """The size of the published TerraMind that a training starts from, if it does.
+def _pretrained_size(arguments: Sequence[str]) -> str | None:
+    """Return the size of the published TerraMind that a training starts from, or None.
 
     Examples
     --------
-    >>> _wanted(["fit", f"--config={find_recipe('terramind-base')}"])
+    >>> _pretrained_size(["fit", f"--config={find_recipe('terramind-base')}"])
     'base'
-    >>> _wanted(["fit", f"--config={find_recipe('terramind-base')}", "--model.pretrained", "false"])
+    >>> _pretrained_size(["fit", f"--config={find_recipe('terramind-base')}", "--model.pretrained", "false"])
     """
     import yaml
 
@@ -206,7 +208,7 @@ def _flag(name: str, value: str) -> str | None:
     """
     import json
 
-    if name not in _READING:
+    if name not in {field.name for field in fields(ReadOptions)}:
         return None
     if not value:
         return f"--data.reading.{name}"

@@ -1,4 +1,4 @@
-"""Lightning's command line, for the networks of this package."""
+"""Lightning's command line for the networks of this package."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class TrainingCLI(LightningCLI):
         except ArgumentError as error:
             raise OptionError(
                 re.sub(r"\s+", " ", str(error)).strip().rstrip("."),
-                "options and a recipe with the keys that there are",
+                "known options, and a recipe with known keys",
                 f"{sys.argv[0]} fit --help, or cloudfree train recipes NAME",
             ) from error
 
@@ -66,17 +66,17 @@ class TrainingCLI(LightningCLI):
         """Return the trainer: loggers write to the folder of the run; the default precision on a GPU is bf16."""
         options = self._get(self.config_init, "trainer")
         folder = Path(options.default_root_dir or "runs/mine")
-        kept = folder / "checkpoints"
-        named = self._get(self.config_init, "ckpt_path")
-        checkpoint = kept / "last.ckpt" if named == "last" else named and Path(named)
+        checkpoints = folder / "checkpoints"
+        requested = self._get(self.config_init, "ckpt_path")
+        checkpoint = checkpoints / "last.ckpt" if requested == "last" else requested and Path(requested)
         if checkpoint and not checkpoint.is_file():
-            existing = ", ".join(str(path) for path in sorted(kept.glob("*.ckpt")))
+            existing = ", ".join(str(path) for path in sorted(checkpoints.glob("*.ckpt")))
             raise OptionError(f"there is no checkpoint {checkpoint}", existing or "a checkpoint", "--ckpt_path last")
-        if self.subcommand == "fit" and not checkpoint and not options.fast_dev_run and kept.exists():
+        if self.subcommand == "fit" and not checkpoint and not options.fast_dev_run and checkpoints.exists():
             raise OptionError(
                 f"{folder} holds a training already",
-                "a folder of its own for each training, or a checkpoint to go on from",
-                "--ckpt_path last to go on, or --trainer.default_root_dir runs/another",
+                "a separate folder for each training, or a checkpoint to resume from",
+                "--ckpt_path last to resume, or --trainer.default_root_dir runs/another",
             )
         self.config_init[self.subcommand].ckpt_path = checkpoint and str(checkpoint)
         defaults: dict[str, Any] = {"default_root_dir": str(folder)}
@@ -99,10 +99,10 @@ class TrainingCLI(LightningCLI):
         calibrate = self._get(self.config, "calibrate")
         psnr, factors = save_with_card(self.model, self.trainer, folder, name, calibrate)
         held_out = ", ".join(site.name for site in self.datamodule.held_out)
-        judged = "not validated: there was no whole epoch" if psnr is None else f"{psnr:.2f} dB on {held_out}"
-        widened = "" if factors is None else f"; uncertainties scaled by {factors[0]:g} and {factors[1]:g}"
+        score = "not validated: no epoch was completed" if psnr is None else f"{psnr:.2f} dB on {held_out}"
+        scaled = "" if factors is None else f"; uncertainties scaled by {factors[0]:g} and {factors[1]:g}"
         typer.echo(
-            f"Saved the weights (step {self.trainer.global_step}, {judged}{widened}) into {folder}\n"
+            f"Saved the weights (step {self.trainer.global_step}, {score}{scaled}) into {folder}\n"
             f"Fill with them:  cloudfree fill CUBE --date DATE --out OUT.tif --model local-dir:{folder}"
         )
 

@@ -18,7 +18,7 @@ from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import candidates
 from xr_cloudfree.cube.dims import dims_of
 from xr_cloudfree.cube.stamps import Times, cube_times
-from xr_cloudfree.errors import BandError, CloudfreeError, DimensionError, OptionTypeError, ScalingError
+from xr_cloudfree.errors import BandError, CloudfreeError, DimensionError, OptionTypeError, ScalingError, code
 
 POLARISATIONS = ("vv", "vh")
 """In the order in which networks are given them."""
@@ -76,7 +76,7 @@ def parse_radar(s1: Any, template: xr.DataArray) -> Radar:
         If its values are whole numbers.
     """
     if not isinstance(s1, xr.DataArray | xr.Dataset):
-        raise OptionTypeError(f"s1 is a {type(s1).__name__}", _SHAPE, "s1=xr.Dataset({'vv': vv, 'vh': vh})")
+        raise OptionTypeError(f"s1 is a {type(s1).__name__}", _SHAPE, code("s1=xr.Dataset({'vv': vv, 'vh': vh})"))
     with _said_of_s1():
         obj, bands = _chosen(crs_as_coordinate(s1) if isinstance(s1, xr.Dataset) else s1)
         found = parse_cube(obj, bands)
@@ -89,7 +89,7 @@ def parse_radar(s1: Any, template: xr.DataArray) -> Radar:
             raise ScalingError(
                 f"s1 holds whole numbers ({array.dtype})",
                 "backscatter in decibels, as floating-point numbers",
-                "s1=s1.astype('float32') if these are decibels, xr.decode_cf(ds) if the file packs them",
+                code("s1=s1.astype('float32') if these are decibels, xr.decode_cf(ds) if the file packs them"),
             )
         flat = "s1" if isinstance(s1, xr.Dataset) else f"s1.to_dataset({found.dims['band']!r})"
         check_same_grid(
@@ -175,25 +175,25 @@ def check_decibels(values: NDArray[np.floating]) -> None:
             raise ScalingError(
                 f"all values of s1 are positive, with a median of {middle:.3g}, as linear power has it",
                 "decibels, of which nearly all are negative",
-                "s1=10 * np.log10(s1), or 10 * np.log10(s1.where(s1 > 0)) if zero stands for no measurement",
+                code("s1=10 * np.log10(s1), or 10 * np.log10(s1.where(s1 > 0)) if zero stands for no measurement"),
             )
         raise ScalingError(
             f"all values of s1 are positive, with a median of {middle:.5g}, as digital numbers have it",
             "decibels, of which nearly all are negative",
-            "s1=20 * np.log10(s1) - 83 if these are digital numbers of that packing; what describes them tells",
+            code("s1=20 * np.log10(s1) - 83 if these are digital numbers of that packing; what describes them tells"),
         )
     if zeros := int((values == 0).all(axis=1).sum()):
         raise ScalingError(
             f"s1 is exactly 0 in VV and in VH {zeros} times",
             "NaN where nothing was measured",
-            "s1=s1.where(s1 != 0)",
+            code("s1=s1.where(s1 != 0)"),
         )
     strange = known[(known < _LEAST) | (known > _MOST)]
     if strange.size:
         raise ScalingError(
             f"s1 holds values such as {float(strange[0]):g}",
             f"decibels from {_LEAST:g} to {_MOST:g}, and NaN where nothing was measured",
-            f"s1=s1.where((s1 > {_LEAST:g}) & (s1 < {_MOST:g}))",
+            code(f"s1=s1.where((s1 > {_LEAST:g}) & (s1 < {_MOST:g}))"),
         )
 
 
@@ -205,11 +205,11 @@ def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, l
             raise DimensionError(
                 f"s1 has the dimensions {s1.dims}",
                 _SHAPE,
-                "s1=xr.concat([vv, vh], pd.Index(['vv', 'vh'], name='band'))",
+                code("s1=xr.concat([vv, vh], pd.Index(['vv', 'vh'], name='band'))"),
             )
         s1 = s1.rename("s1" if s1.name is None else s1.name)
         labels = [str(label) for label in s1[dim].to_numpy()] if dim in s1.coords else []
-        named = _both(labels, f"s1=s1.assign_coords({dim}=['vv', 'vh']), with the bands' own order")
+        named = _both(labels, code(f"s1=s1.assign_coords({dim}=['vv', 'vh']), with the bands' own order"))
         return s1, None if named == labels else named
     whole = {str(name): array for name, array in s1.data_vars.items() if dims_of(array).get("band") in array.coords}
     holds = {}
@@ -224,9 +224,9 @@ def _chosen(s1: xr.DataArray | xr.Dataset) -> tuple[xr.DataArray | xr.Dataset, l
     if holds:
         several = [*holds, *(name for name in names if _polarisation(name))]
         raise BandError(
-            f"s1 has several variables with VV and VH: {', '.join(several)}", "one", f"s1=s1[{several[0]!r}]"
+            f"s1 has several variables with VV and VH: {', '.join(several)}", "one", code(f"s1=s1[{several[0]!r}]")
         )
-    return s1, _both(names, "s1=s1.rename({'sigma0': 'vv'}), with the variables' own names")
+    return s1, _both(names, code("s1=s1.rename({'sigma0': 'vv'}), with the variables' own names"))
 
 
 def _both(labels: Sequence[str], remedy: str) -> list[str]:
@@ -247,7 +247,7 @@ def _both(labels: Sequence[str], remedy: str) -> list[str]:
             raise BandError(
                 f"s1 has {several if named else lacking}",
                 "VV and VH, each once",
-                "only one of them: s1=s1.sel(band=['VV', 'VH']), or s1=s1[['VV', 'VH']]" if named else remedy,
+                code("only one of them: s1=s1.sel(band=['VV', 'VH']), or s1=s1[['VV', 'VH']]") if named else remedy,
             )
         found += named
     return found

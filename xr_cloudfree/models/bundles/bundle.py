@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from xr_cloudfree.errors import MissingDependencyError, ModelError, OutputError, WeightsError
+from xr_cloudfree.errors import MissingDependencyError, ModelError, OutputError, WeightsError, option
 from xr_cloudfree.models.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def _find(folder: Path, name: str) -> Path:
         _refuse(
             f"{folder} {what}",
             f"a folder with {SPEC} and {WEIGHTS}",
-            "model='local-dir:PATH' with the folder that save_pretrained wrote",
+            option("model='local-dir:PATH'") + " with the folder that save_pretrained wrote",
         )
     if not os.path.lexists(path):
         pickles = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in _PICKLES)

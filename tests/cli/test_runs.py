@@ -1,4 +1,4 @@
-"""The commands for runs: begun, stopped, gone on with, looked at, checked, mended; and what is made of the store."""
+"""The commands for runs: `batch`, `region`, `status`, `resume`, `verify`, `repair`, and what they write."""
 
 from __future__ import annotations
 
