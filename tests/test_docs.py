@@ -49,6 +49,10 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
     [
         *PAGES,
         ROOT / "CONTRIBUTING.md",
+        ROOT / "RELEASING.md",
+        ROOT / "CODE_OF_CONDUCT.md",
+        ROOT / "CHANGELOG.md",
+        ROOT / "changes" / "README.md",
         ROOT / "data" / "README.md",
         ROOT / "notebooks" / "README.md",
         ROOT / "benchmarks" / "README.md",

@@ -22,6 +22,7 @@ from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.runner.journal import Journal  # noqa: E402
 from xr_cloudfree.runner.verify import store_digest  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("gpu")
 # In reflectance. Convolutions of a GPU keep ten bits of what they multiply.
 CLOSE = 1e-3
 

@@ -1,11 +1,11 @@
-"""What several tests of faults start from."""
+"""Fixtures of the tests of faults."""
 
 import pytest
 
 
 @pytest.fixture(scope="module")
 def cube(tmp_path_factory):
-    """A cube in a store, which each test leaves as it was."""
+    """Write a cube into a store and return its path; no test changes it."""
     from tests.support import runs
 
     path = tmp_path_factory.mktemp("cube") / "cube.zarr"

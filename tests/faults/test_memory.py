@@ -17,6 +17,8 @@ from xr_cloudfree.cli import commands
 from xr_cloudfree.runner import regions
 from xr_cloudfree.runner import runs as runner
 
+pytestmark = pytest.mark.xdist_group("clusters")
+
 
 def measure(code, **values):
     """MiB by which a piece of code goes beyond what a process held in which all is imported and compiled."""

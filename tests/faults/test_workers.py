@@ -20,6 +20,7 @@ from xr_cloudfree.runner.scheduler import run_regions  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.xdist_group("clusters"),
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="processes are killed with SIGKILL"),
     # Workers that are killed leave connections behind.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -25,6 +25,7 @@ distributed = pytest.importorskip("distributed")
 from distributed.comm import CommClosedError  # noqa: E402
 from distributed.protocol.pickle import dumps  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("clusters")
 DATES = ["2021-05-15", "2021-05-21"]
 OPTIONS = {"model": "linear", "layers": "all", "shard": 32}
 

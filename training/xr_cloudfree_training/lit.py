@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError
+from torchmetrics import MeanAbsoluteError, MeanMetric, MeanSquaredError, Metric
 
 from xr_cloudfree.accuracy import losses
 from xr_cloudfree.accuracy.losses import NORMAL_90
@@ -444,7 +444,7 @@ class _Measures(nn.Module):
     def reset(self) -> None:
         """Reset all metrics."""
         for measure in self.children():
-            measure.reset()  # type: ignore[operator]
+            cast(Metric, measure).reset()
 
 
 def rate(schedule: Schedule, step: int, steps: int) -> float:

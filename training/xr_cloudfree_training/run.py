@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import typer
@@ -91,7 +91,7 @@ class TrainingCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Save the trained network as a bundle."""
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if cast(Any, self.trainer).fast_dev_run:
             typer.echo("fast_dev_run: nothing is saved.")
             return
         name = _recipe_name(self._get(self.config, "config"))

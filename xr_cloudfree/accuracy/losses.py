@@ -448,7 +448,9 @@ def feature_network(name: FeatureNetwork, device: torch.device) -> FeatureMaps:
             f"one of {', '.join(get_args(FeatureNetwork))}",
             "network='efficientnet-lite0'",
         )
-    return FeatureMaps(_vgg16() if name == "vgg16" else _efficientnet_lite0()).to(device)
+    maps = FeatureMaps(_vgg16() if name == "vgg16" else _efficientnet_lite0())
+    maps.to(device)
+    return maps
 
 
 def _vgg16() -> list[nn.Module]:

@@ -109,7 +109,8 @@ class PretrainedModel(BaseModel):
             import torch
         except ImportError as error:
             raise bundle.missing("torch") from error
-        return self.spec.batch * max(1, torch.get_num_threads() // self.spec.batch)
+        threads: int = torch.get_num_threads()
+        return self.spec.batch * max(1, threads // self.spec.batch)
 
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """Return one prediction per tile.
