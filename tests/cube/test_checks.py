@@ -1,4 +1,4 @@
-"""Values that are no reflectance are refused by name, and no real scene is."""
+"""Values that cannot be reflectance are refused with a remedy, and no real scene is refused."""
 
 import pickle
 from pathlib import Path
@@ -75,12 +75,12 @@ def test_silent_where_nothing_is_clear():
     [
         ("sentinel-2", r"scale=1e-4, offset=-0\.1  # Sentinel-2 from processing baseline 04\.00"),
         ("landsat", r"Try: scale=2\.75e-5, offset=-0\.2  # Landsat"),
-        (None, r"scale=1e-4, offset=-0\.1  # Sentinel-2.*; Landsat: scale=2\.75e-5"),
+        (None, r"scale=1e-4, offset=-0\.1  # Sentinel-2.*; Landsat Collection 2: scale=2\.75e-5"),
     ],
 )
 def test_digital_numbers(sensor, remedy):
     numbers = stored(scene())
-    with pytest.raises(ScalingError, match=rf"uint16, and nothing tells.*{remedy}"):
+    with pytest.raises(ScalingError, match=rf"uint16, with unknown scale.*{remedy}"):
         check(numbers, Scaling(None, nodata=0), sensor=sensor)
     with pytest.raises(ScalingError, match=rf"looks like digital numbers.*{remedy}"):
         check(numbers.astype(np.float32), Scaling(), sensor=sensor)
@@ -118,7 +118,7 @@ def test_unsigned_underflow():
     numbers = stored(scene() - 0.06)  # dark pixels below zero
     wrapped = numbers - np.uint16(1000)
     assert (wrapped > 60000).mean() > 0.05
-    with pytest.raises(ScalingError, match=r"fell below zero and wrapped.*offset=-0\.1"):
+    with pytest.raises(ScalingError, match=r"wrapped below zero.*offset=-0\.1"):
         check(wrapped, Scaling(1e-4))
     with pytest.raises(ScalingError, match="wrapped"):
         check(to_reflectance(wrapped, Scaling(1e-4)), Scaling())
@@ -144,7 +144,7 @@ def test_offset_on_some_dates_and_asked_for_on_all():
     with pytest.raises(ScalingError, match=r"below -0\.02.*Try: offset=0 if .* all dates, or") as raised:
         check(bands, SENTINEL)
     cube = xr.DataArray(bands, dims=("time", "band", "y", "x"), coords={"time": TIMES})
-    mended = eval(raised.value.remedy.partition("alone: ")[2].partition(", with offset=0")[0], {"cube": cube})
+    mended = eval(raised.value.remedy.partition("only: ")[2].partition(", with offset=0")[0], {"cube": cube})
     check(mended.values, Scaling(1e-4, 0, 0))
     np.testing.assert_allclose(mended.values * 1e-4, scene(), atol=1e-4)
 
@@ -154,7 +154,7 @@ def test_offset_on_some_dates_and_asked_for_on_all():
     [
         ("hls", np.int16, Scaling(None), r"Try: scale=1e-4, offset=0, nodata=-9999  # HLS"),
         ("modis", np.int16, Scaling(None, nodata=-28672.0), r"Try: scale=1e-4, offset=0  # MODIS"),
-        (None, np.int16, Scaling(None, nodata=-999.0), r"Try: scale=1e-4, offset=0  # as most"),
+        (None, np.int16, Scaling(None, nodata=-999.0), r"Try: scale=1e-4, offset=0  # most archives"),
         (None, np.uint16, Scaling(None, nodata=0.0), r"Try: scale=1e-4, offset=-0\.1  # Sentinel-2"),
     ],
 )
@@ -165,7 +165,7 @@ def test_scales_that_are_proposed(sensor, dtype, scaling, remedy):
 
 @pytest.mark.parametrize(("dtype", "remedy"), [(np.int16, "scale=1e-4, offset=0$"), (np.uint8, "scale=0.004, ")])
 def test_scales_that_are_proposed_for_indices(dtype, remedy):
-    with pytest.raises(ScalingError, match=f"become the index.*Try: {remedy}"):
+    with pytest.raises(ScalingError, match=f"unknown scale to the index.*Try: {remedy}"):
         check_scale(np.dtype(dtype), Scaling(None), "sentinel-2", index=True)
 
 

@@ -338,7 +338,7 @@ def test_a_classification_of_unknown_name_is_told_by_its_values(chunks):
     stack, clear = stacked(name="what")
     da = plain()[0]
     how = {"clear": clear, "model": "linear"}
-    with pytest.raises(errors.BandError, match="'what' holds the whole numbers 4, 6") as info:
+    with pytest.raises(errors.BandError, match="'what' holds only the integers 4, 6") as info:
         xr_cloudfree.fill(stack.chunk(chunks) if chunks else stack, TARGET, **how).compute()
     image = xr_cloudfree.fill(stack, TARGET, **how, **eval(f"dict({info.value.remedy})"))
     np.testing.assert_array_equal(image, xr_cloudfree.fill(da, TARGET, **how))

@@ -301,7 +301,7 @@ def test_bytes_go_up_to_255_unless_they_are_percent():
         ({"units": "%"}, np.float32, 0.4, "threshold=40"),
         ({"units": "percent"}, np.uint8, 0.4, "threshold=40"),
         ({"units": "1"}, np.float32, 40, "threshold=0.4"),
-        ({}, np.uint8, 0.4, "threshold=40 if it goes up to 100, or threshold=102 if up to 255"),
+        ({}, np.uint8, 0.4, "threshold=40 if its values go up to 100, or threshold=102 if up to 255"),
     ],
 )
 def test_units_tell_those_of_the_threshold(attrs, dtype, threshold, remedy):
@@ -367,9 +367,9 @@ def test_sentinel_fill_value_is_the_one_of_its_scheme():
         (("SCL",), {"scheme": "scll"}, MaskError, "scheme='scl'"),
         (("SCL",), {"scheme": 3}, MaskError, "scheme="),
         (("SCL",), {"scheme": "fmask"}, MaskError, "no layer of scheme 'fmask'"),
-        (("SCL",), {"threshold": 0.4}, MaskError, "no probability"),
+        (("SCL",), {"threshold": 0.4}, MaskError, "not a probability"),
         (("cloud_prob",), {"mask": "cloud_prob"}, MaskError, "without a threshold"),
-        (("cloud_mask",), {}, MaskError, r"nothing tells.*clear=ds.cloud_mask == 0"),
+        (("cloud_mask",), {}, MaskError, r"is unknown.*clear=ds.cloud_mask == 0"),
         (("quality",), {"mask": "quality"}, MaskError, "scheme="),
         (("quality",), {"mask": "quality", "threshold": 0.5}, MaskError, "scheme="),
         (("cfmask",), {"strict": True}, MaskError, "strict=False"),
@@ -542,8 +542,8 @@ def test_decoded_is_a_tuple_of_layers():
         ("cloud_prob", np.float32, {}, r"threshold=0\.4$"),
         ("cloud_prob", np.float32, {"units": "%"}, r"threshold=40$"),
         ("CLD", np.uint8, {}, r"threshold=40$"),
-        ("CLP", np.uint8, {}, r"threshold=40 if it goes up to 100, or threshold=102 if up to 255$"),
-        ("cs_cdf", np.uint16, {}, r"threshold=60 if it goes up to 100, or threshold=153 if up to 255$"),
+        ("CLP", np.uint8, {}, r"threshold=40 if its values go up to 100, or threshold=102 if up to 255$"),
+        ("cs_cdf", np.uint16, {}, r"threshold=60 if its values go up to 100, or threshold=153 if up to 255$"),
         ("cloud_prob", np.uint8, {"scale_factor": 0.01}, r"threshold=0\.4$"),
     ],
 )

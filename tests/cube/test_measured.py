@@ -71,8 +71,8 @@ def test_what_attributes_call_nodata_stays_missing():
     [
         ("uint16", 55537, "clear pixels hold 55537,"),
         ("uint16", 1, "clear pixels hold 1,"),
-        ("int16", -32768, "nodata=-32768 says so"),
-        ("int16", -9999, "nodata=-9999 says so"),
+        ("int16", -32768, "nodata=-32768 confirms this"),
+        ("int16", -9999, "nodata=-9999 confirms this"),
         ("float32", -9999, "clear pixels hold -9999,"),
         ("float32", 0, "clear pixels hold 0,"),
     ],

@@ -84,11 +84,11 @@ def test_valid():
             (1e-4, 0.0, 0, "attribute scale_factor"),
         ),
         # odc-stac: digital numbers with nodata alone.
-        (band(nodata=0), {}, (None, 0.0, 0, "not told")),
+        (band(nodata=0), {}, (None, 0.0, 0, "unknown")),
         (band(nodata=0), {"scale": 1e-4, "offset": -0.1}, (1e-4, -0.1, 0, "scale=")),
         (band(nodata=np.nan), {"scale": 1e-4}, (1e-4, 0.0, None, "scale=")),
         # rioxarray writes 1 and 0 where a file says nothing.
-        (band(scale_factor=1.0, add_offset=0.0, _FillValue=0), {}, (None, 0.0, 0, "not told")),
+        (band(scale_factor=1.0, add_offset=0.0, _FillValue=0), {}, (None, 0.0, 0, "unknown")),
         # rioxarray with masked=True has not applied what is left in the attributes.
         (
             band(np.float32, scale_factor=1e-4, add_offset=-0.1, _FillValue=np.nan),
@@ -147,8 +147,8 @@ def test_nothing_is_computed():
         ({"scale": 1e-4, "offset": -1000}, ScalingError, r"Try: offset=-0\.1$"),
         ({"offset": -1000}, ScalingError, r"Try: offset=-0\.1$"),
         ({"nodata": -9999}, ScalingError, "uint16 cannot hold.*nodata=0"),
-        ({"nodata": 0.5}, ScalingError, "whole number"),
-        ({"nodata": float("inf")}, ScalingError, "whole number"),
+        ({"nodata": 0.5}, ScalingError, "an integer"),
+        ({"nodata": float("inf")}, ScalingError, "an integer"),
     ],
 )
 def test_arguments_that_cannot_be(given, error, match):
