@@ -7,16 +7,17 @@ where a table is not that of the code.
 from __future__ import annotations
 
 import re
+import runpy
 from collections.abc import Iterable
 from pathlib import Path
 
 import xr_cloudfree
 from xr_cloudfree.cube.crs import KEYS
 from xr_cloudfree.cube.dims import DIM_NAMES, STANDARD_NAMES
-from xr_cloudfree.cube.forms import LAYOUTS, READERS
-from xr_cloudfree.cube.schemes import SCHEMES, Flag
+from xr_cloudfree.cube.schemes import SCHEMES, Flag, layer_names
 from xr_cloudfree.cube.sensors import BAND_NAMES, INDICES, SENSORS, Sensor
 
+FORMS = runpy.run_path(str(Path(__file__).with_name("forms.py")))
 PAGES = sorted(Path(__file__).parent.glob("*/*.md"))
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n\n).*?(?=\n\n<!-- end of table -->)", re.DOTALL)
 
@@ -34,7 +35,7 @@ def tables() -> dict[str, str]:
         "schemes": schemes(),
         "scores": scores(),
         **{f"scheme_{scheme.name}": flags(scheme.flags) for scheme in SCHEMES.values() if scheme.flags},
-        "layouts": rows(("input", "form", "output for one date"), *LAYOUTS),
+        "layouts": rows(("input", "form", "output for one date"), *FORMS["LAYOUTS"]),
         "dims": dims(),
         "crs": code(KEYS),
         "readers": readers(),
@@ -83,7 +84,7 @@ def schemes() -> str:
     """Return the table of schemes with classes or bits, and the names of layers that are read by them."""
     return rows(
         ("layer", "scheme", "recognised names"),
-        *((s.title, f"`{s.name}`", known(s.names)) for s in SCHEMES.values() if not s.has_threshold),
+        *((s.title, f"`{s.name}`", known(layer_names(s))) for s in SCHEMES.values() if not s.has_threshold),
     )
 
 
@@ -92,7 +93,7 @@ def scores() -> str:
     ends = {"probability": "not clear from this value on", "clear_score": "clear from this value on"}
     return rows(
         ("scheme", "recognised names", "threshold"),
-        *((f"`{name}`", known(SCHEMES[name].names), end) for name, end in ends.items()),
+        *((f"`{name}`", known(layer_names(SCHEMES[name])), end) for name, end in ends.items()),
     )
 
 
@@ -135,7 +136,7 @@ def readers() -> str:
                 code([r.options]) if r.options else "none, or described by the metadata",
                 r.hint,
             )
-            for r in READERS
+            for r in FORMS["READERS"]
         ),
     )
 

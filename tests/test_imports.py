@@ -17,10 +17,10 @@ PACKAGE = TESTS.parent / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("errors", "layers", "version"),
-    ("options", "synthetic", "storage.attributes", "storage.files", "storage.guard", "storage.locations"),
+    ("options", "storage.attributes", "storage.files", "storage.guard", "storage.locations"),
     ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "storage.remote"),
-    ("storage.placement",),
+    ("storage.placement", "synthetic"),
     ("storage.geotiff",),
     ("io",),
     ("models.kernels", "models.spec", "models.plugins"),

@@ -1,7 +1,7 @@
-"""Cubes that look like satellite image time series, of any size, for tests, examples and benchmarks.
+"""Synthetic satellite image time series of any size, for tests, examples and benchmarks.
 
-Every pixel follows from the seed and its own position alone. So a cube may be made chunk by chunk, in any
-chunks and on any number of workers, and is the same; and a cube of many gigabytes is never held in memory.
+Each pixel depends only on the seed and its position. So a cube may be computed chunk by chunk, in any chunks and on any
+number of workers, with the same result, and never needs to fit in memory.
 """
 
 from __future__ import annotations
@@ -16,35 +16,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.sensors import common_names_of, find_sensor
 from xr_cloudfree.errors import OptionError
 
 Sensor = Literal["sentinel-2", "landsat"]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
-# Per sensor: edge of a pixel in metres, and its names of the bands whose spectra are known.
-_SENSORS: dict[str, tuple[float, dict[str, str]]] = {
-    "sentinel-2": (
-        10.0,
-        {
-            "B02": "blue",
-            "B03": "green",
-            "B04": "red",
-            "B08": "nir",
-            "B11": "swir16",
-            "B12": "swir22",
-            "B05": "rededge071",
-            "B06": "rededge075",
-            "B07": "rededge078",
-            "B8A": "nir08",
-        },
-    ),
-    "landsat": (
-        30.0,
-        {name: name for name in ("blue", "green", "red", "nir", "swir16", "swir22")},
-    ),
+# Bands of each sensor, in the order in which a cube of few bands has them.
+_BANDS: dict[str, tuple[str, ...]] = {
+    "sentinel-2": ("B02", "B03", "B04", "B08", "B11", "B12", "B05", "B06", "B07", "B8A"),
+    "landsat": ("blue", "green", "red", "nir", "swir16", "swir22"),
 }
-# Reflectance of bare soil, full green cover, water and a thick cloud.
+# Reflectance of bare soil, full green cover, water and thick cloud, by common name.
 _SPECTRA: dict[str, tuple[float, float, float, float]] = {
     "blue": (0.08, 0.03, 0.050, 0.70),
     "green": (0.11, 0.06, 0.045, 0.68),
@@ -61,7 +45,7 @@ _SPECTRA: dict[str, tuple[float, float, float, float]] = {
 
 @dataclass(frozen=True)
 class _Crop:
-    """Green cover over the year: `base`, and `rise` more about day `peak`; `share` of the fields grow it."""
+    """Green cover over the year: `base`, plus `rise` around day `peak`; grown on a `share` of the fields."""
 
     share: float
     base: float
@@ -77,11 +61,11 @@ _CROPS = (
     _Crop(0.18, 0.50, 0.40, 195, 75),  # broad-leaved wood
     _Crop(0.05, 0.04, 0.04, 150, 60),  # bare or built
 )
-_SHIFTS = 16  # fields of one crop differ in time by up to 15 days either way, in so many steps
+_SHIFTS = 16  # number of steps by which fields of one crop are shifted in time, from -15 to 15 days
 _FIELD = (22, 30)  # rows and columns of a field
-_OCTAVES = (64, 32, 16, 8)  # sizes of what clouds are made of, in pixels
-_EDGE = 0.08  # how softly a cloud begins
-_SHADOW = (-12, -7)  # from a cloud to its shadow in rows and columns: the sun stands in the south-east
+_OCTAVES = (64, 32, 16, 8)  # sizes of cloud structures, in pixels
+_EDGE = 0.08  # width of a cloud's edge, in units of the cloud field
+_SHADOW = (-12, -7)  # rows and columns from a cloud to its shadow, with the sun in the south-east
 _CODES = {"clear": 0, "cloud": 1, "cloud_shadow": 2, "snow": 3, "nodata_or_other": 4}
 
 _FIELD_STREAM, _WARP_STREAM, _TEXTURE_STREAM, _CLOUD_STREAM, _NOISE_STREAM, _COVER_STREAM, _SWATH_STREAM = range(7)
@@ -98,22 +82,22 @@ def cube(
     start: str = "2023-04-01",
     days: int = 10,
 ) -> xr.Dataset:
-    """Make a cloudy image time series of fields that green up and are harvested.
+    """Return a cloudy image time series of fields that green up and are harvested.
 
     Parameters
     ----------
     shape : tuple of int
         Number of dates, bands, rows and columns.
     seed : int
-        Another seed is another landscape under other clouds.
+        Seed of the landscape and the clouds.
     chunks : int, mapping of dimension to int, or None
-        None: an array in memory. Otherwise a lazy dask array in chunks of this size (an int means rows and
-        columns; -1 or a missing dimension means all of it). The values do not depend on it.
+        None: an array in memory. Otherwise a lazy dask array with chunks of this size (an int means rows and
+        columns; -1 or a missing dimension means the whole dimension). The values do not depend on it.
     dtype : {"uint16", "int16", "float32"}
         Digital numbers with ``scale_factor`` 1e-4 and nodata (0 for uint16, −32768 for int16) in the
         attributes, or reflectance with NaN.
     cloud_share : float
-        Share of all pixels under cloud, from 0 to 1; shadows and the swath's edge come on top.
+        Share of cloudy pixels, from 0 to 1, in addition to shadows and the edge of the swath.
     sensor : {"sentinel-2", "landsat"}
         Names of the bands, and 10 m or 30 m pixels.
     start : str
@@ -130,7 +114,7 @@ def cube(
     Raises
     ------
     OptionError
-        If an option has a value that it cannot take.
+        If the value of an option is not allowed.
 
     See Also
     --------
@@ -175,12 +159,12 @@ def truth(
     seed: int = 0,
     sensor: Sensor = "sentinel-2",
 ) -> xr.DataArray:
-    """Give the landscape of `cube` without clouds, shadows and noise, on any date.
+    """Return the landscape of `cube` without clouds, shadows and noise, on any date.
 
     Parameters
     ----------
     date : str
-        Date, ISO 8601; need not be one of the cube's.
+        Date, ISO 8601, not necessarily one of the cube's.
     shape, seed, sensor
         As for `cube`; the number of dates does not matter.
 
@@ -192,7 +176,7 @@ def truth(
     Raises
     ------
     OptionError
-        If an option has a value that it cannot take.
+        If the value of an option is not allowed.
 
     Examples
     --------
@@ -210,7 +194,7 @@ def truth(
 
 @dataclass(frozen=True)
 class _Scene:
-    """A landscape and the weather over it, known at every position and drawn nowhere yet."""
+    """A landscape and its weather, computed on demand at any position."""
 
     shape: tuple[int, int, int, int]
     seed: int
@@ -226,22 +210,22 @@ class _Scene:
 
     @cached_property
     def bands(self) -> list[str]:
-        return list(_SENSORS[self.sensor][1])[: self.shape[1]]
+        return list(_BANDS[self.sensor][: self.shape[1]])
 
     @cached_property
     def spectra(self) -> Floats:
-        """Soil, green cover, water and cloud; shape (band, 4)."""
-        common_names = _SENSORS[self.sensor][1]
-        return np.array([_SPECTRA[common_names[band]] for band in self.bands], "float32")
+        """Reflectance of soil, green cover, water and cloud, shape (band, 4)."""
+        common_names = common_names_of(self.bands, find_sensor(self.sensor))
+        return np.array([_SPECTRA[str(name)] for name in common_names], "float32")
 
     @cached_property
     def cover(self) -> Floats:
-        """Share of each date that lies under cloud; its mean is `cloud_share`."""
+        """Cloud share of each date, with `cloud_share` as its mean."""
         n = self.shape[0]
         if not 0 < self.cloud_share < 1:
             return np.full(n, self.cloud_share, "float32")
-        # A quarter of the dates is clear (fewer under many clouds), the others cover the range up to overcast
-        # evenly. The seed shuffles them.
+        # A quarter of the dates is clear (fewer for a high share), the others cover the range up to overcast
+        # evenly, in random order.
         rank = np.argsort(_hash(self.seed, _COVER_STREAM, np.arange(n)))
         clear = int(n * min(0.25, (1 - self.cloud_share) / 2))
         cloudy = n - clear
@@ -249,7 +233,7 @@ class _Scene:
         return np.asarray(evenly ** (cloudy / (n * self.cloud_share) - 1), np.float32)
 
     def ground(self, date: int, bands: Ints, fields: tuple[Ints, Floats]) -> Floats:
-        """Reflectance of `fields` without clouds and noise, shape (band, y, x)."""
+        """Return the reflectance of `fields` without clouds and noise, shape (band, y, x)."""
         key, bright = fields
         green = self._green(date)
         out = np.empty((bands.size, *key.shape), "float32")
@@ -261,7 +245,7 @@ class _Scene:
         return out
 
     def _green(self, date: int) -> Floats:
-        """Green cover of each crop and shift, shape (crop * shift,)."""
+        """Return the green cover of each crop and shift, shape (crop * shift,)."""
         day = self.times[date]
         of_year = float((day - day.astype("M8[Y]").astype(day.dtype)) / np.timedelta64(1, "D"))
         shifts = [30 * i / (_SHIFTS - 1) - 15 for i in range(_SHIFTS)]
@@ -275,10 +259,10 @@ class _Scene:
         )
 
     def fields(self, rows: Ints, columns: Ints) -> tuple[Ints, Floats]:
-        """What grows where (an index into the tables of `ground`), and how bright it is."""
+        """Return the crop and shift of each pixel, as an index into the tables of `ground`, and its brightness."""
         bend_y = self._noise(rows, columns, 96, _WARP_STREAM, 0)
         bend_x = self._noise(rows, columns, 96, _WARP_STREAM, 1)
-        # Fields in rows like bricks, bent so that no edge is straight.
+        # Fields in rows like bricks, with curved edges.
         row = np.floor((rows[:, None] + 24 * bend_y) / _FIELD[0]).astype("int64")
         column = np.floor((columns + 24 * bend_x) / _FIELD[1] + 0.5 * (row % 2)).astype("int64")
         drawn = _hash(self.seed, _FIELD_STREAM, row, column)
@@ -291,7 +275,7 @@ class _Scene:
         return key, 1 + own + np.float32(0.12) * texture
 
     def weather(self, date: int, rows: Ints, columns: Ints) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-        """Opacity of clouds and depth of shadows (both 0 to 1), and what the swath misses; shape (y, x)."""
+        """Return the opacity of clouds and shadows (0 to 1), and the pixels beyond the swath; shape (y, x)."""
         cloud = self._opacity(date, rows, columns)
         shadow = self._opacity(date, rows - _SHADOW[0], columns - _SHADOW[1])
         return cloud, np.where(cloud > 0, np.float32(0), shadow), self._beyond_swath(date, rows, columns)
@@ -306,14 +290,14 @@ class _Scene:
         return opacity
 
     def _billow(self, date: int, rows: Ints, columns: Ints) -> Floats:
-        """The smooth field whose peaks are clouds."""
+        """Return the smooth cloud field, which is cloud above a threshold."""
         out = np.zeros((rows.size, columns.size), "float32")
         for i, size in enumerate(_OCTAVES):
             out += self._noise(rows, columns, size, _CLOUD_STREAM, date * len(_OCTAVES) + i) * np.float32(0.5**i)
         return out
 
     def _beyond_swath(self, date: int, rows: Ints, columns: Ints) -> NDArray[np.bool_]:
-        """A slanting edge across one date in six; none where the sky is to be clear throughout."""
+        """Return the pixels beyond a slanted swath edge, on one date in six; none for a cloud share of 0."""
         drawn = int(_hash(self.seed, _SWATH_STREAM, np.array([date]))[0])
         if drawn % 6 or self.cloud_share <= 0:
             return np.zeros((rows.size, columns.size), "bool")
@@ -322,16 +306,16 @@ class _Scene:
         return np.asarray(along < reach)
 
     def noise(self, date: int, band: int, rows: Ints, columns: Ints) -> Floats:
-        """The sensor's noise: uniform, ± 0.003."""
-        # One hash gives eight bands a byte each.
+        """Return the noise of the sensor: uniform, ± 0.003."""
+        # One hash has a byte for each of eight bands.
         drawn = _hash(self.seed, _NOISE_STREAM, date, band // 8, rows[:, None], columns)
         byte = ((drawn >> np.uint64(8 * (band % 8))) & np.uint64(0xFF)).astype("float32")
         return byte * np.float32(0.006 / 255) - np.float32(0.003)
 
     def _noise(self, rows: Ints, columns: Ints, size: int, stream: int, key: int) -> Floats:
-        """Smooth noise from 0 to 1: random numbers `size` pixels apart, and a smooth blend between them.
+        """Return smooth noise from 0 to 1, interpolated between random numbers `size` pixels apart.
 
-        Only sums, products and look-ups are done per pixel: they round alike in any chunk.
+        Only sums, products and table look-ups are used per pixel, so rounding does not depend on chunks.
         """
         (y, wy), (x, wx) = _between(rows, size), _between(columns, size)
         lattice = _unit(
@@ -350,7 +334,7 @@ class _Scene:
 
 
 class _Lazy:
-    """An array that is drawn where it is looked at, as `dask.array.from_array` wants it."""
+    """An array that is computed when it is indexed, for `dask.array.from_array`."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -375,7 +359,7 @@ class _Lazy:
 
 
 class _Values(_Lazy):
-    """Reflectance under the weather, as it is stored."""
+    """Stored reflectance with clouds, shadows and noise."""
 
     def __init__(self, scene: _Scene, dtype: np.dtype[Any]) -> None:
         super().__init__(scene)
@@ -403,7 +387,7 @@ class _Values(_Lazy):
 
 
 class _Mask(_Lazy):
-    """The quality layer that belongs to it."""
+    """The quality layer."""
 
     dtype = np.dtype("uint8")
 
@@ -427,12 +411,12 @@ def _scene(shape: Any, seed: int, cloud_share: float, sensor: Any, start: str, d
         raise OptionError(
             f"shape is {shape}", "dates, bands, rows and columns, each at least 1", "shape=(24, 4, 256, 256)"
         )
-    if sensor not in _SENSORS:
-        raise OptionError(f"sensor is {sensor!r}", f"one of {tuple(_SENSORS)}", "sensor='sentinel-2'")
-    most = len(_SENSORS[sensor][1])
+    if sensor not in _BANDS:
+        raise OptionError(f"sensor is {sensor!r}", f"one of {tuple(_BANDS)}", "sensor='sentinel-2'")
+    most = len(_BANDS[sensor])
     if shape[1] > most:
         raise OptionError(
-            f"shape asks for {shape[1]} bands",
+            f"shape has {shape[1]} bands",
             f"at most {most} for {sensor}",
             f"shape=(24, {most}, 256, 256)",
         )
@@ -448,7 +432,7 @@ def _data(source: _Lazy, chunks: int | Mapping[str, int] | None) -> Any:
     whole = (slice(None),) * source.ndim
     if chunks is None:
         return source[whole]
-    # dask is imported at the branch that needs it.
+    # Imported here because dask is only needed for lazy cubes.
     import dask.array as da
 
     if isinstance(chunks, int):
@@ -459,11 +443,10 @@ def _data(source: _Lazy, chunks: int | Mapping[str, int] | None) -> Any:
 
 
 def _placed(variables: dict[str, Any], scene: _Scene) -> xr.Dataset:
-    """Give the variables coordinates and a CRS."""
-    # Registers .rio; imported here because it is slow to import.
-    import rioxarray  # noqa: F401
+    """Return a Dataset of the variables with coordinates and a CRS."""
+    import rioxarray  # noqa: F401  registers .rio; slow to import
 
-    pixel = _SENSORS[scene.sensor][0]
+    pixel = find_sensor(scene.sensor).pixel
     coords = {
         "band": scene.bands,
         "y": ("y", 4_400_000.0 - pixel * (np.arange(scene.shape[2]) + 0.5)),
@@ -474,18 +457,18 @@ def _placed(variables: dict[str, Any], scene: _Scene) -> xr.Dataset:
 
 
 def _between(positions: Ints, size: int) -> tuple[Ints, Floats]:
-    """Index of the lattice point before each position, and the smooth weight of the one behind it."""
+    """Return the index of the lattice point before each position, and the smooth weight of the next one."""
     before = positions // size
     part = ((positions - before * size) / size).astype("float32")
     return before, part * part * (3 - 2 * part)
 
 
 def _hash(*parts: int | Ints) -> NDArray[np.uint64]:
-    """Mix integers into one that looks random; arrays broadcast."""
+    """Return a hash of integers; arrays are broadcast."""
     mixed = np.zeros(1, "uint64")
     for part in parts:
         mixed = mixed ^ np.asarray(part, "int64").astype("uint64")
-        # The finisher of splitmix64, once per part.
+        # The finalizer of splitmix64, once per part.
         mixed = mixed + np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -494,13 +477,13 @@ def _hash(*parts: int | Ints) -> NDArray[np.uint64]:
 
 
 def _unit(drawn: NDArray[np.uint64]) -> Floats:
-    """From 0 to 1, by the upper bits."""
+    """Return the upper bits as a number from 0 to 1."""
     return (drawn >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
 
 
 @lru_cache(maxsize=1)
 def _cloud_quantiles() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Shares, and the values of the clouds' field below which they lie, measured on a sky of its own."""
+    """Return shares and the corresponding quantiles of the cloud field, from a fixed sample."""
     scene = _Scene((16, 1, 1, 1), 0, 0.5, "sentinel-2", "2023-01-01", 1)
     spread = np.arange(0, 4096, 37)
     values = np.stack([scene._billow(date, spread, spread) for date in range(scene.shape[0])])

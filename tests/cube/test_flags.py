@@ -215,8 +215,11 @@ def test_a_list_of_names_without_values_is_no_table():
         ({"flags_definition": {"fmask": {"values": {"a": "cloud"}}}}, "cannot be read"),
         ({"classification:classes": [{"name": "cloud"}]}, "classification:classes of fmask cannot be read"),
         ({"x_class_names": ["clear", "cloud"], "x_class_values": [1]}, "x_class_names of fmask cannot be read"),
-        ({"flags_definition": {"platform": {"bits": [0, 1], "values": {"0": "terra", "1": "aqua"}}}}, "not tell cloud"),
-        ({"flags_definition": {"cloudiness": {"bits": 0, "values": {"1": "odd"}}}}, "not understood: odd"),
+        (
+            {"flags_definition": {"platform": {"bits": [0, 1], "values": {"0": "terra", "1": "aqua"}}}},
+            "no flags for cloud",
+        ),
+        ({"flags_definition": {"cloudiness": {"bits": 0, "values": {"1": "odd"}}}}, "unknown flag_meanings: odd"),
     ],
 )
 def test_tables_that_cannot_be_read(attrs, match):

@@ -44,7 +44,7 @@ def test_an_inverted_layer_is_told_with_what_to_type(given, remedy, right, chunk
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is known yet where the graph is built
         image = ds.cloudfree.fill(DAY, model="linear", **given) if chunks else None
-    with pytest.warns(CloudfreeWarning, match="the other way round") as said:
+    with pytest.warns(CloudfreeWarning, match="seems to be inverted") as said:
         image = image.compute(scheduler="sync") if chunks else ds.cloudfree.fill(DAY, model="linear", **given)
     assert len({str(one.message) for one in said}) == 1  # said once for all windows
     assert f"Try: {remedy};" in str(said[0].message)

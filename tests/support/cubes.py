@@ -42,6 +42,11 @@ def make_cube(seed=0, dtype="float32", shape=(53, 61)):
     return da, mask
 
 
+def small_cube(shape=(20, 24), **options):
+    """The cube of `make_cube`, smaller."""
+    return make_cube(shape=shape, **options)
+
+
 def make_s1(da, seed=0, gaps=0.4):
     """Sentinel-1 on a cube's pixels, in decibels, with gaps: two of its dates are equally near to 2021-06-03."""
     rng = np.random.default_rng(seed)

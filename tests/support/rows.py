@@ -152,7 +152,7 @@ GRID = [
         lambda: masked(lambda m: shifted(m, 5.0)),
         E.GridError,
         V,
-        ("good lies on another grid",),
+        ("good has another grid",),
         'good.reindex(y=cube.y, x=cube.x, method="nearest", tolerance=10, fill_value=False)',
     ),
     Row(
@@ -168,7 +168,7 @@ GRID = [
         lambda: degrees(lambda m: shifted(m, 5.0)),
         E.GridError,
         V,
-        ("good lies on another grid",),
+        ("good has another grid",),
         'good.reindex(lat=cube.lat, lon=cube.lon, method="nearest", tolerance=10, fill_value=False)',
     ),
     Row(
@@ -295,7 +295,7 @@ BANDS = [
         lambda: both(lambda ds: ds.isel(band=[0, 1, 1])),
         E.BandError,
         V,
-        ("'red' is there 2 times",),
+        ("'red' occurs 2 times",),
         "cube.drop_duplicates('band')",
     ),
     Row("unknown band", lambda: cube(bands=["rde"]), E.BandError, V, ("'rde'", "'nir'"), "bands=['red']"),
@@ -381,7 +381,7 @@ BANDS = [
     ),
     Row("no cube", lambda: (np.zeros((7, 3, 4, 4)), {}), E.OptionTypeError, T, ("ndarray", "xarray")),
     Row("nothing", lambda: (None, {}), E.OptionTypeError, T, ("NoneType", "xarray")),
-    Row("nothing in it", lambda: (xr.Dataset(), {}), E.BandError, V, ("there are none",)),
+    Row("nothing in it", lambda: (xr.Dataset(), {}), E.BandError, V, ("there are no variables",)),
 ]
 
 

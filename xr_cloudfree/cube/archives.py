@@ -1,4 +1,4 @@
-"""What archives say of scale, offset and nodata beside CF: in attributes, and in coordinates of bands and dates."""
+"""Read scale, offset and nodata from metadata of archives beyond CF: attributes, and coordinates of bands or dates."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.sensors import find_sensor
 from xr_cloudfree.errors import ScalingError, option
 
 _UNITS = ("QUANTIFICATION_VALUE", "BOA_QUANTIFICATION_VALUE")
 BASELINE, APPLIED = "s2:processing_baseline", "earthsearch:boa_offset_applied"
-SENTINEL_SCALE, SENTINEL_OFFSET = 1e-4, -0.1
-"""Sentinel-2 L2A from processing baseline 04.00 on; before it the offset is 0."""
+SENTINEL = find_sensor("sentinel-2").encodings[0]
+"""Encoding of Sentinel-2 L2A from processing baseline 04.00 on; before it the offset is 0."""
 
 
 @dataclass(frozen=True)
-class Told:
-    """What one source says of one band; None where it says nothing."""
+class BandEncoding:
+    """Scale, offset and nodata of one band from one source; None for what the source does not give."""
 
     scale: float | None = None
     offset: float | None = None
@@ -29,13 +30,13 @@ class Told:
     source: str = ""
 
 
-def number(value: Any, key: str) -> float | None:
-    """The one number that an attribute holds, None if it is not there.
+def parse_number(value: Any, key: str) -> float | None:
+    """Return the number that an attribute holds, None for None.
 
     Raises
     ------
     ScalingError
-        If it is anything else.
+        If the attribute is not a single number.
     """
     if value is None:
         return None
@@ -47,33 +48,33 @@ def number(value: Any, key: str) -> float | None:
         ) from error
 
 
-def told_by_archive(array: xr.DataArray) -> list[Told]:
-    """What an array's own band metadata say, one for all bands or one per band; empty if they say nothing.
+def read_encoding(array: xr.DataArray) -> list[BandEncoding]:
+    """Return the encoding in an array's metadata, one for all bands or one per band; empty if there is none.
 
-    Looked at are, in this order, STAC's ``raster:bands`` (an attribute or a coordinate), EOPF's ``_eopf_attrs``, GDAL's
-    ``scales`` and ``offsets``, and ``QUANTIFICATION_VALUE`` with ``BOA_ADD_OFFSET``.
+    The sources are, in this order, STAC's ``raster:bands`` (an attribute or a coordinate), EOPF's ``_eopf_attrs``,
+    GDAL's ``scales`` and ``offsets``, and ``QUANTIFICATION_VALUE`` with ``BOA_ADD_OFFSET``.
 
     Raises
     ------
     ScalingError
-        If they cannot be read.
+        If the metadata cannot be read.
 
     Examples
     --------
     >>> band = xr.DataArray(np.zeros((1, 2, 2)), attrs={"raster:bands": [{"scale": 1e-4, "offset": -0.1}]})
-    >>> told_by_archive(band)
-    [Told(scale=0.0001, offset=-0.1, nodata=None, source='raster:bands')]
+    >>> read_encoding(band)
+    [BandEncoding(scale=0.0001, offset=-0.1, nodata=None, source='raster:bands')]
     """
-    readers: tuple[Callable[[xr.DataArray], list[Told]], ...] = (_raster_bands, _eopf, _gdal, _product)
+    readers: tuple[Callable[[xr.DataArray], list[BandEncoding]], ...] = (_raster_bands, _eopf, _gdal, _product)
     for reader in readers:
-        told = [one for one in reader(array)]
-        if any(one.scale is not None or one.offset is not None or one.nodata is not None for one in told):
-            return told if any(one != told[0] for one in told) else told[:1]
+        bands = reader(array)
+        if any(band.scale is not None or band.offset is not None or band.nodata is not None for band in bands):
+            return bands if any(band != bands[0] for band in bands) else bands[:1]
     return []
 
 
 def select_bands(array: xr.DataArray, index: Sequence[int]) -> xr.DataArray:
-    """Some bands of an array, with what its attributes list band by band.
+    """Return some bands of an array, with the entries of attributes that list values per band.
 
     Examples
     --------
@@ -81,19 +82,19 @@ def select_bands(array: xr.DataArray, index: Sequence[int]) -> xr.DataArray:
     >>> select_bands(cube, [2]).attrs
     {'offsets': (-0.1,)}
     """
-    chosen = array.isel(band=list(index))
+    selected = array.isel(band=list(index))
     for key in ("raster:bands", "scales", "offsets", *_UNITS, "BOA_ADD_OFFSET"):
         try:
             value = _parsed(array.attrs.get(key), key)
-        except ScalingError:  # which is told when the value is needed
+        except ScalingError:  # raised again when the value is needed
             continue
         if isinstance(value, list | tuple) and len(value) == array.sizes["band"]:
-            chosen.attrs[key] = type(value)(value[i] for i in index)
-    return chosen
+            selected.attrs[key] = type(value)(value[i] for i in index)
+    return selected
 
 
 def _values(coordinate: xr.DataArray) -> NDArray[Any]:
-    """The values of a small coordinate. ``cube.chunk()`` makes it lazy like the cube, but it is still metadata."""
+    """Return the values of a small coordinate, computed if lazy: ``cube.chunk()`` also chunks metadata."""
     data = coordinate.variable.data
     if hasattr(data, "__dask_graph__"):
         data = data.compute(scheduler="synchronous")
@@ -107,7 +108,7 @@ def _n_bands(array: xr.DataArray) -> int:
 def _bands_of(entries: list[Any], array: xr.DataArray, key: str) -> list[Any]:
     if len(entries) not in (1, _n_bands(array)):
         raise ScalingError(
-            f"{key} tells of {len(entries)} bands, and there are {_n_bands(array)}",
+            f"{key} has {len(entries)} entries, but there are {_n_bands(array)} bands",
             "one entry, or one for each band",
             option("scale=1e-4", "offset=0", "nodata=0"),
         )
@@ -127,7 +128,7 @@ def _parsed(value: Any, key: str) -> Any:
 
 def _mapping(value: Any, key: str) -> Mapping[Any, Any]:
     value = _parsed(value, key)
-    if isinstance(value, list | tuple) and value:  # an asset of one band
+    if isinstance(value, list | tuple) and value:  # an asset with one band
         value = value[0]
     if isinstance(value, Mapping):
         return value
@@ -141,13 +142,13 @@ def _mapping(value: Any, key: str) -> Mapping[Any, Any]:
 
 
 def _nodata(value: Any, key: str) -> float | None:
-    """Nodata, which JSON has to write as a text where it is no number."""
+    """Return nodata, None for the texts by which JSON represents values that are not finite."""
     if isinstance(value, str) and value.lower() in ("nan", "inf", "-inf"):
         return None
-    return number(value, key)
+    return parse_number(value, key)
 
 
-def _raster_bands(array: xr.DataArray) -> list[Told]:
+def _raster_bands(array: xr.DataArray) -> list[BandEncoding]:
     key = "raster:bands"
     if key in array.attrs:
         value = _parsed(array.attrs[key], key)
@@ -161,37 +162,36 @@ def _raster_bands(array: xr.DataArray) -> list[Told]:
         rows = [table.tolist()] if "time" not in coordinate.dims else table.tolist()
         rows = [row if "band" in coordinate.dims else [row] for row in rows]
         if any(row != rows[0] for row in rows):
-            told = [[_as_told(_mapping(entry, key), key) for entry in row] for row in rows]
-            if any(row != told[0] for row in told):
+            dates = [[_from_mapping(_mapping(entry, key), key) for entry in row] for row in rows]
+            if any(bands != dates[0] for bands in dates):
                 raise ScalingError(
                     f"{key} differs between dates",
                     "one scale, offset and nodata for all dates",
-                    option("scale=1e-4", "offset=0", "nodata=0")
-                    + "  # for dates that go together: cube.isel(time=[0, 1])",
+                    option("scale=1e-4", "offset=0", "nodata=0") + "  # for dates that agree: cube.isel(time=[0, 1])",
                 )
         entries = rows[0]
     else:
         return []
-    return [_as_told(_mapping(entry, key), key) for entry in entries]
+    return [_from_mapping(_mapping(entry, key), key) for entry in entries]
 
 
-def _as_told(entry: Mapping[Any, Any], key: str) -> Told:
-    return Told(
-        number(entry.get("scale"), f"{key} scale"),
-        number(entry.get("offset"), f"{key} offset"),
+def _from_mapping(entry: Mapping[Any, Any], key: str) -> BandEncoding:
+    return BandEncoding(
+        parse_number(entry.get("scale"), f"{key} scale"),
+        parse_number(entry.get("offset"), f"{key} offset"),
         _nodata(entry.get("nodata"), f"{key} nodata"),
         key,
     )
 
 
-def _eopf(array: xr.DataArray) -> list[Told]:
+def _eopf(array: xr.DataArray) -> list[BandEncoding]:
     key = "_eopf_attrs"
     if key not in array.attrs:
         return []
     entry = _mapping(array.attrs[key], key)
     first = {name: next((entry[n] for n in names if entry.get(n) is not None), None) for name, names in _EOPF.items()}
-    scale, offset, nodata = (number(first[name], f"{key} {name}") for name in ("scale", "offset", "nodata"))
-    return [Told(scale, offset, nodata, key)]
+    scale, offset, nodata = (parse_number(first[name], f"{key} {name}") for name in ("scale", "offset", "nodata"))
+    return [BandEncoding(scale, offset, nodata, key)]
 
 
 _EOPF = {"scale": ("scale_factor", "scale"), "offset": ("add_offset", "offset"), "nodata": ("fill_value", "_FillValue")}
@@ -206,47 +206,48 @@ def _listed(array: xr.DataArray, key: str) -> list[Any] | None:
 
 
 def _per_band(values: Iterable[list[Any] | None]) -> Iterable[tuple[Any, ...]]:
-    """Entries of several lists side by side, where a list may be missing, or have one entry for all."""
-    lists = [[None] if one is None else one for one in values]
+    """Zip lists of entries per band, of which some may be None or have one entry for all bands."""
+    lists = [[None] if entries is None else entries for entries in values]
     n = max(map(len, lists))
-    return zip(*(one * n if len(one) == 1 else one for one in lists), strict=True)
+    return zip(*(entries * n if len(entries) == 1 else entries for entries in lists), strict=True)
 
 
-def _gdal(array: xr.DataArray) -> list[Told]:
-    told = [
-        Told(number(scale, "scales"), number(offset, "offsets"), None, "scales and offsets")
+def _gdal(array: xr.DataArray) -> list[BandEncoding]:
+    bands = [
+        BandEncoding(parse_number(scale, "scales"), parse_number(offset, "offsets"), None, "scales and offsets")
         for scale, offset in _per_band([_listed(array, "scales"), _listed(array, "offsets")])
     ]
-    # GDAL writes 1 and 0 where a file says nothing.
-    return [] if all(one.scale in (None, 1) and not one.offset for one in told) else told
+    # GDAL writes 1 and 0 for a file without scale and offset.
+    return [] if all(band.scale in (None, 1) and not band.offset for band in bands) else bands
 
 
-def _product(array: xr.DataArray) -> list[Told]:
+def _product(array: xr.DataArray) -> list[BandEncoding]:
     units = next((u for u in _UNITS if u in array.attrs), None)
     shift = "BOA_ADD_OFFSET" if "BOA_ADD_OFFSET" in array.attrs else None
     if units is None and shift is None:
         return []
-    made = []
+    bands = []
     lists = [_listed(array, units) if units else None, _listed(array, shift) if shift else None]
     for unit, offset in _per_band(lists):
-        per_one = number(unit, units or "") if units else 1 / SENTINEL_SCALE
-        digits = number(offset, shift or "") if shift else None
-        if per_one is None or not 1 <= per_one <= 1e9:
+        quantification = parse_number(unit, units or "") if units else 1 / SENTINEL.scale
+        digits = parse_number(offset, shift or "") if shift else None
+        if quantification is None or not 1 <= quantification <= 1e9:
             raise ScalingError(
                 f"{units} is {unit!r}", "digital numbers for a reflectance of 1", option("scale=1e-4", "offset=0")
             )
-        made.append(Told(1 / per_one, None if digits is None else digits / per_one, None, units or "BOA_ADD_OFFSET"))
-    return made
+        reflectance = None if digits is None else digits / quantification
+        bands.append(BandEncoding(1 / quantification, reflectance, None, units or "BOA_ADD_OFFSET"))
+    return bands
 
 
 def sentinel_offsets(array: xr.DataArray) -> NDArray[np.float64] | None:
-    """The offset of each date, or of all, as the processing baseline tells it; None if nothing tells.
+    """Return the offset of each date, or of all, by the processing baseline; None if unknown.
 
     Parameters
     ----------
     array : DataArray
-        With the coordinates or attributes ``s2:processing_baseline`` and, if the archive has subtracted the offset
-        from some dates, ``earthsearch:boa_offset_applied``.
+        Array with the coordinate or attribute ``s2:processing_baseline`` and, if the archive has subtracted the offset
+        on some dates, ``earthsearch:boa_offset_applied``.
     """
     baseline = _by_date(array, BASELINE)
     if baseline is None:
@@ -255,20 +256,20 @@ def sentinel_offsets(array: xr.DataArray) -> NDArray[np.float64] | None:
     if np.isnan(versions).any():
         return None
     subtracted = offset_applied(array)
-    carries = versions >= 4
+    has_offset = versions >= 4
     if subtracted is not None:
-        carries = carries & ~subtracted
-    return np.where(carries, SENTINEL_OFFSET, 0.0)
+        has_offset = has_offset & ~subtracted
+    return np.where(has_offset, SENTINEL.offset, 0.0)
 
 
 def offset_applied(array: xr.DataArray) -> NDArray[np.bool_] | None:
-    """Whether the archive has subtracted the offset, of each date or of all; None if nothing tells."""
+    """Return whether the archive has subtracted the offset, for each date or for all; None if unknown."""
     applied = _by_date(array, APPLIED)
     if applied is None:
         return None
     known = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-    found = [known.get(str(value).lower()) for value in applied]
-    return None if any(one is None for one in found) else np.array(found, bool)
+    values = [known.get(str(value).lower()) for value in applied]
+    return None if any(value is None for value in values) else np.array(values, bool)
 
 
 def _by_date(array: xr.DataArray, key: str) -> list[Any] | None:
@@ -278,7 +279,7 @@ def _by_date(array: xr.DataArray, key: str) -> list[Any] | None:
 
 
 def _version(value: Any) -> float:
-    """The baseline as a number: "05.10", 5.1 and "N0510" are 5.1."""
+    """Return the baseline as a number: 5.1 for "05.10", 5.1 and "N0510"."""
     text = str(value).strip().upper()
     if text.startswith("N") and text[1:].isdigit():
         return int(text[1:]) / 100

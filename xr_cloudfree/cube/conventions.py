@@ -1,4 +1,4 @@
-"""What a cube means: which dimensions, which bands, which grid, which sensor. Metadata only; nothing is computed."""
+"""Parse a cube's metadata: dimensions, bands, grid, CRS, sensor and time stamps. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.archives import select_bands
 from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
-from xr_cloudfree.cube.schemes import SCHEMES
-from xr_cloudfree.cube.sensors import BAND_NAMES, common_names_of, index_limits, is_band, sensor_of
+from xr_cloudfree.cube.schemes import scheme_of_layer
+from xr_cloudfree.cube.sensors import BAND_NAMES, Sensor, common_names_of, index_limits, is_band, sensor_of
 from xr_cloudfree.cube.stamps import decode_times
 from xr_cloudfree.errors import (
     BandError,
@@ -33,43 +33,41 @@ from xr_cloudfree.options import parse_list
 
 Layout = Literal["array", "layer", "variable", "bands"]
 
-# Layers that archives keep among the bands and that are no reflectance: neither interpolated nor checked.
-_NO_REFLECTANCE = frozenset(
-    "aot wvp wv vaa vza saa sza cld snw cloud_mask datamask data_mask is_cloud".split()
-) | frozenset(name for scheme in SCHEMES.values() for name in scheme.names)
-
-
-# Landsat's only near infrared goes by either name.
+# Layers that archives store among the bands beside quality layers: neither interpolated nor checked.
+_NO_REFLECTANCE = frozenset("aot wvp wv vaa vza saa sza cld snw cloud_mask datamask data_mask is_cloud".split())
+# Landsat's only near-infrared band has either name.
 _ALIAS = {"nir": "nir08", "nir08": "nir"}
+# Attributes and coordinates that identify the sensor: parts of their names.
+_SENSOR_KEYS = ("platform", "constellation", "instrument", "sensor", "mission", "satellite", "spacecraft", "collection")
 
 
 @dataclass(frozen=True, eq=False)
 class Cube:
-    """A user's cube, understood.
+    """A user's cube, with its dimensions under standard names and its metadata parsed.
 
     Parameters
     ----------
     arrays : tuple of DataArray
-        One array (time, band, y, x), or one (time, y, x) per band. Dimensions carry these names.
+        One array (time, band, y, x), or one (time, y, x) per band, with dimensions of these names.
     layout : {"array", "layer", "variable", "bands"}
-        What the user gave: a DataArray with bands, a DataArray (time, y, x), a Dataset with one 4-D variable, or a
+        The user's object: a DataArray with bands, a DataArray (time, y, x), a Dataset with one 4-D variable, or a
         Dataset with bands as variables.
     bands : tuple of str
-        Names of the spectral bands or indices, as the user gave them.
+        The user's names of the spectral bands or indices.
     common_names : tuple of (str or None)
         Their STAC common names.
     dims : dict
         The user's names of ``time``, ``band``, ``y`` and ``x``.
-    sensor : {"sentinel-2", "landsat", "hls", "modis"} or None
-        The sensor's family, where names and metadata tell it.
+    sensor : str or None
+        The sensor's family (`sensors.Sensor.name`), None if names and metadata do not identify it.
     name : str or None
         Name of the 4-D array, or of the only one.
     labels : tuple of str
-        All labels along the band axis of a 4-D array: the bands, and layers that are kept among them.
+        All labels along the band axis of a 4-D array: the bands and other layers among them.
     limits : tuple of float or None
-        The values between which all bands lie, if they are indices of that kind; None for reflectance.
+        Lowest and highest value if all bands are indices; None for reflectance.
     quality : mapping of str to DataArray
-        Layers (time, y, x) that a 4-D array holds among its bands and that are no reflectance.
+        Layers (time, y, x) among the bands of a 4-D array that are not reflectance.
     """
 
     arrays: tuple[xr.DataArray, ...]
@@ -85,16 +83,16 @@ class Cube:
 
     @property
     def extras(self) -> tuple[int, ...]:
-        """Positions along the band axis of what is no band, such as a scene classification."""
+        """Positions along the band axis of layers that are not bands, such as a scene classification."""
         return tuple(i for i, label in enumerate(self.labels) if label not in self.bands)
 
     @property
     def measured(self) -> tuple[xr.DataArray, ...]:
-        """The arrays, without what is no band."""
+        """The arrays without layers that are not bands."""
         if not self.extras:
             return self.arrays
-        chosen = [self.labels.index(band) for band in self.bands]
-        return tuple(select_bands(array, chosen) for array in self.arrays)
+        positions = [self.labels.index(band) for band in self.bands]
+        return tuple(select_bands(array, positions) for array in self.arrays)
 
     @property
     def template(self) -> xr.DataArray:
@@ -104,7 +102,7 @@ class Cube:
 
     @property
     def band_expression(self) -> str:
-        """What is typed for one band (time, y, x), in messages."""
+        """The expression for one band (time, y, x), for messages."""
         if self.layout == "layer":
             return "cube"
         if self.layout == "bands":
@@ -118,22 +116,22 @@ class Cube:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Type in which the values are stored."""
+        """Dtype of the stored values."""
         return np.result_type(*(array.dtype for array in self.arrays))
 
     @property
     def crs(self) -> str | None:
-        """The coordinate reference system, as text for people."""
-        found = crs_of(self.arrays[0])
-        if found is None:
+        """The coordinate reference system: its code, or its name if it has no code."""
+        crs = crs_of(self.arrays[0])
+        if crs is None:
             return None
-        text = str(found.to_string())
-        # Without a code it is WKT, of which the name is enough for people.
+        text = str(crs.to_string())
+        # Without a code it is WKT, which begins with the name in quotes.
         return text.split('"')[1] if '"' in text else text
 
 
 def parse_cube(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
-    """Return a cube's dimensions, bands, grid, sensor and time stamps, from its names and metadata.
+    """Return a cube with its dimensions, bands, grid, sensor and time stamps, from its names and metadata.
 
     Parameters
     ----------
@@ -141,27 +139,27 @@ def parse_cube(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
         A cube (time, band, y, x) or a single layer (time, y, x), a Dataset with one such variable, or a Dataset with
         bands or indices as variables (time, y, x).
     bands : sequence of str, optional
-        The bands to use, in this order. Needed where names do not tell which variables are bands.
+        The bands to use, in this order. Needed if the variables' names are not those of bands.
 
     Raises
     ------
     OptionTypeError
-        If `obj` is no xarray object.
+        If `obj` is not an xarray object.
     DimensionError
-        If a dimension is missing or one is too many.
+        If a dimension is missing, or there are too many.
     BandError
-        If the bands are not known, missing, doubled or not numbers.
+        If bands are unknown, missing, duplicate or not numeric.
     GridError
         If the coordinates do not form a regular grid.
     TimeError
-        If a time stamp does not say which moment is meant.
+        If a time stamp is ambiguous.
 
     Warns
     -----
     CloudfreeWarning
         If `bands` names a quality layer, which is left out.
     """
-    bands = _names(bands)
+    bands = _parse_bands(bands)
     if isinstance(obj, xr.DataArray):
         check_sizes(obj)
         obj = decode_times(obj)
@@ -184,108 +182,110 @@ def parse_cube(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
 
 
 def is_quality(name: str) -> bool:
-    """Return whether a layer of this name is no reflectance: classes, bits, probabilities, angles, aerosols.
+    """Return whether a layer of this name is not reflectance: classes, bits, probabilities, angles, aerosols.
 
     Examples
     --------
     >>> [is_quality(name) for name in ("SCL", "QA_PIXEL", "AOT", "B04", "ndvi")]
     [True, True, True, False, False]
     """
-    return name.lower() in _NO_REFLECTANCE
+    return name.lower() in _NO_REFLECTANCE or scheme_of_layer(name) is not None
 
 
 def metadata_of(obj: xr.DataArray | xr.Dataset) -> str:
-    """Return what attributes and coordinates in memory say of platform, instrument and collection, as one text."""
-    return " ".join(_told(obj))
+    """Return platform, instrument and collection from attributes and coordinates in memory, as one text."""
+    return " ".join(_sensor_metadata(obj))
 
 
-_TELLING = ("platform", "constellation", "instrument", "sensor", "mission", "satellite", "spacecraft", "collection")
-
-
-def _told(obj: xr.DataArray | xr.Dataset) -> Iterator[str]:
+def _sensor_metadata(obj: xr.DataArray | xr.Dataset) -> Iterator[str]:
     arrays = [obj, *obj.data_vars.values()] if isinstance(obj, xr.Dataset) else [obj]
-    for one in arrays:
+    for array in arrays:
         yield from (
             str(value)[:200]
-            for key, value in one.attrs.items()
-            if any(word in str(key).lower() for word in _TELLING) and isinstance(value, str | list | tuple)
+            for key, value in array.attrs.items()
+            if any(word in str(key).lower() for word in _SENSOR_KEYS) and isinstance(value, str | list | tuple)
         )
     for name, coord in obj.coords.items():
         loaded = isinstance(coord.variable._data, np.ndarray)
-        if loaded and coord.ndim <= 1 and any(word in str(name).lower() for word in _TELLING):
+        if loaded and coord.ndim <= 1 and any(word in str(name).lower() for word in _SENSOR_KEYS):
             yield from sorted({str(value)[:200] for value in np.atleast_1d(coord.to_numpy()).tolist()})
 
 
-def _names(bands: Sequence[str] | None) -> list[str] | None:
+def _parse_bands(bands: Sequence[str] | None) -> list[str] | None:
     if bands is None:
         return None
-    remedy = either(option("bands=['red', 'nir']"), "no " + option("bands=") + " for all that there are")
+    remedy = either(option("bands=['red', 'nir']"), "no " + option("bands=") + " for all bands")
     names = parse_list("bands", bands, remedy)
-    strange = next((name for name in names if not isinstance(name, str)), None)
-    if strange is not None:
-        raise OptionTypeError(f"bands holds {strange!r}, a {type(strange).__name__}", "names, as text", remedy)
+    other = next((name for name in names if not isinstance(name, str)), None)
+    if other is not None:
+        raise OptionTypeError(f"bands holds {other!r}, a {type(other).__name__}", "names, as text", remedy)
     return names
 
 
 def _only_4d(ds: xr.Dataset) -> xr.DataArray | None:
-    found = {
+    arrays = {
         str(name): variable for name, variable in ds.data_vars.items() if {"band", "time"} <= dims_of(variable).keys()
     }
-    if len(found) > 1 and "reflectance" in found:
-        return found["reflectance"]
-    if len(found) > 1:
+    if len(arrays) > 1 and "reflectance" in arrays:
+        return arrays["reflectance"]
+    if len(arrays) > 1:
         raise BandError(
-            f"the Dataset has {len(found)} variables with a band dimension: {', '.join(found)}",
-            "one, or one that is called 'reflectance'",
-            f"ds.rename({{{next(iter(found))!r}: 'reflectance'}})",
+            f"the Dataset has {len(arrays)} variables with a band dimension: {', '.join(arrays)}",
+            "one, or one named 'reflectance'",
+            f"ds.rename({{{next(iter(arrays))!r}: 'reflectance'}})",
         )
-    return next(iter(found.values()), None)
+    return next(iter(arrays.values()), None)
 
 
-def _called(array: xr.DataArray) -> str:
+def _display_name(array: xr.DataArray) -> str:
     return "the cube" if array.name is None else str(array.name)
 
 
 def _labels(cube: xr.DataArray) -> list[str] | None:
-    """Names of the bands; where they are plain numbers or paths, those of a coordinate beside them."""
+    """Return the names of the bands; if they are numbered, those of another coordinate or attribute."""
     if "band" not in cube.coords:
         return None
     labels = [str(label) for label in cube["band"].to_numpy()]
     if cube["band"].dtype.kind in "iuf":
         for name in ("common_name", "eo:common_name", "long_name", "band_name", "title", "description"):
-            told = cube.coords.get(name)
-            if told is not None and told.dims == ("band",) and isinstance(told.variable._data, np.ndarray):
-                named = [str(label) for label in told.to_numpy()]
-                if len(set(named)) == len(named):
-                    return named
-        told = cube.attrs.get("long_name")
-        if isinstance(told, list | tuple) and len(set(map(str, told))) == cube.sizes["band"]:
-            return [str(label) for label in told]
+            if (values := _band_coordinate(cube, name)) is not None and len(set(values)) == len(values):
+                return values
+        names = cube.attrs.get("long_name")
+        if isinstance(names, list | tuple) and len(set(map(str, names))) == cube.sizes["band"]:
+            return [str(label) for label in names]
     return labels
+
+
+def _band_coordinate(cube: xr.DataArray, name: str) -> list[str] | None:
+    """Return the values of a coordinate along the bands as text, None if there is none in memory."""
+    coordinate = cube.coords.get(name)
+    if coordinate is None or coordinate.dims != ("band",) or not isinstance(coordinate.variable._data, np.ndarray):
+        return None
+    return [str(value) for value in coordinate.to_numpy().tolist()]
 
 
 def _from_array(
     array: xr.DataArray, layout: Layout, bands: Sequence[str] | None, names: Sequence[str], metadata: str
 ) -> Cube:
-    cube, dims = standardise(array, ("time", "band", "y", "x"), _called(array))
+    cube, dims = standardise(array, ("time", "band", "y", "x"), _display_name(array))
     labels = _labels(cube)
     if labels is None:
         labels = [f"band{i + 1}" for i in range(cube.sizes["band"])]
         cube = cube.assign_coords(band=labels)
     _check_bands(labels)
-    # All bands together tell the sensor, and what a band's name means on it.
+    # All bands together identify the sensor, and so the common name of each.
     sensor = sensor_of(labels, names, metadata)
     common_names = dict(zip(labels, _common_names(cube, labels, sensor), strict=True))
     quality = {name: cube.isel(band=i, drop=True) for i, name in enumerate(labels) if is_quality(name)}
     if bands:
-        chosen = _chosen(bands, labels, list(common_names.values()))
-        cube, labels = select_bands(cube, [labels.index(band) for band in chosen]), chosen
+        selected = _select(bands, labels, list(common_names.values()))
+        cube, labels = select_bands(cube, [labels.index(band) for band in selected]), selected
     _check_numbers(cube)
     _check_grid(cube)
     spectral = [label for label in labels if not is_quality(label)]
     if not spectral:
         raise BandError(
-            f"no band of {_called(array)} is reflectance: {', '.join(labels)}",
+            f"no band of {_display_name(array)} is reflectance: {', '.join(labels)}",
             "spectral bands or an index",
             option("bands=['B04', 'B08']") + " with the bands to fill",
         )
@@ -303,29 +303,25 @@ def _from_array(
     )
 
 
-def _common_names(cube: xr.DataArray, labels: Sequence[str], sensor: Any) -> tuple[str | None, ...]:
-    """Common names of the bands: those that a coordinate tells, as stackstac has it, else by the bands' names."""
+def _common_names(cube: xr.DataArray, labels: Sequence[str], sensor: Sensor | None) -> tuple[str | None, ...]:
+    """Return the common names of the bands: from a coordinate, as stackstac writes it, else from the bands' names."""
     by_name = common_names_of(labels, sensor)
     for key in ("common_name", "eo:common_name"):
-        told = cube.coords.get(key)
-        if told is not None and told.dims == ("band",) and isinstance(told.variable._data, np.ndarray):
-            return tuple(
-                str(name) if str(name) in BAND_NAMES else other
-                for name, other in zip(told.to_numpy().tolist(), by_name, strict=True)
-            )
+        if (values := _band_coordinate(cube, key)) is not None:
+            return tuple(name if name in BAND_NAMES else other for name, other in zip(values, by_name, strict=True))
     return by_name
 
 
 def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
-    """A cube of one band or index, without a dimension for it."""
-    layer, dims = standardise(array, ("time", "y", "x"), _called(array))
+    """Return a cube of one band or index, without a band dimension."""
+    layer, dims = standardise(array, ("time", "y", "x"), _display_name(array))
     scalar = [c for c in ("band", "variable") if c in array.coords and array.coords[c].ndim == 0]
     label = str(array.coords[scalar[0]].item()) if scalar else str(array.name or "band1")
     if bands and [label] != list(bands):
         _known(bands[0], [label], common_names_of([label]))
     if is_quality(label):
         raise BandError(
-            f"{label} is a quality layer", "reflectance or an index", option("mask=") + " with it, beside a cube"
+            f"{label} is a quality layer", "reflectance or an index", option("mask=") + " with this layer, and a cube"
         )
     _check_numbers(layer)
     _check_grid(layer)
@@ -344,40 +340,40 @@ def _from_layer(array: xr.DataArray, bands: Sequence[str] | None) -> Cube:
 
 
 def _limits(labels: Sequence[str]) -> tuple[float, float] | None:
-    """The limits of indices, if all bands are; what is mixed is told by its values."""
-    found = [index_limits(label) for label in labels]
-    ends = [limits for limits in found if limits is not None]
-    if len(ends) < len(labels):
+    """Return the limits of the bands if all of them are indices, else None."""
+    limits = [index_limits(label) for label in labels]
+    known = [pair for pair in limits if pair is not None]
+    if len(known) < len(labels):
         return None
-    return min(low for low, _ in ends), max(high for _, high in ends)
+    return min(low for low, _ in known), max(high for _, high in known)
 
 
-def _chosen(wanted: Sequence[str], names: Sequence[str], common_names: Sequence[str | None]) -> list[str]:
-    """The bands that were asked for; a warning names what is left out: quality layers, and colours that are not there.
+def _select(wanted: Sequence[str], names: Sequence[str], common_names: Sequence[str | None]) -> list[str]:
+    """Return the requested bands, without quality layers and common names that the cube lacks, with a warning.
 
-    A common name that this sensor has no band for is left out where others are there, so that one list of common
-    names serves several sensors. Any other name that is not there is an error.
+    A common name without a band is left out if other bands remain, so that one list of common names serves several
+    sensors. Any other unknown name is an error.
     """
-    lacking = [band for band in wanted if band in BAND_NAMES and not _has(band, names, common_names)]
-    if len(lacking) == len(wanted):
-        lacking = []
-    chosen = [_known(band, names, common_names) for band in wanted if band not in lacking]
-    _check_bands(chosen, option(f"bands={list(dict.fromkeys(chosen))}"))
-    quality = [band for band in chosen if is_quality(band)]
-    if len(quality) == len(chosen):
+    missing = [band for band in wanted if band in BAND_NAMES and not _has(band, names, common_names)]
+    if len(missing) == len(wanted):
+        missing = []
+    selected = [_known(band, names, common_names) for band in wanted if band not in missing]
+    _check_bands(selected, option(f"bands={list(dict.fromkeys(selected))}"))
+    quality = [band for band in selected if is_quality(band)]
+    if len(quality) == len(selected):
         raise BandError(
-            f"bands names {', '.join(quality)} alone, which is no reflectance",
+            f"bands names only {', '.join(quality)}, which is not reflectance",
             "spectral bands or an index",
-            option("bands=None") + " for all bands that there are",
+            option("bands=None") + " for all bands",
         )
-    for left, why in ((quality, "no reflectance"), (lacking, "not among the bands of this cube")):
-        if left:
-            warnings.warn(f"left out of bands: {', '.join(left)} ({why})", CloudfreeWarning, stacklevel=2)
-    return [band for band in chosen if band not in quality]
+    for omitted, reason in ((quality, "not reflectance"), (missing, "not among the bands of this cube")):
+        if omitted:
+            warnings.warn(f"left out of bands: {', '.join(omitted)} ({reason})", CloudfreeWarning, stacklevel=2)
+    return [band for band in selected if band not in quality]
 
 
 def _has(band: str, names: Sequence[str], common_names: Sequence[str | None]) -> bool:
-    return band in names or any(role is not None and role in (band, _ALIAS.get(band)) for role in common_names)
+    return band in names or any(name is not None and name in (band, _ALIAS.get(band)) for name in common_names)
 
 
 def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str]) -> Cube:
@@ -385,62 +381,61 @@ def _from_bands(ds: xr.Dataset, bands: Sequence[str] | None, names: Sequence[str
     sensor = sensor_of(variables, names, metadata_of(ds))
     common_names = dict(zip(variables, common_names_of(variables, sensor), strict=True))
     if bands:
-        chosen = _chosen(bands, variables, list(common_names.values()))
+        selected = _select(bands, variables, list(common_names.values()))
     else:
-        chosen = _bands_among(ds, variables, common_names)
-    if not chosen:
-        for array in ds.data_vars.values():  # what may be meant as the cube has a dimension too few, or misnamed
+        selected = _bands_among(ds, variables, common_names)
+    if not selected:
+        for array in ds.data_vars.values():  # raises for an array with a missing or unknown dimension
             if array.ndim > 3 or (array.ndim == 3 and "band" in dims_of(array)):
-                standardise(array, ("time", "band", "y", "x"), _called(array))
+                standardise(array, ("time", "band", "y", "x"), _display_name(array))
             elif array.ndim == 3 and array.dtype.kind in "uif" and not is_quality(str(array.name)):
-                standardise(array, ("time", "y", "x"), _called(array))
+                standardise(array, ("time", "y", "x"), _display_name(array))
         numeric = [v for v in variables if ds[v].ndim == 3 and ds[v].dtype.kind in "uif" and not is_quality(v)]
         raise BandError(
-            f"none of the variables ({', '.join(variables) or 'there are none'}) has the name of a band",
-            "one variable (time, band, y, x), or variables named as bands (B02, red, SR_B4 …) or as an index (NDVI …)",
+            f"no variable has the name of a band: {', '.join(variables) or 'there are no variables'}",
+            "one variable (time, band, y, x), or variables named like bands (B02, red, SR_B4 …) or indices (NDVI …)",
             option(f"bands={numeric[:3]!r}") if numeric else code("xr.Dataset({'B02': red, 'B03': green}), and so on"),
         )
-    first = ds[chosen[0]]
-    alike = [band for band in chosen if set(ds[band].dims) == set(first.dims)]
-    other = next((ds[band] for band in chosen if band not in alike), None)
+    first = ds[selected[0]]
+    alike = [band for band in selected if set(ds[band].dims) == set(first.dims)]
+    other = next((ds[band] for band in selected if band not in alike), None)
     if other is not None:
         raise DimensionError(
             f"{other.name} has dimensions {other.dims}, {first.name} {first.dims}",
             "one grid and the same dates for all bands",
-            either(option(f"bands={alike!r}") + " with bands that go together", code("load all with one resolution=")),
+            either(option(f"bands={alike!r}") + " for bands of one grid", code("load all bands with one resolution=")),
         )
     arrays: list[xr.DataArray] = []
     dims: dict[str, str] = {}
-    for band in chosen:
+    for band in selected:
         array, dims = standardise(ds[band], ("time", "y", "x"), band)
         _check_numbers(array)
         arrays.append(with_crs(_with_attrs_crs(array, ds)))
     _check_grid(arrays[0])
-    kinds = {array.dtype.newbyteorder("=") for array in arrays}
-    if len(kinds) > 1 and any(kind.kind in "ui" for kind in kinds):
+    dtypes = {array.dtype.newbyteorder("=") for array in arrays}
+    if len(dtypes) > 1 and any(dtype.kind in "ui" for dtype in dtypes):
         raise BandError(
             "the bands have different dtypes: " + ", ".join(f"{array.name} {array.dtype}" for array in arrays),
-            "one dtype for all bands that are whole numbers",
+            "one dtype for all integer bands",
             either(
-                code(f"cube.astype({str(np.result_type(*kinds))!r})"),
-                option("bands=") + " with bands that go together",
+                code(f"cube.astype({str(np.result_type(*dtypes))!r})"), option("bands=") + " with bands of one dtype"
             ),
         )
     return Cube(
         arrays=tuple(arrays),
         layout="bands",
-        bands=tuple(chosen),
-        common_names=tuple(common_names[band] for band in chosen),
+        bands=tuple(selected),
+        common_names=tuple(common_names[band] for band in selected),
         dims=dims,
         sensor=sensor.name if sensor else None,
         name=None,
-        labels=tuple(chosen),
-        limits=_limits(chosen),
+        labels=tuple(selected),
+        limits=_limits(selected),
     )
 
 
 def _bands_among(ds: xr.Dataset, variables: Sequence[str], common_names: dict[str, str | None]) -> list[str]:
-    """The variables that are bands; where there are none the indices, or the only layer of numbers."""
+    """Return the variables that are bands; else the indices, else the only numeric layer."""
     named = [v for v in variables if common_names[v] or (is_band(v) and not is_quality(v))]
     if named:
         return named
@@ -457,20 +452,20 @@ def _bands_among(ds: xr.Dataset, variables: Sequence[str], common_names: dict[st
 
 
 def _with_attrs_crs(array: xr.DataArray, ds: xr.Dataset) -> xr.DataArray:
-    """The array with the CRS that only the Dataset's attributes tell."""
-    told = {key: ds.attrs[key] for key in ("crs", "proj:code", "proj:epsg", "epsg") if ds.attrs.get(key) is not None}
-    return array.assign_attrs(told) if told and crs_of(array) is None else array
+    """Return the array with the CRS of the Dataset's attributes, if it has none of its own."""
+    attrs = {key: ds.attrs[key] for key in ("crs", "proj:code", "proj:epsg", "epsg") if ds.attrs.get(key) is not None}
+    return array.assign_attrs(attrs) if attrs and crs_of(array) is None else array
 
 
 def _known(band: str, names: Sequence[str], common_names: Sequence[str | None]) -> str:
-    """The band of this name, or of this common name where one has it."""
+    """Return the band with this name, or with this common name if exactly one has it."""
     if band in names:
         return band
     # Only common names are translated: "B2" is another band on another sensor.
     for wanted in (band, _ALIAS.get(band)):
-        meant = [name for name, role in zip(names, common_names, strict=True) if role is not None and role == wanted]
-        if band in BAND_NAMES and len(meant) == 1:
-            return meant[0]
+        matches = [name for name, common in zip(names, common_names, strict=True) if common and common == wanted]
+        if band in BAND_NAMES and len(matches) == 1:
+            return matches[0]
     near = difflib.get_close_matches(str(band), names, n=1, cutoff=0.4)
     raise BandError(
         f"there is no band {band!r}", f"one of {tuple(names)}", option(f"bands=[{(near or list(names))[0]!r}]")
@@ -478,10 +473,10 @@ def _known(band: str, names: Sequence[str], common_names: Sequence[str | None]) 
 
 
 def _check_bands(labels: Sequence[str], remedy: str = code("cube.drop_duplicates('band')")) -> None:
-    doubled = [name for name, n in Counter(labels).items() if n > 1]
-    if doubled:
+    duplicates = [name for name, n in Counter(labels).items() if n > 1]
+    if duplicates:
         raise BandError(
-            f"the band {doubled[0]!r} is there {Counter(labels)[doubled[0]]} times",
+            f"the band {duplicates[0]!r} occurs {Counter(labels)[duplicates[0]]} times",
             "each band once",
             remedy,
         )
@@ -490,7 +485,7 @@ def _check_bands(labels: Sequence[str], remedy: str = code("cube.drop_duplicates
 def _check_numbers(array: xr.DataArray) -> None:
     if array.dtype.kind not in "uif":
         raise BandError(
-            f"the values of {_called(array)} have dtype {array.dtype}",
+            f"the values of {_display_name(array)} have dtype {array.dtype}",
             "numbers: unsigned or signed integers, or floats",
             "cube.real.astype('float32')" if array.dtype.kind == "c" else "cube.astype('float32')",
         )
@@ -508,28 +503,28 @@ def _check_grid(array: xr.DataArray) -> None:
             raise GridError(
                 f"the coordinate {dim} has values that are not finite",
                 "one number for each pixel",
-                f"cube.sel({dim}=np.isfinite(cube.{dim})), once it is known where they come from",
+                f"cube.sel({dim}=np.isfinite(cube.{dim})), after finding out where they come from",
             )
         steps = np.diff(numbers)
         if steps.size and not _is_regular(steps):
             raise GridError(
                 f"the coordinate {dim} has steps from {steps.min():g} to {steps.max():g}",
                 "a regular grid, each coordinate once and in order",
-                _make_regular(dim, numbers),
+                _regular_grid_remedy(dim, numbers),
             )
 
 
 def _is_regular(steps: NDArray[np.float64]) -> bool:
     step = np.median(steps)
-    # Half a pixel is far more than rounding of coordinates to float32 does.
+    # Half a pixel is far more than the rounding error of float32 coordinates.
     return bool(step != 0 and np.abs(steps - step).max() <= 0.5 * abs(step))
 
 
-def _make_regular(dim: str, values: NDArray[np.float64]) -> str:
-    """What to type for coordinates that are not regular."""
+def _regular_grid_remedy(dim: str, values: NDArray[np.float64]) -> str:
+    """Return the remedy for irregular coordinates."""
     unique, first = np.unique(values, return_index=True)
     if unique.size < 2 or not _is_regular(np.diff(unique)):
         return "odc.stac.load(..., resolution=10), or .rio.reproject_match(other), which put scenes on one grid"
-    once = values[np.sort(first)]
-    doubled = f".drop_duplicates({dim!r})" if once.size < values.size else ""
-    return f"cube{doubled}" + ("" if _is_regular(np.diff(once)) else f".sortby({dim!r})")
+    in_order = values[np.sort(first)]
+    drop = f".drop_duplicates({dim!r})" if in_order.size < values.size else ""
+    return f"cube{drop}" + ("" if _is_regular(np.diff(in_order)) else f".sortby({dim!r})")

@@ -1,4 +1,4 @@
-"""The coordinate reference system of a cube: from its grid mapping, else from what archives write beside it."""
+"""The coordinate reference system of a cube: from its grid mapping, else from other coordinates and attributes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import xarray as xr
 from xr_cloudfree.errors import GridError
 
 KEYS = ("proj:code", "proj:epsg", "epsg", "proj:wkt2", "crs", "crs_wkt", "spatial_ref", "proj:projjson")
-"""Names of coordinates and attributes in which archives write a CRS (stackstac, cubo, odc-stac, STAC items)."""
+"""Names of coordinates and attributes with a CRS (in stackstac, cubo, odc-stac, STAC items)."""
 
 _DEGREES = ("lat", "latitude", "lon", "longitude")
 
 
 def crs_of(array: xr.DataArray) -> Any:
-    """Return the coordinate reference system as rasterio has it, None where there is none.
+    """Return the coordinate reference system as a rasterio CRS, None if there is none.
 
-    A CF grid mapping comes first, then the coordinates and the attributes in `KEYS`.
+    A CF grid mapping takes precedence over the coordinates and attributes in `KEYS`.
 
     Parameters
     ----------
@@ -29,36 +29,37 @@ def crs_of(array: xr.DataArray) -> Any:
     Raises
     ------
     GridError
-        If there is one that cannot be read, or several that differ.
+        If one cannot be read, or several differ.
     """
     import rioxarray  # noqa: F401  registers .rio
 
     called = "the cube" if array.name is None else str(array.name)
     try:
-        found = array.rio.crs
-    except Exception as error:  # those of pyproj, rasterio and rioxarray have no base of their own
+        crs = array.rio.crs
+    except Exception as error:  # pyproj, rasterio and rioxarray have no common exception
         raise GridError(
             f"the CRS of {called} cannot be read: {error}",
-            "a CRS that pyproj knows, or none",
+            "a CRS that pyproj can read, or none",
             "cube.rio.write_crs('EPSG:32629') with the right one, or cube.drop_vars('spatial_ref')",
         ) from error
-    if found is not None:
-        return found
-    read = {}
-    for key, value in _told(array):
-        crs = _parsed(key, value)
+    if crs is not None:
+        return crs
+    candidates = {}
+    for key, value in _metadata(array):
+        crs = _parse(key, value)
         if crs is not None:
-            read[key] = crs
-    if len(set(map(str, read.values()))) > 1:
+            candidates[key] = crs
+    if len(set(map(str, candidates.values()))) > 1:
         raise GridError(
-            f"{called} says of its CRS: " + "; ".join(f"{key} {crs}" for key, crs in read.items()),
+            f"{called} has several CRSs: " + "; ".join(f"{key} {crs}" for key, crs in candidates.items()),
             "one CRS",
-            f"cube.rio.write_crs({str(next(iter(read.values())))!r})",
+            f"cube.rio.write_crs({str(next(iter(candidates.values())))!r})",
         )
-    return next(iter(read.values()), None)
+    return next(iter(candidates.values()), None)
 
 
-def _told(array: xr.DataArray) -> Iterator[tuple[str, Any]]:
+def _metadata(array: xr.DataArray) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of the coordinates and attributes in `KEYS`."""
     for key in KEYS:
         if key in array.coords and not hasattr(array.coords[key].variable._data, "__dask_graph__"):
             values = np.atleast_1d(array.coords[key].to_numpy()).ravel()
@@ -66,7 +67,7 @@ def _told(array: xr.DataArray) -> Iterator[tuple[str, Any]]:
             distinct = {str(value): value for value in known}
             if len(distinct) > 1:
                 raise GridError(
-                    f"the coordinate {key} says {', '.join(list(distinct)[:4])}",
+                    f"the coordinate {key} has several values: {', '.join(list(distinct)[:4])}",
                     "scenes on one grid, in one CRS",
                     "odc.stac.load(items, crs='EPSG:32629'), which puts all scenes on one grid",
                 )
@@ -75,7 +76,7 @@ def _told(array: xr.DataArray) -> Iterator[tuple[str, Any]]:
             yield key, array.attrs[key]
 
 
-def _parsed(key: str, value: Any) -> Any:
+def _parse(key: str, value: Any) -> Any:
     from rasterio.crs import CRS
     from rasterio.errors import CRSError
 
@@ -89,55 +90,54 @@ def _parsed(key: str, value: Any) -> Any:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int):
-            return CRS.from_epsg(value) if value > 0 else None  # 0 is what a grid mapping variable holds
+            return CRS.from_epsg(value) if value > 0 else None  # 0 is the value of a grid mapping variable
         if hasattr(value, "to_wkt"):
             return CRS.from_wkt(value.to_wkt())
         return CRS.from_user_input(value) if isinstance(value, str) and value else None
     except CRSError as error:
         raise GridError(
             f"the CRS of the cube cannot be read: {key} is {value!r}",
-            "a CRS that pyproj knows, or none",
+            "a CRS that pyproj can read, or none",
             f"cube.drop_vars({key!r}).rio.write_crs('EPSG:32629') with the right one",
         ) from error
 
 
 def crs_as_coordinate(ds: xr.Dataset) -> xr.Dataset:
-    """Return the Dataset with its CRS as a coordinate: without ``decode_coords="all"`` it is one of the variables.
+    """Return the Dataset with its grid mapping as a coordinate. Without ``decode_coords="all"`` it is a variable.
 
     Parameters
     ----------
     ds : Dataset
-        As it was opened.
+        The Dataset as opened.
     """
-    told = {
-        str(where.get("grid_mapping")) for array in ds.data_vars.values() for where in (array.attrs, array.encoding)
+    mappings = {
+        str(attrs.get("grid_mapping")) for array in ds.data_vars.values() for attrs in (array.attrs, array.encoding)
     }
-    found = [
+    names = [
         str(name)
         for name, array in ds.data_vars.items()
-        if str(name) in told
+        if str(name) in mappings
         or (array.ndim == 0 and {"crs_wkt", "spatial_ref", "grid_mapping_name"} & set(map(str, array.attrs)))
     ]
-    return ds.set_coords(sorted(found))
+    return ds.set_coords(sorted(names))
 
 
 def with_crs(array: xr.DataArray) -> xr.DataArray:
-    """Return the array with its CRS as a CF grid mapping, where it is told in another way so far.
+    """Return the array with its CRS as a CF grid mapping.
 
     Parameters
     ----------
     array : DataArray
-        With dimensions called time, band, y and x.
+        Array with dimensions named time, band, y and x.
     """
     import rioxarray  # noqa: F401  registers .rio
 
-    found = crs_of(array)
-    if found is None or (array.rio.crs == found and _has_mapping(array)):
+    crs = crs_of(array)
+    if crs is None or (array.rio.crs == crs and _has_mapping(array)):
         return array
-    attrs = {key: value for key, value in array.attrs.items() if key not in ("crs", "crs_wkt")}
     written: xr.DataArray = array.copy(deep=False)
-    written.attrs = attrs
-    written = written.rio.write_crs(found)
+    written.attrs = {key: value for key, value in array.attrs.items() if key not in ("crs", "crs_wkt")}
+    written = written.rio.write_crs(crs)
     return written
 
 
@@ -147,7 +147,7 @@ def _has_mapping(array: xr.DataArray) -> bool:
 
 
 def crs_remedy(obj: xr.DataArray | xr.Dataset) -> str:
-    """What is typed to give a cube without a CRS one, in messages: that of its degrees, or an example.
+    """Return the remedy for a cube without a CRS: EPSG:4326 for degrees, else an example.
 
     Examples
     --------

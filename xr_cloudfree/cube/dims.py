@@ -1,4 +1,4 @@
-"""Which dimension of an array is time, band, y and x: by usual names, by CF attributes, by what readers have set."""
+"""Identify the dimensions time, band, y and x of an array: by usual names, CF attributes and readers' settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIM_NAMES: Mapping[str, tuple[str, ...]] = {
     "y": ("y", "latitude", "lat", "northing", "northings", "row", "rows", "y_coordinate"),
     "x": ("x", "longitude", "lon", "easting", "eastings", "col", "cols", "column", "columns", "x_coordinate"),
 }
-"""Usual names of dimensions, in lower case; the first is the package's own. Case does not matter."""
+"""Usual names of dimensions, in lower case; the first is used by this package. Case does not matter."""
 
 STANDARD_NAMES: Mapping[str, str] = {
     "time": "time",
@@ -31,7 +31,7 @@ STANDARD_NAMES: Mapping[str, str] = {
     "sensor_band_identifier": "band",
     "radiation_wavelength": "band",
 }
-"""CF standard names of coordinates that tell what their dimension is."""
+"""CF standard names of coordinates, with the dimension that they identify."""
 
 _AXES = {"T": "time", "Y": "y", "X": "x", "TIME": "time", "LAT": "y", "LON": "x", "GEOX": "x", "GEOY": "y"}
 _UNITS = {
@@ -42,20 +42,21 @@ _BY_NAME = {name: role for role, names in DIM_NAMES.items() for name in names}
 
 
 def dims_of(array: xr.DataArray) -> dict[str, str]:
-    """Return the array's names of the dimensions time, band, y and x, as far as they can be told.
+    """Return the array's names of the dimensions time, band, y and x, as far as they are known.
 
-    A usual name wins over attributes of the coordinate (``axis``, ``standard_name``, units of degrees), which win over
-    what rioxarray or odc-geo have been told, which wins over the type of the coordinate: dates are time, text is bands.
+    In order of precedence, a dimension is identified by a usual name, by attributes of its coordinate (``axis``,
+    ``standard_name``, units of degrees), by the settings of rioxarray or odc-geo, or by the dtype of its coordinate:
+    dates are time, text is bands.
 
     Parameters
     ----------
     array : DataArray
-        An array of any dimensions.
+        An array with any dimensions.
 
     Returns
     -------
     dict of str to str
-        From ``"time"``, ``"band"``, ``"y"`` and ``"x"`` to names of dimensions.
+        Roles ``"time"``, ``"band"``, ``"y"`` and ``"x"`` to names of dimensions.
 
     Examples
     --------
@@ -64,18 +65,18 @@ def dims_of(array: xr.DataArray) -> dict[str, str]:
     >>> dims_of(array)
     {'time': 't', 'band': 'channel', 'y': 'Northing', 'x': 'Easting'}
     """
-    found: dict[str, str] = {}
-    for tell in (_by_name, _by_attributes, _by_readers, _by_type):
-        if len(found) == array.ndim:  # mostly names tell all, and the others need not be asked
+    dims: dict[str, str] = {}
+    for roles_of in (_by_name, _by_attributes, _by_readers, _by_type):
+        if len(dims) == array.ndim:  # names are sufficient in most cases
             break
-        for dim, role in tell(array).items():
-            if role not in found and dim not in found.values():
-                found[role] = dim
-    return {role: found[role] for role in ROLES if role in found}
+        for dim, role in roles_of(array).items():
+            if role not in dims and dim not in dims.values():
+                dims[role] = dim
+    return {role: dims[role] for role in ROLES if role in dims}
 
 
 def _by_name(array: xr.DataArray) -> dict[str, str]:
-    # Of two usual names of one role the more usual one comes first: "time" before "date".
+    # Of two usual names of one role the more common one comes first: "time" before "date".
     named = [str(dim) for dim in array.dims if str(dim).lower() in _BY_NAME]
     role = {dim: _BY_NAME[dim.lower()] for dim in named}
     return dict(sorted(role.items(), key=lambda item: DIM_NAMES[item[1]].index(item[0].lower())))
@@ -87,19 +88,19 @@ def _by_attributes(array: xr.DataArray) -> dict[str, str]:
         if dim not in array.coords:
             continue
         attrs = array.coords[dim].attrs
-        told = (
+        role = (
             _AXES.get(str(attrs.get("axis", "")).upper())
             or STANDARD_NAMES.get(str(attrs.get("standard_name", "")).lower())
             or _UNITS.get(str(attrs.get("units", "")).lower())
             or _AXES.get(str(attrs.get("_CoordinateAxisType", "")).upper())
         )
-        if told:
-            roles[dim] = told
+        if role:
+            roles[dim] = role
     return roles
 
 
 def _by_readers(array: xr.DataArray) -> dict[str, str]:
-    """What was set by ``rio.set_spatial_dims``, or what odc-geo tells where it is in use."""
+    """Return the settings of ``rio.set_spatial_dims``, and the spatial dimensions of odc-geo if it is imported."""
     roles: dict[str, str] = {}
     if "rioxarray" in sys.modules:
         accessor: Any = array.rio
@@ -110,10 +111,10 @@ def _by_readers(array: xr.DataArray) -> dict[str, str]:
         }
     if "odc.geo.xr" in sys.modules:
         try:
-            told = array.odc.spatial_dims
-        except Exception:  # whatever its look at coordinates may raise: others are asked next
-            told = None
-        roles |= {str(dim): role for role, dim in zip(("y", "x"), told or (), strict=False)}
+            spatial = array.odc.spatial_dims
+        except Exception:  # odc-geo may raise anything on unusual coordinates
+            spatial = None
+        roles |= {str(dim): role for role, dim in zip(("y", "x"), spatial or (), strict=False)}
     return roles
 
 
@@ -131,7 +132,7 @@ def _by_type(array: xr.DataArray) -> dict[str, str]:
 
 
 def role_of(name: str) -> str | None:
-    """Return what a dimension of this name usually is, None if the name tells nothing.
+    """Return the role of a dimension by its name, None for an unusual name.
 
     Examples
     --------
@@ -142,58 +143,58 @@ def role_of(name: str) -> str | None:
 
 
 def dim_of(obj: xr.DataArray | xr.Dataset, role: str) -> str | None:
-    """Return the name of one dimension of an array, or of a Dataset's variables; None if nothing tells it.
+    """Return the name of one dimension of an array, or of a Dataset's variables; None if unknown.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         An array, or variables on one grid.
     role : {"time", "band", "y", "x"}
-        Which dimension.
+        Role of the dimension.
     """
     arrays = obj.data_vars.values() if isinstance(obj, xr.Dataset) else (obj,)
     return next((dims[role] for dims in map(dims_of, arrays) if role in dims), None)
 
 
 def time_of(obj: xr.DataArray | xr.Dataset) -> str | None:
-    """Return the name of the coordinate with the date or the dates of an image; None if there is none."""
+    """Return the name of the coordinate with an image's date or dates, None if there is none."""
     usual = [str(name) for name in obj.coords if _BY_NAME.get(str(name).lower()) == "time"]
     return next(iter(sorted(usual, key=lambda name: DIM_NAMES["time"].index(name.lower()))), dim_of(obj, "time"))
 
 
 def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tuple[xr.DataArray, dict[str, str]]:
-    """Return an array with its dimensions under the package's names, in order, and the user's names of them.
+    """Return an array with its dimensions under this package's names, in order, and the user's names of them.
 
     Parameters
     ----------
     array : DataArray
         An array.
     needed : sequence of {"time", "band", "y", "x"}
-        The dimensions, in the order in which they are wanted.
+        The required dimensions, in order.
     called : str
-        What to call the array in messages.
+        Name of the array in messages.
 
     Raises
     ------
     DimensionError
-        If a dimension is missing, one is too many, is empty, or clashes with a coordinate.
+        If a dimension is missing, there are too many, or one is empty or clashes with a coordinate.
     """
-    found = dims_of(array)
-    dims = {role: found[role] for role in needed if role in found}
-    strange = [str(dim) for dim in array.dims if str(dim) not in found.values()]
+    known = dims_of(array)
+    dims = {role: known[role] for role in needed if role in known}
+    unknown = [str(dim) for dim in array.dims if str(dim) not in known.values()]
     missing = [role for role in needed if role not in dims]
     if missing:
         raise DimensionError(
-            f"{called} has the dimensions {_listed(array.dims)}, of which none is known as "
+            f"{called} has the dimensions {_listed(array.dims)}, none of which is known as "
             + " or ".join(repr(role) for role in missing),
             f"the dimensions {_listed(needed)}, or usual names of them "
             f"(for {missing[0]}: {', '.join(DIM_NAMES[missing[0]][:4])})",
-            _rename(array, strange, missing),
+            _rename_remedy(array, unknown, missing),
         )
     extra = [str(dim) for dim in array.dims if dim not in dims.values()]
     if extra:
         raise DimensionError(
-            f"{called} has the further dimensions {_listed(extra)}",
+            f"{called} has the additional dimensions {_listed(extra)}",
             f"the dimensions {_listed(needed)} and no other",
             f"cube.isel({{{extra[0]!r}: 0}}, drop=True)",
         )
@@ -201,9 +202,9 @@ def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tupl
     for role, name in dims.items():
         if name != role and role in array.coords:
             raise DimensionError(
-                f"{called} has a dimension {name!r} and beside it a coordinate {role!r}",
-                f"the coordinate of the dimension under one name, {role!r} or {name!r}",
-                f"cube.swap_dims({{{name!r}: {role!r}}}) if it is the dimension's own, else cube.drop_vars({role!r})"
+                f"{called} has a dimension {name!r} and also a coordinate {role!r}",
+                f"the dimension's coordinate under one name, {role!r} or {name!r}",
+                f"cube.swap_dims({{{name!r}: {role!r}}}) if it belongs to the dimension, else cube.drop_vars({role!r})"
                 if array.coords[role].dims == (name,)
                 else f"cube.drop_vars({role!r})",
             )
@@ -212,19 +213,19 @@ def standardise(array: xr.DataArray, needed: Sequence[str], called: str) -> tupl
 
 
 def check_sizes(obj: xr.DataArray | xr.Dataset, called: str = "cube") -> None:
-    """Refuse chunks of unknown size, as dask has them after a selection by values.
+    """Raise for chunks of unknown size, which dask produces by boolean selection.
 
     Parameters
     ----------
     obj : DataArray or Dataset
         The cube, or a layer.
     called : str
-        The argument by which it was given.
+        Name of the argument.
 
     Raises
     ------
     DimensionError
-        If the size along a dimension is not known.
+        If the size along a dimension is unknown.
     """
     unknown = tuple(str(d) for d, size in obj.sizes.items() if size != size)
     if not unknown:
@@ -233,8 +234,8 @@ def check_sizes(obj: xr.DataArray | xr.Dataset, called: str = "cube") -> None:
     if isinstance(obj, xr.Dataset):
         counted = f"{called}.map(lambda layer: layer.copy(data=layer.data.compute_chunk_sizes()))"
     raise DimensionError(
-        f"the size of {called} along {unknown} is not known: dask has not counted what was selected",
-        "a size along each dimension",
+        f"the size of {called} along {unknown} is unknown: dask has not computed the selection",
+        "a known size along each dimension",
         f"{counted}, which computes the selection",
     )
 
@@ -245,9 +246,9 @@ def _check_not_empty(array: xr.DataArray, called: str, dims: Mapping[str, str]) 
         raise DimensionError(
             f"{called} is empty along {_listed(empty)}",
             "at least one element along each dimension",
-            f"cube.sel({empty[0]}=slice(larger, smaller)) if a selection made it: y often runs from large to small"
+            f"cube.sel({empty[0]}=slice(larger, smaller)) if it was selected: y often decreases"
             if dims.get("y") == empty[0]
-            else f"a selection along {empty[0]} that leaves something",
+            else f"a selection along {empty[0]} that is not empty",
         )
 
 
@@ -255,24 +256,24 @@ def _listed(names: Sequence[Hashable]) -> str:
     return ", ".join(map(str, names)) or "(none)"
 
 
-def _rename(array: xr.DataArray, strange: Sequence[str], missing: Sequence[str]) -> str:
-    """What to type for dimensions that are not known; both axes of the map at once, or it may end up transposed."""
-    if not strange:
+def _rename_remedy(array: xr.DataArray, unknown: Sequence[str], missing: Sequence[str]) -> str:
+    """Return the remedy for unknown dimensions, with both spatial axes at once to avoid a transposed image."""
+    if not unknown:
         return f"cube.expand_dims({missing[0]!r})"
-    if set(missing) >= {"y", "x"} and len(strange) >= 2:
-        first, second = strange[-2:]
-        if _rises(array, first) and _rises(array, second) is False:
+    if set(missing) >= {"y", "x"} and len(unknown) >= 2:
+        first, second = unknown[-2:]
+        if _increases(array, first) and _increases(array, second) is False:
             first, second = second, first
-        told = f"cube.rename({{{first!r}: 'y', {second!r}: 'x'}})"
-        if _rises(array, first) is False and _rises(array, second):
-            return told
-        return f"{told} if {first} runs from north to south, else cube.rename({{{second!r}: 'y', {first!r}: 'x'}})"
-    pairs = dict(zip(strange, missing, strict=False))
+        renamed = f"cube.rename({{{first!r}: 'y', {second!r}: 'x'}})"
+        if _increases(array, first) is False and _increases(array, second):
+            return renamed
+        return f"{renamed} if {first} runs from north to south, else cube.rename({{{second!r}: 'y', {first!r}: 'x'}})"
+    pairs = dict(zip(unknown, missing, strict=False))
     return f"cube.rename({pairs})"
 
 
-def _rises(array: xr.DataArray, dim: str) -> bool | None:
-    """Whether a coordinate increases; None where there is none, or a single value."""
+def _increases(array: xr.DataArray, dim: str) -> bool | None:
+    """Return whether a coordinate increases; None without coordinates, or for a single value."""
     if dim not in array.coords or array.sizes[dim] < 2 or array.coords[dim].dtype.kind not in "iuf":
         return None
     values = array.coords[dim].to_numpy()
@@ -280,19 +281,19 @@ def _rises(array: xr.DataArray, dim: str) -> bool | None:
 
 
 def needs_axis_attrs(name: str) -> bool:
-    """Return whether the name of a dimension of the map alone tells readers nothing."""
+    """Return whether readers cannot identify a spatial dimension by this name alone."""
     return name not in ("y", "x", "latitude", "longitude")
 
 
 def axis_attrs(role: str, geographic: bool) -> dict[str, Any]:
-    """Return CF attributes that tell which axis of the map a coordinate is.
+    """Return CF attributes that identify a spatial coordinate.
 
     Parameters
     ----------
     role : {"y", "x"}
-        Which axis.
+        The axis.
     geographic : bool
         Whether the coordinates are degrees.
     """
-    kind = {"y": "latitude", "x": "longitude"}[role] if geographic else f"projection_{role}_coordinate"
-    return {"axis": role.upper(), "standard_name": kind}
+    name = {"y": "latitude", "x": "longitude"}[role] if geographic else f"projection_{role}_coordinate"
+    return {"axis": role.upper(), "standard_name": name}

@@ -1,4 +1,4 @@
-"""Areas at the edge of a window that hold one number on some dates: what archives put beyond a swath."""
+"""Find areas of one constant value at the edge of a window, which archives write beyond a swath."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.measured import ValidRange, measured
 from xr_cloudfree.cube.scaling import Scaling
 
-_RUN = 16  # pixels along the edge: more than a coarse band has when it is repeated on a finer grid
-_ALONG = 512  # pixels that are looked at along one side
+_RUN = 16  # pixels along the edge: more than repeated pixels of a coarse band on a finer grid
+_ALONG = 512  # pixels tested along one side
 _AREA = 48  # pixels
-_GAP = 0.005  # reflectance between a mark and all measurements
+_GAP = 0.005  # reflectance between a fill value and all measurements
 _DIFFERENT = 0.03  # reflectance by which other dates differ there
 
 
 @dataclass(frozen=True)
 class Edge:
-    """An edge area: its number, the date, how many pixels and bands of how many."""
+    """An edge area: its value, the index of its date, and its numbers of pixels and bands."""
 
     value: float
     date: int
@@ -31,25 +31,25 @@ class Edge:
 def find_edge(
     bands: NDArray[Any], clear: NDArray[np.bool_], scaling: Scaling, valid_range: ValidRange | None
 ) -> Edge | None:
-    """An area at the edge of a window that holds one number on a date, where other dates vary and differ from it.
+    """Return an area at the edge of a window with one value on a date, where other dates vary and differ from it.
 
-    Water that is cut off at zero is as flat on other dates, or as dark; a coarse band that was repeated is as flat.
+    Water clipped at zero is as flat or as dark on other dates, and so is a coarse band with repeated pixels.
 
     Parameters
     ----------
     bands : ndarray, shape (time, band, y, x)
         Values as stored.
     clear : ndarray of bool, shape (time, y, x)
-        Pixels that are looked at.
+        Pixels to test.
     scaling : Scaling
         How the values are stored.
     valid_range : ValidRange or None
-        Numbers that are missing already are not looked for.
+        Values that can be measurements; others are missing already.
 
     Returns
     -------
     Edge or None
-        The first that is found.
+        The first such area.
     """
     ring, rows, columns = _ring(bands)
     if ring.shape[-1] < _RUN or len(ring) < 2:
@@ -72,14 +72,14 @@ def find_edge(
         area = _area(bands[date, band], clear[date], value, int(rows[first]), int(columns[first]))
         if area.sum() >= _AREA:
             alike = (bands[date][:, area] == value).mean(axis=1) > 0.99
-            if alike.sum() < max(len(alike), 2) and _is_cut_off(bands[date, band][clear[date]], value, scaling):
+            if alike.sum() < max(len(alike), 2) and _is_clipped(bands[date, band][clear[date]], value, scaling):
                 continue
             return Edge(value.item(), int(date), int(area.sum()), int(alike.sum()))
     return None
 
 
 def _ring(bands: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[np.intp]]:
-    """The pixels along the window's border, once around, and their rows and columns; of a large window every n-th."""
+    """Return the pixels around the window's border with their rows and columns; every n-th pixel of a large window."""
     ny, nx = bands.shape[-2:]
     step = -(-max(ny, nx) // _ALONG)
     down, right = np.arange(ny), np.arange(nx)
@@ -96,16 +96,16 @@ def _ring(bands: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp], NDArray[
 
 
 def _starts(flat: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where a run of equal numbers begins that is long enough."""
-    count = np.cumsum(flat, axis=-1, dtype=np.int32)
+    """Return where a run of equal values of sufficient length begins."""
+    total = np.cumsum(flat, axis=-1, dtype=np.int32)
     length = _RUN - 1
-    within = count[..., length - 1 :].copy()
-    within[..., 1:] -= count[..., :-length]
-    return np.asarray(within == length)
+    count = total[..., length - 1 :].copy()
+    count[..., 1:] -= total[..., :-length]
+    return np.asarray(count == length)
 
 
 def _others_differ(values: NDArray[Any], good: NDArray[np.bool_], date: int, scaling: Scaling) -> bool:
-    """Whether enough of the other dates vary where one does not, and are brighter or darker."""
+    """Return whether enough other dates vary where one does not, and are brighter or darker."""
     vary = flat = 0
     mark = float(values[date, 0])
     for other in range(len(values)):
@@ -119,20 +119,20 @@ def _others_differ(values: NDArray[Any], good: NDArray[np.bool_], date: int, sca
     return vary > 0 and 2 * vary >= flat
 
 
-def _is_cut_off(values: NDArray[Any], value: Any, scaling: Scaling) -> bool:
-    """Whether a number may be where one band saturates or was cut off: the values go on to it without a gap."""
+def _is_clipped(values: NDArray[Any], value: Any, scaling: Scaling) -> bool:
+    """Return whether a band may be saturated or clipped at a value: other values reach it without a gap."""
     others = values[values != value].astype(np.float64)
     others = others[np.isfinite(others)]
     if not others.size:
         return True
     extreme = bool((others > value).all() or (others < value).all())
-    shown = float(value) * (scaling.scale or 1.0) + scaling.offset
+    reflectance = float(value) * (scaling.scale or 1.0) + scaling.offset
     gap = float(np.abs(others - float(value)).min()) * (scaling.scale or 1.0)
-    return gap < _GAP and (extreme or shown < 0.05 or shown > 1)
+    return gap < _GAP and (extreme or reflectance < 0.05 or reflectance > 1)
 
 
 def _area(values: NDArray[Any], clear: NDArray[np.bool_], value: Any, row: int, column: int) -> NDArray[np.bool_]:
-    """The pixels that hold a number and hang together with one of them."""
+    """Return the clear pixels with this value that are connected with a given one."""
     from scipy import ndimage
 
     labels, _ = ndimage.label((values == value) & clear)

@@ -1,7 +1,7 @@
-"""Schemes from the attributes of a layer: tables of flags as CF, the Open Data Cube, STAC and Earth Engine write them.
+"""Build schemes from tables of flags in a layer's attributes, as in CF, Open Data Cube, STAC and Earth Engine.
 
-Each of them becomes rows of a value, a mask, the field that it belongs to and the producer's word for it; a word is
-looked up in one list of meanings.
+Each table is converted to rows of a value, a bit mask, a field and the producer's word, which is looked up in one list
+of meanings.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _OF_CLOUD = re.compile(r"cloud|shadow|cirrus|haze|snow|clear")
 
 
 class _Row(NamedTuple):
-    """One line of a table: pixels with ``value & mask == value`` carry a word, in a field that may have a name."""
+    """One row of a table: pixels whose masked value equals `value` have the meaning `word` in a field."""
 
     value: int
     word: str
@@ -60,11 +60,11 @@ class _Row(NamedTuple):
 
 
 def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Scheme | None = None) -> Scheme | None:
-    """A scheme from the table of flags in the attributes of a layer, None if they hold none.
+    """Return the scheme given by a table of flags in the attributes of a layer, None if there is no table.
 
-    Understood are, in this order, CF's ``flag_values``, ``flag_masks`` and ``flag_meanings``; ``flags_definition`` of
-    the Open Data Cube; ``classification:bitfields`` and ``classification:classes`` of STAC; and the pairs
-    ``class_values`` and ``class_names`` of Earth Engine, also with a band's name in front.
+    Tables are searched in this order: ``flag_values``, ``flag_masks`` and ``flag_meanings`` of CF;
+    ``flags_definition`` of the Open Data Cube; ``classification:bitfields`` and ``classification:classes`` of STAC;
+    ``class_values`` and ``class_names`` of Earth Engine, with or without a band's name as prefix.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
     name : str
         Name of the layer, for messages.
     typed : str
-        What is typed for the layer, for messages.
+        Expression for the layer, for messages.
     by_name : Scheme, optional
-        The scheme that the name suggests, for messages.
+        The scheme suggested by the layer's name, for messages.
 
     Raises
     ------
     MaskError
-        If a meaning is not understood, the attributes differ in length or the table cannot be read.
+        If a meaning is unknown, the attributes differ in length or the table cannot be read.
 
     Examples
     --------
@@ -96,9 +96,9 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
     others = ", ".join(known for known in classes if f"'{known}'" not in instead)
     instead += f" if {name} follows it (or one of {others})"
     if "flag_meanings" in attrs:
-        kind, rows = "CF flags", _cf(attrs, name, instead)
+        label, rows = "CF flags", _cf(attrs, name, instead)
     else:
-        kind, key = "flags", next((key for key in attrs if str(key).endswith(tuple(_READERS))), None)
+        label, key = "flags", next((key for key in attrs if str(key).endswith(tuple(_READERS))), None)
         try:
             rows = [] if key is None else [_checked(row) for row in _rows(str(key), attrs)]
         except (TypeError, ValueError, LookupError, AttributeError, SyntaxError, ArithmeticError, MemoryError) as error:
@@ -107,11 +107,11 @@ def scheme_of_flags(attrs: Mapping[Any, Any], name: str, typed: str, by_name: Sc
                 "a table of values and meanings",
                 instead,
             ) from error
-    return Scheme(kind, f"the flags of {name}", tuple(_flags(rows, name, typed, instead))) if rows else None
+    return Scheme(label, f"the flags of {name}", tuple(_flags(rows, name, typed, instead))) if rows else None
 
 
 def _flags(rows: Sequence[_Row], name: str, typed: str, instead: str) -> list[Flag]:
-    """Rows with their states."""
+    """Return the flags of a table, with their states."""
     unknown: list[_Row] = []
     flags: list[Flag] = []
     unclear: list[Flag] = []
@@ -131,40 +131,40 @@ def _flags(rows: Sequence[_Row], name: str, typed: str, instead: str) -> list[Fl
             flags.append(flag)
     if unknown:
         clear = [flag.value for flag in flags if flag.state in ("clear", "snow", "doubtful")]
-        said = f"{typed}.isin({clear}) if these mean" if clear else f"{typed} == {unknown[0].value} if it means"
+        condition = f"{typed}.isin({clear}) if these mean" if clear else f"{typed} == {unknown[0].value} if it means"
         raise MaskError(
-            f"{name} has flag_meanings that are not understood: {', '.join(row.word for row in unknown)}",
+            f"{name} has unknown flag_meanings: {', '.join(row.word for row in unknown)}",
             "meanings such as clear, cloud, cloud_shadow, snow, no_data",
-            either(instead, option("mask=None", f"clear={said}") + " clear and no others do"),
+            either(instead, option("mask=None", f"clear={condition}") + " clear and no others do"),
         )
-    # A bit that says clear says nothing beside bits of cloud: producers set it on snow and cirrus too.
+    # A clear bit is used only without cloud bits: producers also set it for snow and cirrus.
     if not any(flag.state == "cloud" for flag in flags):
         flags += unclear
     if not any(flag.state in ("cloud", "clear") for flag in flags):
-        raise MaskError(f"the flags of {name} do not tell cloud", "flags of cloud, or of clear pixels", instead)
+        raise MaskError(f"{name} has no flags for cloud or clear", "flags for cloud, or for clear pixels", instead)
     masks = [flag.mask for flag in flags if flag.mask is not None]
     if masks and not any(flag.value == 0 for flag in flags):
-        # With a bit that says clear, a pixel without any bit was not looked at.
+        # With a clear bit, a pixel without any bit was not classified.
         rest: State = "missing" if _CLEAR_WORDS & {_plain(flag.meaning) for flag in flags} else "clear"
         flags.append(Flag(0, "no flag set", rest, int(np.bitwise_or.reduce(masks))))
     return flags
 
 
 def _state(row: _Row) -> State | None:
-    """What a row says, None if it is about something else than cloud.
+    """Return the state of a row, None if it does not concern clouds.
 
     Raises
     ------
     LookupError
-        If it may be about cloud, and is not understood.
+        If it may concern clouds, but its meaning is unknown.
     """
     word = _plain(row.word)
     if word in _STATE_OF:
         return _STATE_OF[word]
-    # Of a field and its value in one word, such as cloud_confidence_high, each place may be the seam.
+    # A field and its value in one word, such as cloud_confidence_high, may be separated at any underscore.
     parts = word.split("_")
-    seams = [("_".join(parts[:i]), "_".join(parts[i:])) for i in range(1, len(parts))] if row.mask is not None else []
-    for field, value in [(_plain(row.field), word)] if row.field else seams:
+    splits = [("_".join(parts[:i]), "_".join(parts[i:])) for i in range(1, len(parts))] if row.mask is not None else []
+    for field, value in [(_plain(row.field), word)] if row.field else splits:
         of_field = _STATE_OF.get(re.sub(r"_(confidence|conf|flag|mask|bit)$", "", field))
         if of_field is not None and value in _YES:
             return of_field
@@ -179,33 +179,32 @@ def _state(row: _Row) -> State | None:
 
 
 def _plain(meaning: str) -> str:
-    """A meaning in lower case, with single underscores and in the singular."""
+    """Return a meaning in lower case, with single underscores and in the singular."""
     plain = re.sub(r"[^a-z0-9]+", "_", meaning.lower()).strip("_")
     plain = re.sub(r"(cloud|shadow|pixel|area|feature|soil)s(?=_|$)", r"\1", plain)
     return re.sub(r"_proba?(?=_|$)", "_probability", plain.removeprefix("sc_"))
 
 
-def _numbers(given: Any) -> list[int]:
-    """Numbers of a CF attribute, whichever way it was written; none if it holds anything else."""
-    if isinstance(given, str):
-        return [int(word) for word in re.findall(r"-?\d+", given)]
+def _integers(attribute: Any) -> list[int]:
+    """Return the integers of a CF attribute, as text or array; empty if it holds anything else."""
+    if isinstance(attribute, str):
+        return [int(word) for word in re.findall(r"-?\d+", attribute)]
     try:
-        numbers = np.atleast_1d(given).ravel().tolist()
-        whole = [int(number) for number in numbers]
-        np.array(whole, np.int64)
+        values = np.atleast_1d(attribute).ravel().tolist()
+        integers = [int(value) for value in values]
+        np.array(integers, np.int64)
     except (TypeError, ValueError, OverflowError):
         return []
-    return (
-        whole if all(isinstance(one, str) or one == number for one, number in zip(numbers, whole, strict=True)) else []
-    )
+    exact = all(isinstance(value, str) or value == integer for value, integer in zip(values, integers, strict=True))
+    return integers if exact else []
 
 
 def _cf(attrs: Mapping[Any, Any], name: str, instead: str) -> list[_Row]:
-    """Rows of CF's three attributes."""
+    """Return the rows of CF's three attributes."""
     meanings = attrs["flag_meanings"]
     words = meanings.split() if isinstance(meanings, str) else [str(word) for word in np.atleast_1d(meanings)]
-    masks = _numbers(attrs["flag_masks"]) if "flag_masks" in attrs else None
-    values = _numbers(attrs["flag_values"]) if "flag_values" in attrs else masks
+    masks = _integers(attrs["flag_masks"]) if "flag_masks" in attrs else None
+    values = _integers(attrs["flag_values"]) if "flag_values" in attrs else masks
     if values is None or len(values) != len(words) or (masks is not None and len(masks) != len(words)):
         raise MaskError(
             f"{name} has {len(words)} flag_meanings, {len(values or ())} flag_values and {len(masks or ())} flag_masks",
@@ -215,27 +214,27 @@ def _cf(attrs: Mapping[Any, Any], name: str, instead: str) -> list[_Row]:
     return [_Row(value, words[i], masks[i] if masks else None) for i, value in enumerate(values)]
 
 
-def _parsed(given: Any) -> Any:
-    """A table, also from the text in which files keep it: JSON, or as Python prints it."""
-    if isinstance(given, np.ndarray):
-        given = given.tolist()
-    if not isinstance(given, str):
-        return given
+def _parse(table: Any) -> Any:
+    """Return a table, parsed if it is text: JSON or a Python literal."""
+    if isinstance(table, np.ndarray):
+        table = table.tolist()
+    if not isinstance(table, str):
+        return table
     try:
-        return json.loads(given)
+        return json.loads(table)
     except ValueError:
-        return ast.literal_eval(given)
+        return ast.literal_eval(table)
 
 
 def _open_data_cube(table: Mapping[str, Any]) -> Iterator[_Row]:
-    """Rows of ``{"cloud": {"bits": 3, "values": {"0": "not_high_confidence", "1": "high_confidence"}}}``."""
-    for field, told in table.items():
-        values = {int(value): str(word) for value, word in told["values"].items()}
-        bits = [int(bit) for bit in np.atleast_1d(told["bits"])] if "bits" in told else []
+    """Yield the rows of ``{"cloud": {"bits": 3, "values": {"0": "not_high_confidence", "1": "high_confidence"}}}``."""
+    for field, entry in table.items():
+        values = {int(value): str(word) for value, word in entry["values"].items()}
+        bits = [int(bit) for bit in np.atleast_1d(entry["bits"])] if "bits" in entry else []
         shift = min(bits, default=0)
-        # Some tables of classes name no bits, or the first only.
+        # Some tables of classes have no bits, or the first only.
         mask = sum(1 << bit for bit in bits) if bits and max(values) << shift < 1 << (max(bits) + 1) else None
-        # A field of all bits that lists single ones only repeats the other fields.
+        # A field of all bits with single-bit values repeats the other fields.
         if len(table) > 1 and len(bits) > 1 and all(value.bit_count() == 1 for value in values):
             continue
         for value, word in values.items():
@@ -243,22 +242,22 @@ def _open_data_cube(table: Mapping[str, Any]) -> Iterator[_Row]:
 
 
 def _stac_fields(table: Sequence[Mapping[str, Any]]) -> Iterator[_Row]:
-    """Rows of ``[{"name": "cloud", "offset": 3, "length": 1, "classes": [{"value": 1, "name": "cloud"}]}]``."""
-    for told in table:
-        shift, mask = int(told["offset"]), (1 << int(told["length"])) - 1
-        for row in _stac_classes(told["classes"]):
-            yield _Row(row.value << shift, row.word, mask << shift, str(told.get("name") or ""))
+    """Yield the rows of ``[{"name": "cloud", "offset": 3, "length": 1, "classes": [{"value": 1, "name": "yes"}]}]``."""
+    for field in table:
+        shift, mask = int(field["offset"]), (1 << int(field["length"])) - 1
+        for row in _stac_classes(field["classes"]):
+            yield _Row(row.value << shift, row.word, mask << shift, str(field.get("name") or ""))
 
 
 def _stac_classes(table: Sequence[Mapping[str, Any]]) -> Iterator[_Row]:
-    """Rows of ``[{"value": 9, "name": "cloud", "description": "Cloud, high probability"}]``."""
-    for told in table:
-        words = [str(told[key]) for key in ("name", "title", "description") if told.get(key)]
-        yield _Row(int(told["value"]), next((word for word in words if _plain(word) in _STATE_OF), words[0]))
+    """Yield the rows of ``[{"value": 9, "name": "cloud", "description": "Cloud, high probability"}]``."""
+    for entry in table:
+        words = [str(entry[key]) for key in ("name", "title", "description") if entry.get(key)]
+        yield _Row(int(entry["value"]), next((word for word in words if _plain(word) in _STATE_OF), words[0]))
 
 
 def _class_names(table: Mapping[Any, Any] | Sequence[Any], values: Sequence[int] = ()) -> Iterator[_Row]:
-    """Rows of ``{"0": "clear", "1": "cloud"}``, or of names and their values; none of names without values."""
+    """Yield the rows of ``{"0": "clear", "1": "cloud"}``, or of names and values; none for names without values."""
     if isinstance(table, Mapping):
         table, values = list(table.values()), [int(value) for value in table]
     if values:
@@ -274,15 +273,15 @@ _READERS = {
 
 
 def _checked(row: _Row) -> _Row:
-    """The row, if its numbers fit into those of an array."""
+    """Return the row if its numbers fit into 64 bits."""
     np.array([row.value, row.mask or 0], np.int64)
     return row
 
 
 def _rows(key: str, attrs: Mapping[Any, Any]) -> Iterator[_Row]:
-    """Rows of the table in an attribute, and of the values that Earth Engine keeps in another."""
-    table = _parsed(attrs[key])
+    """Return the rows of the table in an attribute; Earth Engine has its values in another attribute."""
+    table = _parse(attrs[key])
     if key.endswith("class_names"):
-        return _class_names(table, _numbers(attrs.get(f"{key.removesuffix('names')}values", ())))
+        return _class_names(table, _integers(attrs.get(f"{key.removesuffix('names')}values", ())))
     reader: Any = _READERS[key]
     return cast(Iterator[_Row], reader(table))

@@ -1,7 +1,4 @@
-"""From the values of a quality layer to one meaning: clear.
-
-`decode` turns a window of values into booleans, by a `MaskRule` that `quality.resolve_mask` makes.
-"""
+"""Decode the values of a quality layer into clear, snow and missing, by a `MaskRule` from `quality.resolve_mask`."""
 
 from __future__ import annotations
 
@@ -21,28 +18,28 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class MaskRule:
-    """How the values of a quality layer become clear, snow and missing; cheap to send to a worker.
+    """How to read a quality layer as clear, snow and missing; small enough to send to workers.
 
     Parameters
     ----------
     scheme : Scheme or None
-        What the values mean; None for a boolean layer in which True means clear.
+        Meaning of the values; None for a boolean layer that is True where clear.
     snow : {"clear", "not clear"}
-        Whether a pixel that was seen as snow counts as clear.
+        Whether snow counts as clear.
     strict : bool
         Whether doubtful classes (SCL 2 and 7) are not clear.
     threshold : float or None
-        Probability of cloud from which on a pixel is not clear, or score from which on it is, in the layer's units.
+        Cloud probability from which on a pixel is not clear, or score from which on it is, in the layer's units.
     top : float
-        The highest value that the layer can hold where it has a threshold: 1, 100 or 255.
+        Highest possible value of a layer with a threshold: 1, 100 or 255.
     dilate : int
         Pixels of the cube by which cloud and shadow grow.
     factor : int
         Pixels of the cube per pixel of the quality layer, along each axis.
     label : str
-        The layer and its scheme, for people.
+        The layer and its scheme, for messages.
     typed : str
-        What is typed for the layer, for remedies.
+        Expression for the layer, for remedies.
     """
 
     scheme: Scheme | None = None
@@ -57,16 +54,16 @@ class MaskRule:
 
 
 class Decoded(NamedTuple):
-    """What a quality layer says of each pixel; boolean arrays of one shape.
+    """A decoded quality layer: boolean arrays of one shape.
 
     Parameters
     ----------
     clear : ndarray of bool
-        Seen and usable.
+        Observed and usable.
     snow : ndarray of bool
-        Seen as snow; clear too, unless the rule says otherwise.
+        Snow; also clear, unless the rule excludes snow.
     missing : ndarray of bool
-        Not measured, which is not the same as cloudy. Never clear.
+        Not measured, as opposed to cloudy. Never clear.
     """
 
     clear: Bools
@@ -74,33 +71,33 @@ class Decoded(NamedTuple):
     missing: Bools
 
 
-def _whole(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any]], Bools]:
-    """Floats as integers, and where they are NaN."""
+def _to_integers(values: NDArray[Any], rule: MaskRule) -> tuple[NDArray[np.integer[Any]], Bools]:
+    """Return floats as integers, and where they are NaN."""
     nan = np.isnan(values)
     filled = np.where(nan, values.dtype.type(0), values)
-    whole = (np.abs(filled) < 2**53) & (filled == np.rint(filled))
-    if not whole.all():
+    is_integer = (np.abs(filled) < 2**53) & (filled == np.rint(filled))
+    if not is_integer.all():
         raise MaskError(
-            f"{rule.label} holds {float(filled[~whole][0]):g}, which is no whole number",
-            "the classes or bits of the quality layer, untouched",
+            f"{rule.label} holds {float(filled[~is_integer][0]):g}, which is not an integer",
+            "the original classes or bits of the quality layer",
             code(
-                f'resampling={{"{rule.typed.removeprefix("ds.")}": "nearest"}} where the bands are loaded, or '
-                f'mask=original.reindex_like({cube_of(rule.typed)}, method="nearest") with the '
-                "layer before it was resampled"
+                f'resampling={{"{rule.typed.removeprefix("ds.")}": "nearest"}} when loading the bands, or '
+                f'mask=original.reindex_like({cube_expression(rule.typed)}, method="nearest") with the '
+                "layer before resampling"
             ),
         )
     return filled.astype(np.int64), nan
 
 
 def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
-    """What a quality layer says of each pixel.
+    """Return where a quality layer has clear, snow and missing pixels.
 
     Parameters
     ----------
     values : ndarray, shape (..., y, x)
-        Values of the quality layer. NaN, as xarray leaves it for a fill value, is missing.
+        Values of the quality layer. NaN, xarray's substitute for a fill value, is missing.
     rule : MaskRule
-        From `resolve_mask`. `rule.dilate` and `rule.factor` are not applied here.
+        Rule from `resolve_mask`. `rule.dilate` and `rule.factor` are not applied here.
 
     Returns
     -------
@@ -110,10 +107,10 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
     Raises
     ------
     MaskError
-        If a value is unknown to the scheme, is no whole number, or is a probability that does not go with the
+        If the scheme does not have a value, a value is not an integer, or a probability has other units than the
         threshold.
     MaskTypeError
-        If the rule is for a boolean layer and the values are not boolean.
+        If the rule is for a boolean layer but the values are not boolean.
 
     Examples
     --------
@@ -129,18 +126,18 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
         return _decode_threshold(values, rule, scheme)
     nan = None
     if values.dtype.kind == "f":
-        values, nan = _whole(values, rule)
+        values, nan = _to_integers(values, rule)
     if values.size and values.dtype.itemsize > 2 and 0 <= values.min() <= values.max() < 1 << 16:
         values = values.astype(np.uint16)
-    if values.dtype in (np.uint8, np.uint16):  # looking values up is faster than comparing each
-        ranks = _looked_up(states(np.arange(np.iinfo(values.dtype).max + 1), scheme), values)
+    if values.dtype in (np.uint8, np.uint16):  # a lookup table is faster than comparing values
+        ranks = _look_up(states(np.arange(np.iinfo(values.dtype).max + 1), scheme), values)
     else:
         ranks = states(values.astype(np.int64), scheme)
     if nan is not None:
         ranks[nan] = RANK["missing"]
     unknown = ranks == RANK["unknown"]
     if unknown.any():
-        raise _strange(np.unique(values[unknown]), int(unknown.sum()), np.unique(values), rule, scheme)
+        raise _unknown_values(np.unique(values[unknown]), int(unknown.sum()), np.unique(values), rule, scheme)
     snow = ranks == RANK["snow"]
     clear = ranks == RANK["clear"]
     if rule.snow == "clear":
@@ -150,25 +147,25 @@ def decode(values: NDArray[Any], rule: MaskRule) -> Decoded:
     return Decoded(clear, snow, ranks == RANK["missing"])
 
 
-def _looked_up(table: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]:
-    """``table[values]``; bytes are translated, which takes a third of the time of numpy's indexing."""
+def _look_up(table: NDArray[np.uint8], values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return ``table[values]``; for bytes by `bytes.translate`, in a third of the time of numpy's indexing."""
     if values.dtype != np.uint8:
         return np.asarray(table[values])
-    found = bytearray(values.tobytes()).translate(table.tobytes())  # of a bytearray, so that it can be written to
-    return np.frombuffer(found, np.uint8).reshape(values.shape)
+    translated = bytearray(values.tobytes()).translate(table.tobytes())  # a bytearray makes the result writable
+    return np.frombuffer(translated, np.uint8).reshape(values.shape)
 
 
-def _named(flag: Flag) -> str:
+def _describe(flag: Flag) -> str:
     return f"{flag.value} {flag.meaning}" if flag.mask is None else f"{flag.value}/{flag.mask} {flag.meaning}"
 
 
-def cube_of(typed: str) -> str:
-    """What is typed for the cube of which a layer is typed so."""
+def cube_expression(typed: str) -> str:
+    """Return the expression for the cube, given that for a layer."""
     return "ds" if typed.startswith(("ds.", "ds[")) else "cube"
 
 
 def not_boolean(label: str, typed: str, dtype: np.dtype[Any], remedy: str = "") -> MaskTypeError:
-    """The error for a layer given as clear that is not boolean; `remedy` says more than its dtype does."""
+    """Return the error for a layer given as `clear` that is not boolean; by default the remedy depends on the dtype."""
     if not remedy and dtype.kind == "O":
         remedy = option(f"clear={typed} == True")
     return MaskTypeError(
@@ -183,35 +180,38 @@ def not_boolean(label: str, typed: str, dtype: np.dtype[Any], remedy: str = "") 
     )
 
 
-def _strange(unknown: NDArray[Any], count: int, found: NDArray[Any], rule: MaskRule, scheme: Scheme) -> MaskError:
-    """The error for values that a scheme does not have, which names the scheme that has them."""
-    strange = [int(value) for value in unknown]
+def _unknown_values(
+    unknown: NDArray[Any], count: int, values: NDArray[Any], rule: MaskRule, scheme: Scheme
+) -> MaskError:
+    """Return the error for values that a scheme does not have; the remedy suggests a scheme that has them."""
+    numbers = [int(value) for value in unknown]
     others = [SCHEMES[name] for name in scheme.mistaken]
-    fitting = [other for other in others if not (states(found.astype(np.int64), other) == RANK["unknown"]).any()]
-    if scheme.bits is not None and found.dtype == np.dtype(f"int{-(-scheme.bits // 8) * 8}") and max(strange) < 0:
-        remedy = option(f"mask={rule.typed}.astype('u{found.dtype}')")  # the highest bit was taken for a sign
+    fitting = [other for other in others if not (states(values.astype(np.int64), other) == RANK["unknown"]).any()]
+    if scheme.bits is not None and values.dtype == np.dtype(f"int{-(-scheme.bits // 8) * 8}") and max(numbers) < 0:
+        remedy = option(f"mask={rule.typed}.astype('u{values.dtype}')")  # the highest bit was read as a sign
     elif fitting:
-        remedy = either(*(other.example + f" if {_first(other)}" for other in fitting))
+        remedy = either(*(other.example + f" if {_first_flags(other)}" for other in fitting))
     elif all(flag.mask is None for flag in scheme.flags):
         remedy = option(f"mask={rule.typed}.where({rule.typed}.isin({[flag.value for flag in scheme.flags]}))")
         remedy += " if the others are no data"
     else:
-        remedy = option(f"mask={rule.typed}.where(~{rule.typed}.isin({strange[:64]}))") + " if these are no data"
+        remedy = option(f"mask={rule.typed}.where(~{rule.typed}.isin({numbers[:64]}))") + " if these are no data"
+    flags = ", ".join(_describe(flag) for flag in scheme.flags if flag.state != "unknown")
     return MaskError(
-        f"{rule.label} holds {', '.join(map(str, strange[:8]))}, with {count} pixels in all",
-        f"the values of {scheme.title}: " + ", ".join(_named(flag) for flag in scheme.flags if flag.state != "unknown"),
+        f"{rule.label} holds {', '.join(map(str, numbers[:8]))}, in {count} pixels",
+        f"the values of {scheme.title}: {flags}",
         remedy,
     )
 
 
-def _first(scheme: Scheme) -> str:
-    """The head of a scheme, to tell it from another."""
-    told = ", ".join(f"{flag.value} is {flag.meaning}" for flag in scheme.flags[:3] if flag.mask is None)
-    return told if scheme.bits is None else f"it is {scheme.title}"
+def _first_flags(scheme: Scheme) -> str:
+    """Return the first flags of a scheme, or its title for bits, to identify it in a message."""
+    flags = ", ".join(f"{flag.value} is {flag.meaning}" for flag in scheme.flags[:3] if flag.mask is None)
+    return flags if scheme.bits is None else f"it is {scheme.title}"
 
 
 def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> Decoded:
-    """Probabilities and scores, of which a threshold makes clear and not clear."""
+    """Decode probabilities or scores by a threshold."""
     threshold = cast(float, rule.threshold)
     missing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
     for flag in scheme.flags:  # the layer's own fill value
@@ -224,9 +224,9 @@ def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> D
             raise MaskError(
                 f"{rule.label} holds values from {low:g} to {high:g} with threshold={threshold:g}",
                 f"values from 0 to {top:g}, in the units of the threshold",
-                _in_units(low, high, threshold, rule.typed),
+                _units_remedy(low, high, threshold, rule.typed),
             )
-        # In the wrong units nothing would ever be cloudy.
+        # In the wrong units no pixel would be cloudy.
         if top > 1 >= high >= threshold / 100 and (seen != np.rint(seen)).any():
             raise MaskError(
                 f"{rule.label} holds fractions up to {high:g} with threshold={threshold:g}",
@@ -242,8 +242,8 @@ def _decode_threshold(values: NDArray[Any], rule: MaskRule, scheme: Scheme) -> D
     return Decoded(clear, np.zeros(values.shape, bool), missing)
 
 
-def _in_units(low: float, high: float, threshold: float, typed: str) -> str:
-    """What to type where values lie outside of those that go with a threshold."""
+def _units_remedy(low: float, high: float, threshold: float, typed: str) -> str:
+    """Return the remedy for values outside the units of the threshold."""
     if low < 0:
         return option(f"mask={typed}.where({typed} >= 0)") + " if values below zero are no data"
     if threshold <= 1 and high <= 100:
@@ -251,7 +251,7 @@ def _in_units(low: float, high: float, threshold: float, typed: str) -> str:
     for top in (255, 1000, 10_000, 65_535):
         if high <= top:
             share = threshold if threshold <= 1 else threshold / 100
-            return option(f"mask={typed} / {top}", f"threshold={share:g}") + f" if it goes up to {top}"
+            return option(f"mask={typed} / {top}", f"threshold={share:g}") + f" if its values go up to {top}"
     return option(f"mask={typed}.where({typed} <= 100)") + " if higher values are no data"
 
 
@@ -260,19 +260,19 @@ def repeat(values: Decoded, factor: int) -> Decoded: ...
 @overload
 def repeat(values: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]: ...
 def repeat(values: Decoded | NDArray[np.bool_], factor: int) -> Decoded | NDArray[np.bool_]:
-    """Each pixel `factor` times along y and x.
+    """Repeat each pixel `factor` times along y and x.
 
     Parameters
     ----------
     values : Decoded or ndarray, shape (..., y, x)
-        What was decoded on the coarser grid.
+        Decoded values on the coarser grid.
     factor : int
         `MaskRule.factor`.
 
     Returns
     -------
     Decoded or ndarray, shape (..., y * factor, x * factor)
-        The same on the grid of the cube, to be cropped where the coarser grid reaches beyond it.
+        The same on the grid of the cube, to be cropped where the coarser grid extends beyond it.
     """
     if isinstance(values, Decoded):
         return Decoded(*(repeat(layer, factor) for layer in values))
@@ -280,21 +280,21 @@ def repeat(values: Decoded | NDArray[np.bool_], factor: int) -> Decoded | NDArra
 
 
 def dilate_not_clear(clear: Bools, missing: Bools, pixels: int) -> Bools:
-    """Clear, less a disc around each pixel that is cloud or shadow.
+    """Return the clear mask without a disc around each pixel of cloud or shadow.
 
     Parameters
     ----------
     clear : ndarray of bool, shape (..., y, x)
-        Seen and usable.
+        Observed and usable.
     missing : ndarray of bool, shape (..., y, x)
-        Pixels that do not grow though they are not clear: not measured, or snow where it is not clear.
+        Pixels that are not clear but do not grow: not measured, or snow that is not clear.
     pixels : int
         Radius of the disc: pixels at a Euclidean distance of at most this are not clear.
 
     Returns
     -------
     ndarray of bool, shape (..., y, x)
-        On a window the same as on the whole, but for a margin of `pixels`.
+        On a window the same as on the whole grid, except in a margin of `pixels`.
 
     Examples
     --------
@@ -309,8 +309,8 @@ def dilate_not_clear(clear: Bools, missing: Bools, pixels: int) -> Bools:
         return clear
     wide = ~(clear | missing)
     grown = wide.copy()
-    # A disc is a stack of rows, and row dy reaches sqrt(pixels² - dy²) to each side. From pole to equator
-    # each row is the one before, widened: a few ORs in place of one per pixel of the disc.
+    # A disc is a stack of rows: row dy extends sqrt(pixels² - dy²) to each side. From the outermost row inwards
+    # each row widens the previous one, which takes a few ORs instead of one per pixel of the disc.
     reach = 0
     for dy in range(pixels, -1, -1):
         half = math.isqrt(pixels * pixels - dy * dy)

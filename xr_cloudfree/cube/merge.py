@@ -1,4 +1,4 @@
-"""Several scenes of one day as one: which scenes belong together, and which of them a pixel is taken from."""
+"""Merge the scenes of a day: group them by day, and select the scene for each pixel."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """The scenes of a cube, by the days of which each makes one date.
+    """The scenes of a cube, grouped by day.
 
     Parameters
     ----------
     times : ndarray of datetime64[ns], shape (date,)
-        Time stamps of the dates, increasing: of each day that of its earliest scene.
+        Time stamps of the dates, increasing: that of the earliest scene of each day.
     stamps : ndarray of datetime64[ns], shape (scene,)
         Time stamps of the scenes, in the cube's order.
     members : tuple of tuple of int
-        For each date the indices of its scenes in the cube, the earliest first.
+        Indices in the cube of the scenes of each date, the earliest first.
     """
 
     times: Times
@@ -44,17 +44,17 @@ class Scenes:
         return int(self.stamps.size)
 
     def of(self, dates: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Indices of the scenes of some dates, increasing."""
+        """Return the indices of the scenes of some dates, increasing."""
         return np.sort(np.concatenate([self.members[date] for date in dates]).astype(np.intp))
 
     def together(self, dates: NDArray[np.intp]) -> list[list[int]]:
-        """For each of some dates where its scenes lie among those of all of them, the earliest first."""
-        places = {int(scene): place for place, scene in enumerate(self.of(dates))}
-        return [[places[scene] for scene in self.members[date]] for date in dates]
+        """Return, for each of some dates, the positions of its scenes in `of(dates)`, the earliest first."""
+        positions = {int(scene): position for position, scene in enumerate(self.of(dates))}
+        return [[positions[scene] for scene in self.members[date]] for date in dates]
 
 
 def parse_merge(merge: Any) -> Merge | None:
-    """How scenes are merged, None if they are not.
+    """Return how scenes are merged, None if they are not.
 
     Raises
     ------
@@ -62,38 +62,38 @@ def parse_merge(merge: Any) -> Merge | None:
         If it is neither ``"day"`` nor None.
     """
     if merge is not None and not (isinstance(merge, str) and merge == "day"):
-        raise OptionError(f"merge is {merge!r}", '"day", or None for scenes as they are', option('merge="day"'))
+        raise OptionError(f"merge is {merge!r}", '"day", or None to keep scenes apart', option('merge="day"'))
     return "day" if merge is not None else None
 
 
 def scenes_of(array: xr.DataArray, times: Times) -> Scenes:
-    """Group the scenes of a cube by their days in UTC.
+    """Return the scenes of a cube grouped by day in UTC.
 
-    Of scenes that share a time stamp the first is the one of which other coordinates along time say what comes first
-    as text; that decides on coordinates alone, and only where they lie in memory.
+    Scenes with the same time stamp are ordered by the text of other coordinates along time in memory. Only the
+    coordinates of the result depend on this order.
 
     Parameters
     ----------
     array : DataArray
-        With the dimension ``time``.
+        Array with the dimension ``time``.
     times : ndarray of datetime64[ns], shape (time,)
         Its time stamps; several scenes may share one.
     """
     others = [c.variable for c in array.coords.values() if c.dims == ("time",) and c.name != "time"]
     known = [c.to_numpy() for c in others if c._in_memory]
-    told = [[str(values[i]) for values in known] for i in range(times.size)]
-    ordered = sorted(range(times.size), key=lambda i: (times[i], told[i]))
-    members = [tuple(found) for _, found in groupby(ordered, key=lambda i: times[i].astype("datetime64[D]"))]
-    first = [together[0] for together in members]
+    texts = [[str(values[i]) for values in known] for i in range(times.size)]
+    ordered = sorted(range(times.size), key=lambda i: (times[i], texts[i]))
+    members = [tuple(group) for _, group in groupby(ordered, key=lambda i: times[i].astype("datetime64[D]"))]
+    first = [group[0] for group in members]
     return Scenes(times[first], times, tuple(members))
 
 
 @dataclass(frozen=True, eq=False)
 class MaskedWindow:
-    """A window of several dates: what was stored, and what of it was seen as clear and as snow."""
+    """A window of several dates: stored values, and where the quality layer has clear, snow and missing pixels."""
 
     stored: NDArray[Any]  # (time, band, y, x)
-    clear: Bools  # (time, y, x), as the quality layer says
+    clear: Bools  # (time, y, x), according to the quality layer
     snow: Bools
     missing: Bools
 
@@ -106,44 +106,42 @@ def merge_scenes(
     extras: tuple[int, ...] = (),
     valid_range: ValidRange | None = None,
 ) -> MaskedWindow:
-    """One image of the scenes of each date: a pixel is taken from one of them, its mask together with its bands.
+    """Merge the scenes of each date: each pixel is taken from one scene, its mask together with its bands.
 
-    A scene that was seen as clear there and has all bands comes first, then one that has all bands, then the one with
-    more of them. Of scenes that are equal in this the earliest is taken; of those that share its time stamp, the one of
-    the smaller value in the first band in which they differ. So the order in which scenes are stored says nothing.
+    A clear scene with all bands is preferred, then one with all bands, then the one with most bands. Among equals the
+    earliest is taken; among those with the same time stamp, the one with the smaller value in the first band that
+    differs. So the stored order of scenes does not matter.
 
     Parameters
     ----------
     seen : MaskedWindow
         The scenes of the dates, in the order of ``scenes.of(dates)``.
     scenes : Scenes
-        Which belong together.
+        Groups of scenes.
     dates : ndarray of int
-        The dates that are made, increasing.
+        The dates to return, increasing.
     scaling : Scaling
-        Which stored values are missing.
+        How values are stored.
     extras : tuple of int
-        Positions along the band axis of layers that are no bands: they come with the bands, and say nothing of them.
+        Positions along the band axis of layers that are not bands: they are taken along, but do not affect the choice.
     valid_range : ValidRange, optional
-        Which numbers can be measurements; None for all.
+        Values that can be measurements; None for all.
     """
     bands = tuple(i for i in range(seen.stored.shape[1]) if i not in extras)
     ranking = _Ranking(scaling, valid_range, bands)
     groups = scenes.together(dates)
     first = [group[0] for group in groups]
     out = MaskedWindow(seen.stored[first], seen.clear[first], seen.snow[first], seen.missing[first])
-    for date, group, made in zip(dates, groups, range(len(groups)), strict=True):
+    for i, (date, group) in enumerate(zip(dates, groups, strict=True)):
         if len(group) > 1:
-            one = MaskedWindow(
-                out.stored[made], out.clear[made], out.snow[made], out.missing[made]
-            )  # views, written to
-            _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], one, ranking)
+            view = MaskedWindow(out.stored[i], out.clear[i], out.snow[i], out.missing[i])
+            _merge_one(seen, group, scenes.stamps[list(scenes.members[date])], view, ranking)
     return out
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """How much a scene knows of each pixel: the number of its bands first, then whether it was seen as clear."""
+    """Rank of a scene per pixel: by the number of valid bands first, then whether it is clear."""
 
     scaling: Scaling
     valid_range: ValidRange | None
@@ -155,7 +153,7 @@ class _Ranking:
 
 
 def _merge_one(seen: MaskedWindow, group: Sequence[int], stamps: Times, out: MaskedWindow, ranking: _Ranking) -> None:
-    """Merge the scenes of one date into `out`, which holds the first of them."""
+    """Merge the scenes of one date into `out`, which contains the first."""
     best = ranking.of(seen, group[0])
     taken = np.full(best.shape, stamps[0])
     for place, stamp in zip(group[1:], stamps[1:], strict=True):
@@ -173,12 +171,12 @@ def _merge_one(seen: MaskedWindow, group: Sequence[int], stamps: Times, out: Mas
 
 
 def _smaller(seen: MaskedWindow, place: int, out: MaskedWindow) -> Bools:
-    """Where a scene has the smaller value in the first band in which it differs from what was taken."""
+    """Return where a scene has the smaller value in the first band in which it differs from `out`."""
     undecided = np.ones(out.clear.shape, bool)
     smaller = np.zeros(out.clear.shape, bool)
     for value, other in zip((*seen.stored[place], seen.snow[place]), (*out.stored, out.snow), strict=True):
         less, more = value < other, value > other
-        if value.dtype.kind == "f":  # NaN comes last
+        if value.dtype.kind == "f":  # NaN is the largest
             less |= np.isnan(other) & ~np.isnan(value)
             more |= np.isnan(value) & ~np.isnan(other)
         smaller |= undecided & less

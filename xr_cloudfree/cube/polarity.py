@@ -1,4 +1,4 @@
-"""Whether what a layer calls cloud looks like cloud: a mask given the wrong way round is noticed by its brightness."""
+"""Check for inverted masks: pixels masked as cloud have to be bright."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from xr_cloudfree.errors import CloudfreeWarning
 
 _VISIBLE = ("blue", "green", "red")
 _SAMPLE = 1024  # pixels of a window
-_ENOUGH = 256  # samples of either kind
-_DATES = 3  # dates with samples of either kind
-_DARKER = 0.05  # reflectance by which cloud lies below the pixel's own clear values where it is none
-_SHARE = 0.8  # of the samples that are darker: at least 0.85 where a mask is inverted, at most 0.03 where it is not
-_DARK = 0.3  # median reflectance of ground without snow; where cloud is brighter, the clear pixels may be snow
+_ENOUGH = 256  # samples each of clear and cloudy pixels
+_DATES = 3  # dates each with clear and with cloudy samples
+_DARKER = 0.05  # reflectance by which a sample has to be darker than the pixel's median clear value
+_SHARE = 0.8  # share of darker samples: at least 0.85 for inverted masks, at most 0.03 for others
+_DARK = 0.3  # median reflectance of ground without snow; if cloud is brighter, the clear pixels may be snow
 
 
 def check_polarity(
@@ -32,20 +32,20 @@ def check_polarity(
     common_names: Sequence[str | None],
     rule: MaskRule,
 ) -> None:
-    """Warn if what a layer calls cloud is darker than what it calls clear, nearly everywhere.
+    """Warn if cloudy pixels are darker than clear ones nearly everywhere.
 
-    Only boolean layers, probabilities and scores are looked at: classes and bits say themselves what they mean. Each
-    cloudy value is compared with the median of the clear values of its own pixel, in visible bands. Nothing is said
-    where these are lacking, where samples or dates are few, and where cloud is brighter than ground without snow.
+    Only boolean layers, probabilities and scores are checked, since classes and bits define their own meaning. Each
+    cloudy value is compared with the median clear value of its pixel in the visible bands. There is no warning without
+    visible bands, with few samples or dates, or if cloud is brighter than ground without snow.
 
     Parameters
     ----------
     bands : ndarray, shape (time, band, y, x)
         Values as stored.
     clear : ndarray of bool, shape (time, y, x)
-        Pixels that are clear and hold measurements.
+        Clear pixels with measurements.
     seen : MaskedWindow
-        What the quality layer says: pixels that are neither clear nor missing count as cloud or shadow.
+        The decoded quality layer: pixels that are neither clear nor missing count as cloud or shadow.
     scaling : Scaling
         How the values are stored.
     common_names : sequence of (str or None)
@@ -58,15 +58,15 @@ def check_polarity(
     CloudfreeWarning
         If the layer seems to be inverted. The text is the same for all windows of a cube.
     """
-    visible = [i for i, role in enumerate(common_names) if role in _VISIBLE]
+    visible = [i for i, name in enumerate(common_names) if name in _VISIBLE]
     if not visible or not (rule.scheme is None or rule.scheme.has_threshold):
         return
     step = max(1, math.ceil(math.sqrt(clear.shape[1] * clear.shape[2] / _SAMPLE)))
     clear = clear[:, ::step, ::step]
     cloudy = ~(seen.clear[:, ::step, ::step] | seen.missing[:, ::step, ::step])
     cloudy &= valid(bands[:, :, ::step, ::step], scaling).all(axis=1)
-    for kind in (clear, cloudy):
-        if kind.sum() < _ENOUGH or kind.any(axis=(1, 2)).sum() < _DATES:
+    for samples in (clear, cloudy):
+        if samples.sum() < _ENOUGH or samples.any(axis=(1, 2)).sum() < _DATES:
             return
     bright = to_reflectance(bands[:, visible, ::step, ::step], scaling).mean(axis=1)
     both = clear.any(axis=0) & cloudy.any(axis=0)
@@ -78,15 +78,15 @@ def check_polarity(
     if np.median(bright[cloudy]) >= _DARK or darker.mean() < _SHARE:
         return
     warnings.warn(
-        f"what {rule.label} calls cloud is darker than what it calls clear, nearly everywhere: it seems to be the "
-        f"other way round. Try: {_other_way(rule)}; or check=False if it is right",
+        f"the cloudy pixels of {rule.label} are darker than the clear ones nearly everywhere: the mask seems to be "
+        f"inverted. Try: {_inverted(rule)}; or check=False if it is right",
         CloudfreeWarning,
         stacklevel=2,
     )
 
 
-def _other_way(rule: MaskRule) -> str:
-    """What to type to read a layer the other way round."""
+def _inverted(rule: MaskRule) -> str:
+    """Return the options that invert a mask."""
     if rule.scheme is None:
         return f"clear=~{rule.typed}"
     other = "clear_score" if rule.scheme.name == "probability" else "probability"

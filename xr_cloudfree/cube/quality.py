@@ -1,4 +1,4 @@
-"""Which layer of a cube tells clear, and how it is read: from names, attributes and coordinates alone."""
+"""Find a cube's quality layer and how to read it, from names, attributes and coordinates only."""
 
 from __future__ import annotations
 
@@ -14,13 +14,22 @@ import xarray as xr
 from xr_cloudfree.cube.alignment import Axes, align
 from xr_cloudfree.cube.flags import scheme_of_flags
 from xr_cloudfree.cube.masks import MaskRule, not_boolean
-from xr_cloudfree.cube.schemes import SCHEMES, STATES, Flag, Scheme, known_scheme, states
+from xr_cloudfree.cube.schemes import (
+    SCHEMES,
+    STATES,
+    Flag,
+    Scheme,
+    find_scheme,
+    layer_names,
+    scheme_of_layer,
+    states,
+)
 from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTypeError, Remedy, either, option
 from xr_cloudfree.options import ReadOptions, Snow
 
-# Cloud that grows by more than this leaves nothing clear, and takes long to do so.
+# A larger dilation leaves nothing clear, and is slow.
 MAX_DILATE = 1000
-# Probabilities that their producers give in percent, though a byte could hold more.
+# Probabilities that are in percent although a byte could hold more.
 _PERCENT = ("cld", "msk_cldprb")
 _PERCENT_UNITS = ("%", "percent")
 
@@ -33,16 +42,16 @@ def resolve_mask(
     band: str = "cube",
     axes: Axes | None = None,
 ) -> tuple[xr.DataArray, MaskRule]:
-    """The quality layer of a cube and how to read it, from metadata alone.
+    """Return the quality layer of a cube and the rule to read it, from metadata only.
 
-    ``reading.clear`` or ``reading.mask`` wins over a variable ``cloud_mask``, which wins over the sensor's own layer
-    (SCL, QA_PIXEL, Fmask, CFMask and others that are known by name). The scheme comes from ``reading.scheme``, else
-    from a table of flags in the layer's attributes (see `flags.scheme_of_flags`), else from the layer's name. A boolean
-    layer is only taken as `clear`: given as `mask`, nothing says which of its values is cloud. Classes are not read as
-    a probability, nor a clear score as a probability of cloud: where the name or the flags say what a layer is, a
-    `scheme` of another kind is refused.
+    ``reading.clear`` or ``reading.mask`` takes precedence over a variable ``cloud_mask``, which takes precedence over
+    the sensor's own layer (SCL, QA_PIXEL, Fmask, CFMask and others known by name). The scheme comes from
+    ``reading.scheme``, else from a table of flags in the layer's attributes (see `flags.scheme_of_flags`), else from
+    the layer's name. A boolean layer is accepted as `clear` only: as `mask`, it would be unknown which of its values is
+    cloud. Where the name or the flags identify a layer, a `scheme` of another type is refused: classes are not
+    probabilities, and a clear score is not a cloud probability.
 
-    Landsat's QA_RADSAT is not looked at; to leave saturated pixels out, give
+    Landsat's QA_RADSAT is not used; to exclude saturated pixels, pass
     ``mask=ds.QA_PIXEL.where(ds.QA_RADSAT == 0, 1)``.
 
     Parameters
@@ -50,11 +59,11 @@ def resolve_mask(
     variables : mapping of str to DataArray
         Variables of the cube's Dataset; empty for a DataArray.
     reading : ReadOptions
-        The layer's name or the layer itself, and how it is read; the options of bands and values are not looked at.
+        The layer's name or the layer itself, and the options to read it; options for bands and values are not used.
     template : DataArray, shape (time, y, x)
         The grid of the cube.
     band : str
-        What is typed for one band of the cube, in remedies.
+        Expression for one band of the cube, for remedies.
     axes : Axes, optional
         The user's names of the dimensions, for remedies.
 
@@ -62,14 +71,14 @@ def resolve_mask(
     -------
     quality : DataArray, shape (time, y, x)
         The layer on the dates of the cube and on its grid, or on one that is `MaskRule.factor` times coarser.
-        Never computed here.
+        Not computed.
     rule : MaskRule
         How to read it.
 
     Raises
     ------
     MaskError
-        If there is no layer, or nothing tells what its values mean.
+        If there is no layer, or the meaning of its values is unknown.
     MaskTypeError
         If `clear` is not boolean, or `mask` is.
     DimensionError
@@ -79,7 +88,7 @@ def resolve_mask(
     GridError
         If its pixels are neither those of the cube nor nest in them.
     OptionError
-        If an option has a value that it cannot take.
+        If the value of an option is not allowed.
     """
     clear, mask, scheme, threshold = reading.clear, reading.mask, reading.scheme, reading.threshold
     snow, strict, dilate = reading.snow, reading.strict, reading.dilate
@@ -99,7 +108,7 @@ def resolve_mask(
         if needless:
             raise MaskError(
                 "clear= was given with scheme=, threshold=, strict= or snow=",
-                "a boolean layer alone: it has no classes that these could choose from",
+                "a boolean layer alone, which has no classes to select from",
                 either(
                     option(*needless),
                     option("clear=None") + " and " + option("mask=") + " with the quality layer itself",
@@ -113,9 +122,9 @@ def resolve_mask(
         layer, name, typed = _layer(variables, _find(variables, band, scheme) if mask is None else mask, "mask")
         known = _scheme(layer, name, typed, scheme, threshold)
         _check_capable(known, name, snow, strict)
-        how = known.name
+        label = known.name
         if known.has_threshold:
-            how += f", threshold {threshold:g}"
+            label += f", threshold {threshold:g}"
         rule = MaskRule(
             scheme=known,
             snow=snow,
@@ -123,7 +132,7 @@ def resolve_mask(
             threshold=None if threshold is None else float(threshold),
             top=_top(layer, name, threshold),
             dilate=int(dilate),
-            label=f"{name} ({how})",
+            label=f"{name} ({label})",
             typed=typed,
         )
     layer, factor = align(layer, name, typed, template, axes)
@@ -148,19 +157,21 @@ def _check_options(snow: object, strict: object, dilate: object, threshold: obje
 
 
 def _check_capable(scheme: Scheme, name: str, snow: Snow, strict: bool) -> None:
-    """An option that could do nothing is refused, not ignored."""
+    """Raise for an option that would have no effect."""
     if snow == "not clear" and not scheme.has("snow"):
         raise MaskError(
-            f'snow="not clear" with {name}, which does not tell snow', "a layer with snow", option('snow="clear"')
+            f'snow="not clear" with {name}, which has no snow class', "a layer with snow", option('snow="clear"')
         )
     if strict and not scheme.has("doubtful"):
         raise MaskError(
-            f"strict=True with {name}, which has no doubtful classes", "a layer that has them", option("strict=False")
+            f"strict=True with {name}, which has no doubtful classes",
+            "a layer with such classes",
+            option("strict=False"),
         )
 
 
 def _not_clear(layer: xr.DataArray, name: str, typed: str) -> MaskTypeError:
-    """The error for a layer given as clear that is not boolean: what it is, where that is known."""
+    """Return the error for a layer given as `clear` that is not boolean, with a remedy for its scheme if known."""
     known = _known(layer, name, typed)
     whole = option("clear=None", f"mask={name!r}" if typed.startswith(("ds.", "ds[")) else f"mask={typed}")
     if known is None or layer.dtype.kind not in "iuf":
@@ -179,83 +190,80 @@ def _not_clear(layer: xr.DataArray, name: str, typed: str) -> MaskTypeError:
     return not_boolean(name, typed, layer.dtype, remedy)
 
 
-def _layer(variables: Mapping[str, xr.DataArray], given: object, argument: str) -> tuple[xr.DataArray, str, str]:
-    """The layer that was given, its name, and what is typed for it."""
-    if isinstance(given, xr.DataArray):
-        name = str(given.name) if given.name is not None else "layer"
-        return given, name, name if name.isidentifier() else "layer"
-    if not isinstance(given, str):
-        own = _own(variables)
+def _layer(variables: Mapping[str, xr.DataArray], value: object, argument: str) -> tuple[xr.DataArray, str, str]:
+    """Return the layer given by an argument, its name, and the expression for it."""
+    if isinstance(value, xr.DataArray):
+        name = str(value.name) if value.name is not None else "layer"
+        return value, name, name if name.isidentifier() else "layer"
+    if not isinstance(value, str):
+        own = _default_layer(variables)
         array = option(f'{argument}=xr.DataArray(values, dims=("time", "y", "x"))')
         raise MaskTypeError(
-            f"{argument}= is a {type(given).__name__}",
+            f"{argument}= is a {type(value).__name__}",
             "the name of a variable, or a DataArray with the cube's coordinates",
-            array if own is None or hasattr(given, "__array__") else _without(argument, own),
+            array if own is None or hasattr(value, "__array__") else _without(argument, own),
         )
-    if given not in variables:
-        near = difflib.get_close_matches(given, variables, n=1)
-        near = near or [name for name in variables if name.lower() == given.lower()]
-        own = _own(variables)
+    if value not in variables:
+        near = difflib.get_close_matches(value, variables, n=1)
+        near = near or [name for name in variables if name.lower() == value.lower()]
+        own = _default_layer(variables)
         array = option(f'{argument}=xr.DataArray(values, dims=("time", "y", "x"))')
         raise MaskError(
-            f"the cube has no variable {given!r}",
+            f"the cube has no variable {value!r}",
             f"one of {', '.join(variables)}" if variables else "a DataArray: the cube has no other variables",
             option(f"{argument}={near[0]!r}") if near else _without(argument, own) if own else array,
         )
-    return variables[given], given, _of_dataset(given)
+    return variables[value], value, _variable_expression(value)
 
 
-def _without(argument: str, own: str) -> str:
+def _without(argument: str, own: str) -> Remedy:
     """Return the remedy that leaves an option out."""
-    return option(f"{argument}=None") + f", with which {own} is taken"
+    return option(f"{argument}=None") + f", which uses {own}"
 
 
-def _of_dataset(name: str) -> str:
-    """What is typed for a variable of a Dataset."""
+def _variable_expression(name: str) -> str:
+    """Return the expression for a variable of a Dataset."""
     plain = name.isidentifier() and not hasattr(xr.Dataset, name)
     return f"ds.{name}" if plain else f"ds[{name!r}]"
 
 
-def _by_name(name: str) -> Scheme | None:
-    """The scheme whose layers go by a name."""
-    return next((known for known in SCHEMES.values() if name.lower() in known.names), None)
-
-
 def _known(layer: xr.DataArray, name: str, typed: str) -> Scheme | None:
-    """What a layer is by its flags or its name, None if neither tells."""
-    by_name = _by_name(name)
+    """Return the scheme of a layer by its flags or its name, None if both are unknown."""
+    by_name = scheme_of_layer(name)
     try:
         return scheme_of_flags(layer.attrs, name, typed, by_name) or by_name
-    except MaskError:  # flags that are not understood say nothing
+    except MaskError:  # unknown flags do not matter here
         return by_name
 
 
-def _own(variables: Mapping[str, xr.DataArray], wanted: Sequence[str] = ()) -> str | None:
-    """Name of the variable that is taken where none is given, None if there is none."""
+def _default_layer(variables: Mapping[str, xr.DataArray], wanted: Sequence[str] = ()) -> str | None:
+    """Return the name of the variable to use by default, None if there is none."""
     lower = {name.lower(): name for name in reversed(list(variables))}
-    own = [name for known in SCHEMES.values() if not known.has_threshold for name in known.names]
+    own = [name for known in SCHEMES.values() if not known.has_threshold for name in layer_names(known)]
     return next((lower[name] for name in wanted or ["cloud_mask", *own] if name in lower), None)
 
 
 def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) -> str:
-    """Name of the variable to use where none was given."""
+    """Return the name of the variable to use by default, for a scheme if one is given."""
     wanted: list[str] = []
     if scheme is not None:
-        told = known_scheme(scheme)
-        # Its own names first, then those of layers that are taken for another scheme at first.
-        wanted = [*told.names, *(n for s in SCHEMES.values() if told.name in s.mistaken for n in s.names)]
+        requested = find_scheme(scheme)
+        # The scheme's own names first, then those of schemes that its layers are mistaken for.
+        wanted = [*layer_names(requested)]
+        wanted += [n for s in SCHEMES.values() if requested.name in s.mistaken for n in layer_names(s)]
         if "cloud_mask" in variables and _known(variables["cloud_mask"], "cloud_mask", "") is None:
             wanted.append("cloud_mask")
-    found = _own(variables, wanted) if wanted or scheme is None else None
-    if found is not None:
-        return found
-    scored = next((name for name in variables if (known := _by_name(name)) and known.has_threshold), None)
-    own = _own(variables)
-    boolean = next((_of_dataset(name) for name, layer in variables.items() if layer.dtype == np.bool_), None)
+    name = _default_layer(variables, wanted) if wanted or scheme is None else None
+    if name is not None:
+        return name
+    scored = next((name for name in variables if (known := scheme_of_layer(name)) and known.has_threshold), None)
+    own = _default_layer(variables)
+    boolean = next((_variable_expression(name) for name, layer in variables.items() if layer.dtype == np.bool_), None)
     if scheme is not None and own is not None:
         remedy = _without("scheme", own)
     elif scored is not None:
-        remedy = option(f"mask={scored!r}") + ", " + _example(cast(Scheme, _by_name(scored)), variables[scored], scored)
+        known = cast(Scheme, scheme_of_layer(scored))
+        remedy = option(f"mask={scored!r}") + ", " + _example(known, variables[scored], scored)
     elif scheme is None and boolean is not None:
         remedy = either(
             option(f"clear={boolean}") + " if True means clear",
@@ -263,10 +271,10 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
             by="; ",
         )
     else:
-        # Where a layer is lacking, clouds may have been taken out before.
+        # Without a quality layer, clouds may have been masked before.
         remedy = either(
-            option(f"clear={band}.notnull()") + " if what was cloudy has no value",
-            option("clear=") + " or " + option("mask=") + " with a layer that tells",
+            option(f"clear={band}.notnull()") + " if cloudy pixels have no value",
+            option("clear=") + " or " + option("mask=") + " with a quality layer",
         )
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
     names = wanted or ["cloud_mask", "scl", "qa_pixel", "fmask", "cfmask"]
@@ -276,13 +284,13 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
 
 
 def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, threshold: float | None) -> Scheme:
-    """What the values of a layer mean: told, or from its attributes, or from its name."""
-    given = {"mask": True, "scheme": scheme is not None, "threshold": threshold is not None}
-    unset = [f"{argument}=None" for argument, is_given in given.items() if is_given]
+    """Return the scheme of a layer: the one given, or from its attributes, or from its name."""
+    options = {"mask": True, "scheme": scheme is not None, "threshold": threshold is not None}
+    unset = [f"{argument}=None" for argument, is_given in options.items() if is_given]
     if layer.dtype == np.bool_:
         raise MaskTypeError(
-            f"mask= is {name}, a boolean layer, of which nothing tells what True means",
-            "a layer of which True means clear, given as clear=",
+            f"mask= is {name}, a boolean layer with unknown meaning of True",
+            "a layer that is True where clear, given as clear=",
             either(
                 option(*unset, f"clear={typed}") + " if True means clear",
                 option(*unset, f"clear=~{typed}") + " if True means cloud",
@@ -299,103 +307,108 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
                 by=", ",
             ),
         )
-    by_name = _by_name(name)
-    found: Scheme | None
+    by_name = scheme_of_layer(name)
+    result: Scheme | None
     if scheme is not None:
-        found = known_scheme(scheme)
-        _check_kind(found, layer, name, typed)
+        result = find_scheme(scheme)
+        _check_layer_type(result, layer, name, typed)
     else:
-        found = scheme_of_flags(layer.attrs, name, typed, by_name) or by_name
-    if found is None:
+        result = scheme_of_flags(layer.attrs, name, typed, by_name) or by_name
+    if result is None:
         classes = [known.name for known in SCHEMES.values() if not known.has_threshold]
         raise MaskError(
-            f"nothing tells what the values of {name} mean",
+            f"the meaning of the values of {name} is unknown",
             "a table of flags in its attributes, a known name, or scheme=",
             either(
                 option('scheme="scl"') + f" if they are the classes of SCL (others: {', '.join(classes[1:])})",
-                option('scheme="probability"', "threshold=0.4") + " if they are probabilities of cloud",
-                option('scheme="clear_score"', "threshold=0.6") + " if of clear ground",
-                option(*unset, f"clear={typed} == 0") + " if 0 alone means clear",
+                option('scheme="probability"', "threshold=0.4") + " if they are cloud probabilities",
+                option('scheme="clear_score"', "threshold=0.6") + " if they are clear-sky scores",
+                option(*unset, f"clear={typed} == 0") + " if only 0 means clear",
             ),
         )
-    if found.has_threshold and threshold is None:
+    if result.has_threshold and threshold is None:
         raise MaskError(
-            f"{name} is a {_kind(found)} without a threshold", "a threshold", _threshold(found, layer, name)
+            f"{name} is a {_layer_type(result)} without a threshold", "a threshold", _threshold(result, layer, name)
         )
-    if found.has_threshold:
-        boolean = option(*unset, f"clear={typed} == {int(found.name == 'clear_score')}")
+    if result.has_threshold:
+        boolean = option(*unset, f"clear={typed} == {int(result.name == 'clear_score')}")
         _check_threshold(layer, name, boolean, cast(float, threshold))
     elif threshold is not None:
         raise MaskError(
-            f"threshold={threshold:g} was given, and {name} is no probability ({found.title})",
-            "a threshold together with a probability",
+            f"threshold={threshold:g} was given, but {name} is not a probability ({result.title})",
+            "a threshold only with a probability",
             either(
-                option("threshold=None") + f" to read {name} so",
+                option("threshold=None") + f" to read {name} by its classes",
                 option("mask=") + " with the layer that is a probability",
             ),
         )
-    return _with_fill(found, layer, name, typed)
+    return _with_fill(result, layer, name, typed)
 
 
-def _kind(scheme: Scheme) -> str:
+def _layer_type(scheme: Scheme) -> str:
     return scheme.name.replace("_", " ") if scheme.has_threshold else "layer of classes or bits"
 
 
-def _check_kind(told: Scheme, layer: xr.DataArray, name: str, typed: str) -> None:
-    """Refuse a threshold on a layer of another kind: on classes, or on a score that says clear and not cloud."""
+def _check_layer_type(requested: Scheme, layer: xr.DataArray, name: str, typed: str) -> None:
+    """Raise for a scheme with a threshold on a layer of another type: on classes, or a clear score on probabilities."""
     known = _known(layer, name, typed)
-    if known is None or not told.has_threshold or _kind(known) == _kind(told):
+    if known is None or not requested.has_threshold or _layer_type(known) == _layer_type(requested):
         return
     bare = typed if known.name in SCHEMES else f"{typed}.drop_attrs()"
-    right = _example(known, layer, name) if known.has_threshold else option("scheme=None", "threshold=None")
+    options = _example(known, layer, name) if known.has_threshold else option("scheme=None", "threshold=None")
     raise MaskError(
-        f"{name} is a {_kind(known)} ({known.title}), and scheme={told.name!r} reads a {_kind(told)}",
+        f"{name} is a {_layer_type(known)} ({known.title}), but scheme={requested.name!r} reads a "
+        f"{_layer_type(requested)}",
         "the scheme of the layer, or another name for it",
-        either(right, option(f'mask={bare}.rename("other")') + f" if it is a {_kind(told)} all the same", by="; or "),
+        either(
+            options,
+            option(f'mask={bare}.rename("other")') + f" if it is a {_layer_type(requested)} nevertheless",
+            by="; or ",
+        ),
     )
 
 
 def _example(scheme: Scheme, layer: xr.DataArray, name: str) -> str:
-    """What is typed to read a layer by a scheme with a threshold."""
+    """Return the options that read a layer by a scheme with a threshold, as typed."""
     return option(f'scheme="{scheme.name}"') + ", " + _threshold(scheme, layer, name)
 
 
 def _threshold(scheme: Scheme, layer: xr.DataArray, name: str) -> str:
-    """What is typed as the threshold of a layer, in its units as far as they are known."""
+    """Return the option for the threshold of a layer, in its units as far as they are known."""
     share = cast(float, scheme.threshold)
     if name.lower() in _PERCENT or _units(layer) in _PERCENT_UNITS:
         return option(f"threshold={share * 100:g}")
     if _stored(layer).kind in "iu" and not _is_packed(layer):
-        return _of_100_or_255(share)
+        return _percent_or_byte(share)
     return option(f"threshold={share:g}")
 
 
-def _of_100_or_255(share: float) -> Remedy:
-    """Return the remedy for a share of 1 where a layer of integers may be in percent or in bytes."""
+def _percent_or_byte(share: float) -> Remedy:
+    """Return the option for a threshold given as a fraction, if a layer of integers may be in percent or in bytes."""
     return either(
-        option(f"threshold={share * 100:g}") + " if it goes up to 100",
+        option(f"threshold={share * 100:g}") + " if its values go up to 100",
         option(f"threshold={share * 255:g}") + " if up to 255",
     )
 
 
 def _check_threshold(layer: xr.DataArray, name: str, boolean: str, threshold: float) -> None:
-    """Refuse a threshold in other units than those that the dtype and the attribute ``units`` tell."""
+    """Raise for a threshold in other units than those given by the dtype and the attribute ``units``."""
     units = _units(layer)
     if units in _PERCENT_UNITS and threshold < 1:
         raise MaskError(
-            f"{name} is in percent, and the threshold is {threshold:g}",
+            f"{name} is in percent, but the threshold is {threshold:g}",
             "a threshold in percent",
             option(f"threshold={threshold * 100:g}"),
         )
     if _stored(layer).kind in "iu" and not _is_packed(layer) and threshold < 1:
         raise MaskError(
-            f"{name} holds whole numbers ({_stored(layer)}), and the threshold is {threshold:g}",
+            f"{name} holds integers ({_stored(layer)}), but the threshold is {threshold:g}",
             "a threshold in the units of the layer",
-            either(_of_100_or_255(threshold), boolean + " if it holds 0 and 1 alone"),
+            either(_percent_or_byte(threshold), boolean + " if it holds 0 and 1 only"),
         )
     if units == "1" and _stored(layer).kind == "f" and threshold > 1:
         raise MaskError(
-            f"{name} is a share of 1, by its units, and the threshold is {threshold:g}",
+            f"{name} has the units 1, but the threshold is {threshold:g}",
             "a threshold up to 1",
             option(f"threshold={threshold / (100 if threshold <= 100 else 255):g}"),
         )
@@ -410,35 +423,37 @@ def _is_packed(layer: xr.DataArray) -> bool:
 
 
 def _stored(layer: xr.DataArray) -> np.dtype[Any]:
-    """The type in which a layer is kept: that of its file, where it was decoded."""
-    kept = layer.encoding.get("dtype")
-    return layer.dtype if kept is None or layer.dtype.kind != "f" else np.dtype(kept)
+    """Return the stored dtype of a layer: that of its file, if it was decoded."""
+    stored = layer.encoding.get("dtype")
+    return layer.dtype if stored is None or layer.dtype.kind != "f" else np.dtype(stored)
 
 
 def _top(layer: xr.DataArray, name: str, threshold: float | None) -> float:
-    """The highest value of a layer: 255 for bytes that are not percent, 1 or 100 by the threshold for others."""
+    """Return the highest possible value of a layer: 255 for bytes that are not percent, else 1 or 100."""
     percent = name.lower() in _PERCENT or _units(layer) in _PERCENT_UNITS
     if (threshold or 0) > 100 or (_stored(layer) == np.uint8 and not percent and not _is_packed(layer)):
         return 255.0
-    whole = _stored(layer).kind in "iu" and not _is_packed(layer)
-    return 1.0 if (threshold or 0) <= 1 and not whole and not percent else 100.0
+    is_integer = _stored(layer).kind in "iu" and not _is_packed(layer)
+    return 1.0 if (threshold or 0) <= 1 and not is_integer and not percent else 100.0
 
 
 def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str, typed: str) -> Scheme:
-    """The scheme, with the layer's fill value as one more flag."""
-    for where in (layer.attrs, layer.encoding):
+    """Return the scheme with the layer's fill value as an additional flag."""
+    for attrs in (layer.attrs, layer.encoding):
         for key in ("_FillValue", "missing_value", "nodata"):
-            fill = where.get(key)
+            fill = attrs.get(key)
             if fill is None:
                 continue
-            kept = where is layer.encoding
+            in_encoding = attrs is layer.encoding
             try:
                 number = float(np.asarray(fill).ravel().tolist()[0])
             except (TypeError, ValueError, IndexError, OverflowError) as error:
                 raise MaskError(
                     f"the attribute {key} of {name} is {fill!r}",
                     "a number",
-                    option(f"mask={typed}.drop_encoding()" if kept else f"mask={typed}.assign_attrs({key}=None)"),
+                    option(
+                        f"mask={typed}.drop_encoding()" if in_encoding else f"mask={typed}.assign_attrs({key}=None)"
+                    ),
                 ) from error
             if not np.isfinite(number):
                 continue
@@ -447,12 +462,14 @@ def _with_fill(scheme: Scheme, layer: xr.DataArray, name: str, typed: str) -> Sc
                 return replace(scheme, flags=(flag,))
             state = STATES[int(states(np.array([flag.value]), scheme)[0])]
             if state not in ("unknown", "missing"):
-                # What was decoded has NaN where this value was.
-                back = f"{typed}.fillna({flag.value})" if layer.dtype.kind == "f" else typed
+                # A decoded layer has NaN in place of this value.
+                filled = f"{typed}.fillna({flag.value})" if layer.dtype.kind == "f" else typed
                 raise MaskError(
                     f"{name} has the fill value {flag.value}, which also means {state} ({scheme.title})",
-                    "a fill value that means nothing else",
-                    option(f"mask={back}.drop_encoding()" if kept else f"mask={typed}.assign_attrs({key}=None)"),
+                    "a fill value without another meaning",
+                    option(
+                        f"mask={filled}.drop_encoding()" if in_encoding else f"mask={typed}.assign_attrs({key}=None)"
+                    ),
                 )
             return replace(scheme, flags=(*scheme.flags, flag)) if state == "unknown" else scheme
     return scheme

@@ -1,4 +1,4 @@
-"""How a remedy is spelled, so that it can be typed as it stands for the cube that was given."""
+"""Write remedies in messages as Python expressions, with the names of the user's cube."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 
 from xr_cloudfree.errors import code, either, option
 
-AS_IT_IS = option("check=False") + ", if the values are as they should be"
+AS_IT_IS = option("check=False") + ", if the values are correct"
 ANYWAY = either("", AS_IT_IS, by="  # or ")
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """What the user's cube is made of.
+    """Names in the user's cube.
 
     Parameters
     ----------
     time : str
-        Its dimension of dates.
+        Name of the time dimension.
     variables : tuple of str
-        Variables of a Dataset that hold bands; none for a DataArray.
+        Variables of a Dataset with bands; empty for a DataArray.
     bands : tuple of str
         Names of the bands.
     """
@@ -33,17 +33,17 @@ class Spelling:
     bands: tuple[str, ...] = ()
 
     def except_on(self, days: Iterable[str]) -> str:
-        """The cube without some days."""
+        """Return an expression for the cube without some days."""
         return code(f"cube.sel({self.time}=~{self.on(days)})")
 
     def on(self, days: Iterable[str]) -> str:
-        """True on some days, written YYYY-MM-DD."""
+        """Return a condition that is True on some days, given as YYYY-MM-DD."""
         return f"cube[{self.time!r}].dt.strftime('%Y-%m-%d').isin({list(days)})"
 
     def subtract(self, amount: float, unless: str, dtype: np.dtype[Any], nodata: float | None) -> str:
-        """The cube, its bands less by an amount in stored units, unless a condition holds. Missing values stay.
+        """Return an expression that subtracts an amount in stored units from all values but missing ones.
 
-        The condition may speak of the values as ``{cube}``.
+        `unless` is a condition for values to keep. It may refer to the values as ``{cube}``.
 
         Examples
         --------
@@ -52,19 +52,19 @@ class Spelling:
         >>> Spelling(variables=("red",)).subtract(0.1, "late", np.dtype("float32"), None)
         "cube.assign({b: cube[b].where(late, cube[b] - 0.1) for b in ['red']})"
         """
-        whole = dtype.kind in "iu"
-        # Zero marks what was not measured in digital numbers, whatever else is told.
-        marks = {0.0} if whole else set()
+        is_integer = dtype.kind in "iu"
+        # Zero is missing in digital numbers, in addition to nodata.
+        missing = {0.0} if is_integer else set()
         if nodata is not None:
-            marks.add(float(nodata))
-        kept = [f"({{cube}} == {mark:.17g})" for mark in sorted(marks)]
+            missing.add(float(nodata))
+        kept = [f"({{cube}} == {value:.17g})" for value in sorted(missing)]
         keep = " | ".join([f"({unless})", *kept]) if kept else unless
         # Unsigned integers would wrap.
-        wide = f".astype('int{32 if dtype.itemsize < 4 else 64}')" if whole else ""
+        wide = f".astype('int{32 if dtype.itemsize < 4 else 64}')" if is_integer else ""
         return self.each(f"{{cube}}.where({keep}, {{cube}}{wide} - {amount:.7g})")
 
     def replace(self, value: str, nodata: float) -> str:
-        """The cube with nodata in place of a value.
+        """Return an expression for the cube with nodata in place of a value.
 
         Examples
         --------
@@ -73,8 +73,8 @@ class Spelling:
         """
         return self.each(f"{{cube}}.where({{cube}} != {value}, {nodata:.17g})")
 
-    def each(self, made: str) -> str:
-        """What is made of the values, ``{cube}``, for the cube or for each of its variables."""
+    def each(self, expression: str) -> str:
+        """Return an expression of the values, ``{cube}``, applied to the cube or to each of its variables."""
         if not self.variables:
-            return code(made.replace("{cube}", "cube"))
-        return code(f"cube.assign({{b: {made.replace('{cube}', 'cube[b]')} for b in {list(self.variables)}}})")
+            return code(expression.replace("{cube}", "cube"))
+        return code(f"cube.assign({{b: {expression.replace('{cube}', 'cube[b]')} for b in {list(self.variables)}}})")

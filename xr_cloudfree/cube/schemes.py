@@ -1,4 +1,4 @@
-"""What the values of a quality layer mean, as tables: one row per class or bit, each with a state."""
+"""Schemes of quality layers: tables with one row per class or bit, each with a state."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.sensors import layer_schemes
 from xr_cloudfree.errors import MaskError, option
 
 State = Literal["clear", "snow", "doubtful", "cloud", "shadow", "unknown", "missing"]
@@ -28,11 +29,11 @@ class Flag(NamedTuple):
     value : int
         Value after masking.
     meaning : str
-        The producer's word for it.
+        The producer's name for it.
     state : {"clear", "snow", "doubtful", "cloud", "shadow", "unknown", "missing"}
-        What it means here. ``"doubtful"`` is clear unless ``strict``; ``"unknown"`` is an error.
+        State of such pixels. ``"doubtful"`` is clear unless ``strict``; ``"unknown"`` raises an error.
     mask : int or None
-        Bits that are compared; None compares the whole value.
+        Bits to compare; None compares the whole value.
     """
 
     value: int
@@ -43,26 +44,26 @@ class Flag(NamedTuple):
 
 @dataclass(frozen=True)
 class Scheme:
-    """What the values of a quality layer mean.
+    """The meaning of the values of a quality layer.
 
     Parameters
     ----------
     name : str
-        What is given as ``scheme=``.
+        Name, as given by ``scheme=``.
     title : str
-        One line for people.
+        Description in one line.
     flags : tuple of Flag
-        The table. Empty where a threshold stands in its place.
+        The table. Empty for a scheme with a threshold.
     bits : int or None
-        Number of bits of a bit field, where a value that matches no flag is clear. None: each value has to
-        match one.
+        Number of bits of a bit field, in which a value that matches no flag is clear. None: each value has to
+        match a flag.
     names : tuple of str
-        Lower-case names of variables that are known to follow the scheme.
+        Lower-case names of layers that follow the scheme, beside those of `sensors.SENSORS`; see `layer_names`.
     mistaken : tuple of str
-        Schemes whose layers go by the same names; they are proposed where a value does not occur in this one.
+        Schemes whose layers have the same names; messages suggest them for values that this scheme lacks.
     threshold : float or None
-        For a scheme with a threshold, the one that messages propose, of values from 0 to 1. None for classes and
-        bits.
+        For a scheme with a threshold, the threshold that messages suggest, for values from 0 to 1. None for classes
+        and bits.
     """
 
     name: str
@@ -75,24 +76,24 @@ class Scheme:
 
     @property
     def has_threshold(self) -> bool:
-        """Whether values are probabilities or scores, which a threshold divides."""
+        """Whether values are probabilities or scores, to be compared with a threshold."""
         return self.threshold is not None
 
     @property
     def example(self) -> str:
-        """What is typed to read a layer by the scheme."""
+        """The options that read a layer by this scheme, as typed."""
         threshold = (f"threshold={self.threshold:g}",) if self.has_threshold else ()
         return option(f'scheme="{self.name}"', *threshold)
 
     @property
     def clear_values(self) -> list[int]:
-        """The values of classes that are clear by default: clear, snow and doubtful ones. None of them for bits."""
+        """The classes that are clear by default: clear, snow and doubtful ones. Empty for bits."""
         if self.bits is not None or any(flag.mask is not None for flag in self.flags):
             return []
         return [flag.value for flag in self.flags if flag.state in ("clear", "snow", "doubtful")]
 
     def has(self, state: State) -> bool:
-        """Whether the scheme can tell a state."""
+        """Return whether the scheme has a state."""
         return any(flag.state == state for flag in self.flags)
 
 
@@ -118,13 +119,12 @@ _TABLE = (
             Flag(10, "thin cirrus", "cloud"),
             Flag(11, "snow or ice", "snow"),
         ),
-        names=("scl",),
     ),
     Scheme(
         name="qa_pixel",
         title="Landsat Collection 2 QA_PIXEL",
         flags=(
-            # Outside of a scene a warp may leave 0, which the producer never writes.
+            # The producer never writes 0; a warp may leave it outside a scene.
             Flag(0, "nothing written", "missing"),
             _bit(0, "fill", "missing"),
             _bit(1, "dilated cloud", "cloud"),
@@ -132,13 +132,12 @@ _TABLE = (
             _bit(3, "cloud", "cloud"),
             _bit(4, "cloud shadow", "shadow"),
             _bit(5, "snow", "snow"),
-            # Bit 6, "clear", is left alone: the producer sets it on shadow, snow and cirrus too.
-            # Each pixel of Collection 2 carries a snow confidence. Collection 1 has other bits (its cloud
-            # would pass for snow) and none above 10, so it is told apart here.
+            # Bit 6, "clear", is ignored: the producer also sets it for shadow, snow and cirrus.
+            # Each pixel of Collection 2 has a snow confidence. Collection 1 has other bits (its cloud bit means snow
+            # here) and none above 10, which identifies it.
             Flag(0, "no confidence, as in Collection 1", "unknown", 0xF000),
         ),
         bits=16,
-        names=("qa_pixel",),
         mistaken=("pixel_qa", "dea_fmask", "cfmask"),
     ),
     Scheme(
@@ -151,11 +150,10 @@ _TABLE = (
             _bit(4, "snow", "snow"),
             _bit(5, "cloud", "cloud"),
             Flag(0x300, "cirrus confidence high", "cloud", 0x300),
-            # Each pixel carries a cloud confidence; classes numbered from 0 on do not.
+            # Each pixel has a cloud confidence; classes numbered from 0 on have none.
             Flag(0, "no confidence", "unknown", 0xC0),
         ),
         bits=11,
-        names=("pixel_qa",),
         mistaken=("qa_pixel", "dea_fmask", "cfmask"),
     ),
     Scheme(
@@ -163,7 +161,7 @@ _TABLE = (
         title="Harmonized Landsat Sentinel-2 Fmask",
         flags=(
             Flag(255, "no data", "missing"),
-            # HLS never sets it, but classes numbered from 0 on do.
+            # HLS never sets this bit; classes numbered from 0 on do.
             _bit(0, "not used", "unknown"),
             _bit(1, "cloud", "cloud"),
             _bit(2, "adjacent to cloud or shadow", "cloud"),
@@ -171,7 +169,6 @@ _TABLE = (
             _bit(4, "snow or ice", "snow"),
         ),
         bits=8,
-        names=("fmask",),
         mistaken=("dea_fmask", "cfmask"),
     ),
     Scheme(
@@ -199,7 +196,6 @@ _TABLE = (
             Flag(4, "cloud", "cloud"),
             Flag(255, "fill", "missing"),
         ),
-        names=("cfmask",),
         mistaken=("dea_fmask", "pixel_qa", "fmask"),
     ),
     Scheme(
@@ -267,55 +263,76 @@ _TABLE = (
             _bit(15, "internal snow mask", "snow"),
         ),
         bits=16,
-        names=("state_1km", "stateqa", "sur_refl_state_500m"),
     ),
     Scheme(
         name="probability",
-        title="Probability of cloud: 0 to 1, 0 to 100 or 0 to 255, with threshold=",
-        names=("cloud_prob", "cloud_probability", "cld", "clp", "msk_cldprb", "s2cloudless", "cloudprob"),
+        title="Cloud probability: 0 to 1, 0 to 100 or 0 to 255, with threshold=",
+        names=("cloud_prob", "cloud_probability", "cld", "clp", "s2cloudless", "cloudprob"),
         threshold=0.4,
     ),
     Scheme(
         name="clear_score",
-        title="Score or probability of clear ground: 0 to 1, 0 to 100 or 0 to 255, with threshold=",
+        title="Clear-sky score or probability: 0 to 1, 0 to 100 or 0 to 255, with threshold=",
         names=("cs", "cs_cdf", "clear_score", "clear_prob", "clear_probability", "clearprob", "clear_sky_probability"),
         threshold=0.6,
     ),
 )
 
 SCHEMES: Mapping[str, Scheme] = MappingProxyType({scheme.name: scheme for scheme in _TABLE})
-"""The schemes that are known by name. Layers with a table of flags in their attributes need none."""
+"""The known schemes by name. Layers with a table of flags in their attributes need none."""
+
+
+def layer_names(scheme: Scheme) -> tuple[str, ...]:
+    """Return the names of layers that follow a scheme, in lower case: those of sensors first.
+
+    Examples
+    --------
+    >>> layer_names(SCHEMES["fmask"]), layer_names(SCHEMES["dea_fmask"])
+    (('fmask',), ('oa_fmask', 'dea_fmask'))
+    """
+    return (*(layer for layer, name in layer_schemes().items() if name == scheme.name), *scheme.names)
+
+
+def scheme_of_layer(name: str) -> Scheme | None:
+    """Return the scheme that a layer of this name follows, in any case; None for an unknown name.
+
+    Examples
+    --------
+    >>> scheme_of_layer("QA_PIXEL").title
+    'Landsat Collection 2 QA_PIXEL'
+    """
+    return next((scheme for scheme in SCHEMES.values() if name.lower() in layer_names(scheme)), None)
 
 
 def states(values: NDArray[np.integer[Any]], scheme: Scheme) -> NDArray[np.uint8]:
-    """The state of each value, as its place in `STATES`.
+    """Return the state of each value, as its index in `STATES`.
 
     Parameters
     ----------
     values : ndarray of int, any shape
         Values of a quality layer.
     scheme : Scheme
-        What they mean.
+        Their meaning.
 
     Returns
     -------
     ndarray of uint8, shape of `values`
         Where several flags match, the later state of `STATES`.
     """
-    found = np.zeros(values.shape, np.uint8)
+    ranks = np.zeros(values.shape, np.uint8)
     matched = np.zeros(values.shape, bool)
     for flag in scheme.flags:
         hit = (values if flag.mask is None else values & flag.mask) == flag.value
-        np.maximum(found, RANK[flag.state], out=found, where=hit)
+        np.maximum(ranks, RANK[flag.state], out=ranks, where=hit)
         matched |= hit
     if scheme.bits is not None:
         matched = (values >= 0) & (values < 1 << scheme.bits)
-    found[~matched] = RANK["unknown"]
-    return found
+    ranks[~matched] = RANK["unknown"]
+    return ranks
 
 
-def known_scheme(name: object) -> Scheme:
-    """The scheme of a name.
+def find_scheme(name: object) -> Scheme:
+    """Return the scheme of this name.
 
     Raises
     ------

@@ -402,7 +402,7 @@ class TestFill:
         none = clear & (clear.time != DATES[3])
         out = xr_cloudfree.fill(da, TARGET, clear=none, model=model, window=2, layers=["filled"])
         assert out["reflectance"].isnull().all() and (out["filled"] == 0).all()
-        with pytest.raises(errors.TimeError, match="no observation lies within 2 days"):
+        with pytest.raises(errors.TimeError, match="no observation within 2 days"):
             xr_cloudfree.fill(da, "2021-06-15", clear=clear, model=model, window=2)
 
     def test_bands_are_looked_at_before_anything_is_computed(self, tmp_path):

@@ -1,7 +1,4 @@
-"""The forms in which cubes come, as tables of the documentation: layouts, and what the usual readers give.
-
-Nothing is decided by these rows; tests make a cube of each and fill it.
-"""
+"""Tables of the documentation: layouts of cubes, and cubes of common readers. Tests fill a cube of each row."""
 
 from __future__ import annotations
 
@@ -16,32 +13,32 @@ LAYOUTS = (
     ("Dataset of one layer", "one variable (time, y, x) of any name, beside a quality layer", "Dataset of it"),
     ("DataArray with layers among its bands", "SCL, QA_PIXEL, AOT … along the band axis", "all of them, see below"),
 )
-"""The forms of a cube: what is given, its dimensions, and what comes back for one date."""
+"""Layouts of a cube: its type, its dimensions, and the result for one date."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A package or service that gives cubes, with what it gives of Sentinel-2 L2A.
+    """A package or service that loads cubes, with its conventions for Sentinel-2 L2A.
 
     Parameters
     ----------
     name : str
         Name of the package.
     dims : tuple of tuple of str
-        Dimensions, one tuple for each form that it gives; with a band axis it is a DataArray, else a Dataset of bands.
+        Dimensions, one tuple per variant; with a band dimension the cube is a DataArray, else a Dataset of bands.
     bands : tuple of str
-        Some of its names of bands: blue, red and near infrared.
+        Names of the blue, red and near-infrared bands.
     mask : str
-        Name of the scene classification: one of the bands where there is a band axis, else a variable. Empty where
-        it comes as a file of its own, which is given as ``mask=``.
+        Name of the scene classification: one of the bands if there is a band dimension, else a variable. Empty for
+        a file of its own, which is given as ``mask=``.
     dtype : str
-        Type of the values.
+        Dtype of the values.
     options : str
-        What is typed for its values, where the metadata do not tell.
+        Options for the values that the metadata lack.
     hint : str
-        What else to know.
+        Further notes.
     source : str
-        Where the package is described.
+        Address of the package's documentation.
     """
 
     name: str
@@ -55,9 +52,9 @@ class Reader:
 
     @property
     def form(self) -> str:
-        """The form, in words."""
-        kind = "DataArray" if len(self.dims[0]) == 4 else "Dataset of bands"
-        return f"{kind} " + " or ".join(f"({', '.join(dims)})" for dims in self.dims)
+        """The layout as text."""
+        layout = "DataArray" if len(self.dims[0]) == 4 else "Dataset of bands"
+        return f"{layout} " + " or ".join(f"({', '.join(dims)})" for dims in self.dims)
 
 
 _PADDED = ("B02", "B04", "B08")
@@ -81,7 +78,7 @@ READERS = (
         "SCL",
         "float64",
         "",
-        'scaled if the items have `raster:bands`, else as stored; `xy_coords="center"` puts pixels in their place',
+        'scaled if the items have `raster:bands`, else as stored; `xy_coords="center"` for pixel centres',
         "https://stackstac.readthedocs.io/en/latest/",
     ),
     Reader(
@@ -121,7 +118,7 @@ READERS = (
         "scl",
         "float32",
         "",
-        "decoded; xarray-eopf opens one product, so put the dates together with `xr.concat`",
+        "decoded; xarray-eopf opens one product, so combine the dates with `xr.concat`",
         "https://eopf-sample-service.github.io/xarray-eopf/",
     ),
     Reader(
@@ -131,7 +128,7 @@ READERS = (
         "SCL",
         "float32",
         "",
-        "reflectance, if it was asked for in these units",
+        "reflectance, if requested in these units",
         "https://github.com/xcube-dev/xcube-sh",
     ),
     Reader(
@@ -141,8 +138,8 @@ READERS = (
         "",
         "uint16",
         "scale=1e-4, offset=-0.1, nodata=0",
-        "files put together with `xr.concat`; numbered bands are called what `long_name` says",
+        "files combined with `xr.concat`; numbered bands are named by `long_name`",
         "https://corteva.github.io/rioxarray/stable/",
     ),
 )
-"""The usual readers, with what they give of Sentinel-2 L2A since processing baseline 04.00."""
+"""Common readers, with their cubes of Sentinel-2 L2A since processing baseline 04.00."""

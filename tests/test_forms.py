@@ -1,4 +1,7 @@
-"""The rows of forms in the documentation: a cube of each is understood and filled as it should be."""
+"""The tables in docs/forms.py: a cube of each row is parsed and filled."""
+
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,12 +9,13 @@ import xarray as xr
 
 import xr_cloudfree
 from xr_cloudfree.cube.dims import DIM_NAMES, dims_of
-from xr_cloudfree.cube.forms import LAYOUTS, READERS
 from xr_cloudfree.errors import CloudfreeWarning
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import read
 from xr_cloudfree.synthetic import cube as synthetic_cube
 
+FORMS = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "forms.py"))
+LAYOUTS, READERS = FORMS["LAYOUTS"], FORMS["READERS"]
 DATE = "2023-05-11"
 OWN = ["blue", "red", "nir"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*is no reflectance:xr_cloudfree.errors.CloudfreeWarning")
