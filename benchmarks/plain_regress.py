@@ -28,10 +28,11 @@ class PlainRegress:
 
     def _predict(self, obs: Observations) -> Prediction:
         series = Series.of(obs)
-        linear = series.linear
-        known = linear.known.ravel()
+        known, base = series.known, series.image.astype(np.float64)
+        linear = Prediction(
+            series.image.reshape(obs.n_bands, *obs.shape), known.reshape(obs.shape), series.source.reshape(obs.shape)
+        )
         usable = obs.clear[obs.target].ravel() & known if obs.target >= 0 else np.zeros_like(known)
-        base = np.where(known, linear.bands.reshape(obs.n_bands, -1), 0).astype(np.float64)
         x = np.concatenate([base, series.change(), np.ones((1, base.shape[1]))])
         if usable.sum() <= len(x):
             return linear
