@@ -65,7 +65,7 @@ class TestGoals:
         short = str(self.found(pairs([0.75, 0.75], track="full"), gain))
         assert "**Not reached**" in short and "+0.75 dB" in short and "0.25 dB short" in short
         spread = str(self.found(pairs([0.0, 3.0, 3.0], track="full"), gain))
-        assert "**Reached**" in spread and "the interval begins below" in spread
+        assert "**Reached**" in spread and "The interval starts below the goal" in spread
 
     def test_not_measured(self):
         only_linear = [score(30.0, "linear", track=track) for track in TRACKS]
@@ -85,14 +85,14 @@ class TestGoals:
         assert figures.losses(pd.DataFrame(scores)) == ["*partial*, b: -1.00 dB against `linear`"]
         rows = tables.strata(pd.DataFrame(scores)).splitlines()
         assert [("worse" in row) for row in rows if "days" in row] == [False, True]
-        place = self.found(scores, "best at that place")
+        place = self.found(scores, "best classical method at that place")
         assert "2 of 4" in place.found and "b (RMSE +12.2% against `linear`)" in place.found
 
     @pytest.mark.parametrize(("held", "pooled", "each"), [((0.9, 0.9), True, True), ((0.82, 0.96), True, False)])
     def test_coverage(self, held, pooled, each):
         scores = [row | {"cover90%": held[i]} for i in (0, 1) for row in pairs([0.0], place="ab"[i])]
         assert self.found(scores, "over all frames").reached is pooled
-        assert self.found(scores, "truth at each place").reached is each
+        assert self.found(scores, "true values at each place").reached is each
 
 
 class TestJudging:
@@ -146,9 +146,9 @@ class TestWhoseWeights:
         assert folds.missing(series / "folds", ["north", "south"], [0, 1]) == ["south/seed-1"]
 
     def test_the_sample_has_the_shipped_ones(self, series, monkeypatch):
-        monkeypatch.setattr(folds.sources, "shipped", lambda: ["unet"])
+        monkeypatch.setattr(folds.locations, "shipped", lambda: ["unet"])
         assert self.labels(series, "sample") == ["unet, as shipped", "unet, as shipped"]
-        monkeypatch.setattr(folds.sources, "shipped", list)
+        monkeypatch.setattr(folds.locations, "shipped", list)
         assert self.labels(series, "sample") == ["belgium/seed-0", "belgium/seed-0"]
 
     def test_a_training_never_sees_its_ground(self, series, tmp_path):
@@ -181,7 +181,7 @@ class TestWhoseWeights:
         weights = folds.find(series / "folds", "north/seed-0")
         assert weights.scaled == "not"
         told = [score(30.0, scaled="not"), score(30.0, place="s", ground="sample", scaled="unknown")]
-        assert "as the network gives them" in scaled(pd.DataFrame(told)) and "unknown" not in scaled(pd.DataFrame(told))
+        assert "Intervals are not scaled" in scaled(pd.DataFrame(told)) and "unknown" not in scaled(pd.DataFrame(told))
         assert "says little" in scaled(pd.DataFrame([score(30.0, scaled="unknown")]))
 
 
@@ -205,7 +205,7 @@ def test_the_learned_model_is_asked_as_the_engine_asks(series):
 
 
 def test_from_series_to_the_page(series, monkeypatch):
-    monkeypatch.setattr(folds.sources, "shipped", list)
+    monkeypatch.setattr(folds.locations, "shipped", list)
     page, kept = series / "accuracy.md", series / "folds" / "scores.csv"
     asked = ["--data", str(series / "data"), "--sample", str(series / "sample.nc"), "--folds", str(series / "folds")]
     asked += ["--frames", "1", "--seeds", "0", "1", "--workers", "1", "--no-train", "--out", str(page)]

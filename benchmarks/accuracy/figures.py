@@ -177,7 +177,7 @@ def _least_gain(aim: str, least: float, gains: pd.Series) -> Goal:
     text = f"{gains.mean():+.2f} dB ({low:+.2f} … {high:+.2f})"
     if short > 0:
         return Goal(aim, f"{text}: {short:.2f} dB short.", False)
-    below = " The mean reaches it; the interval begins below." if low < least else ""
+    below = " The interval starts below the goal." if low < least else ""
     return Goal(aim, f"{text}.{below}", True)
 
 
@@ -191,7 +191,7 @@ def _places(scores: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 def _every_place(scores: pd.DataFrame, reference: str | None) -> Goal:
     """Compare with a method, or with the best one of each site."""
-    name = f"`{reference}`" if reference else "whichever classical method is best at that place and on that track"
+    name = f"`{reference}`" if reference else "the best classical method at that place on that track"
     worse, alike, number = [], [], 0
     for track, place, chosen in _places(scores):
         for metric in ("mae", "rmse"):
@@ -221,14 +221,14 @@ def _every_stratum(scores: pd.DataFrame) -> Goal:
 def _all_but(aim: str, number: int, worse: list[str], alike: Sequence[str] = ()) -> Goal:
     if not number:
         return Goal(aim, "", None)
-    text = f"So it is in {number - len(worse) - len(alike)} of {number} comparisons"
-    for what, where in (("more in", worse), ("as much in", alike)):
+    text = f"True in {number - len(worse) - len(alike)} of {number} comparisons"
+    for what, where in (("larger in", worse), ("equal in", alike)):
         text += f"; {what} {len(where)}: {'; '.join(where)}" if where else ""
     return Goal(aim, f"{text}.", not worse and not alike)
 
 
 def _pooled(scores: pd.DataFrame) -> Goal:
-    aim = f"90 % intervals hold {100 * POOLED[0]:g} to {100 * POOLED[1]:g} % of the truth, over all frames"
+    aim = f"90 % intervals contain {100 * POOLED[0]:g} to {100 * POOLED[1]:g} % of the true values, over all frames"
     whole = mean(pick(scores), UNET, "cover90%")
     if not np.isfinite(whole):
         return Goal(aim, "", None)
@@ -237,7 +237,7 @@ def _pooled(scores: pd.DataFrame) -> Goal:
 
 
 def _each_place(scores: pd.DataFrame) -> Goal:
-    aim = f"90 % intervals hold {100 * EACH[0]:g} to {100 * EACH[1]:g} % of the truth at each place"
+    aim = f"90 % intervals contain {100 * EACH[0]:g} to {100 * EACH[1]:g} % of the true values at each place"
     places = sorted(set(scores.loc[scores["method"] == UNET, "place"]))
     held = {place: mean(pick(scores, place=place), UNET, "cover90%") for place in places}
     if not held or not np.isfinite(list(held.values())).all():

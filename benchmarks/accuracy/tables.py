@@ -98,7 +98,7 @@ def methods(scores: pd.DataFrame, names: tuple[str, ...] = (*CLASSICAL, PLAIN, U
     forms |= {"unknown": ".1%", "cover90%": ".1%", "seconds": ".3f"}
     there = [name for name in names if name in set(scores["method"])]
     rows = [[name, *(number(mean(scores, name, metric), form) for metric, form in forms.items())] for name in there]
-    head = ["method", "MAE", "RMSE", "PSNR", "SAM (°)", "SSIM", "SSIM, range 1", "unknown", "90 % holds", "seconds"]
+    head = ["method", "MAE", "RMSE", "PSNR", "SAM (°)", "SSIM", "SSIM, range 1", "unknown", "coverage90", "seconds"]
     return table(head, rows)
 
 
@@ -136,7 +136,7 @@ def weights(scores: pd.DataFrame) -> str:
             used = rest.loc[(rest["seed"] == seed) & (rest["method"] == UNET), "weights"]
             row.append(used.iloc[0] if len(used) else NONE)
         rows.append(row)
-    return table(["held out", "judged on", *(f"seed {seed} of the masks" for seed in seeds)], rows)
+    return table(["held out", "evaluated on", *(f"seed {seed} of the masks" for seed in seeds)], rows)
 
 
 def _judged(scores: pd.DataFrame, method: str) -> pd.DataFrame:
@@ -163,7 +163,7 @@ def transfer(scores: pd.DataFrame) -> str:
     if not rows:
         return "No network was trained on one sensor only.\n"
     head = ["direction", "track", "frames", "linear", "regress", "unet of the fold", "unet of one sensor"]
-    return table([*head, "over linear (95 %)", "over regress (95 %)", "90 % holds"], rows)
+    return table([*head, "over linear (95 %)", "over regress (95 %)", "coverage90"], rows)
 
 
 def published(scores: pd.DataFrame, kept: Path) -> str:
@@ -199,7 +199,7 @@ def terramind(scores: pd.DataFrame) -> str:
     if not rows:
         return "Not measured.\n"
     head = ["network", "track", "frames", "linear", "regress", "unet", "it", "over unet (95 %)", "over regress (95 %)"]
-    return table([*head, "over linear (95 %)", "90 % holds", "CRPS"], rows)
+    return table([*head, "over linear (95 %)", "coverage90", "CRPS"], rows)
 
 
 def ablation(path: Path) -> str:
