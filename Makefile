@@ -30,7 +30,7 @@ PYTHON ?= $(shell for p in python3.14 python3.13 python3.12 python3.11 python3 p
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help demo install test quick lint format notebooks docs bench accuracy coverage changelog build clean
+.PHONY: help demo install test quick lint format notebooks docs tables bench accuracy coverage changelog build clean
 
 help:  ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ endif
 docs: $(VENV)/.docs  ## make the documentation in docs/_build/html
 	$(PY) -m sphinx -W --keep-going -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+tables: $(VENV)/.test  ## write the tables in the documentation that are made from the code
+	$(PY) docs/tables.py
 
 bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.kernels
