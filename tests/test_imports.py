@@ -16,7 +16,7 @@ TESTS = Path(__file__).resolve().parent
 PACKAGE = TESTS.parent / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
-    ("errors", "layers", "version"),
+    ("compat", "errors", "layers", "version"),
     ("options", "storage.attributes", "storage.files", "storage.guard", "storage.locations"),
     ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "storage.remote"),

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar
 import pandas as pd
 import xarray as xr
 
-from xr_cloudfree import io
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
@@ -20,12 +19,12 @@ from xr_cloudfree.labels import label, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
-from xr_cloudfree.options import Merge, ReadOptions, Snow, check_names, parse_flag
+from xr_cloudfree.options import Merge, ReadOptions, Snow, parse_flag
 from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
-from xr_cloudfree.runner import runs, windows
-from xr_cloudfree.runner.regions import in_regions
+from xr_cloudfree.runner import windows
+from xr_cloudfree.runner.plan import in_regions
 
-__all__ = ["clear_mask", "fill", "list_models", "read", "to_zarr"]
+__all__ = ["clear_mask", "fill", "list_models", "read"]
 
 T = TypeVar("T", xr.DataArray, xr.Dataset)
 
@@ -210,85 +209,6 @@ def fill(
 def run(plan: FillPlan) -> xr.Dataset:
     """Run a planned fill on its cube, and label the outputs; see `restore_kind` for the form in which the cube came."""
     return label(plan, _run(plan.job, plan.info, plan.s1_arrays))
-
-
-def to_zarr(
-    obj: xr.DataArray | xr.Dataset | str | os.PathLike[str],
-    store: str | os.PathLike[str],
-    date: Any = None,
-    *,
-    model: str | FillModel = "auto",
-    resume: bool = True,
-    overwrite: bool = False,
-    shard: int | tuple[int, int] | None = None,
-    **options: Any,
-) -> xr.Dataset:
-    """Fill a cube of any size into a Zarr store, region by region, in memory that does not grow with it.
-
-    The store holds what `fill` returns, byte for byte. Each region is read, filled and written as whole shards, and
-    then marked as done in a journal beside the store, the folder ``STORE.journal``. After any interruption, the same
-    call resumes the run. A cube that was only opened, lazily, is read from its files without a graph.
-
-    Parameters
-    ----------
-    obj : DataArray, Dataset, path or URL
-        The cube, or its location: see `fill` and `xr_cloudfree.io.open_cube`.
-    store : path
-        The output: a folder whose name ends with ``.zarr``, of Zarr format 3. URLs are not supported.
-    date : str, datetime, slice, sequence of these, or None
-        The target dates, as in `fill`. Each part of the cube is read once for all of them.
-    model : str or FillModel
-        As in `fill`.
-    resume : bool
-        Resume the run if the same call has begun it.
-    overwrite : bool
-        Replace an existing store: it is removed before the first region is filled.
-    shard : int or pair of int, optional
-        Pixels along y and x of a shard, one file for each date. By default chosen so that memory suffices and each
-        chunk of the input is read only once.
-    **options
-        The other options of `fill`.
-
-    Returns
-    -------
-    Dataset
-        The store, opened lazily.
-
-    Raises
-    ------
-    OutputError
-        If `store` is something else, or cannot be written.
-    ChangedError
-        If the store was begun with another cube, model or settings.
-    LockedError
-        If another process is filling the store.
-    CloudfreeError
-        As raised by `fill`.
-
-    See Also
-    --------
-    verify : check whether a store still holds what was written.
-    repair : fill damaged regions again.
-
-    Examples
-    --------
-    >>> import tempfile, xr_cloudfree
-    >>> from xr_cloudfree import synthetic
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> cube = synthetic.cube(shape=(12, 4, 64, 64), seed=1)
-    >>> filled = xr_cloudfree.to_zarr(cube, f"{folder.name}/july.zarr", "2023-07-01", model="linear")
-    >>> dict(filled.sizes)
-    {'band': 4, 'y': 64, 'x': 64}
-    >>> folder.cleanup()
-    """
-    check_names(options, to_zarr, fill)
-    parse_flag("resume", resume)
-    parse_flag("overwrite", overwrite)
-    prepared = runs.prepare(obj, store, date, model=model, shard=shard, **options)
-    with runs.started(prepared, resume=resume, overwrite=overwrite) as missing:
-        runs.run_here(prepared, missing)
-        runs.finish(prepared)
-    return io.open_store(prepared.path)
 
 
 def clear_mask(

@@ -1,22 +1,96 @@
-"""Fills of any size on a dask cluster, or on this machine: begun, and gone on with."""
+"""Fills into Zarr stores: `to_zarr` on this machine, `batch` on a dask cluster, `resume` for runs that stopped."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from xr_cloudfree import api, io
-from xr_cloudfree.errors import OptionError
+from xr_cloudfree.api import fill
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import check_names
-from xr_cloudfree.runner.progress import Progress, Silent
-from xr_cloudfree.runner.runs import Run, finish, prepare, reopen, run_here, started
+from xr_cloudfree.options import check_names, parse_flag
+from xr_cloudfree.runner.driver import execute
+from xr_cloudfree.runner.runs import prepare, reopen
 
 if TYPE_CHECKING:
     from distributed import Client
+
+
+def to_zarr(
+    obj: xr.DataArray | xr.Dataset | str | os.PathLike[str],
+    store: str | os.PathLike[str],
+    date: Any = None,
+    *,
+    model: str | FillModel = "auto",
+    resume: bool = True,
+    overwrite: bool = False,
+    shard: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> xr.Dataset:
+    """Fill a cube of any size into a Zarr store, region by region, in memory that does not grow with the cube.
+
+    The store contains what `fill` returns, byte for byte. Each region is read, filled and written as whole shards, and
+    then marked as done in a journal beside the store, the folder ``STORE.journal``. If a run ends early, for whatever
+    reason, the same call continues it. A cube that was only opened, lazily, is read from its files without a graph.
+
+    Parameters
+    ----------
+    obj : DataArray, Dataset, path or URL
+        The cube, or its location: see `fill` and `xr_cloudfree.io.open_cube`.
+    store : path
+        The output, in Zarr format 3: a folder whose name ends with ``.zarr``, not a URL.
+    date : str, datetime, slice, sequence of these, or None
+        The target dates, as in `fill`. Each part of the cube is read once for all of them.
+    model : str or FillModel
+        As in `fill`.
+    resume : bool
+        Continue where the same run stopped.
+    overwrite : bool
+        Replace an existing store: it is removed before the first region is filled.
+    shard : int or pair of int, optional
+        Pixels along y and x of a shard, one file for each date. By default chosen so that memory suffices and each
+        chunk of the input is read only once.
+    **options
+        The other options of `fill`.
+
+    Returns
+    -------
+    Dataset
+        The store, opened lazily.
+
+    Raises
+    ------
+    OutputError
+        If something else is at `store`, or it cannot be written.
+    ChangedError
+        If the store was begun with another cube, model or settings.
+    LockedError
+        If another process is filling the store.
+    CloudfreeError
+        The errors of `fill`.
+
+    See Also
+    --------
+    verify : check that a store is still what was written.
+    repair : fill the regions again that are not.
+
+    Examples
+    --------
+    >>> import tempfile, xr_cloudfree
+    >>> from xr_cloudfree import synthetic
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> cube = synthetic.cube(shape=(12, 4, 64, 64), seed=1)
+    >>> filled = xr_cloudfree.to_zarr(cube, f"{folder.name}/july.zarr", "2023-07-01", model="linear")
+    >>> dict(filled.sizes)
+    {'band': 4, 'y': 64, 'x': 64}
+    >>> folder.cleanup()
+    """
+    check_names(options, to_zarr, fill)
+    parse_flag("resume", resume)
+    parse_flag("overwrite", overwrite)
+    run = prepare(obj, store, date, model=model, shard=shard, **options)
+    return execute(run, resume=resume, overwrite=overwrite, progress=False)
 
 
 def batch(
@@ -36,40 +110,40 @@ def batch(
 ) -> xr.Dataset:
     """Fill a cube of any size into a Zarr store, on the workers of a dask cluster.
 
-    The output is cut into regions, each a whole shard of the store. A worker reads the window of a region, fills it,
-    writes it and then its marker into the journal beside the store; the driver keeps a few regions in flight for each
-    thread, tries again what failed, and goes on when workers die. If the driver dies, the same call goes on where it
-    stopped. However the run went, the store's bytes are the same, and the same as those of ``to_zarr``.
+    The output is divided into regions, each a whole shard of the store. A worker reads the window of a region, fills
+    it, writes it and then its marker into the journal beside the store. The driver keeps a few regions in flight for
+    each thread, repeats regions that failed, and continues when workers die. If the driver dies, the same call
+    continues where it stopped. The bytes of the store do not depend on how the run went; they are those of `to_zarr`.
 
     Parameters
     ----------
     obj : DataArray, Dataset, path or URL
-        The cube, see `fill`. Workers open one that was opened from a Zarr store or a NetCDF file by themselves, so
-        they have to see it under the same path or address; any other is sent to each worker once.
+        The cube, see `fill`. A cube opened from a Zarr store or a NetCDF file is opened by the workers themselves, so
+        they must see it under the same path or address; any other cube is sent to each worker once.
     store : path
-        Where to; a folder that all machines see under the same path.
+        The output, a folder that all machines see under the same path.
     date : str, datetime, slice, sequence of these, or None
         The target date or dates, as in `fill`; None means every date of the cube. Input is read once for all of them.
     model : str or FillModel
         See `fill`.
     client : distributed.Client, optional
-        Of any cluster: a LocalCluster, dask-gateway, Kubernetes, dask-jobqueue, a LocalCUDACluster. Without one no
-        cluster is started: the regions are filled on this machine, one after the other, as ``to_zarr`` does.
+        Client of any cluster: a LocalCluster, dask-gateway, Kubernetes, dask-jobqueue, a LocalCUDACluster. Without a
+        client the regions are filled on this machine, one after another, as by `to_zarr`.
     resume : bool
-        Go on with what the same call has begun. False fills all regions anew.
+        Continue where the same run stopped.
     overwrite : bool
-        Replace a store that another call has made: it is removed before the first region is filled.
+        Replace an existing store: it is removed before the first region is filled.
     retries : int
-        How often a region that failed on a worker is tried again.
+        Number of times a region that failed on a worker is tried again.
     stall : float
         Seconds without a finished region, or without any worker, after which to give up.
     gpu : bool, optional
-        True runs only on workers that announce the resource ``GPU``, one region at a time on each. None does so for
-        a learned model if any worker announces it.
+        True uses only workers that announce the resource ``GPU``, with one region at a time on each. None is True for
+        a pretrained model if any worker announces it.
     progress : bool
-        Show how far it is: a bar in a terminal and in Jupyter, lines of JSON elsewhere.
+        Show the progress: a bar in a terminal and in Jupyter, lines of JSON elsewhere.
     **options
-        Those of `fill`, and ``shard``, see ``to_zarr``.
+        The other options of `fill`, and ``shard``, see `to_zarr`.
 
     Returns
     -------
@@ -79,14 +153,14 @@ def batch(
     Raises
     ------
     RunError
-        If regions failed (the others are done, and the error names those), if the cluster is gone, or if it stands
-        still for `stall` seconds. What is done stays.
+        If regions failed (the error names them, the others are done), if the cluster is gone, or if no region was
+        finished for `stall` seconds. Regions that are done stay.
     ChangedError
         If the store was begun with another cube, model or setting.
     LockedError
-        If another driver fills the store.
+        If another process is filling the store.
     OptionError, OptionTypeError
-        If GPUs are asked for and there is no client or no worker has one, or the client is asynchronous or none.
+        If GPUs are requested without a client or no worker announces one, or `client` is not a synchronous client.
 
     Examples
     --------
@@ -105,13 +179,13 @@ def batch(
     ...     dict(image.sizes)
     {'band': 4, 'y': 64, 'x': 64}
     """
-    check_names(options, batch, api.to_zarr, api.fill)
+    check_names(options, batch, to_zarr, fill)
     if client is not None:
         from xr_cloudfree.runner.scheduler import check_client
 
         check_client(client)
     run = prepare(obj, store, date, model=model, **options)
-    return carry_out(
+    return execute(
         run,
         client,
         resume=resume,
@@ -124,14 +198,14 @@ def batch(
 
 
 def resume(store: str | os.PathLike[str], *, cube: str | os.PathLike[str] | None = None, **options: Any) -> xr.Dataset:
-    """Go on with a run, from nothing but its store. The cube has to be a file.
+    """Continue a run, given only its store; its cube must come from a file.
 
     Parameters
     ----------
     store : path
-        Of a run that has begun.
+        The store of a run that has begun.
     cube : path, optional
-        Where the cube lies now, if it was moved.
+        The new location of the cube, if it was moved.
     **options
         ``client``, ``retries``, ``stall``, ``gpu`` and ``progress`` of `batch`.
 
@@ -140,42 +214,4 @@ def resume(store: str | os.PathLike[str], *, cube: str | os.PathLike[str] | None
     Dataset
         The finished store, opened lazily.
     """
-    return carry_out(reopen(store, cube), **options)
-
-
-def carry_out(
-    run: Run,
-    client: Client | None = None,
-    *,
-    resume: bool = True,
-    overwrite: bool = False,
-    retries: int = 2,
-    stall: float = 900.0,
-    gpu: bool | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
-    """Fill what a run lacks, and finish it. See `batch`."""
-    if gpu and client is None:
-        raise OptionError(
-            "a GPU is asked for, and there is no cluster", "a client, whose workers announce GPUs", "gpu=None"
-        )
-    n_regions = run.plan.n_regions
-    with started(run, resume=resume, overwrite=overwrite) as missing:
-        before = n_regions - len(missing)
-        with Progress(n_regions, before, None if progress else Silent()) as shown:
-            if client is None:
-                run_here(run, missing, report=lambda told: shown.add(told.bytes))
-            else:
-                from xr_cloudfree.runner.cluster import run_on
-
-                run_on(
-                    client,
-                    run,
-                    missing,
-                    report=lambda told: shown.add(told.bytes),
-                    retries=retries,
-                    stall=stall,
-                    gpu=gpu,
-                )
-        finish(run)
-    return io.open_store(Path(run.path))
+    return execute(reopen(store, cube), **options)

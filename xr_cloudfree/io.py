@@ -1,8 +1,9 @@
-"""Cubes from files, and filled images into files: Zarr and GeoTIFF, block by block."""
+"""Open cubes from Zarr and NetCDF; write filled images as Zarr and GeoTIFF, block by block."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,20 +18,20 @@ from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError, option
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.attributes import storable
-from xr_cloudfree.storage.files import aside, refused
+from xr_cloudfree.storage.files import aside, write_error
 from xr_cloudfree.storage.guard import guard_opened, opening
-from xr_cloudfree.storage.locations import local, name_of, place
+from xr_cloudfree.storage.locations import journal_folder, local, name_of, parse_location
 from xr_cloudfree.storage.placement import axes_of
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")
-# Rows and columns of a chunk, for files that are stored in one piece or by lines.
+# Rows and columns of a chunk, for files stored contiguously or by lines.
 _CHUNK = 512
 _NO_FILL = ("_FillValue", None)
 
 
 def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a cube from a Zarr store or a NetCDF file, here or at a URL, lazily and with its CRS.
+    """Open a cube lazily from a Zarr store or a NetCDF file, local or at a URL, with its CRS.
 
     Parameters
     ----------
@@ -41,15 +42,15 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     Returns
     -------
     Dataset
-        In chunks; nothing but coordinates is read.
+        The cube in chunks; only coordinates are read.
 
     Raises
     ------
     OptionError
-        If there is nothing at `path`, or it is neither.
+        If there is nothing at `path`, or it is neither a Zarr store nor a NetCDF file.
     InputError
-        If a server cannot be reached, or refuses, or a file cannot be opened. Chunks that cannot be read are found when
-        they are.
+        If a server cannot be reached, or refuses, or a file cannot be opened. Damaged chunks are found when they are
+        read.
     MissingDependencyError
         If no package is installed that reads NetCDF, or URLs of this kind.
 
@@ -62,7 +63,7 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
     ...     open_cube(f"{folder}/cube.zarr").reflectance.dims
     ('time', 'band', 'y', 'x')
     """
-    where = place(path)
+    where = parse_location(path)
     if isinstance(where, str):
         return _open_remote(where)
     if not where.exists():
@@ -78,11 +79,11 @@ def open_cube(path: str | os.PathLike[str]) -> xr.Dataset:
         )
     if not set(xr.backends.list_engines()) & {"netcdf4", "h5netcdf", "scipy"}:
         raise MissingDependencyError(
-            "no package is installed that reads NetCDF",
-            "one, such as netCDF4",
+            "no package that reads NetCDF is installed",
+            "a package such as netCDF4",
             'pip install "xr-cloudfree[netcdf]"',
         )
-    # Opened once: netCDF4 crashes when a file is closed and opened again while another handle to it is open.
+    # Opened once: netCDF4 crashes if a file is closed and opened again while another handle to it is open.
     with opening(where):
         return _in_chunks(xr.open_dataset(where, decode_coords="all", cache=False))
 
@@ -96,41 +97,41 @@ def _open_remote(url: str) -> xr.Dataset:
     if "h5netcdf" not in xr.backends.list_engines():
         raise MissingDependencyError(
             f"{url} is a NetCDF file, and h5netcdf is not installed",
-            "it, which reads NetCDF from URLs",
+            "h5netcdf, which reads NetCDF from URLs",
             "pip install h5netcdf",
         )
     try:
         opened = xr.open_dataset(file, engine="h5netcdf", decode_coords="all", cache=False)
     except Exception as error:
-        raise remote.refused(url, error) from error
+        raise remote.read_error(url, error) from error
     opened.encoding["source"] = url
     return _in_chunks(opened)
 
 
 def _in_chunks(ds: xr.Dataset) -> xr.Dataset:
-    """A NetCDF file in its own chunks, or in chunks of ours where it has none."""
+    """Chunk a NetCDF file by its own chunks, or by `_CHUNK` if it has none."""
     stored = any(v.encoding.get("chunksizes") for v in ds.variables.values() if v.ndim > 2)
     edges = {name: _CHUNK for name in (dim_of(ds, "y"), dim_of(ds, "x")) if name is not None}
     for name, array in ds.data_vars.items():
-        mine = array.encoding.get("preferred_chunks", {}) if stored else edges
-        ds[name] = array.chunk({dim: size for dim, size in mine.items() if dim in array.dims})
+        chunks = array.encoding.get("preferred_chunks", {}) if stored else edges
+        ds[name] = array.chunk({dim: size for dim, size in chunks.items() if dim in array.dims})
     return guard_opened(ds)
 
 
 def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
-    """Open what `write` wrote: an image with its layer ``filled``.
+    """Open an image written by `write`, with its layer ``filled``.
 
     Parameters
     ----------
     path : str or path
         A ``.zarr`` store, or the ``.tif`` of one date.
     like : Dataset
-        The image as it was before it was written. A GeoTIFF has north up; the image comes back as it was.
+        The image before it was written; a GeoTIFF, which has north up, is turned back to it.
 
     Returns
     -------
     Dataset
-        Lazy.
+        The image, lazy.
     """
     where = Path(path)
     if where.suffix.lower() not in _TIFF:
@@ -143,27 +144,27 @@ def open_image(path: str | os.PathLike[str], like: xr.Dataset) -> xr.Dataset:
         array: Any = rioxarray.open_rasterio(file, chunks={"y": 1024, "x": 1024}, mask_and_scale=decode)
         names = array.attrs.get("long_name")
         array = array.assign_coords(band=[names] if isinstance(names, str) else list(names))
-        turned = (role for role, name in axes_of(like).items() if geotiff.runs_against_the_map(like[name], role))
-        opened[name] = array.isel({role: slice(None, None, -1) for role in turned})
+        reversed_axes = (role for role, name in axes_of(like).items() if geotiff.runs_against_the_map(like[name], role))
+        opened[name] = array.isel({role: slice(None, None, -1) for role in reversed_axes})
     opened["filled"] = opened["filled"].isel(band=0, drop=True)
     attrs = {key: value for key, value in opened["reflectance"].attrs.items() if key.startswith("cloudfree_")}
     return xr.Dataset(opened, attrs=attrs)
 
 
 def dated_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
-    """A path for each date: the date goes before the ending, unless there is only one.
+    """Return a path for each date, with the date before the ending; the path itself for a single date.
 
     Parameters
     ----------
     path : str or path
-        Where the output goes.
+        The output.
     times : datetime64 or ndarray of datetime64, shape () or (time,)
-        The dates of the image; a single one has no axis.
+        The dates of the image; a single date has no axis.
 
     Returns
     -------
     list of Path
-        With days, or to the second where a day comes twice.
+        The paths, with days, or with seconds if a day occurs twice.
 
     Examples
     --------
@@ -183,19 +184,19 @@ def dated_paths(path: str | os.PathLike[str], times: Any) -> list[Path]:
 
 
 def check_free(paths: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to write where something is.
+    """Raise if an output would replace something.
 
     Parameters
     ----------
     paths : sequence of Path
         Files and Zarr stores to write.
     overwrite : bool
-        Whether they may be replaced; a folder that is no store never is, unless it is empty and is to become one.
+        Whether they may be replaced. A folder that is not a store is never replaced, unless it is empty.
 
     Raises
     ------
     OutputError
-        If something is there.
+        If there is something at a path.
     """
     for path in paths:
         empty = path.suffix.lower() == ".zarr" and path.is_dir() and not any(path.iterdir())
@@ -208,26 +209,26 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
 
 
 def refuse_source(path: Path, sources: Iterable[Path]) -> None:
-    """Refuse an output that would replace what it is made from.
+    """Raise if an output would replace one of its sources.
 
     Parameters
     ----------
     path : Path
         The output.
     sources : iterable of Path
-        Files and stores that are read.
+        Files and stores the output is made from.
 
     Raises
     ------
     OutputError
-        If one of them is the output, or lies in it, or the output in one of them.
+        If a source is the output, or one of them contains the other.
     """
     out = path.resolve()
     for source in (source.resolve() for source in sources):
         if out == source or source in out.parents or out in source.parents:
-            how = "would lie in" if source in out.parents else "would replace"
+            conflict = "would lie in" if source in out.parents else "would replace"
             remedy = f"{source.stem}-filled{path.suffix}"
-            raise OutputError(f"{path} {how} {source}, which it is made from", "a path of its own", remedy)
+            raise OutputError(f"{path} {conflict} {source}, which it is made from", "a path of its own", remedy)
 
 
 def write(
@@ -237,33 +238,33 @@ def write(
     scaling: Scaling | None = None,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write what `fill` gave, block by block: each block is computed once, whatever is written of it.
+    """Write the result of `fill` block by block; each block is computed once.
 
-    What is written is forced to the disk, read back and compared before it takes its place. Nothing is left behind, and
-    nothing replaced, if the computation or the disk fails.
+    The files are forced to the disk, read back and compared before they take their places. If the computation or the
+    disk fails, nothing is left behind and nothing is replaced.
 
     Parameters
     ----------
     image : Dataset
         An image, or several dates of one, with or without layers.
     path : str or path
-        ``.zarr`` for a store of format 3 with everything. ``.tif`` for a GeoTIFF of the bands for each date,
-        and one beside it for each layer.
+        ``.zarr`` for a store of format 3 with everything; ``.tif`` for a GeoTIFF of the bands for each date, with one
+        beside it for each layer.
     scaling : Scaling, optional
-        What the stored numbers mean, where attributes do not tell; for the tags of a GeoTIFF.
+        The scaling of the stored numbers, if attributes do not give it; for the tags of a GeoTIFF.
     overwrite : bool
-        Replace what is there.
+        Replace existing files. The journal of a run that wrote the store is removed as well.
 
     Returns
     -------
     list of Path
-        What was written, the images first and then their layers.
+        The files written, the images first and then their layers.
 
     Raises
     ------
     OutputError
-        If there is something at `path`, a GeoTIFF is asked for and the image has no CRS, or the disk is full, may not
-        be written to, or does not give back what was written.
+        If there is something at `path`, the image has no CRS for a GeoTIFF, or the disk is full, read-only, or returns
+        other bytes than were written.
     """
     time = str(time_of(image))
     where = local(path)
@@ -283,38 +284,47 @@ def write(
         if rasters:
             geotiff.write(rasters, parts, scaling or Scaling())
         elif wrong := _write_zarr(image, parts[where]):
-            raise refused(where, f"{wrong[0]} does not read as it was written")
+            raise write_error(where, f"{wrong[0]} differs from what was written")
+    if not rasters:
+        _remove_journal(where)
     return files
 
 
-def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
+def _remove_journal(store: Path) -> None:
+    """Remove the journal of the run that wrote a store, after the store was replaced."""
+    for folder in {journal_folder(store), journal_folder(Path(os.path.realpath(store)))}:
+        if (folder / "run.json").is_file():
+            shutil.rmtree(folder)
+
+
+def open_store(path: str | os.PathLike[str], **settings: bool) -> xr.Dataset:
     """Open a Zarr store, lazily and with its CRS.
 
     Parameters
     ----------
     path : str or path
         A folder, a zip file or a URL.
-    **how
-        What xarray is told otherwise: ``mask_and_scale``, ``decode_coords``.
+    **settings
+        Other settings of `xarray.open_zarr`: ``mask_and_scale``, ``decode_coords``.
 
     Raises
     ------
     OptionError, InputError, MissingDependencyError
-        If what lies at a URL, or in a zip file, cannot be opened.
+        If a URL or a zip file cannot be opened.
     """
-    where = place(path)
+    where = parse_location(path)
     store, folder = _store(where)
-    told: dict[str, Any] = {"decode_coords": "all", **how}
+    options = {"decode_coords": "all", **settings}
     if store is where:
-        return _opened(store, folder, told)
+        return _open_zarr(store, folder, options)
     from xr_cloudfree.storage import remote
 
     try:
-        opened = _opened(store, folder, told)
+        opened = _open_zarr(store, folder, options)
     except CloudfreeError:
         raise
     except Exception as error:
-        raise remote.refused(str(where), error) from error
+        raise remote.read_error(str(where), error) from error
     if not opened.variables:
         raise OptionError(
             f"the store at {where} names no arrays: it is empty, or its server does not list folders",
@@ -325,18 +335,18 @@ def open_store(path: str | os.PathLike[str], **how: bool) -> xr.Dataset:
     return opened
 
 
-def _opened(store: Any, folder: str, told: Mapping[str, Any]) -> xr.Dataset:
+def _open_zarr(store: Any, folder: str, settings: Mapping[str, Any]) -> xr.Dataset:
     import zarr
 
-    # xarray warns where it has to find out by itself.
+    # xarray warns if it has to find out by itself.
     consolidated = zarr.open_group(store, path=folder, mode="r").metadata.consolidated_metadata is not None
-    opened: xr.Dataset = xr.open_zarr(store, group=folder or None, consolidated=consolidated, **told)
-    # Without consolidated metadata the variables come in the order in which their files happen to be found.
+    opened: xr.Dataset = xr.open_zarr(store, group=folder or None, consolidated=consolidated, **settings)
+    # Without consolidated metadata the variables come in the arbitrary order of their files.
     return opened if consolidated else opened[sorted(map(str, opened.data_vars))]
 
 
 def _store(where: Path | str) -> tuple[Any, str]:
-    """What zarr opens, and the folder in it."""
+    """Return the store that zarr opens, and the folder in it."""
     if isinstance(where, Path) and not is_zipped(where):
         return where, ""
     from zipfile import BadZipFile
@@ -350,28 +360,28 @@ def _store(where: Path | str) -> tuple[Any, str]:
     try:
         return ZipStore(where, mode="r"), remote.zipped_folder(str(where))
     except BadZipFile as error:
-        raise remote.refused(str(where), error) from error
+        raise remote.read_error(str(where), error) from error
 
 
 def is_zipped(path: Path) -> bool:
-    """Whether a file is called as a zipped Zarr store is."""
+    """Return whether a file has the name of a zipped Zarr store."""
     return path.suffix.lower() == ".zip" and path.is_file()
 
 
 def is_netcdf(url: str) -> bool:
-    """Whether a URL names a NetCDF file."""
+    """Return whether a URL names a NetCDF file."""
     return Path(name_of(url)).suffix.lower() in _NETCDF
 
 
 def is_store(path: Path) -> bool:
-    """Whether a folder is a Zarr store."""
+    """Return whether a folder is a Zarr store."""
     return any((path / name).is_file() for name in ("zarr.json", ".zgroup", ".zmetadata"))
 
 
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
-    """The image as Zarr stores it: what belongs to the old file is left out of its encoding.
+    """Return the image as Zarr stores it, without the encoding that belongs to the old file.
 
-    Warns of what Zarr cannot hold, see `xr_cloudfree.storage.attributes.storable`.
+    Warns of attributes that Zarr cannot store, see `xr_cloudfree.storage.attributes.storable`.
     """
     from zarr.codecs import BloscCodec
 
@@ -380,10 +390,10 @@ def for_zarr(image: xr.Dataset) -> xr.Dataset:
     for name in list(image.variables):
         kept = {key: value for key, value in image[name].encoding.items() if key in PACKING}
         if image[name].dtype.kind == "U":
-            # Zarr has no specification for text of fixed length, and xarray none for lazy text of any length.
+            # Zarr does not specify text of fixed length, and xarray cannot write lazy text of variable length.
             image[name] = image[name].compute().astype(object)
         if name in image.coords or image[name].dtype.kind in "MOT":
-            # The old file's unit of time may not hold the new dates, nor its packing coordinates that were changed.
+            # The old file's unit of time may not fit the new dates, nor its packing changed coordinates.
             kept = {key: value for key, value in kept.items() if key == "grid_mapping" or (key, value) == _NO_FILL}
         if image[name].dtype.kind not in "MOT" and image[name].ndim > 1:
             kept["compressors"] = [compressor]
@@ -392,24 +402,24 @@ def for_zarr(image: xr.Dataset) -> xr.Dataset:
 
 
 def _write_zarr(image: xr.Dataset, path: Path) -> list[str]:
-    """Write a store, and return those of its files that do not read as they were written."""
+    """Write a store and return those of its files that differ from what was written."""
     with warnings.catch_warnings():
-        # Consolidated metadata is an extension of Zarr format 3; without it xarray warns at each opening.
+        # Consolidated metadata are an extension of Zarr format 3; without them xarray warns on opening.
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
-        store, sums = _summed(path)
+        store, sums = _store_with_checksums(path)
         for_zarr(image).to_zarr(store, mode="w", zarr_format=3, consolidated=True)
-    return [key for key, told in sums.items() if zlib.crc32((path / key).read_bytes()) != told]
+    return [key for key, checksum in sums.items() if zlib.crc32((path / key).read_bytes()) != checksum]
 
 
-def _summed(path: Path) -> tuple[Any, dict[str, int]]:
-    """A Zarr store in a folder, and the checksums of its files as they are written."""
+def _store_with_checksums(path: Path) -> tuple[Any, dict[str, int]]:
+    """Return a Zarr store in a folder, and the checksums of its files, filled in as they are written."""
     from zarr.storage import LocalStore, WrapperStore
 
     sums: dict[str, int] = {}
 
-    class Summed(WrapperStore[LocalStore]):
+    class ChecksumStore(WrapperStore[LocalStore]):
         async def set(self, key: str, value: Any) -> None:
             await super().set(key, value)
             sums[key] = zlib.crc32(value.to_bytes())
 
-    return Summed(LocalStore(path)), sums
+    return ChecksumStore(LocalStore(path)), sums

@@ -35,7 +35,7 @@ from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers
 from xr_cloudfree.storage.attributes import pending
-from xr_cloudfree.storage.locations import is_url, place
+from xr_cloudfree.storage.locations import is_url, parse_location
 
 # Larger graphs of dask do not run well anywhere.
 MAX_BLOCKS = 500_000
@@ -190,7 +190,7 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
     if names := s1_variables(s1, obj):
         # A second variable with bands would leave open which of them is the cube.
         return obj[names], obj.drop_vars(names)
-    if isinstance(s1, list | tuple) or not s1 or not (is_url(s1) or os.path.exists(place(s1))):
+    if isinstance(s1, list | tuple) or not s1 or not (is_url(s1) or os.path.exists(parse_location(s1))):
         variables = ", ".join(map(str, obj.data_vars)) if isinstance(obj, xr.Dataset) else ""
         raise OptionError(
             f"s1 is {s1!r}, and there is neither a file nor a variable of the cube of that name",

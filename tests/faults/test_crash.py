@@ -175,7 +175,7 @@ def test_another_cube_another_version_and_a_store_of_somebody_else_do_not_resume
     shutil.copytree(cube, mine)
     part_done(mine, store, 5)
     with monkeypatch.context() as patch:
-        for module in ("version", "labels", "runner.regions"):
+        for module in ("version", "labels", "runner.plan"):
             patch.setattr(f"xr_cloudfree.{module}.__version__", "0.0", raising=False)
         with pytest.raises(errors.ChangedError, match="version"):
             fill(mine, store)

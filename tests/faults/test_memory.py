@@ -14,7 +14,7 @@ from tests.support import runs
 from tests.support.work import Hungry
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.cli import commands
-from xr_cloudfree.runner import regions
+from xr_cloudfree.runner import plan
 from xr_cloudfree.runner import runs as runner
 
 pytestmark = pytest.mark.xdist_group("clusters")
@@ -89,7 +89,7 @@ def test_how_a_cube_is_opened_changes_no_bit(tmp_path, monkeypatch, model, opene
     how = {"decode_coords": "all", "consolidated": False, "mask_and_scale": opened == "decoded"}
     wanted = {"date": "2023-05-11", "model": model, "layers": "all", "block": 128}
     lazy = xr.open_zarr(path, **how)
-    monkeypatch.setattr(regions, "REGION_BYTES", 2**19)  # several regions
+    monkeypatch.setattr(plan, "REGION_BYTES", 2**19)  # several regions
     opened = xr.open_zarr(path, **how, chunks=None)
     memory = xr_cloudfree.fill(lazy.load().copy(deep=True), **wanted)
     assert memory.identical(xr_cloudfree.fill(opened, **wanted))

@@ -134,7 +134,7 @@ def test_tasks_have_names_and_few_are_in_flight(cube, client, tmp_path) -> None:
     flight = []
     run = runs.prepare(cube, tmp_path / "out.zarr", DATES, **(OPTIONS | {"shard": 16}))
     with runs.started(run) as missing:
-        cluster.run_on(client, run, missing, report=lambda told: flight.append(client.run_on_scheduler(seen)))
+        cluster.fill_on_cluster(client, run, missing, report=lambda told: flight.append(client.run_on_scheduler(seen)))
     assert len(flight) == run.plan.n_regions == 48
     assert "cloudfree-linear" in flight[0][0]
     assert max(tasks for _, tasks in flight) <= 2 * 4 + 8  # those in flight, and some that are being forgotten
@@ -151,7 +151,7 @@ def test_a_killed_worker_costs_time_and_nothing_else(cube, digest, client, tmp_p
         told.append(report.index)
 
     with runs.started(run) as missing:
-        cluster.run_on(client, run, missing, report=kill_once)
+        cluster.fill_on_cluster(client, run, missing, report=kill_once)
         runs.finish(run)
     assert sorted(told) == list(range(run.plan.n_regions))
     assert store_digest(run.path) == digest

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from xr_cloudfree.runner import progress
-from xr_cloudfree.runner.progress import Counts, Lines, Progress, RichBar, TqdmBar
+from xr_cloudfree.runner.progress import Bar, Counts, Lines, Progress
 
 
 def test_the_rate_is_that_of_this_run_alone() -> None:
@@ -40,18 +40,17 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     with Progress(3, done=1) as shown:
-        assert isinstance(shown._display, RichBar)
+        assert isinstance(shown._display, Bar)
         shown.add(2**20)
         shown.add(2**20)
     assert "3/3" in capsys.readouterr().err
 
 
 def test_jupyter_gets_a_bar(capsys, monkeypatch) -> None:
-    pytest.importorskip("tqdm")
     monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
-    monkeypatch.setattr(progress, "find_spec", lambda name: name == "tqdm" or None)
+    monkeypatch.setattr(progress, "find_spec", lambda name: name == "ipywidgets" or None)
     with Progress(3, done=1) as shown:
-        assert isinstance(shown._display, TqdmBar)
+        assert isinstance(shown._display, Bar)
         shown.add(2**20)
         shown.add(2**20)
-    assert "3/3" in capsys.readouterr().err
+    assert "3/3" in "".join(capsys.readouterr())

@@ -14,7 +14,8 @@ from tests.support.cubes import as_dataset, contents, make_cube, make_s1
 from tests.support.networks import RADAR, make_bundle
 from xr_cloudfree import errors, io
 from xr_cloudfree.batching import resume
-from xr_cloudfree.runner import regions, runs
+from xr_cloudfree.runner import local, regions, runs
+from xr_cloudfree.runner.plan import plan_run
 
 DATE = "2021-06-03"
 
@@ -46,7 +47,7 @@ def begin(store, s1="s1.zarr", cube="cube.zarr", **how):
     """Two of its regions, and then it is stopped."""
     run = runs.prepare(cube, store, DATE, s1=s1, **HOW | how)
     with runs.started(run) as missing:
-        runs.run_here(run, missing[:2])
+        local.fill_locally(run, missing[:2])
     return run
 
 
@@ -129,12 +130,12 @@ def test_another_radar_is_another_run(folder):
 def test_a_plan_is_small_and_holds_what_is_read(folder):
     import pickle
 
-    plan, _ = regions.plan_run(io.open_cube("cube.zarr"), DATE, s1="s1.zarr", **HOW)
+    plan, _ = plan_run(io.open_cube("cube.zarr"), DATE, s1="s1.zarr", **HOW)
     assert all(variable.chunks is None for variable in plan.s1) and len(pickle.dumps(plan)) < 25_000
     windows = regions.read_windows(plan, 0)
     bands, s1 = windows.bands, windows.s1
     assert [band.shape for band in s1] == [(3, *bands[0].shape[1:])] * 2
-    without, _ = regions.plan_run(io.open_cube("cube.zarr"), DATE, **HOW)
+    without, _ = plan_run(io.open_cube("cube.zarr"), DATE, **HOW)
     assert without.s1 == () and without.memory < plan.memory
     assert regions.read_windows(without, 0).s1 == []
 

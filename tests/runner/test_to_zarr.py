@@ -19,9 +19,11 @@ from tests.support.cubes import as_dataset, contents, make_cube
 from tests.support.models import model_of
 from tests.support.strategies import chunkings
 from xr_cloudfree import batching, errors, io, synthetic
+from xr_cloudfree.compat import raw_data, split_decoding
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.options import ReadOptions
-from xr_cloudfree.runner import regions, runs, windows
+from xr_cloudfree.runner import local, regions, runs, windows
+from xr_cloudfree.runner.plan import plan_run
 from xr_cloudfree.runner.store import Layout
 from xr_cloudfree.runner.verify import store_digest
 
@@ -98,7 +100,7 @@ def test_one_digest(tmp_path_factory, model, data):
     options = {"model": chosen, "layers": "all", "nodata": 0, "clear": clear, "shard": 2 * stride}
     whole = runs.prepare(da, folder / "whole.zarr", DATE, **options)
     with runs.started(whole) as missing:
-        runs.run_here(whole, missing)
+        local.fill_locally(whole, missing)
         digest = runs.finish(whole)
     assert store_digest(whole.path) == digest
     expected = in_memory(da, folder, DATE, **{k: v for k, v in options.items() if k != "shard"})
@@ -118,10 +120,10 @@ def test_one_digest(tmp_path_factory, model, data):
     stop = data.draw(st.integers(0, len(order)), label="stop")
     with runs.started(run) as missing:
         assert list(missing) == list(range(run.plan.n_regions))
-        runs.run_here(run, order[:stop])
+        local.fill_locally(run, order[:stop])
     with runs.started(run) as missing:
         assert sorted(missing) == sorted(order[stop:])
-        runs.run_here(run, order[stop:])
+        local.fill_locally(run, order[stop:])
         assert runs.finish(run) == digest
     assert contents(run.path) == contents(whole.path)
 
@@ -169,7 +171,7 @@ class TestWhatIsThere:
 
     def test_a_finished_run_is_only_opened(self, tmp_path, monkeypatch):
         first = self.fill(tmp_path / "out.zarr")
-        monkeypatch.setattr(runs, "fill_region", None)
+        monkeypatch.setattr(local, "fill_region", None)
         xr.testing.assert_identical(self.fill(tmp_path / "out.zarr").compute(), first.compute())
 
     @pytest.mark.parametrize(
@@ -276,9 +278,9 @@ class TestRegions:
                 raise OSError("truncated")
             return right(plan, index)
 
-        monkeypatch.setattr(runs, "read_windows", read)
+        monkeypatch.setattr(local, "read_windows", read)
         with runs.started(run) as missing, pytest.raises(errors.RunError, match=r"regions 2, 5 failed, and 7 were"):
-            runs.run_here(run, missing)
+            local.fill_locally(run, missing)
         monkeypatch.undo()
         with runs.started(run) as missing:
             assert list(missing) == [2, 5]
@@ -340,7 +342,7 @@ class TestRegions:
         ds = da.to_dataset().assign(SCL=scl(clear))
         save(ds, tmp_path / "cube.zarr")
         opened = io.open_cube(tmp_path / "cube.zarr")
-        plan, _ = regions.plan_run(opened, DATE, ReadOptions(bands=["red", "nir"]), model="linear")
+        plan, _ = plan_run(opened, DATE, ReadOptions(bands=["red", "nir"]), model="linear")
         assert plan.bands[0].chunks is None and plan.quality.chunks is None
         assert len(pickle.dumps(plan)) < 20_000
         changed = opened.assign(reflectance=opened.reflectance * 1)
@@ -354,7 +356,7 @@ class TestRegions:
         da, clear = make_cube(shape=(128, 128))
         ds = da.chunk(time=1, band=1, y=64, x=64).to_dataset().assign(SCL=scl(clear))
         save(ds, tmp_path / "cube.zarr")
-        plan, _ = regions.plan_run(io.open_cube(tmp_path / "cube.zarr"), DATE, model="linear", shard=64)
+        plan, _ = plan_run(io.open_cube(tmp_path / "cube.zarr"), DATE, model="linear", shard=64)
         from zarr.storage import LocalStore
 
         read, get = [], LocalStore.get
@@ -373,7 +375,7 @@ class TestRegions:
         da, clear = make_cube(shape=(128, 128), dtype="uint16")
         save(da.to_dataset().assign(SCL=scl(clear)), tmp_path / "cube.zarr")
         opened = io.open_cube(tmp_path / "cube.zarr")
-        plan, _ = regions.plan_run(opened, DATE, model="linear")
+        plan, _ = plan_run(opened, DATE, model="linear")
         window = regions.read_windows(plan, 0).bands[0]
         assert opened.reflectance.dtype.kind == "f" and isinstance(window, windows.Stored)
         assert window.values.dtype == np.uint16 and len(window.decode) == 2
@@ -393,7 +395,7 @@ class TestRegions:
         attrs = {"scale_factor": 1e-4, "add_offset": -0.1, "_FillValue": stored.dtype.type(low)}
         packed = xr.Dataset({"band": (("time", "y", "x"), stored, attrs)})
         expected = xr.decode_cf(packed).band
-        held = windows.Stored(stored, windows._stored(expected.variable)[1])
+        held = windows.Stored(stored, split_decoding(raw_data(expected.variable))[1])
         for part in (..., (slice(1, 2), slice(1, 3), slice(None, None, 2)), (np.array([1, 0]), slice(3))):
             found = held[part]
             assert found.dtype == expected.dtype
@@ -481,7 +483,7 @@ class TestVerifyAndRepair:
         store = tmp_path / "out.zarr"
         run = runs.prepare(opened, store, date, **options)
         with runs.started(run) as missing:
-            runs.run_here(run, missing[:4])
+            local.fill_locally(run, missing[:4])
         batching.resume(store, progress=False)
         assert contents(store) == before
         for key in sorted(before)[::4]:

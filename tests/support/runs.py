@@ -11,6 +11,7 @@ import signal
 import time
 
 import numpy as np
+import pytest
 import xarray as xr
 
 import xr_cloudfree
@@ -33,6 +34,14 @@ def make_cube(path):
     crs = {"grid_mapping": "spatial_ref"}
     chunks = {"reflectance": {"chunks": (1, 2, 64, 64)} | crs, "cloud_mask": {"chunks": (1, 64, 64)} | crs}
     ds.to_zarr(path, encoding=chunks, zarr_format=3, consolidated=False)
+
+
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory):
+    """A cube in a store, which each test leaves as it is."""
+    path = tmp_path_factory.mktemp("cube") / "cube.zarr"
+    make_cube(path)
+    return path
 
 
 def open_cube(path):

@@ -271,8 +271,8 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     quiet : bool
         Whether to print nothing.
     """
-    from xr_cloudfree.batching import carry_out
     from xr_cloudfree.runner import sinks
+    from xr_cloudfree.runner.driver import execute
     from xr_cloudfree.runner.status import status as status_of
 
     store = Path(run.path)
@@ -286,7 +286,7 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
         times=run.plan.job.targets.times,
     )
     with stoppable(store), connect(workers.cluster, quiet, run.how_to_resume) as client:
-        carry_out(run, client, overwrite=overwrite, stall=workers.stall, gpu=workers.gpu, progress=not quiet)
+        execute(run, client, overwrite=overwrite, stall=workers.stall, gpu=workers.gpu, progress=not quiet)
         written = [store]
         written += sinks.write_cogs(store, overwrite=replace) if products.cog else []
         written += sinks.write_items(store, overwrite=replace) if products.stac else []

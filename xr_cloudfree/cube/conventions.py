@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.compat import is_numpy
 from xr_cloudfree.cube.archives import select_bands
 from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
@@ -206,7 +207,7 @@ def _sensor_metadata(obj: xr.DataArray | xr.Dataset) -> Iterator[str]:
             if any(word in str(key).lower() for word in _SENSOR_KEYS) and isinstance(value, str | list | tuple)
         )
     for name, coord in obj.coords.items():
-        loaded = isinstance(coord.variable._data, np.ndarray)
+        loaded = is_numpy(coord.variable)
         if loaded and coord.ndim <= 1 and any(word in str(name).lower() for word in _SENSOR_KEYS):
             yield from sorted({str(value)[:200] for value in np.atleast_1d(coord.to_numpy()).tolist()})
 
@@ -259,7 +260,7 @@ def _labels(cube: xr.DataArray) -> list[str] | None:
 def _band_coordinate(cube: xr.DataArray, name: str) -> list[str] | None:
     """Return the values of a coordinate along the bands as text, None if there is none in memory."""
     coordinate = cube.coords.get(name)
-    if coordinate is None or coordinate.dims != ("band",) or not isinstance(coordinate.variable._data, np.ndarray):
+    if coordinate is None or coordinate.dims != ("band",) or not is_numpy(coordinate.variable):
         return None
     return [str(value) for value in coordinate.to_numpy().tolist()]
 

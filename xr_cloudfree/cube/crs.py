@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.compat import has_graph, raw_data
 from xr_cloudfree.errors import GridError
 
 KEYS = ("proj:code", "proj:epsg", "epsg", "proj:wkt2", "crs", "crs_wkt", "spatial_ref", "proj:projjson")
@@ -61,7 +62,7 @@ def crs_of(array: xr.DataArray) -> Any:
 def _metadata(array: xr.DataArray) -> Iterator[tuple[str, Any]]:
     """Yield the names and values of the coordinates and attributes in `KEYS`."""
     for key in KEYS:
-        if key in array.coords and not hasattr(array.coords[key].variable._data, "__dask_graph__"):
+        if key in array.coords and not has_graph(raw_data(array.coords[key].variable)):
             values = np.atleast_1d(array.coords[key].to_numpy()).ravel()
             known = [value for value in values.tolist() if value is not None and value == value]
             distinct = {str(value): value for value in known}

@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.compat import is_in_memory
 from xr_cloudfree.cube.measured import ValidRange, measured
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.stamps import Times
@@ -80,7 +81,7 @@ def scenes_of(array: xr.DataArray, times: Times) -> Scenes:
         Its time stamps; several scenes may share one.
     """
     others = [c.variable for c in array.coords.values() if c.dims == ("time",) and c.name != "time"]
-    known = [c.to_numpy() for c in others if c._in_memory]
+    known = [c.to_numpy() for c in others if is_in_memory(c)]
     texts = [[str(values[i]) for values in known] for i in range(times.size)]
     ordered = sorted(range(times.size), key=lambda i: (times[i], texts[i]))
     members = [tuple(group) for _, group in groupby(ordered, key=lambda i: times[i].astype("datetime64[D]"))]

@@ -1,1 +1,1 @@
-"""Runs over regions: what is written, how it goes on after a crash, and how it is checked."""
+"""Runs: regions filled one by one into a Zarr store, with a journal from which a run continues and is verified."""

@@ -1,4 +1,4 @@
-"""What tells whether an array in a Zarr store is still the same one, for each kind of store."""
+"""Fingerprints of arrays in Zarr stores, which change when the content does, for each kind of store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
-# Objects of one array that are asked for one by one, in stores that cannot list them; more are represented by as many,
-# evenly spread.
-_MOST_ASKED = 10_000
+from xr_cloudfree import compat
+
+# Objects of one array that are queried one by one in stores that cannot list them; of more objects a sample of this
+# size is taken, evenly spread.
+_MOST_QUERIED = 10_000
 _AT_ONCE = 32
-# What a file system may tell of an object that changes with its content, in lower case and without what is no letter.
-_TELLING = {
+# Details of an object that change with its content, by the names that file systems use, in lower case letters only.
+_CONTENT_KEYS = {
     "etag",
     "mtime",
     "lastmodified",
@@ -36,7 +38,7 @@ _TELLING = {
 
 
 def content(array: Any) -> str:
-    """What tells of an array's content.
+    """Return a text that changes with an array's content.
 
     Parameters
     ----------
@@ -46,150 +48,139 @@ def content(array: Any) -> str:
     Returns
     -------
     str
-        In a folder: sizes and times of change of the array's files. In a zip file: those of the zip file. In memory:
-        a hash of all its bytes. In Icechunk: the snapshot; a hash of all bytes if something was not committed. Through
-        fsspec: of each object its size, and its ETag, time of change or checksum, as far as the file system tells
-        them: from a listing, or else by asking for at most 10 000 objects. Elsewhere: the sizes of so many objects.
-        Always also the array's metadata.
+        It consists of the array's metadata and, in a folder: sizes and modification times of the array's files; in a
+        zip file: those of the zip file; in memory: a hash of all bytes; in Icechunk: the snapshot, or a hash of all
+        bytes if there are uncommitted changes; through fsspec: the size of each object with its ETag, modification
+        time or checksum, as far as the file system has them, from a listing or from queries for at most 10 000
+        objects; elsewhere: the sizes of as many objects.
     """
-    from zarr.core.sync import sync
     from zarr.storage import FsspecStore, MemoryStore
 
-    store, path = _unwrapped(array), array.store_path.path
+    store, path = compat.unwrap_store(array.store_path.store), array.store_path.path
     session: Any = getattr(store, "session", None)
     if local := files(array):
-        told = f"{local[0].name} {changed(local[0])}"
+        state = f"{local[0].name} {modified(local[0])}"
     elif hasattr(session, "snapshot_id") and not session.has_uncommitted_changes:
-        told = str(session.snapshot_id)
+        state = str(session.snapshot_id)
     elif isinstance(store, MemoryStore) or hasattr(session, "snapshot_id"):
-        told = sync(_bytes(store, path))
+        state = compat.run_async(_hash_bytes(store, path))
     elif isinstance(store, FsspecStore):
-        told = sync(_objects(store.fs, "/".join(filter(None, (store.path, path))), array))
+        state = compat.run_async(_hash_objects(store.fs, "/".join(filter(None, (store.path, path))), array))
     else:
-        told = sync(_sizes(store, path, array))
-    return f"{told} {_hash([json.dumps(array.metadata.to_dict(), sort_keys=True, default=repr)])}"
+        state = compat.run_async(_hash_sizes(store, path, array))
+    return f"{state} {_hash([json.dumps(array.metadata.to_dict(), sort_keys=True, default=repr)])}"
 
 
 def files(array: Any, whole: bool = False) -> list[Path]:
-    """The folder or zip file of an array where it lies on this machine's disks, or with `whole` that of its store."""
+    """Return the folder or zip file of a local array, or with `whole` that of its store; empty for other arrays."""
     from zarr.storage import ZipStore
 
-    store, path = _unwrapped(array), array.store_path.path
+    store, path = compat.unwrap_store(array.store_path.store), array.store_path.path
     if isinstance(store, ZipStore):
         return [Path(store.path)]
     root = getattr(store, "root", None)
     return [Path(root) / ("" if whole else path)] if isinstance(root, str | os.PathLike) else []
 
 
-def changed(path: Path) -> str:
-    """Sizes and times of change of a file, or of all in a folder and in those to which links in it lead."""
+def modified(path: Path) -> str:
+    """Return size and modification time of a file, or a hash of those of all files below a folder, also linked ones."""
     if path.is_file():
-        found = path.stat()
-        return f"{found.st_size} {found.st_mtime_ns}"
-    told = hashlib.sha256()
-    for where, folders, names in os.walk(path, followlinks=True):
-        folders.sort()
+        status = path.stat()
+        return f"{status.st_size} {status.st_mtime_ns}"
+    digest = hashlib.sha256()
+    for folder, subfolders, names in os.walk(path, followlinks=True):
+        subfolders.sort()
         for name in sorted(names):
-            found = os.stat(os.path.join(where, name))
-            told.update(f"{os.path.relpath(where, path)} {name} {found.st_size} {found.st_mtime_ns}\n".encode())
-    return told.hexdigest()
-
-
-def _unwrapped(array: Any) -> Any:
-    """The store itself, without those that log or cache what is read from it."""
-    from zarr.storage import WrapperStore
-
-    store = array.store_path.store
-    while isinstance(store, WrapperStore):
-        store = store._store
-    return store
+            status = os.stat(os.path.join(folder, name))
+            digest.update(f"{os.path.relpath(folder, path)} {name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def _hash(lines: Iterable[str]) -> str:
-    told = hashlib.sha256()
+    digest = hashlib.sha256()
     for line in lines:
-        told.update(f"{line}\n".encode())
-    return told.hexdigest()[:16]
+        digest.update(f"{line}\n".encode())
+    return digest.hexdigest()[:16]
 
 
-def _below(store: Any, path: str) -> AsyncIterator[str]:
-    found: AsyncIterator[str] = store.list_prefix(f"{path}/" if path else "")
-    return found
+def _keys_below(store: Any, path: str) -> AsyncIterator[str]:
+    keys: AsyncIterator[str] = store.list_prefix(f"{path}/" if path else "")
+    return keys
 
 
-async def _bytes(store: Any, path: str) -> str:
-    """A hash of all bytes of an array."""
-    from zarr.core.buffer import default_buffer_prototype
+async def _hash_bytes(store: Any, path: str) -> str:
+    """Return a hash of all bytes of an array."""
+    from zarr.buffer import default_buffer_prototype
 
-    told = hashlib.sha256()
-    for key in sorted([key async for key in _below(store, path)]):
-        found = await store.get(key, default_buffer_prototype())
-        told.update(f"{key}\n".encode())
-        told.update(b"" if found is None else found.to_bytes())
-    return told.hexdigest()[:16]
+    digest = hashlib.sha256()
+    for key in sorted([key async for key in _keys_below(store, path)]):
+        data = await store.get(key, default_buffer_prototype())
+        digest.update(f"{key}\n".encode())
+        digest.update(b"" if data is None else data.to_bytes())
+    return digest.hexdigest()[:16]
 
 
-async def _sizes(store: Any, path: str, array: Any) -> str:
-    """Sizes of the objects of an array, in a store of which no more is known."""
+async def _hash_sizes(store: Any, path: str, array: Any) -> str:
+    """Return a hash of the sizes of an array's objects, for stores that give no other details."""
 
     async def size(key: str) -> str:
         return f"{key} {await store.getsize(key)}"
 
     if store.supports_listing:
-        keys = sorted([key async for key in _below(store, path)])
+        keys = sorted([key async for key in _keys_below(store, path)])
     else:
-        keys = _keys(array, path)
-    return _hash(await _ask(size, keys))
+        keys = _sample_keys(array, path)
+    return _hash(await _query(size, keys))
 
 
-async def _objects(system: Any, path: str, array: Any) -> str:
-    """What a file system of fsspec tells of an array's objects."""
+async def _hash_objects(system: Any, path: str, array: Any) -> str:
+    """Return a hash of what a file system of fsspec knows of an array's objects."""
     for cached in (system, getattr(system, "sync_fs", None)):
         if cached is not None:
             cached.invalidate_cache()  # or it would answer as it did before
-    found: dict[str, Any] = {}
-    if "http" not in system.protocol:  # whose listings, where there are any, name pages and no more
-        with suppress(Exception):  # each has its own for what cannot be listed
-            found = await system._find(path, detail=True)
-    listed = {name: _telling(told) for name, told in found.items()}
-    if listed and all(listed.values()):
-        return _hash(f"{name} {told}" for name, told in sorted(listed.items()))
+    listing: dict[str, Any] = {}
+    if "http" not in system.protocol:  # its listings, if any, consist of names only
+        with suppress(Exception):  # each file system has its own error for what cannot be listed
+            listing = await compat.find_objects(system, path)
+    states = {name: _state(info) for name, info in listing.items()}
+    if states and all(states.values()):
+        return _hash(f"{name} {state}" for name, state in sorted(states.items()))
 
-    async def info(name: str) -> str:
-        told = await system._info(name)
-        return f"{name} {told.get('size')} {_telling(told)}"
+    async def query(name: str) -> str:
+        info = await compat.object_info(system, name)
+        return f"{name} {info.get('size')} {_state(info)}"
 
-    return _hash(await _ask(info, _keys(array, path)))
-
-
-def _telling(told: dict[str, Any]) -> str:
-    """What changes with an object's content besides its size, which alone does not suffice; empty if it is not told."""
-    plain = {"".join(filter(str.isalnum, key)).lower(): value for key, value in told.items()}
-    kept = {key: value for key, value in plain.items() if key in _TELLING and value is not None}
-    if not kept and plain.get("created") is not None:  # of objects that are never changed, only made anew
-        kept = {"created": plain["created"]}
-    return f"{told.get('size')} {sorted(kept.items())!r}" if kept else ""
+    return _hash(await _query(query, _sample_keys(array, path)))
 
 
-def _keys(array: Any, path: str) -> list[str]:
-    """The objects of an array, by its metadata; of very many some, evenly spread."""
+def _state(info: dict[str, Any]) -> str:
+    """Return the size and other details that change with an object's content; empty if there is only the size."""
+    details = {"".join(filter(str.isalnum, key)).lower(): value for key, value in info.items()}
+    kept = {key: value for key, value in details.items() if key in _CONTENT_KEYS and value is not None}
+    if not kept and details.get("created") is not None:  # objects that are never modified, only replaced
+        kept = {"created": details["created"]}
+    return f"{info.get('size')} {sorted(kept.items())!r}" if kept else ""
+
+
+def _sample_keys(array: Any, path: str) -> list[str]:
+    """Return the keys of an array's objects by its metadata; of very many an evenly spread sample."""
     edges = array.shards or array.chunks
     grid = tuple(-(-size // edge) for size, edge in zip(array.shape, edges, strict=True))
     number = int(np.prod(grid, dtype=object))
-    some = range(number) if number <= _MOST_ASKED else [i * number // _MOST_ASKED for i in range(_MOST_ASKED)]
-    where = [tuple(int(n) for n in np.unravel_index(i, grid)) for i in some] if grid else [()]
-    return ["/".join(filter(None, (path, array.metadata.encode_chunk_key(position)))) for position in where]
+    sample = range(number) if number <= _MOST_QUERIED else [i * number // _MOST_QUERIED for i in range(_MOST_QUERIED)]
+    positions = [tuple(int(n) for n in np.unravel_index(i, grid)) for i in sample] if grid else [()]
+    return ["/".join(filter(None, (path, array.metadata.encode_chunk_key(position)))) for position in positions]
 
 
-async def _ask(about: Callable[[str], Awaitable[str]], keys: Iterable[str]) -> list[str]:
-    """Ask about many objects, some at once."""
+async def _query(describe: Callable[[str], Awaitable[str]], keys: Iterable[str]) -> list[str]:
+    """Query many objects, `_AT_ONCE` at a time."""
     limit = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(key: str) -> str:
+    async def query(key: str) -> str:
         async with limit:
             try:
-                return await about(key)
+                return await describe(key)
             except FileNotFoundError:
                 return f"{key} is not there"
 
-    return await asyncio.gather(*map(one, keys))
+    return await asyncio.gather(*map(query, keys))

@@ -1,7 +1,7 @@
-"""The journal of a run, in a folder beside its store: what it was begun with, and which regions are done.
+"""The journal of a run, a folder beside its store: the settings of the run and a marker for each region that is done.
 
-It holds what the store itself must not: times, processes, machines. Each of its files is written whole, and carries
-a checksum of itself.
+It contains what the store itself must not: times, processes, machines. Each file is written atomically and contains a
+checksum of itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from xr_cloudfree.errors import LockedError, OutputError, StoreError, option
 from xr_cloudfree.runner.store import Layout, sha256, sizes, write_file
 from xr_cloudfree.storage.files import hold
-from xr_cloudfree.storage.locations import local
+from xr_cloudfree.storage.locations import journal_folder, local
 
-# Markers in one folder.
+# Number of markers in one folder.
 _FOLDER = 1000
 
 
@@ -33,71 +33,71 @@ class Journal:
     Parameters
     ----------
     store : path
-        The store; the journal is the folder beside it whose name ends with ``.journal``. Of a link to a store it may
-        lie beside the store as well.
+        The store. The journal is the folder beside it whose name ends with ``.journal``; if the store is a link, it
+        may also be beside the target.
     """
 
     def __init__(self, store: str | os.PathLike[str]) -> None:
         self.store = local(store, "store")
-        self.folder = _beside(self.store)
+        self.folder = journal_folder(self.store)
         if self.store.is_symlink() and not self.folder.exists():
-            there = _beside(Path(os.path.realpath(self.store)))
-            self.folder = there if there.exists() else self.folder
+            beside_target = journal_folder(Path(os.path.realpath(self.store)))
+            self.folder = beside_target if beside_target.exists() else self.folder
         self.run, self.finished = self.folder / "run.json", self.folder / "finished.json"
 
     def __repr__(self) -> str:
         return f"Journal({str(self.store)!r})"
 
     def marker(self, index: int) -> Path:
-        """The file that says that a region is done."""
+        """The marker of a region: a file that exists once the region is done."""
         return self.folder / "done" / f"{index // _FOLDER:04d}" / f"{index:07d}.json"
 
     def regions(self, layout: Layout, run: str | None = None) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which regions are done, and which were done but lack a file by now.
+        """Return which regions are done, and which were done but have lost a file.
 
         Parameters
         ----------
         layout : Layout
-            The store's files.
+            The layout of the store.
         run : str, optional
-            The run's identity: markers of another one do not count.
+            Identity of the run; markers of other runs do not count.
 
         Returns
         -------
         done, lost : ndarray of bool, shape (region,)
-            A region is done if its marker says so, and each of its files is there and all have the marker's size.
-            Their bytes are not read: `verify` does that.
+            A region is done if it has a marker, all its files exist and their total size is that of the marker. The
+            bytes are not read; see `verify`.
         """
         done, lost = (np.zeros(layout.n_regions, bool) for _ in range(2))
-        for index, _, whole in self._told(layout, run):
+        for index, _, whole in self._read_markers(layout, run):
             (done if whole else lost)[index] = True
         return done, lost
 
     def markers(self, layout: Layout, run: str | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Regions that are done as `regions` has it, in any order, and what was told of each."""
-        return ((index, told) for index, told, whole in self._told(layout, run) if whole)
+        """Yield the regions that are done, see `regions`, and the content of their markers, in any order."""
+        return ((index, marker) for index, marker, whole in self._read_markers(layout, run) if whole)
 
-    def _told(self, layout: Layout, run: str | None) -> Iterator[tuple[int, dict[str, Any], bool]]:
-        """Regions with a good marker, what it tells, and whether their files are there."""
+    def _read_markers(self, layout: Layout, run: str | None) -> Iterator[tuple[int, dict[str, Any], bool]]:
+        """Yield the regions with a valid marker, its content, and whether their files exist."""
         number, size = sizes(self.store, layout)
         for index in self._marked():
             if index < layout.n_regions:
-                told = read_json(self.marker(index))
-                if told is not None and told["region"] == index and run in (None, told["run"]):
-                    yield index, told, number[index] == len(told["files"]) and size[index] == told["bytes"]
+                marker = read_json(self.marker(index))
+                if marker is not None and marker["region"] == index and run in (None, marker["run"]):
+                    yield index, marker, number[index] == len(marker["files"]) and size[index] == marker["bytes"]
 
     def _marked(self) -> Iterator[int]:
-        """Regions for which there is a file, whatever is in it."""
+        """Yield the regions that have a marker file, valid or not."""
         with suppress(FileNotFoundError), os.scandir(self.folder / "done") as folders:
             for folder in folders:
-                with os.scandir(folder) as entries:  # closed also if somebody has seen enough
+                with os.scandir(folder) as entries:  # closed also if the caller stops early
                     for entry in entries:
                         stem, ending = os.path.splitext(entry.name)
                         if ending == ".json" and stem.isdecimal():
                             yield int(stem)
 
     def begun(self) -> dict[str, Any] | None:
-        """What the run was begun with; None if there is no journal.
+        """Return the record of the run, with the settings it was begun with; None if there is no journal.
 
         Raises
         ------
@@ -106,25 +106,25 @@ class Journal:
         """
         if not self.run.exists():
             return None
-        told = read_json(self.run)
-        if told is None:
+        record = read_json(self.run)
+        if record is None:
             raise StoreError(
                 f"{self.run} is damaged",
                 "the file as it was written",
                 "fill again: the same call, " + option("overwrite=True"),
             )
-        return told
+        return record
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store for one driver. It is free again when the process ends, however it does; see `files.hold`.
+        """Hold the lock of the store. It is released when the process ends, however it ends; see `files.hold`.
 
         Raises
         ------
         LockedError
-            If another driver holds it.
+            If another process holds it.
         OutputError
-            If there can be no journal.
+            If the journal cannot be written.
         """
         path = self.folder / "lock"
         with ExitStack() as stack:
@@ -132,49 +132,45 @@ class Journal:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(hold(path))
             except BlockingIOError as error:
-                who = {"pid": "?", "host": "?", "since": "?"}
+                owner = {"pid": "?", "host": "?", "since": "?"}
                 with suppress(ValueError, OSError):
-                    who |= json.loads(path.read_text())
+                    owner |= json.loads(path.read_text())
                 raise LockedError(
-                    f"{self.store} is being filled by process {who['pid']} on {who['host']} since {who['since']}",
+                    f"{self.store} is being filled by process {owner['pid']} on {owner['host']} since {owner['since']}",
                     "one driver for a store",
-                    "wait for it, or end it; the same call then goes on where it stopped",
+                    "wait for it, or end it; the same call then continues where it stopped",
                 ) from error
             except OSError as error:
                 raise OutputError(
                     f"{path} cannot be written: {error.strerror or error}", "a folder you may write to", "another path"
                 ) from error
             since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-            told = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+            own_note = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
             try:
-                with suppress(OSError):  # the disk is full: whoever writes more than this note says so
-                    path.write_text(json.dumps(told))
+                with suppress(OSError):  # a full disk is reported when more than this note is written
+                    path.write_text(json.dumps(own_note))
                 yield
             finally:
                 with suppress(OSError):
                     os.truncate(path, 0)
 
 
-def _beside(store: Path) -> Path:
-    return store.with_name(f"{store.name}.journal")
-
-
-def write_json(path: Path, told: Mapping[str, Any]) -> None:
-    """Write an object with a checksum of itself."""
-    write_file(path, _text({**told, "check": sha256(_text(told))[:16]}))
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write an object as JSON, with a checksum of itself."""
+    write_file(path, _text({**content, "check": sha256(_text(content))[:16]}))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What `write_json` wrote; None if the file is not there, or not as it was written."""
+    """Return what `write_json` wrote; None if the file is missing or differs from what was written."""
     try:
         data = path.read_bytes()
-        told = json.loads(data)
-        check = told.pop("check")
+        content = json.loads(data)
+        check = content.pop("check")
     except (OSError, ValueError, KeyError, AttributeError):
         return None
-    whole = data == _text({**told, "check": check}) and check == sha256(_text(told))[:16]
-    return dict(told) if whole else None
+    intact = data == _text({**content, "check": check}) and check == sha256(_text(content))[:16]
+    return dict(content) if intact else None
 
 
-def _text(told: Mapping[str, Any]) -> bytes:
-    return (json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+def _text(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

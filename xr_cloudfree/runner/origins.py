@@ -1,4 +1,4 @@
-"""Where a cube was opened from, and how, so that other processes can open it again in the same way."""
+"""Origins of Datasets: the path and the settings with which another process opens the same Dataset again."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.errors import CloudfreeError
-from xr_cloudfree.storage.locations import place
+from xr_cloudfree.storage.locations import parse_location
 
-# What people tell xarray otherwise than `io.open_cube` does: numbers as they are stored, the CRS as a variable.
-_WAYS: tuple[dict[str, bool], ...] = (
+# Settings of `xarray.open_zarr` that users change: stored numbers instead of decoded ones, the CRS as a variable.
+_SETTINGS: tuple[dict[str, bool], ...] = (
     {},
     {"mask_and_scale": False},
     {"decode_coords": True},
@@ -24,65 +24,65 @@ _WAYS: tuple[dict[str, bool], ...] = (
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a Dataset was opened from.
+    """The origin of a Dataset.
 
     Parameters
     ----------
     path : str
         The store or file, or its URL.
     opened : mapping
-        What xarray was told otherwise than `io.open_cube` tells it: ``mask_and_scale`` and ``decode_coords``. Only of
-        stores.
+        Settings that differ from those of `io.open_cube`: ``mask_and_scale`` and ``decode_coords``. For stores only.
     """
 
     path: str
     opened: Mapping[str, bool] = field(default_factory=dict)
 
     def open(self) -> xr.Dataset:
-        """Open it again, lazily.
+        """Open the Dataset again, lazily.
 
         Raises
         ------
         OptionError
-            If it is not there any more, or neither a Zarr store nor a NetCDF file.
+            If it does not exist any more, or is neither a Zarr store nor a NetCDF file.
         """
         return io.open_store(self.path, **self.opened) if self.opened else io.open_cube(self.path)
 
 
 def origin(obj: Any) -> Origin | None:
-    """Where a Dataset was opened from, and how.
+    """Return the origin of a Dataset.
 
     Parameters
     ----------
     obj : Any
-        A cube or a layer. What was done to it since is not found out here.
+        A cube or a layer. Changes made after it was opened are not detected here.
 
     Returns
     -------
     Origin or None
-        None if it is no Dataset, or no way of opening a store gives variables of these types.
+        None if it is not a Dataset, or no settings for opening the store give variables of these types.
     """
-    where = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
-    if not isinstance(where, str):
+    source = obj.encoding.get("source") if isinstance(obj, xr.Dataset) else None
+    if not isinstance(source, str):
         return None
-    found = place(where)
-    if isinstance(found, Path) and not found.exists():
+    location = parse_location(source)
+    if isinstance(location, Path) and not location.exists():
         return None
-    if not (io.is_store(found) or io.is_zipped(found) if isinstance(found, Path) else not io.is_netcdf(found)):
-        return Origin(where)  # some versions of netCDF4 crash if a file is opened often that is open already
-    for opened in _WAYS:
-        way = Origin(where, opened)
+    is_file = (
+        not (io.is_store(location) or io.is_zipped(location)) if isinstance(location, Path) else io.is_netcdf(location)
+    )
+    if is_file:
+        return Origin(source)  # some versions of netCDF4 crash if a file that is open is opened often
+    for settings in _SETTINGS:
+        candidate = Origin(source, settings)
         try:
-            if _alike(way.open(), obj):
-                return way
+            if _same_types(candidate.open(), obj):
+                return candidate
         except CloudfreeError:
             return None
     return None
 
 
-def _alike(one: xr.Dataset, other: xr.Dataset) -> bool:
-    """Whether what two Datasets have in common is of the same types, and is coordinates in both or in neither."""
-    common = set(one.variables) & set(other.variables)
-    return all(
-        one[name].dtype == other[name].dtype and (name in one.coords) == (name in other.coords) for name in common
-    )
+def _same_types(a: xr.Dataset, b: xr.Dataset) -> bool:
+    """Return whether the common variables have the same dtypes and are coordinates in both or in neither."""
+    common = set(a.variables) & set(b.variables)
+    return all(a[name].dtype == b[name].dtype and (name in a.coords) == (name in b.coords) for name in common)

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal and in Jupyter, lines of JSON in a log."""
+"""Progress of a run: a bar in a terminal and in Jupyter, lines of JSON in a log."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-# Between two lines of a log; a run of a day makes some thousand of them.
+# Seconds between two lines of a log: some thousand lines for a run of a day.
 EVERY = 10.0
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Where a run stands.
+    """The state of a run.
 
     Parameters
     ----------
     total : int
         Regions of the output.
     done : int
-        How many of them are done, by this run or by one before it.
+        Regions that are done, by this call or an earlier one.
     fresh : int
-        How many this run has done itself; only these tell how fast it is.
+        Regions done by this call; the rate is computed from these.
     size : int
-        Bytes that this run has written.
+        Bytes written by this call.
     seconds : float
-        Since this run began.
+        Seconds since this call began.
     """
 
     total: int
@@ -46,13 +46,13 @@ class Counts:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end, or None while nothing tells."""
+        """Estimated seconds to the end; None before the first region is done."""
         if self.done >= self.total:
             return 0.0
         return (self.total - self.done) / self.rate if self.rate else None
 
     def line(self) -> str:
-        """The counts as one line of JSON.
+        """Return the counts as one line of JSON.
 
         Examples
         --------
@@ -60,7 +60,7 @@ class Counts:
         '"done": 60, "total": 100, "rate": 2.0, "eta": 20.0, "bytes": 1000000}'
         """
         eta = self.eta
-        told = {
+        fields = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "done": self.done,
             "total": self.total,
@@ -68,18 +68,18 @@ class Counts:
             "eta": None if eta is None else round(eta, 1),
             "bytes": self.size,
         }
-        return json.dumps(told)
+        return json.dumps(fields)
 
 
 class Display(Protocol):
-    """Something that shows counts."""
+    """A display of counts."""
 
     def show(self, counts: Counts) -> None:
-        """Show them, if it is time to."""
+        """Show the counts, if it is time to."""
         ...
 
     def close(self, counts: Counts) -> None:
-        """Show them for the last time."""
+        """Show the counts for the last time."""
         ...
 
 
@@ -91,10 +91,10 @@ class Progress:
     total : int
         Regions of the output.
     done : int
-        Those that an earlier run has done.
+        Regions done by an earlier call.
     display : Display, optional
-        By default what suits the place: a bar on a terminal (rich), one in Jupyter (tqdm, where it is installed),
-        and else a line of JSON on standard error every ten seconds.
+        The default is a bar in a terminal and, with ipywidgets, in Jupyter; otherwise a line of JSON on standard
+        error every ten seconds.
 
     Examples
     --------
@@ -109,11 +109,11 @@ class Progress:
 
     def __init__(self, total: int, done: int = 0, display: Display | None = None) -> None:
         self.counts = Counts(total, done)
-        self._display = display or _suitable(self.counts)
+        self._display = display or _default_display(self.counts)
         self._start = time.monotonic()
 
     def add(self, size: int) -> None:
-        """One more region is done, of so many bytes."""
+        """Count one more region of `size` bytes."""
         counts = self.counts
         seconds = time.monotonic() - self._start
         self.counts = Counts(counts.total, counts.done + 1, counts.fresh + 1, counts.size + size, seconds)
@@ -128,28 +128,28 @@ class Progress:
 
 
 class Silent:
-    """Shows nothing."""
+    """A display that shows nothing."""
 
     def show(self, counts: Counts) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self, counts: Counts) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Lines:
-    """A line of JSON on standard error at the begin, at the end, and every `every` seconds."""
+    """Lines of JSON on standard error: at the beginning, at the end, and every `every` seconds."""
 
     def __init__(self, every: float = EVERY) -> None:
         self._every, self._last, self._shown = every, float("-inf"), -1
 
     def show(self, counts: Counts) -> None:
-        """A line, unless there was one just now."""
+        """Write a line, unless one was written less than `every` seconds ago."""
         if time.monotonic() - self._last >= self._every:
             self._write(counts)
 
     def close(self, counts: Counts) -> None:
-        """The last line, unless it would say what the one before says."""
+        """Write the last line, unless it would repeat the one before."""
         if counts.done != self._shown:
             self._write(counts)
 
@@ -158,11 +158,11 @@ class Lines:
         self._last, self._shown = time.monotonic(), counts.done
 
 
-class RichBar:
-    """A bar on a terminal."""
+class Bar:
+    """A bar in a terminal or in Jupyter."""
 
     def __init__(self, counts: Counts) -> None:
-        from rich import progress
+        from rich import get_console, progress
         from rich.console import Console
 
         columns = (
@@ -175,7 +175,9 @@ class RichBar:
             progress.TextColumn("{task.fields[eta]}"),
             progress.TextColumn("{task.fields[size]}"),
         )
-        self._bar = progress.Progress(*columns, console=Console(stderr=True))
+        # In Jupyter rich draws into an output widget, which only its standard console does.
+        console = get_console() if "ipykernel" in sys.modules else Console(stderr=True)
+        self._bar = progress.Progress(*columns, console=console)
         self._task = self._bar.add_task("", total=counts.total, completed=counts.done, **_fields(counts))
         self._bar.start()
 
@@ -184,32 +186,9 @@ class RichBar:
         self._bar.update(self._task, completed=counts.done, **_fields(counts))
 
     def close(self, counts: Counts) -> None:
-        """Leave the bar as it is now."""
+        """Stop the bar and leave it where it is."""
         self.show(counts)
         self._bar.stop()
-
-
-class TqdmBar:
-    """A bar in Jupyter, as a widget where there are widgets."""
-
-    def __init__(self, counts: Counts) -> None:
-        if find_spec("ipywidgets") is not None:
-            from tqdm.notebook import tqdm
-        else:
-            from tqdm import tqdm
-        self._bar: Any = tqdm(
-            total=counts.total, initial=counts.done, desc="regions", unit="region", file=sys.stderr, mininterval=1.0
-        )
-
-    def show(self, counts: Counts) -> None:
-        """Move the bar."""
-        self._bar.set_postfix_str(str(_fields(counts)["size"]), refresh=False)
-        self._bar.update(counts.done - self._bar.n)
-
-    def close(self, counts: Counts) -> None:
-        """Leave the bar as it is now."""
-        self.show(counts)
-        self._bar.close()
 
 
 def _fields(counts: Counts) -> dict[str, Any]:
@@ -221,7 +200,7 @@ def _fields(counts: Counts) -> dict[str, Any]:
 
 
 def _duration(seconds: float) -> str:
-    """Hours, minutes and seconds.
+    """Return seconds as hours, minutes and seconds.
 
     Examples
     --------
@@ -232,9 +211,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _suitable(counts: Counts) -> Display:
-    if "ipykernel" in sys.modules and find_spec("tqdm") is not None:
-        return TqdmBar(counts)
-    if sys.stderr.isatty():
-        return RichBar(counts)
-    return Lines()
+def _default_display(counts: Counts) -> Display:
+    # In Jupyter rich needs ipywidgets.
+    bar = find_spec("ipywidgets") is not None if "ipykernel" in sys.modules else sys.stderr.isatty()
+    return Bar(counts) if bar else Lines()

@@ -1,4 +1,4 @@
-"""A run from its beginning to its end: planned, begun or resumed, filled on this machine, finished."""
+"""A run and its store: planned, reopened from its journal, started or continued, finished."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import re
 import shlex
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,30 +33,30 @@ from xr_cloudfree.errors import (
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import windows
-from xr_cloudfree.runner.failures import HOPELESS, how_to_resume, regions_failed
+from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import Journal, read_json, write_json
 from xr_cloudfree.runner.origins import Origin, origin
-from xr_cloudfree.runner.regions import MOST_BYTES, RegionReport, RunPlan, fill_region, plan_run, read_windows
+from xr_cloudfree.runner.plan import RunPlan, plan_run
 from xr_cloudfree.runner.store import Layout, Skeleton, clear_partial, digest_of, sha256, write_file
-from xr_cloudfree.storage.files import place, refused
-from xr_cloudfree.storage.locations import is_url, lasting, local
+from xr_cloudfree.storage.files import resolve_link, write_error
+from xr_cloudfree.storage.locations import absolute, is_url, local
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run as its driver has it.
+    """A run: its plan, its store, and the call that plans it again.
 
     Parameters
     ----------
     plan : RunPlan
-        What processes need to fill regions.
+        Everything a process needs to fill regions.
     skeleton : Skeleton
         The store without its shards.
     path : Path
         The store.
     call : mapping or None
-        The call as plain values, with the paths of the cube and of Sentinel-1, by which any process can plan the same
-        run; None if one of them is no file, or an option no plain value.
+        The call as plain values, with the paths of the cube and of Sentinel-1, from which any process can plan the
+        same run; None if one of them does not come from a file or an option is not a plain value.
     """
 
     plan: RunPlan
@@ -73,7 +71,7 @@ class Run:
 
     @property
     def how_to_resume(self) -> str:
-        """What to type to go on with it."""
+        """How to continue the run, for error messages."""
         return how_to_resume(self.path, self.call is not None)
 
 
@@ -83,125 +81,125 @@ def prepare(
     date: Any = None,
     **options: Any,
 ) -> Run:
-    """Plan a run; nothing is written, and of the cube only coordinates are read.
+    """Plan a run without writing anything; only the coordinates of the cube are read.
 
     Parameters
     ----------
     obj : DataArray, Dataset, path or URL
-        The cube, or where it lies.
+        The cube, or its location.
     store : path
-        Where the output goes: a folder whose name ends with ``.zarr``.
+        The output: a folder whose name ends with ``.zarr``.
     date : str, datetime, slice, sequence of these, or None
         The target dates.
     **options
-        Those of `ReadOptions` and of `plan_run`.
+        The options of `ReadOptions` and of `plan_run`.
 
     Raises
     ------
     OutputError
-        If the output cannot be a store, or is where the cube lies, or what is given with it.
+        If the output cannot be a store, or would replace the cube or a layer passed with it.
     """
     path = local(store, "store")
     if path.suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {path.name}", "an ending .zarr", option(f"store='{path.name}.zarr'"))
-    io.refuse_source(path, windows.places(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
-    where = obj if isinstance(obj, str | os.PathLike) else None
-    cube: Any = io.open_cube(where) if where is not None else obj
+    io.refuse_source(path, windows.local_sources(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
+    location = obj if isinstance(obj, str | os.PathLike) else None
+    cube: Any = io.open_cube(location) if location is not None else obj
     reading, others = ReadOptions.split(options)
     plan, skeleton = plan_run(cube, date, reading, **others)
-    return Run(plan, skeleton, path, _call(plan, cube, where, date, options))
+    return Run(plan, skeleton, path, _call(plan, cube, location, date, options))
 
 
 def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = None) -> Run:
-    """Plan a run again from the journal of its store.
+    """Plan a run again, from the journal of its store.
 
     Parameters
     ----------
     store : path
         The store.
     cube : path, optional
-        Where the cube lies now, if it was moved. The journal then tells it to all who open the run later.
+        The new location of the cube, if it was moved; it is recorded in the journal.
 
     Raises
     ------
     StoreError
-        If there is no journal, it is damaged, or the cube did not come from a file.
+        If there is no journal, it is damaged, or the cube does not come from a file.
     ChangedError
         If the cube or the model is no longer the same.
     """
     journal = Journal(store)
-    told = journal.begun()
-    if told is None:
+    record = journal.begun()
+    if record is None:
         raise StoreError(
             f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
         )
-    if told["call"] is None:
+    if record["call"] is None:
         raise StoreError(
-            f"the cube of {journal.store}, or a layer given with it, did not come from a file that can be opened again",
-            "the cube, and what was given with it",
-            "the call by which the store was begun, once more: cube.cloudfree.to_zarr(store, ...)",
+            f"the cube of {journal.store}, or a layer passed with it, does not come from a file that can be reopened",
+            "the cube, and the layers passed with it",
+            "the same call that began the store: cube.cloudfree.to_zarr(store, ...)",
         )
-    call = dict(told["call"])
+    call = dict(record["call"])
     if cube is not None:
-        call["cube"] = lasting(cube)
-    now = dict(call)
+        call["cube"] = absolute(cube)
+    current_call = dict(call)
     source, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
     if not is_url(source) and not os.path.exists(source):
         name = shlex.quote(Path(source).name)
         raise StoreError(
             f"the cube of {journal.store} is not at {source} any more",
-            "the cube with which it was begun, where it lies now",
+            "the cube of the run, at its new location",
             f"cloudfree resume {shlex.quote(str(journal.store))} --cube {name}, with its path",
         )
     reading, others = ReadOptions.split(call)
     plan, skeleton = plan_run(Origin(source, opened).open(), date, reading, **others)
-    run = Run(plan, skeleton, journal.store, now)
-    _check_same(run, told, resume=True)
-    if now != told["call"]:
+    run = Run(plan, skeleton, journal.store, current_call)
+    _check_same(run, record, resume=True)
+    if current_call != record["call"]:
         with journal.lock():
-            write_json(journal.run, {**told, "call": now})
+            write_json(journal.run, {**record, "call": current_call})
     return run
 
 
 @contextmanager
 def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterator[NDArray[np.intp]]:
-    """Begin a run or go on with it, as the only driver of its store.
+    """Begin a run or continue it, and hold the lock of its store meanwhile.
 
     Parameters
     ----------
     run : Run
         The run.
     resume : bool
-        Go on where the same run was left.
+        Continue where the same run stopped.
     overwrite : bool
-        Replace another store.
+        Replace an existing store.
 
     Yields
     ------
     ndarray of int
-        The regions that are still to be filled: those without a marker, and those of which a file is missing or has
-        another size than its marker tells. A `CloudfreeWarning` says how many of the latter there are.
+        The regions still to be filled: those without a marker, and those with a file that is missing or differs in
+        size from its marker. A `CloudfreeWarning` gives the number of the latter.
 
     Raises
     ------
     LockedError
-        If another driver is at work on the store.
+        If another process is filling the store.
     ChangedError
         If the store was begun with another cube, model or settings.
     OutputError
-        If something else is there, or nothing can be written.
+        If something else is at its path, or it cannot be written.
     """
     path, journal = run.path, run.journal
-    there = path.is_dir() and any(path.iterdir())
-    if there and not io.is_store(path) and not journal.run.exists():
+    exists = path.is_dir() and any(path.iterdir())
+    if exists and not io.is_store(path) and not journal.run.exists():
         raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
     if path.is_file():
         raise OutputError(f"{path} is a file", "a path of its own", "another path")
-    if there and not overwrite and not journal.run.exists():
+    if exists and not overwrite and not journal.run.exists():
         raise OutputError(
             f"{path} is there already", "a new path, or permission to replace it", option("overwrite=True")
         )
-    where = place(path)
+    target = resolve_link(path)
     with journal.lock():
         begun = None if overwrite else journal.begun()
         if begun is not None:
@@ -209,23 +207,23 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
             for folder in (path, journal.folder):
                 clear_partial(folder)
         else:
-            _clear(run)
-            told = {
+            _remove_store(run)
+            record = {
                 "run": run.plan.identity,
                 "fingerprint": dict(run.plan.fingerprint),
-                "layout": _layout_told(run.plan.layout),
+                "layout": _layout_as_json(run.plan.layout),
                 "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
                 "consolidated": sha256(run.skeleton.consolidated),
                 "call": run.call,
             }
-            write_json(journal.run, told)
-        if where != path:  # a link, perhaps to what is no longer there
-            where.mkdir(exist_ok=True)
+            write_json(journal.run, record)
+        if target != path:  # a link, whose target may be gone
+            target.mkdir(exist_ok=True)
         _write_skeleton(run)
         done, lost = journal.regions(run.plan.layout, run.plan.identity)
         if lost.any():
             warnings.warn(
-                f"{lost.sum()} of {lost.size} regions of {path} had been filled and lack files by now, or have some of "
+                f"{lost.sum()} of {lost.size} regions of {path} were filled before and lack files, or have files of "
                 "another size: they are filled again",
                 CloudfreeWarning,
                 stacklevel=3,
@@ -233,63 +231,8 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
         yield np.flatnonzero(~done)
 
 
-def run_here(
-    run: Run, regions: Iterable[int], *, report: Callable[[RegionReport], object] = lambda report: None
-) -> None:
-    """Fill regions on this machine, one after the other; the next one's input is read meanwhile if memory allows.
-
-    Parameters
-    ----------
-    run : Run
-        The run, which has been started.
-    regions : iterable of int
-        Which regions.
-    report : callable
-        Is told of each region that is done.
-
-    Raises
-    ------
-    OutputError
-        At once, if the store cannot be written.
-    RunError
-        At the end, if some regions failed; the others are done. If all failed of the same, what that is.
-    """
-    threads = os.cpu_count() or 1
-    two_fit = 2 * run.plan.window_bytes <= MOST_BYTES
-    failed: dict[int, Exception] = {}
-    n_done = 0
-    with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-read") as ahead:
-
-        def coming() -> Iterator[tuple[int, Callable[[], Any]]]:
-            for index in regions:
-                read = partial(read_windows, run.plan, int(index))
-                yield int(index), ahead.submit(read).result if two_fit else read
-
-        reading = coming()
-        here = next(reading, None)
-        while here is not None and (n_done or len(failed) < HOPELESS):
-            index, get = here
-            try:
-                windows = get()
-                here = next(reading, None)
-                done = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
-            except OutputError:
-                raise
-            except Exception as error:  # whatever a file or a model may raise: the other regions are done all the same
-                failed[index] = error
-                here = next(reading, None) if here is not None and here[0] == index else here
-            else:
-                n_done += 1
-                report(done)
-            windows = None  # or two regions would be held while the next one is waited for
-    if failed:
-        first = failed[min(failed)]
-        summary = regions_failed(failed, n_done, run.how_to_resume)
-        raise summary from (None if summary is first else first)
-
-
 def finish(run: Run) -> str:
-    """Make the store known as a whole, once all regions are done.
+    """Write the consolidated metadata of a store whose regions are all done, and its digest into the journal.
 
     Returns
     -------
@@ -302,20 +245,20 @@ def finish(run: Run) -> str:
         If regions are missing.
     """
     n_regions = run.plan.n_regions
-    told = run.journal.markers(run.plan.layout, run.plan.identity)
-    files = {index: digest_of(region["files"]) for index, region in told}
-    if len(files) < n_regions:
-        first = next(index for index in range(n_regions) if index not in files)
+    markers = run.journal.markers(run.plan.layout, run.plan.identity)
+    digests = {index: digest_of(marker["files"]) for index, marker in markers}
+    if len(digests) < n_regions:
+        first = next(index for index in range(n_regions) if index not in digests)
         raise StoreError(
-            f"{n_regions - len(files)} of {n_regions} regions of {run.path} are not done, such as {first}",
+            f"{n_regions - len(digests)} of {n_regions} regions of {run.path} are not done, such as {first}",
             "all of them",
-            "the same call once more, which fills only these",
+            "the same call again, which fills only these",
         )
     write_file(run.path / "zarr.json", run.skeleton.consolidated)
-    # As `xr_cloudfree.runner.verify.store_digest` makes it from the bytes.
+    # As `xr_cloudfree.runner.verify.store_digest` computes it from the bytes.
     digest = digest_of(
         {key: sha256(data) for key, data in run.skeleton.finished.items()}
-        | {f"{index:07d}": told for index, told in files.items()}
+        | {f"{index:07d}": shards for index, shards in digests.items()}
     )
     finished = read_json(run.journal.finished)
     if finished is None or finished["digest"] != digest:
@@ -324,38 +267,40 @@ def finish(run: Run) -> str:
 
 
 def _call(
-    plan: RunPlan, cube: Any, where: str | os.PathLike[str] | None, date: Any, options: Mapping[str, Any]
+    plan: RunPlan, cube: Any, location: str | os.PathLike[str] | None, date: Any, options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The call as plain values, None if by these the very same run cannot be planned again."""
-    s1, named = options.get("s1"), where is not None
+    """Return the call as plain values; None if they do not plan the very same run."""
+    s1, from_paths = options.get("s1"), location is not None
     if isinstance(s1, xr.Dataset):
         opened = origin(s1)
-        # From a path it is opened in the usual way.
-        s1, named = s1 if opened is None or opened.opened else opened.path, False
+        # A path is opened with the default settings.
+        s1, from_paths = s1 if opened is None or opened.opened else opened.path, False
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
-        s1 = lasting(s1)
-    found = origin(cube) if where is None else Origin(os.fspath(where))
-    if found is None:
+        s1 = absolute(s1)
+    source = origin(cube) if location is None else Origin(os.fspath(location))
+    if source is None:
         return None
-    told = {**options, **({} if s1 is None else {"s1": s1})}
+    plain_options = {**options, **({} if s1 is None else {"s1": s1})}
     if options.get("freq") is not None:
-        told["freq"] = freq_as_text(options["freq"])
-    call = _plain({"cube": lasting(found.path), "opened": dict(found.opened), "date": date_as_text(date), **told})
-    if call is None or named:
+        plain_options["freq"] = freq_as_text(options["freq"])
+    call = _as_json(
+        {"cube": absolute(source.path), "opened": dict(source.opened), "date": date_as_text(date), **plain_options}
+    )
+    if call is None or from_paths:
         return call
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CloudfreeWarning)  # they were told when it was planned first
-            # What somebody opened may have been changed since.
-            reading, others = ReadOptions.split(told)
-            again, _ = plan_run(found.open(), date, reading, **others)
+            warnings.simplefilter("ignore", CloudfreeWarning)  # issued by the first planning already
+            # The cube may have been changed after it was opened.
+            reading, others = ReadOptions.split(plain_options)
+            again, _ = plan_run(source.open(), date, reading, **others)
     except CloudfreeError:
         return None
     return call if again.fingerprint == plan.fingerprint else None
 
 
-def _plain(call: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Options as JSON has them, None if one of them is more than that."""
+def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return options as JSON stores them; None if JSON cannot store one of them."""
     try:
         return dict(json.loads(json.dumps(dict(call))))
     except (TypeError, ValueError):
@@ -372,26 +317,26 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
     before, now = begun["fingerprint"], run.plan.fingerprint
     keys = [key for key in now if before.get(key) != now[key]]
     if keys:
-        # Attributes tell of the others; alone they are the cube's own.
+        # The output's attributes follow from the other topics; if only they differ, it is the cube's own attributes.
         keys = [key for key in keys if key != "coordinates and attributes"] or keys
-        differs = [_difference(key, before.get(key, ""), now[key]) for key in keys]
+        differences = [_difference(key, before.get(key, ""), now[key]) for key in keys]
         raise ChangedError(
-            f"{run.path} was begun with something else: {'; '.join(differs)}",
-            "the same cube, model and settings to go on",
-            either("the call as it was", option("overwrite=True") + " to begin anew"),
+            f"{run.path} was begun with something else: {'; '.join(differences)}",
+            "the same cube, model and settings to continue",
+            either("the call that began it", option("overwrite=True") + " to start anew"),
         )
 
 
-def _difference(what: str, then: str, now: str) -> str:
-    """A difference in words. Hashes are left out: they say nothing to a reader but that there is one."""
-    words = [re.sub(r"\b[0-9a-f]{12}$", "", told).strip() for told in (then, now)]
+def _difference(topic: str, then: str, now: str) -> str:
+    """Return a difference in words, without the hashes."""
+    words = [re.sub(r"\b[0-9a-f]{12}$", "", text).strip() for text in (then, now)]
     if not all(words) or words[0] == words[1]:
-        return f"{what}: changed since"
-    return f"{what}: '{words[0]}' then, '{words[1]}' now"
+        return f"{topic}: changed since"
+    return f"{topic}: '{words[0]}' then, '{words[1]}' now"
 
 
-def _clear(run: Run) -> None:
-    """Remove what was there, what vouches for it first; the journal's lock is held and stays. A link stays one."""
+def _remove_store(run: Run) -> None:
+    """Remove the old journal, except for the lock, which is held, and then the old store. A link stays a link."""
     journal = run.journal
     try:
         for file in (journal.run, journal.finished):
@@ -401,29 +346,29 @@ def _clear(run: Run) -> None:
                 shutil.rmtree(entry)
             elif not entry.name.startswith("lock"):
                 entry.unlink()
-        if (where := place(run.path)).exists():
-            shutil.rmtree(where)
+        if (target := resolve_link(run.path)).exists():
+            shutil.rmtree(target)
     except OutputError:
         raise
     except OSError as error:
-        raise refused(run.path, error) from error
+        raise write_error(run.path, error) from error
 
 
 def _write_skeleton(run: Run) -> None:
-    """Write metadata and coordinates where they are missing or not as they should be."""
-    wanted = run.skeleton.finished if run.journal.finished.exists() else run.skeleton.files
-    for key, data in wanted.items():
+    """Write metadata and coordinates that are missing or differ."""
+    expected = run.skeleton.finished if run.journal.finished.exists() else run.skeleton.files
+    for key, data in expected.items():
         path = run.path / key
         if not path.is_file() or path.read_bytes() != data:
             write_file(path, data)
 
 
-def _layout_told(layout: Layout) -> dict[str, Any]:
+def _layout_as_json(layout: Layout) -> dict[str, Any]:
     return {"shape": layout.shape, "shard": layout.shard, "arrays": [list(array) for array in layout.arrays]}
 
 
 def layout_of(begun: Mapping[str, Any]) -> Layout:
-    """The layout that a journal tells of."""
-    told = begun["layout"]
-    (ny, nx), (sy, sx) = told["shape"], told["shard"]
-    return Layout((ny, nx), (sy, sx), tuple((name, tuple(counts)) for name, counts in told["arrays"]))
+    """Return the layout recorded in a journal."""
+    layout = begun["layout"]
+    (ny, nx), (sy, sx) = layout["shape"], layout["shard"]
+    return Layout((ny, nx), (sy, sx), tuple((name, tuple(counts)) for name, counts in layout["arrays"]))

@@ -1,7 +1,11 @@
-"""Regions on a dask cluster: one future each, a few in flight, and an error in place of a wait without end.
+"""Run regions on a dask cluster: one future each, a few in flight, with retries and a watchdog.
 
-It knows nothing of cubes and stores: `work` is any function of a region's number. A graph of all regions would not fit
-into a scheduler; a rolling window of futures does, however many regions there are.
+This module does not depend on cubes or stores: `work` is any function of a region's number. A graph of all regions
+would not fit into a scheduler; a rolling set of futures does, however many regions there are.
+
+`distributed.as_completed` is not used: its timeout runs once, from its construction, so that the watchdog could not
+wait for the next region for a limited time, and fetching results through it blocks while a worker that held one is
+being replaced.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass, field
 from queue import Empty, Queue, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from xr_cloudfree.compat import is_asynchronous
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OptionTypeError, RunError
 from xr_cloudfree.runner.failures import HOPELESS, RESUME, regions_failed
 
@@ -35,14 +40,14 @@ _GATHER_WITHIN = 60.0
 
 @dataclass(frozen=True)
 class Census:
-    """Who is there to work.
+    """The workers of a cluster.
 
     Parameters
     ----------
     threads : int
-        Of all workers.
+        Threads of all workers.
     gpus : int
-        That all workers announce together.
+        GPUs that all workers announce together.
     hosts : dict of str to int
         Threads of all workers on each machine.
     """
@@ -53,23 +58,23 @@ class Census:
 
 
 def census(client: Client, resume: str = RESUME) -> Census:
-    """Count the workers, in one question to the scheduler.
+    """Count the workers of a cluster, with one request to the scheduler.
 
     Raises
     ------
     RunError
-        If there is no scheduler any more.
+        If the scheduler does not answer.
     """
     try:
         return Census(*client.run_on_scheduler(_count))
     except Exception as error:
         raise RunError(
-            f"the scheduler does not answer: {type(error).__name__}: {error}", "a cluster that runs", resume
+            f"the scheduler does not answer: {type(error).__name__}: {error}", "a running cluster", resume
         ) from error
 
 
 def _count(dask_scheduler: Any) -> tuple[int, int, dict[str, int]]:
-    """Runs on the scheduler; client.scheduler_info() leaves out workers in some versions."""
+    """Count the workers, on the scheduler; ``client.scheduler_info()`` leaves out workers in some versions."""
     threads, gpus = 0, 0.0
     hosts: dict[str, int] = {}
     for worker in dask_scheduler.workers.values():
@@ -80,7 +85,7 @@ def _count(dask_scheduler: Any) -> tuple[int, int, dict[str, int]]:
 
 
 def distributed() -> Any:
-    """The package of that name.
+    """Return the package `distributed`.
 
     Raises
     ------
@@ -97,32 +102,32 @@ def distributed() -> Any:
 
 
 def check_client(client: Any) -> None:
-    """Refuse what is no dask client, and one that cannot be waited for.
+    """Raise unless `client` is a synchronous, connected dask client.
 
     Raises
     ------
     OptionTypeError
-        If it is no client.
+        If it is not a client.
     OptionError
-        If it is asynchronous, or closed.
+        If it is asynchronous or closed.
     """
     if not isinstance(client, distributed().Client):
         raise OptionTypeError(
             f"client is a {type(client).__name__}", "a dask.distributed.Client", "client=dask.distributed.Client()"
         )
-    if client.asynchronous or getattr(client, "_asynchronous", False):
+    if is_asynchronous(client):
         raise OptionError(
-            "the client is asynchronous", "one that can be waited for", "client=dask.distributed.Client(address)"
+            "the client is asynchronous", "a synchronous client", "client=dask.distributed.Client(address)"
         )
     if client.status != "running":
         raise OptionError(
-            f"the client is {client.status}", "one that is connected", "client=dask.distributed.Client(address)"
+            f"the client is {client.status}", "a connected client", "client=dask.distributed.Client(address)"
         )
 
 
 @dataclass(frozen=True)
-class _One:
-    """What a task runs; the answer carries the region's number, so that answers may come in any order."""
+class _Numbered:
+    """The function of a task; its result includes the region's number, because results arrive in any order."""
 
     work: Callable[[int], Any]
 
@@ -137,7 +142,7 @@ def run_regions(
     *,
     name: str,
     done: Callable[[Any], None],
-    window: int = 4,
+    in_flight: int = 4,
     retries: int = 2,
     stall: float = 900.0,
     gpu: bool = False,
@@ -148,60 +153,60 @@ def run_regions(
     Parameters
     ----------
     client : distributed.Client
-        Of any cluster.
+        Client of any cluster.
     work : callable
-        From a region's number to a small answer. It is sent with each task, so it has to be small as well.
+        Function of a region's number with a small result. It is sent with each task, so it must be small as well.
     indices : iterable of int
-        Regions to do. They are taken one after the other, as room is made for them.
+        Regions to run. They are consumed one by one, as slots become free.
     name : str
-        Tasks are called ``cloudfree-<name>-<run>-<index>``; the dashboard shows ``cloudfree-<name>``.
+        Tasks are named ``cloudfree-<name>-<run>-<index>``; the dashboard shows ``cloudfree-<name>``.
     done : callable
-        Called here with each answer.
-    window : int
+        Called in this process with each result.
+    in_flight : int
         Regions in flight for each thread of the cluster.
     retries : int
-        How often a region that failed is tried again. One that took its worker down with it is tried again when all
-        others are done, and alone.
+        Number of times a failed region is tried again. A region whose worker died is tried again after all others,
+        and alone.
     stall : float
         Seconds without a finished region, or without a worker, after which to give up.
     gpu : bool
-        Run only where workers announce a GPU, one region at a time on each.
+        Use only workers that announce a GPU, with one region at a time on each.
     resume : str
-        What to type to go on after an error.
+        How to continue the run, for error messages.
 
     Raises
     ------
     RunError
-        When all is over, if regions failed; it names them. Or at once if the cluster is gone, or stands still.
+        At the end, if regions failed; it names them. Immediately, if the cluster is gone or the run stalls.
     OptionError
-        If GPUs are asked for and no worker announces one.
+        If `gpu` is True and no worker announces a GPU.
     """
-    _Run(client, _One(work), iter(indices), name, done, window, retries, stall, gpu, resume).run()
+    _Run(client, _Numbered(work), iter(indices), name, done, in_flight, retries, stall, gpu, resume).run()
 
 
 @dataclass
 class _Run:
     client: Client
-    one: _One
-    todo: Iterator[int]
+    task: _Numbered
+    pending: Iterator[int]
     name: str
     done: Callable[[Any], None]
-    window: int
+    in_flight: int
     retries: int
     stall: float
     gpu: bool
     resume: str
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
-    again: deque[int] = field(default_factory=deque)
-    alone: deque[int] = field(default_factory=deque)
+    retry: deque[int] = field(default_factory=deque)
+    retry_alone: deque[int] = field(default_factory=deque)
     attempts: dict[int, int] = field(default_factory=dict)
     failed: dict[int, BaseException] = field(default_factory=dict)
     running: dict[Any, tuple[int, Future]] = field(default_factory=dict)
     ended: Queue[Future] = field(default_factory=Queue)
     n_done: int = 0
     slots: int = 0
-    counted: float = float("-inf")
-    moved: float = field(default_factory=time.monotonic)
+    last_census: float = float("-inf")
+    last_progress: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         try:
@@ -217,54 +222,54 @@ class _Run:
             raise error from None if error is first else first
 
     def _submit(self) -> bool:
-        """Put regions in flight, as many as there is room for; whether some wait."""
-        self._look_around()
-        room = self.slots * (1 if self.gpu else self.window) - len(self.running)
+        """Submit as many regions as there are free slots; return whether more are waiting."""
+        self._check_cluster()
+        free = self.slots * (1 if self.gpu else self.in_flight) - len(self.running)
         batch: dict[str, int] = {}
-        while len(batch) < room:
+        while len(batch) < free:
             index = self._next(alone=not (self.running or batch))
             if index is None:
                 break
             attempt = self.attempts.get(index, 0)
-            # A name of its own for each try: a failed one may not have been forgotten yet.
+            # A new name for each attempt: the scheduler may still know the failed one.
             batch[f"cloudfree-{self.name}-{self.token}-{index}" + (f"-{attempt}" if attempt else "")] = index
         if batch:
             resources = {GPU: 1} if self.gpu else None
-            futures = self.client.map(self.one, batch.values(), key=list(batch), pure=False, resources=resources)
+            futures = self.client.map(self.task, batch.values(), key=list(batch), pure=False, resources=resources)
             for (key, index), future in zip(batch.items(), futures, strict=True):
                 self.running[key] = (index, future)
                 future.add_done_callback(self.ended.put)
-        return bool(self.again or self.alone) or len(batch) == room
+        return bool(self.retry or self.retry_alone) or len(batch) == free
 
     def _next(self, alone: bool) -> int | None:
-        index = next(self.todo, None)
+        index = next(self.pending, None)
         if index is not None:
             return int(index)
-        if self.again:
-            return self.again.popleft()
-        # Nobody else's work is lost if it takes its worker down once more.
-        return self.alone.popleft() if self.alone and alone else None
+        if self.retry:
+            return self.retry.popleft()
+        # Alone, no other region is lost if its worker dies once more.
+        return self.retry_alone.popleft() if self.retry_alone and alone else None
 
-    def _look_around(self) -> None:
+    def _check_cluster(self) -> None:
         now = time.monotonic()
         if self.client.status not in ("running", "connecting"):
             raise RunError(
-                f"the client is {self.client.status}: the scheduler is gone", "a cluster that runs", self.resume
+                f"the client is {self.client.status}: the scheduler is gone", "a running cluster", self.resume
             )
-        if now - self.counted < _COUNT_EVERY:
+        if now - self.last_census < _COUNT_EVERY:
             return
-        found = census(self.client, self.resume)
-        self.slots, first = (found.gpus if self.gpu else found.threads), self.counted == float("-inf")
-        self.counted = now
-        if self.gpu and found.threads and not found.gpus and (first or not self.n_done):
+        workers = census(self.client, self.resume)
+        self.slots, first = (workers.gpus if self.gpu else workers.threads), self.last_census == float("-inf")
+        self.last_census = now
+        if self.gpu and workers.threads and not workers.gpus and (first or not self.n_done):
             raise OptionError(
-                f"none of the workers, which have {found.threads} threads, announces a GPU",
-                "workers that were started with the resource GPU",
+                f"none of the workers, which have {workers.threads} threads, announces a GPU",
+                "workers started with the resource GPU",
                 "dask worker ADDRESS --resources GPU=1, LocalCUDACluster(resources={'GPU': 1}), or gpu=False",
             )
 
     def _collect(self) -> None:
-        """Take what has ended within a second."""
+        """Process the tasks that end within a second."""
         ended: dict[Any, Future] = {}
         with suppress(Empty):
             future = self.ended.get(timeout=1.0)
@@ -273,35 +278,35 @@ class _Run:
                 future = self.ended.get_nowait()
         known = {key: future for key, future in ended.items() if key in self.running}
         succeeded = {self.running[key][0]: key for key, future in known.items() if future.status == "finished"}
-        for index, answer in self._answers([known[key] for key in succeeded.values()]):
+        for index, result in self._gather([known[key] for key in succeeded.values()]):
             self._forget(succeeded[index])
             self.n_done += 1
-            self.moved = time.monotonic()
-            self.done(answer)
-        left = [known[key] for key in known if key in self.running]
-        for future in left:
+            self.last_progress = time.monotonic()
+            self.done(result)
+        remaining = [known[key] for key in known if key in self.running]
+        for future in remaining:
             if future.status in ("error", "cancelled"):
-                self._failed(future)
-        # A worker died before the answer was fetched, which is no failure of the region: it is on its way again.
-        waiting = [future for future in left if future.key in self.running]
+                self._fail(future)
+        # A worker that dies before its result is fetched is no failure of the region: dask computes it again.
+        waiting = [future for future in remaining if future.key in self.running]
         if waiting:
             time.sleep(0.1)
         for future in waiting:
             future.add_done_callback(self.ended.put)
 
-    def _answers(self, futures: list[Future]) -> list[tuple[int, Any]]:
-        """Answers of tasks that have ended, fetched together."""
+    def _gather(self, futures: list[Future]) -> list[tuple[int, Any]]:
+        """Return the results of finished tasks, fetched together."""
         if not futures:
             return []
-        box: SimpleQueue[Any] = SimpleQueue()
-        # In a thread: if a worker dies now, this waits for another one to do its work, and the watch has to go on.
-        threading.Thread(target=_gather, args=(self.client, futures, box), daemon=True).start()
-        until = time.monotonic() + min(_GATHER_WITHIN, self.stall)
-        while time.monotonic() < until:
+        results: SimpleQueue[Any] = SimpleQueue()
+        # In a thread: if a worker dies now, gathering waits until its work is done again; the watchdog must go on.
+        threading.Thread(target=_gather, args=(self.client, futures, results), daemon=True).start()
+        deadline = time.monotonic() + min(_GATHER_WITHIN, self.stall)
+        while time.monotonic() < deadline:
             with suppress(Empty):
-                return [answer for answer in box.get(timeout=0.2) if answer is not None]
+                return [result for result in results.get(timeout=0.2) if result is not None]
             if any(future.status != "finished" for future in futures):
-                return []  # nor are the other answers to wait for the one that was lost
+                return []  # one result was lost: do not let the others wait for it
         return []
 
     def _forget(self, key: Any) -> int:
@@ -309,53 +314,53 @@ class _Run:
         future.release()
         return index
 
-    def _failed(self, future: Future) -> None:
-        from distributed.scheduler import KilledWorker
+    def _fail(self, future: Future) -> None:
+        from distributed import KilledWorker
 
         error = future.exception() if future.status == "error" else RuntimeError(f"the task is {future.status}")
         index = self._forget(future.key)
         self.attempts[index] = self.attempts.get(index, 0) + 1
-        # What is wrong with a cube or an option stays wrong; what a disk, a network or memory refuse may pass.
+        # Errors of a cube or an option are final; those of a disk, a network or memory may pass.
         final = isinstance(error, CloudfreeError) and not isinstance(error, OSError | MemoryError)
         if final or self.attempts[index] > self.retries:
             self.failed[index] = error
-            self.moved = time.monotonic()
+            self.last_progress = time.monotonic()
             log.warning("region %d failed: %s: %s", index, type(error).__name__, error)
         else:
-            (self.alone if isinstance(error, KilledWorker) else self.again).append(index)
+            (self.retry_alone if isinstance(error, KilledWorker) else self.retry).append(index)
             log.warning("region %d is tried again: %s: %s", index, type(error).__name__, error)
 
     def _watch(self) -> None:
-        waited = time.monotonic() - self.moved
+        waited = time.monotonic() - self.last_progress
         if waited < self.stall:
             return
         if not self.slots:
             found, needed = f"there has been no worker for {waited:.0f} s", "a cluster with workers"
         else:
-            found = f"no region was finished within {waited:.0f} s, and {len(self.running)} are under way"
-            needed = f"a region every {self.stall:g} s, or more patience (stall=)"
+            found = f"no region was finished within {waited:.0f} s, and {len(self.running)} are in progress"
+            needed = f"a region every {self.stall:g} s, or a larger stall="
         raise RunError(found, needed, self.resume)
 
     def _cancel(self) -> None:
         if not self.running:
             return
         futures = [future for _, future in self.running.values()]
-        # In a thread: the scheduler may be what has failed.
-        cancel = threading.Thread(target=quietly, args=(self.client.cancel, futures), daemon=True)
+        # In a thread: the scheduler may have failed.
+        cancel = threading.Thread(target=call_quietly, args=(self.client.cancel, futures), daemon=True)
         cancel.start()
         cancel.join(5.0)
 
 
-def _gather(client: Client, futures: list[Future], box: SimpleQueue[Any]) -> None:
+def _gather(client: Client, futures: list[Future], results: SimpleQueue[Any]) -> None:
     try:
-        box.put(client.gather(futures, errors="skip"))
-    except Exception:  # the cluster is going; the watch finds out
-        box.put([])
+        results.put(client.gather(futures, errors="skip"))
+    except Exception:  # the cluster is shutting down; the watchdog notices
+        results.put([])
 
 
-def quietly(function: Callable[..., Any], *arguments: Any) -> None:
-    """Call a function that may fail because there is nobody left who could be asked."""
+def call_quietly(function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function and log its errors: the cluster it needs may be gone."""
     try:
         function(*arguments)
-    except Exception:  # there is nobody left who could be asked
+    except Exception:
         log.debug("%s failed", function, exc_info=True)

@@ -1,6 +1,6 @@
-"""What a finished store may become besides: cloud-optimized GeoTIFFs, STAC items, a version in an Icechunk repository.
+"""Other formats of a finished store: cloud-optimized GeoTIFFs, STAC items, a version in an Icechunk repository.
 
-All of it is made from the store, so it may be made later and anew, and costs no fill.
+They are made from the store, at any time after the fill.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree import io
+from xr_cloudfree.compat import raster_errors, run_async
 from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.runner.verify import store_digest
 from xr_cloudfree.storage import geotiff
-from xr_cloudfree.storage.files import aside, refused
+from xr_cloudfree.storage.files import aside, write_error
 from xr_cloudfree.storage.placement import transform_of
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -31,16 +32,16 @@ _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
 def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, overwrite: bool, times: Any) -> None:
-    """Refuse before a run what would fail after it.
+    """Raise before a run what would fail after it.
 
     Parameters
     ----------
     store : Path
-        Of the run.
+        The store of the run.
     cog, stac : bool
-        Whether they are wanted.
+        Whether GeoTIFFs and items will be written.
     icechunk : Path or None
-        The repository, if one is wanted.
+        The Icechunk repository, if any.
     overwrite : bool
         Whether files may be replaced.
     times : ndarray of datetime64
@@ -51,10 +52,10 @@ def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, ov
     MissingDependencyError
         If a package is missing.
     OutputError
-        If a file is there already.
+        If a file exists already.
     """
-    for wanted, package, extra in ((stac, "pystac", "stac"), (icechunk is not None, "icechunk", "icechunk")):
-        if wanted and find_spec(package) is None:
+    for requested, package, extra in ((stac, "pystac", "stac"), (icechunk is not None, "icechunk", "icechunk")):
+        if requested and find_spec(package) is None:
             raise MissingDependencyError(
                 f"{package} is not installed", f"it, for --{extra}", f'pip install "xr-cloudfree[{extra}]"'
             )
@@ -65,10 +66,10 @@ def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, ov
 
 
 def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
-    """A cloud-optimized GeoTIFF for each date beside a finished store, and one for each of its layers.
+    """Write a cloud-optimized GeoTIFF for each date beside a finished store, and one for each of its layers.
 
-    They are written window by window and then put into their order by GDAL: no image is in memory as a whole. What
-    GDAL keeps of one while it works is up to GDAL_CACHEMAX, by default a twentieth of the machine's memory.
+    They are written window by window and then reordered by GDAL: no image is in memory as a whole. GDAL's cache is
+    limited by GDAL_CACHEMAX, by default a twentieth of the machine's memory.
 
     Parameters
     ----------
@@ -80,12 +81,12 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
     Returns
     -------
     list of Path
-        What was written, sorted by date.
+        The files written, sorted by date.
 
     Raises
     ------
     OutputError
-        If a file is there, or the image has no CRS.
+        If a file exists, or the image has no CRS.
     """
     import rasterio.shutil
 
@@ -99,11 +100,11 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
         with _writing(store, "--cog"), aside(names) as parts:
             plain = io.write(single, parts[path].parent / "plain" / path.name)
             for part in plain:
-                made = parts[path.with_name(part.name)]
+                target = parts[path.with_name(part.name)]
                 try:
                     rasterio.shutil.copy(
                         part,
-                        made,
+                        target,
                         driver="COG",
                         compress="DEFLATE",
                         predictor="YES",
@@ -111,18 +112,18 @@ def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
                         overview_resampling="NEAREST" if part.name != path.name else "AVERAGE",
                         bigtiff="IF_SAFER",
                     )
-                except geotiff.raster_errors() as error:
-                    raise refused(path.with_name(part.name), error) from error
-                if not geotiff.same_raster(made, part):
-                    raise refused(path.with_name(part.name), "it does not read as it was written")
+                except raster_errors() as error:
+                    raise write_error(path.with_name(part.name), error) from error
+                if not geotiff.same_raster(target, part):
+                    raise write_error(path.with_name(part.name), "it differs from what was written")
                 written.append(path.with_name(part.name))
     return written
 
 
 def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
-    """A STAC item for each date beside a finished store.
+    """Write a STAC item for each date beside a finished store.
 
-    Its assets are the store, and the GeoTIFFs of this date that lie beside it.
+    Its assets are the store and the GeoTIFFs of the date beside it.
 
     Parameters
     ----------
@@ -139,7 +140,7 @@ def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
     Raises
     ------
     OutputError
-        If a file is there, or the image has no CRS.
+        If a file exists, or the image has no CRS.
     """
     image = _open(store)
     paths = _paths(store, ".json", _times(image))
@@ -154,24 +155,24 @@ def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
 
 
 def write_icechunk(store: Path, repository: Path) -> str:
-    """A finished store as a new version in an Icechunk repository, byte for byte.
+    """Copy a finished store into an Icechunk repository, byte for byte, as a new version.
 
     Parameters
     ----------
     store : Path
         A finished store.
     repository : Path
-        A folder; the repository is made if it is not there. What it holds stays in its history.
+        A folder; the repository is created if it does not exist. Its present content stays in its history.
 
     Returns
     -------
     str
-        The new snapshot, or the one that holds just this already.
+        The new snapshot, or the latest one if it has the same content.
 
     Raises
     ------
     OutputError
-        If the folder holds something else.
+        If the folder contains something else.
     """
     import icechunk
 
@@ -184,19 +185,19 @@ def write_icechunk(store: Path, repository: Path) -> str:
         return str(head.id)
     session = opened.writable_session("main")
     _copy(store, session.store)
-    return str(session.commit(message, metadata={key: str(value) for key, value in _told(_open(store)).items()}))
+    return str(session.commit(message, metadata={key: str(value) for key, value in _properties(_open(store)).items()}))
 
 
 @contextmanager
 def _writing(store: Path, option: str) -> Iterator[None]:
-    """Tell of an output that cannot be written how it can be made later, as the store is there."""
+    """Add to the error of an output that cannot be written how to write it later, from the finished store."""
     try:
         yield
     except OutputError as error:
         if " cannot be written" not in error.found:
             raise
-        again = f"free some space, then: cloudfree resume {shlex.quote(str(store))} {option} --overwrite"
-        raise OutputError(error.found, error.needed, again) from error
+        remedy = f"free some space, then: cloudfree resume {shlex.quote(str(store))} {option} --overwrite"
+        raise OutputError(error.found, error.needed, remedy) from error
 
 
 def _local(repository: Path) -> Any:
@@ -207,13 +208,12 @@ def _local(repository: Path) -> Any:
 
 
 def _copy(store: Path, target: Any) -> None:
-    from zarr.core.buffer import default_buffer_prototype
-    from zarr.core.sync import sync
+    from zarr.buffer import default_buffer_prototype
 
     async def copy() -> None:
         await target.clear()
         buffer = default_buffer_prototype().buffer
-        # Metadata first: a chunk can only be put into an array that is there.
+        # Metadata first: a chunk can only be written into an existing array.
         files = sorted(
             (path for path in store.rglob("*") if path.is_file() and not path.name.endswith(".partial")),
             key=lambda path: (path.name != "zarr.json", len(path.parts), path),
@@ -221,11 +221,11 @@ def _copy(store: Path, target: Any) -> None:
         for path in files:
             await target.set(path.relative_to(store).as_posix(), buffer.from_bytes(path.read_bytes()))
 
-    sync(copy())
+    run_async(copy())
 
 
 def _open(store: Path) -> xr.Dataset:
-    # As stored: decoding and encoding again would cost time and could cost a digit.
+    # As stored: decoding and encoding again would take time and could change a digit.
     opened: xr.Dataset = xr.open_zarr(store, decode_coords="all", mask_and_scale=False, consolidated=True)
     return opened
 
@@ -239,7 +239,7 @@ def _times(image: xr.Dataset) -> Any:
 
 
 def _singles(image: xr.Dataset) -> Iterator[xr.Dataset]:
-    """The image of each date."""
+    """Yield the image of each date."""
     time = _time(image)
     if time not in image.dims:
         yield image
@@ -252,12 +252,12 @@ def _paths(store: Path, suffix: str, times: Any) -> list[Path]:
     return io.dated_paths(store.with_suffix(suffix), times)
 
 
-def _told(image: xr.Dataset) -> dict[str, Any]:
+def _properties(image: xr.Dataset) -> dict[str, Any]:
     return {key.replace("_", ":", 1): value for key, value in image.attrs.items() if key.startswith("cloudfree_")}
 
 
 def _item(single: xr.Dataset, name: str) -> Any:
-    """The item without its assets: when, where, and how it was made."""
+    """Return an item without its assets: date, footprint and provenance."""
     import pystac
     from rasterio.warp import transform_geom
 
@@ -280,7 +280,7 @@ def _item(single: xr.Dataset, name: str) -> Any:
         "proj:bbox": [west, south, east, north],
         "proj:shape": [rows, columns],
         "proj:transform": list(transform)[:6],
-        **{key: _plain(value) for key, value in _told(single).items()},
+        **{key: _plain(value) for key, value in _properties(single).items()},
     }
     if not code:
         properties["proj:wkt2"] = crs.to_wkt()
@@ -296,7 +296,7 @@ def _item(single: xr.Dataset, name: str) -> Any:
 
 
 def _ring(west: float, south: float, east: float, north: float, parts: int = 8) -> dict[str, Any]:
-    """The outline with points along its edges, which are bent in another projection."""
+    """Return the outline with points along its edges, which are curved in another projection."""
     along = np.linspace(0, 1, parts + 1)[:-1]
     x, y = west + (east - west) * along, south + (north - south) * along
     points = [(v, south) for v in x] + [(east, v) for v in y]
@@ -320,7 +320,7 @@ def _add_assets(item: Any, single: xr.Dataset, store: Path, raster: Path) -> Non
 
 
 def _bands(single: xr.Dataset) -> Sequence[str]:
-    """Names of the bands, be they variables or labels of an axis."""
+    """Return the names of the bands, from variables or from the labels of an axis."""
     images = [str(name) for name, array in single.data_vars.items() if "cloudfree_model" in array.attrs]
     if len(images) == 1 and single[images[0]].ndim == 3:
         array = single[images[0]]
@@ -330,5 +330,5 @@ def _bands(single: xr.Dataset) -> Sequence[str]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it."""
+    """Return a value as JSON stores it."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value

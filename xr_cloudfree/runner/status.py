@@ -1,4 +1,4 @@
-"""How far a run is, read from its journal by somebody who has no part in it."""
+"""The status of a run, read from its journal."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from xr_cloudfree.runner.runs import layout_of
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is.
+    """The status of a run.
 
     Parameters
     ----------
     store : Path
         Its store.
     total, done : int
-        Regions, and how many of them are done.
+        Number of regions, and of those that are done.
     finished : bool
-        Whether the store is known as a whole.
+        Whether the store is complete, with consolidated metadata.
     driver : str or None
-        Who is at work on it, as far as the journal tells.
+        The process that is filling it, as far as the journal shows.
     begun : tuple of (str, str)
-        What it was begun with.
+        The settings it was begun with, by topic.
     pixels : mapping of str to int
-        How many are observed, filled and not filled in the regions that are done, over all dates; empty if the layer
-        ``filled`` is not written.
+        Number of pixels in each of `xr_cloudfree.runner.regions.STATES` in the regions that are done, over all dates;
+        empty if the layer ``filled`` is not written.
     reopens : bool
-        Whether the run can be opened again from its journal alone.
+        Whether the run can be reopened from its journal alone.
     """
 
     store: Path
@@ -51,15 +51,15 @@ class Status:
     reopens: bool = True
 
     def text(self) -> str:
-        """The status in lines, with what to do next."""
+        """Return the status as lines of text, with the next step."""
         if self.finished:
-            following = f"cloudfree verify {shlex.quote(str(self.store))}"
+            next_step = f"cloudfree verify {shlex.quote(str(self.store))}"
         elif self.driver:
-            following = "wait for it"
+            next_step = "wait for it"
         elif self.reopens:
-            following = f"cloudfree resume {shlex.quote(str(self.store))}"
+            next_step = f"cloudfree resume {shlex.quote(str(self.store))}"
         else:
-            following = "the call by which it was begun, once more: its cube did not come from a file"
+            next_step = "the call that began it, again: its cube does not come from a file"
         share = self.done / self.total
         lines = [
             ("store", str(self.store)),
@@ -67,18 +67,18 @@ class Status:
             ("regions", f"{self.done} of {self.total} done ({share:.0%})" + (", finished" if self.finished else "")),
             *([("pixels", self.counted())] if self.pixels else []),
             ("at work", self.driver or "nobody"),
-            ("next", following),
+            ("next", next_step),
         ]
-        return "\n".join(f"{label:<9} {told}" for label, told in lines)
+        return "\n".join(f"{label:<9} {text}" for label, text in lines)
 
     def counted(self) -> str:
-        """The pixels in words."""
-        told = {name: self.pixels.get(name, 0) for name in STATES}
-        return ", ".join(f"{n:,} {name}" for name, n in told.items() if n or name != "filled in some bands")
+        """Return the number of pixels in words."""
+        numbers = {name: self.pixels.get(name, 0) for name in STATES}
+        return ", ".join(f"{n:,} {name}" for name, n in numbers.items() if n or name != "filled in some bands")
 
 
 def status(store: str | os.PathLike[str]) -> Status:
-    """How far the run of a store is.
+    """Return the status of the run of a store.
 
     Parameters
     ----------
@@ -99,16 +99,16 @@ def status(store: str | os.PathLike[str]) -> Status:
     layout = layout_of(begun)
     total = layout.n_regions
     done, counted, pixels = 0, 0, Counter[str]()
-    for _, told in journal.markers(layout, begun["run"]):
+    for _, marker in journal.markers(layout, begun["run"]):
         done += 1
-        if told.get("pixels") is not None:
+        if marker.get("pixels") is not None:
             counted += 1
-            pixels.update(told["pixels"])
-    if counted < done:  # a sum of some of them would pass for the whole
+            pixels.update(marker["pixels"])
+    if counted < done:  # an incomplete sum would be taken for the total
         pixels.clear()
-    with_what = [(key, begun["fingerprint"][key]) for key in ("model", "dates", "shape", "layers")]
+    settings = [(key, begun["fingerprint"][key]) for key in ("model", "dates", "shape", "layers")]
     if begun["call"] is not None:
-        with_what.insert(0, ("cube", begun["call"]["cube"]))
+        settings.insert(0, ("cube", begun["call"]["cube"]))
     finished = done == total and journal.finished.exists()
     return Status(
         journal.store,
@@ -116,18 +116,18 @@ def status(store: str | os.PathLike[str]) -> Status:
         done,
         finished,
         _driver(journal.folder / "lock"),
-        tuple(with_what),
+        tuple(settings),
         pixels,
         begun["call"] is not None,
     )
 
 
 def _driver(lock: Path) -> str | None:
-    """Who has left a note in the lock; on this machine one that has died is told from one that works."""
+    """Return the process named in the lock; None if it runs on this machine no more."""
     try:
-        told: dict[str, Any] = json.loads(lock.read_text())
-        if told["host"] == socket.gethostname():
-            os.kill(told["pid"], 0)
+        owner: dict[str, Any] = json.loads(lock.read_text())
+        if owner["host"] == socket.gethostname():
+            os.kill(owner["pid"], 0)
     except (OSError, ValueError, KeyError):
         return None
-    return f"process {told['pid']} on {told['host']} since {told['since']}"
+    return f"process {owner['pid']} on {owner['host']} since {owner['since']}"

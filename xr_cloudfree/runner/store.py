@@ -1,7 +1,7 @@
 """The store of a run: Zarr format 3 with one shard of each array per region and date.
 
-Shards are encoded in memory and written as whole files. So they can be hashed without being read back, a file is
-either there or not, and two writers never share one.
+Shards are encoded in memory and written as whole files: they can be hashed without being read back, a file either
+exists or not, and no two writers share one.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree import io
+from xr_cloudfree.compat import memory_contents, write_empty_chunks
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.errors import OutputError, StoreError
 from xr_cloudfree.labels import Part, label, parts
 from xr_cloudfree.plan import FillPlan
-from xr_cloudfree.storage.files import left_by_the_dead, machine
+from xr_cloudfree.storage.files import abandoned, machine
 
 PARTIAL = ".partial"
 ROOT = "zarr.json"
-# Rows and columns of a chunk at most: what somebody who reads a few pixels has to decode.
+# Largest edge of a chunk in pixels: a reader of a few pixels has to decode a whole chunk.
 MOST_CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which files hold the shards of a region.
+    """The files of each region's shards.
 
     Parameters
     ----------
     shape : tuple of int
         Rows and columns of the cube.
     shard : tuple of int
-        Rows and columns of a shard; a region is one.
+        Rows and columns of a shard, and so of a region.
     arrays : tuple of (str, tuple of int)
-        Names of the arrays, and the number of shards along each of their axes before rows and columns.
+        Names of the arrays, and their numbers of shards along the axes before rows and columns.
 
     Examples
     --------
@@ -72,12 +73,12 @@ class Layout:
         return rows * columns
 
     def position(self, index: int) -> tuple[int, int]:
-        """Row and column of a region among the regions."""
+        """Return the row and column of a region in the grid of regions."""
         if not 0 <= index < self.n_regions:
             raise StoreError(
                 f"there is no region {index}",
                 f"a number from 0 to {self.n_regions - 1}",
-                "a region that there is: RunPlan.n_regions tells how many",
+                "a number below RunPlan.n_regions",
             )
         row, column = divmod(index, self.grid[1])
         return row, column
@@ -89,12 +90,12 @@ class Layout:
         return Box(row * sy, min((row + 1) * sy, ny), column * sx, min((column + 1) * sx, nx))
 
     def index(self, box: Box) -> int:
-        """The region that a box is.
+        """Return the region that a box covers.
 
         Raises
         ------
         StoreError
-            If it is none: what is written has to be whole shards, or two writers could undo each other's work.
+            If it is not exactly one region: only whole shards are written, or two writers could undo each other's work.
         """
         (sy, sx), columns = self.shard, self.grid[1]
         index = (box.y0 // sy) * columns + box.x0 // sx
@@ -107,7 +108,7 @@ class Layout:
         return index
 
     def keys(self, index: int) -> list[str]:
-        """The files of a region's shards, in a fixed order."""
+        """Return the keys of a region's shards, in a fixed order."""
         row, column = self.position(index)
         return [
             "/".join([name, "c", *map(str, leading), str(row), str(column)])
@@ -118,14 +119,14 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Skeleton:
-    """All files of a store that are no shards, made in memory; the same plan gives the same bytes.
+    """All files of a store except its shards, in memory; the same plan gives the same bytes.
 
     Parameters
     ----------
     files : mapping
         Metadata and coordinates: bytes by key.
     consolidated : bytes
-        What the group's metadata become when all regions are done.
+        The group's metadata once all regions are done.
     """
 
     files: Mapping[str, bytes]
@@ -133,12 +134,12 @@ class Skeleton:
 
     @property
     def finished(self) -> dict[str, bytes]:
-        """The files as they are in a store that is done."""
+        """The files as they are in a finished store."""
         return {**self.files, ROOT: self.consolidated}
 
 
 def make_skeleton(plan: FillPlan, shard: tuple[int, int]) -> Skeleton:
-    """Metadata and coordinates of the store that a fill is written to.
+    """Build the metadata and coordinates of the store that a fill is written to.
 
     Parameters
     ----------
@@ -154,12 +155,12 @@ def make_skeleton(plan: FillPlan, shard: tuple[int, int]) -> Skeleton:
 
     job = plan.job
 
-    def nothing(dims: Sequence[str], dtype: np.dtype[Any]) -> Any:
+    def placeholder(dims: Sequence[str], dtype: np.dtype[Any]) -> Any:
         shape = job.lead + tuple(job.sizes[d] for d in dims[:-2]) + job.grid.shape
         return da.zeros(shape, dtype=dtype, chunks=shape)
 
-    image = label(plan, {o.name: nothing(o.dims, o.dtype) for o in job.outputs})
-    # What is known of a date or a pixel may be lazy; the values are filled in later, shard by shard.
+    image = label(plan, {o.name: placeholder(o.dims, o.dtype) for o in job.outputs})
+    # Coordinates may be lazy and are written here; the values follow later, shard by shard.
     image = image.assign_coords({name: c.compute() for name, c in image.coords.items() if c.chunks is not None})
     image = io.for_zarr(image)
     chunk = tuple(largest_part(edge, MOST_CHUNK) for edge in shard)
@@ -168,13 +169,13 @@ def make_skeleton(plan: FillPlan, shard: tuple[int, int]) -> Skeleton:
         image[part.name].encoding = {
             **stored_encoding(part),
             "chunks": (*(1 for _ in axes), *chunk),
-            # One file for each date: as much is in memory at once.
+            # One file per date, which is encoded in memory as a whole.
             "shards": (*(1 if axis == "time" else size for axis, size in axes.items()), *shard),
             "compressors": (BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()),
         }
     store = MemoryStore()
     with warnings.catch_warnings():
-        # Consolidated metadata are an extension of the format; without them xarray warns at each opening.
+        # Consolidated metadata are an extension of Zarr format 3; without them xarray warns on opening.
         warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
         image.to_zarr(
             store,
@@ -184,13 +185,13 @@ def make_skeleton(plan: FillPlan, shard: tuple[int, int]) -> Skeleton:
             compute=False,
             safe_chunks=False,
         )
-        files = _contents(store)
+        files = memory_contents(store)
         zarr.consolidate_metadata(store)
-    return Skeleton(files, _contents(store)[ROOT])
+    return Skeleton(files, memory_contents(store)[ROOT])
 
 
 def largest_part(edge: int, most: int) -> int:
-    """The largest number that divides an edge and is not too large.
+    """Return the largest divisor of an edge that is at most `most`.
 
     Examples
     --------
@@ -200,14 +201,10 @@ def largest_part(edge: int, most: int) -> int:
     return next(edge // n for n in range(1, edge + 1) if edge % n == 0 and edge // n <= most)
 
 
-def _contents(store: Any) -> dict[str, bytes]:
-    return {key: store._store_dict[key].to_bytes() for key in sorted(store._store_dict)}
-
-
 def stored_encoding(part: Part) -> dict[str, Any]:
-    """How a variable is packed in the store."""
+    """Return the encoding of a variable in the store."""
     if part.dtype.kind == "M":
-        # By default the unit would depend on the values.
+        # The default unit depends on the values.
         return {**part.encoding, "units": "nanoseconds since 1970-01-01", "dtype": "int64"}
     return part.encoding
 
@@ -215,7 +212,7 @@ def stored_encoding(part: Part) -> dict[str, Any]:
 def encode(
     part: Part, metadata: bytes, layout: Layout, index: int, values: NDArray[Any]
 ) -> Iterator[tuple[str, bytes]]:
-    """The shards of one array in one region, encoded one after the other.
+    """Encode the shards of one array in one region, one after another.
 
     Parameters
     ----------
@@ -224,7 +221,7 @@ def encode(
     metadata : bytes
         The array's ``zarr.json``.
     layout : Layout
-        Which shards there are.
+        The layout of the store.
     index : int
         The region.
     values : ndarray
@@ -236,15 +233,14 @@ def encode(
         Key and content.
     """
     import zarr
-    from zarr.core.buffer import default_buffer_prototype
+    from zarr.buffer import default_buffer_prototype
     from zarr.storage import MemoryStore
 
     head = f"{part.name}/{ROOT}"
     files: dict[str, Any] = {head: default_buffer_prototype().buffer.from_bytes(metadata)}
     store = MemoryStore(files)
-    opened = zarr.open_array(store, path=part.name, mode="r+", zarr_format=3).async_array
-    # A chunk that is not there reads as zeros: only when all are written can one that was lost be told.
-    array = zarr.Array(zarr.AsyncArray(opened.metadata, opened.store_path, config={"write_empty_chunks": True}))
+    # A missing chunk reads as zeros: a lost one is found only if all are written.
+    array = write_empty_chunks(zarr.open_array(store, path=part.name, mode="r+", zarr_format=3))
     slices = layout.box(index).slices
     dated = part.dims[0] == "time"
     for which in np.ndindex(values.shape[:1] if dated else ()):
@@ -256,7 +252,7 @@ def encode(
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also if the machine fails in between.
+    """Write a file atomically, even if the machine fails meanwhile.
 
     Raises
     ------
@@ -271,7 +267,7 @@ def write_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    except BaseException as error:  # also if this process is asked to end
+    except BaseException as error:  # also when the process is asked to end
         with suppress(OSError):
             part.unlink(missing_ok=True)
         if not isinstance(error, OSError):
@@ -279,33 +275,33 @@ def write_file(path: Path, data: bytes) -> None:
         raise OutputError(
             f"{path} cannot be written: {error.strerror or error}",
             "a folder you may write to, with space left",
-            "free some space, or mend the permissions; the same call then goes on where it stopped",
+            "free some space or correct the permissions; the same call then continues where it stopped",
         ) from error
 
 
 def clear_partial(folder: Path) -> None:
-    """Remove what writers that were killed have left behind; those that live keep theirs."""
-    found = (Path(where) / name for where, _, names in os.walk(folder) for name in names if name.endswith(PARTIAL))
-    for path in left_by_the_dead(found):
+    """Remove the partial files of writers that were killed; those of running writers stay."""
+    partial = (Path(where) / name for where, _, names in os.walk(folder) for name in names if name.endswith(PARTIAL))
+    for path in abandoned(partial):
         path.unlink(missing_ok=True)
 
 
 def sizes(store: Path, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many files of its own each region has in a store, and their bytes together.
+    """Count the files of each region in a store, and their total size.
 
-    Folders are listed, and each file in them is asked for its size once.
+    The folders are listed; no file is read.
 
     Parameters
     ----------
     store : Path
-        The store, or where it was.
+        The store; it may be missing.
     layout : Layout
-        Its files.
+        Its layout.
 
     Returns
     -------
     number, size : ndarray of int, shape (region,)
-        Files, and bytes.
+        Number of files, and their total size in bytes.
     """
     rows, columns = layout.grid
     number, size = np.zeros(rows * columns, np.int64), np.zeros(rows * columns, np.int64)
@@ -323,10 +319,10 @@ def sizes(store: Path, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def sha256(data: bytes) -> str:
-    """SHA-256 in hexadecimal digits."""
+    """Return the SHA-256 in hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def digest_of(files: Mapping[str, str]) -> str:
-    """One digest for several files, from theirs by key."""
+    """Return one digest for several files, from their digests by key."""
     return sha256("".join(f"{key} {files[key]}\n" for key in sorted(files)).encode())

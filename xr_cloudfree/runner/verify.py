@@ -1,4 +1,4 @@
-"""Whether a store is what its run wrote, byte for byte; and how it becomes so again."""
+"""Verification of stores: whether every byte is as it was written, and the repair of those that are not."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from pathlib import Path
 from typing import Any
 
 from xr_cloudfree.errors import StoreError
+from xr_cloudfree.runner.driver import execute
 from xr_cloudfree.runner.journal import Journal, read_json
-from xr_cloudfree.runner.runs import finish, layout_of, reopen, run_here, started
+from xr_cloudfree.runner.runs import layout_of, reopen
 from xr_cloudfree.runner.store import ROOT, Layout, digest_of, sha256
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """A file that is missing, changed or damaged.
 
     Parameters
     ----------
     region : int or None
         The region; None for metadata, coordinates and the journal itself.
     key : str
-        The file, within the store or its journal.
+        The file, relative to the store or its journal.
     what : {"missing", "changed", "damaged"}
-        Not there; other bytes than were written; a file of the journal that cannot be read.
+        The file is missing; its bytes differ from what was written; a file of the journal cannot be read.
     """
 
     region: int | None
@@ -36,18 +37,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What `verify` found.
+    """The result of `verify`.
 
     Parameters
     ----------
     problems : tuple of Problem
-        What is wrong.
+        The files that are missing, changed or damaged.
     unfinished : tuple of int
-        Regions that have never been done.
+        Regions that were never done.
     files, bytes : int
-        How much was read.
+        Number of files and bytes read.
     digest : str
-        The store's digest, as its bytes have it.
+        Digest of the store, from its bytes.
     """
 
     problems: tuple[Problem, ...]
@@ -58,17 +59,17 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all regions are done, and each byte is as it was written."""
+        """Whether all regions are done and every byte is as it was written."""
         return not self.problems and not self.unfinished
 
     @property
     def regions(self) -> tuple[int, ...]:
-        """Regions that have to be filled again."""
+        """Regions to fill again."""
         return tuple(sorted({p.region for p in self.problems if p.region is not None}))
 
 
 def verify(store: str | os.PathLike[str]) -> VerifyReport:
-    """Compare every byte of a store with what was written.
+    """Compare every byte of a store with the checksums of what was written.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
     Raises
     ------
     StoreError
-        If there is no journal beside the store, or what the run was begun with cannot be read.
+        If there is no journal beside the store, or its record of the run cannot be read.
 
     Examples
     --------
@@ -100,29 +101,29 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
     begun = _begun(journal)
     layout, problems, unfinished = layout_of(begun), [], []
     digests: dict[str, str] = {}
-    wanted = dict(begun["files"])
+    expected = dict(begun["files"])
     finished = read_json(journal.finished)
     if journal.finished.exists():
-        wanted[ROOT] = begun["consolidated"]
+        expected[ROOT] = begun["consolidated"]
         if finished is None:
             problems.append(Problem(None, journal.finished.name, "damaged"))
     files = size = 0
-    for key, told in wanted.items():
-        found, length = _read(journal.store / key)
-        files, size, digests[key] = files + (found is not None), size + length, found or ""
-        # Killed just before the end, a run has them together and does not say so yet.
-        if found != told and not (key == ROOT and found == begun["consolidated"]):
-            problems.append(Problem(None, key, "missing" if found is None else "changed"))
+    for key, checksum in expected.items():
+        digest, length = _read(journal.store / key)
+        files, size, digests[key] = files + (digest is not None), size + length, digest or ""
+        # A run killed just before its end has consolidated the metadata without recording it yet.
+        if digest != checksum and not (key == ROOT and digest == begun["consolidated"]):
+            problems.append(Problem(None, key, "missing" if digest is None else "changed"))
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for index, marked, shards in pool.map(lambda i: _region(journal, layout, i), range(layout.n_regions)):
-            digests[f"{index:07d}"] = digest_of({key: found or "" for key, (found, _) in shards.items()})
-            files += sum(found is not None for found, _ in shards.values())
+        for index, marker, shards in pool.map(lambda i: _region(journal, layout, i), range(layout.n_regions)):
+            digests[f"{index:07d}"] = digest_of({key: digest or "" for key, (digest, _) in shards.items()})
+            files += sum(digest is not None for digest, _ in shards.values())
             size += sum(length for _, length in shards.values())
-            if marked is not None or journal.marker(index).exists():
-                problems += _compare(journal, index, marked, begun["run"], shards)
+            if marker is not None or journal.marker(index).exists():
+                problems += _compare(journal, index, marker, begun["run"], shards)
             elif journal.finished.exists():
                 problems.append(Problem(index, journal.marker(index).name, "missing"))
-            else:  # not begun, or ended before it was marked
+            else:  # not begun, or interrupted before its marker was written
                 unfinished.append(index)
     if finished is not None and not problems and not unfinished and finished["digest"] != digest_of(digests):
         problems.append(Problem(None, journal.finished.name, "changed"))
@@ -130,7 +131,7 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
 
 
 def repair(store: str | os.PathLike[str]) -> VerifyReport:
-    """Mend a store: fill those regions again of which `verify` finds a byte missing or changed, and those undone.
+    """Fill the regions again in which `verify` finds problems, and those that were never done.
 
     Parameters
     ----------
@@ -140,12 +141,12 @@ def repair(store: str | os.PathLike[str]) -> VerifyReport:
     Returns
     -------
     VerifyReport
-        What was wrong before.
+        The problems before the repair.
 
     Raises
     ------
     StoreError
-        If the cube did not come from a file: then the call by which the store was begun mends it.
+        If the cube does not come from a file: then repeat the call that began the store.
     ChangedError
         If the cube or the model is no longer the same.
     LockedError
@@ -156,15 +157,12 @@ def repair(store: str | os.PathLike[str]) -> VerifyReport:
         report = verify(store)
         for index in report.regions:
             journal.marker(index).unlink(missing_ok=True)
-    run = reopen(store)
-    with started(run) as missing:
-        run_here(run, missing)
-        finish(run)
+    execute(reopen(store), progress=False)
     return report
 
 
 def store_digest(store: str | os.PathLike[str]) -> str:
-    """SHA-256 over all bytes of a store: the same for every way to the same result.
+    """Return the SHA-256 over all bytes of a store, which does not depend on how the run went.
 
     Parameters
     ----------
@@ -175,40 +173,40 @@ def store_digest(store: str | os.PathLike[str]) -> str:
 
 
 def _begun(journal: Journal) -> Mapping[str, Any]:
-    told = journal.begun()
-    if told is None:
+    record = journal.begun()
+    if record is None:
         raise StoreError(
             f"there is no journal of {journal.store}",
             "a store that to_zarr or batch has begun; fill(...).to_zarr keeps none",
             "cube.cloudfree.to_zarr(store, date)",
         )
-    return told
+    return record
 
 
 def _region(
     journal: Journal, layout: Layout, index: int
 ) -> tuple[int, dict[str, Any] | None, dict[str, tuple[str | None, int]]]:
-    """What the marker tells of a region, and what is there: digest and length by key."""
+    """Return a region, its marker, and the digest and length of each of its files, by key."""
     return index, read_json(journal.marker(index)), {key: _read(journal.store / key) for key in layout.keys(index)}
 
 
 def _compare(
     journal: Journal,
     index: int,
-    marked: Mapping[str, Any] | None,
+    marker: Mapping[str, Any] | None,
     run: str,
     shards: Mapping[str, tuple[str | None, int]],
 ) -> Iterator[Problem]:
-    if marked is None or marked["region"] != index or marked["run"] != run:
+    if marker is None or marker["region"] != index or marker["run"] != run:
         yield Problem(index, journal.marker(index).name, "damaged")
         return
-    for key, (found, _) in shards.items():
-        if found != marked["files"].get(key):
-            yield Problem(index, key, "missing" if found is None else "changed")
+    for key, (digest, _) in shards.items():
+        if digest != marker["files"].get(key):
+            yield Problem(index, key, "missing" if digest is None else "changed")
 
 
 def _read(path: Path) -> tuple[str | None, int]:
-    """Digest and length of a file; None if it is not there."""
+    """Return the digest and length of a file; the digest is None if there is no file."""
     try:
         data = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

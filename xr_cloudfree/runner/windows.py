@@ -1,95 +1,89 @@
-"""The arrays of a cube as a run reads them: window by window, without a graph of the whole."""
+"""Windows of a cube's arrays, read without a graph of the whole cube, and stamps that identify those arrays."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from xarray.coding.common import _ElementwiseFunctionArray
-from xarray.core.indexing import LazilyVectorizedIndexedArray
 
+from xr_cloudfree import compat
 from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Stored, Window, as_slice
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner import fingerprints
 from xr_cloudfree.storage.guard import guarded
-from xr_cloudfree.storage.locations import is_url, place
+from xr_cloudfree.storage.locations import is_url, parse_location
 
 if TYPE_CHECKING:
     import dask.array as da
 
 
 def from_files(obj: Any) -> Any:
-    """The same cube, with the arrays that were only opened, in chunks, as files give them: without their graph.
+    """Replace dask arrays that only open files by the lazy arrays of those files.
 
     Parameters
     ----------
     obj : DataArray or Dataset
-        A cube or a layer. What was computed from files, or cut out of them after they were chunked, stays as it is.
+        A cube or a layer. Arrays computed from files, or sliced after they were chunked, stay as they are; any other
+        object is returned as it is.
     """
     if isinstance(obj, xr.DataArray):
         opened = _opened(obj.variable)
         return obj if opened is None else obj.copy(data=opened)
     if not isinstance(obj, xr.Dataset):
-        return obj  # what it is instead is said where it is understood
-    found = {name: _opened(array.variable) for name, array in obj.data_vars.items()}
+        return obj  # refused later, where cubes are read
+    opened_arrays = {name: _opened(array.variable) for name, array in obj.data_vars.items()}
     return obj.assign(
         {
             name: (obj[name].dims, data, obj[name].attrs, obj[name].encoding)
-            for name, data in found.items()
+            for name, data in opened_arrays.items()
             if data is not None
         }
     )
 
 
 def _opened(variable: xr.Variable) -> Any:
-    """What a chunked variable was opened from; None if more than opening was done to it."""
-    array: Any = variable._data
+    """Return the lazy array that a chunked variable was opened from; None if its graph does more than open it."""
     roles = [role_of(str(dim)) for dim in variable.dims]
     if roles != [role for role in ROLES if role in roles]:
-        return None  # lazy arrays with their axes turned are read pixel by pixel
-    layers = getattr(getattr(array, "dask", None), "layers", None)
-    if layers is None or set(layers) != {array.name, f"original-{array.name}"}:
-        return None
-    adapter = next(iter(layers[f"original-{array.name}"].values()))
-    lazy: Any = getattr(adapter, "array", None)
-    # Anything else under that name is an array in memory, which dask cuts as well as we do.
-    return guarded(lazy) if hasattr(lazy, "get_duck_array") and lazy.shape == variable.shape else None
+        return None  # lazy arrays with transposed axes are read pixel by pixel
+    lazy = compat.opened_array(compat.raw_data(variable))
+    return guarded(lazy) if lazy is not None and lazy.shape == variable.shape else None
 
 
 def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Window:
-    """A window of an array in memory; each of the chunks that it touches is decompressed once."""
+    """Read a window of an array into memory; each chunk it touches is decompressed once."""
     if is_lazy(variable):
-        variable = xr.Variable(variable.dims, guarded(variable._data))
+        variable = xr.Variable(variable.dims, guarded(compat.raw_data(variable)))
     part = variable[(as_slice(dates), Ellipsis, *box.slices)]
     if part.chunks is not None:
-        # Not the scheduler of the process: this may run inside one of its tasks.
+        # Not the default scheduler: this may run inside one of its tasks.
         return np.asarray(part.data.compute(scheduler="threads"))
-    stored, decode = _stored(part)
+    stored, decode = compat.split_decoding(compat.raw_data(part))
     return Stored(np.asarray(stored.get_duck_array()), decode) if decode else np.asarray(part.values)
 
 
 def is_lazy(variable: xr.Variable) -> bool:
-    """Whether an array lies in files and is neither in chunks nor in memory."""
-    return variable.chunks is None and not isinstance(variable._data, np.ndarray)
+    """Return whether an array is in files, opened without chunks."""
+    return variable.chunks is None and not compat.is_numpy(variable)
 
 
 def windowed(variable: xr.Variable) -> xr.Variable:
-    """The same array, of which windows can be read: one whose axes were turned would be read pixel by pixel."""
-    turned = any(isinstance(layer, LazilyVectorizedIndexedArray) for layer in _below(variable._data))
-    return xr.Variable(variable.dims, variable.data) if turned else variable
+    """Return an array whose windows can be read: one with transposed axes, read pixel by pixel, is loaded."""
+    transposed = compat.is_transposed(compat.raw_data(variable))
+    return xr.Variable(variable.dims, variable.data) if transposed else variable
 
 
 def chunked(variable: xr.Variable) -> da.Array | Stored:
-    """An array as a graph takes it: in chunks, and as its file has it where it was only opened.
+    """Return an array in chunks for a graph, still encoded if it was only opened from a file.
 
-    Chunks are held while blocks beside them wait, decoded four times as much.
+    Chunks stay in memory while neighbouring blocks wait for them; decoded they would take four times as much.
     """
     if variable.chunks is None:
         variable = windowed(variable)
@@ -98,33 +92,22 @@ def chunked(variable: xr.Variable) -> da.Array | Stored:
     array: da.Array = variable.data
     if (opened := _opened(variable)) is None:
         return array
-    stored, decode = _stored(xr.Variable(variable.dims, opened))
+    stored, decode = compat.split_decoding(opened)
     chunks = dict(zip(variable.dims, array.chunks, strict=True))
     return Stored(xr.Variable(variable.dims, stored).chunk(chunks, name=f"stored-{array.name}").data, decode)
 
 
 def stored_bytes(variable: xr.Variable) -> int:
-    """Bytes of a value of an array, as `read` holds it."""
-    stored, decode = _stored(variable)
+    """Return the bytes per value of an array as `read` returns it."""
+    stored, decode = compat.split_decoding(compat.raw_data(variable))
     return int(stored.dtype.itemsize if decode else variable.dtype.itemsize)
 
 
-def _stored(variable: xr.Variable) -> tuple[Any, tuple[Callable[[Array], Array], ...]]:
-    """What a lazy array decodes, and how; no steps where it decodes nothing."""
-    steps: list[Callable[[Array], Array]] = []
-    stored: Any = variable._data
-    for layer in _below(variable._data):
-        if isinstance(layer, _ElementwiseFunctionArray):
-            steps.append(layer.func)
-            stored = layer.array
-    return stored, tuple(reversed(steps))
-
-
 def chunk_edges(variable: xr.Variable) -> tuple[int, int] | None:
-    """Rows and columns of an array's chunks, None if it has none."""
+    """Return the rows and columns of an array's chunks; None if it has none."""
     if variable.chunks is not None:
         return max(variable.chunks[-2]), max(variable.chunks[-1])
-    # The encoding keeps the file's names of the dimensions, in their order.
+    # The encoding keeps the file's names of dimensions, in their order.
     edges = list(variable.encoding.get("preferred_chunks", {}).values())[-2:]
     if len(edges) < 2 or not all(isinstance(edge, int) for edge in edges):
         return None
@@ -132,120 +115,97 @@ def chunk_edges(variable: xr.Variable) -> tuple[int, int] | None:
 
 
 def stamp(variable: xr.Variable) -> str:
-    """What tells whether an array is still the same one, without reading what lies in files.
+    """Return a text that changes when an array does, without reading values from files.
 
-    For arrays in memory their values; for what was opened what `_content` tells of its files or its store, and what was
-    cut out of it; for arrays that dask computes the name that it gives to the computation, and the same of all that was
-    opened for it.
+    It identifies an array in memory by its values; an opened array by its files or store (see `fingerprints.content`)
+    and by how it was sliced; a dask array by the name of the computation and by the arrays opened for it.
     """
-    data: Any = variable._data
+    data = compat.raw_data(variable)
     if isinstance(data, np.ndarray):
-        return f"values {_of_values(data)}"
-    told = hashlib.sha256()
-    kind, opened = "files", [data]
-    if hasattr(data, "__dask_graph__"):
-        kind, opened = "dask", list(_inputs(data))
-        told.update(f"{data.name}\n".encode())
-    for lazy in opened:
-        for part in _below(lazy):
-            if hasattr(part, "key"):
-                told.update(_of_key(part.key.tuple).encode())
-            told.update(f"{_content(part)}\n".encode())
-    return f"{kind} {told.hexdigest()[:16]}"
+        return f"values {_hash_values(data)}"
+    digest = hashlib.sha256()
+    kind, sources = "files", [data]
+    if compat.has_graph(data):
+        kind, sources = "dask", list(compat.graph_inputs(data))
+        digest.update(f"{data.name}\n".encode())
+    for source in sources:
+        for layer in compat.lazy_layers(source):
+            if (index := compat.index_of(layer)) is not None:
+                digest.update(_index_as_text(index).encode())
+            digest.update(f"{_content(layer)}\n".encode())
+    return f"{kind} {digest.hexdigest()[:16]}"
 
 
-def _of_values(values: Array) -> str:
+def _hash_values(values: Array) -> str:
     if values.dtype.kind == "O":
         return hashlib.sha256(repr(values.tolist()).encode()).hexdigest()[:16]
     return hashlib.sha256(np.ascontiguousarray(values).view(np.uint8).data).hexdigest()[:16]
 
 
-def _of_key(key: tuple[Any, ...]) -> str:
-    """An index as text: slices and numbers as they are, arrays by their values."""
-    return " ".join(f"{k.shape} {_of_values(k)}" if isinstance(k, np.ndarray) else repr(k) for k in key)
+def _index_as_text(index: tuple[Any, ...]) -> str:
+    """Return an index as text: slices and numbers as they are, arrays by a hash of their values."""
+    return " ".join(f"{k.shape} {_hash_values(k)}" if isinstance(k, np.ndarray) else repr(k) for k in index)
 
 
-def _inputs(data: Any) -> Iterator[Any]:
-    """What a graph of dask begins with: lazy arrays, and arrays in memory that a name does not tell of."""
-    for name, layer in data.dask.layers.items():
-        if name.startswith("original-"):  # that is how dask calls it
-            yield from layer.values()
-        elif hasattr(layer, "mapping"):  # a graph that is there already; others are not drawn up for this
-            for task in layer.mapping.values():
-                value = getattr(task, "value", task)
-                if isinstance(value, np.ndarray) and not name.startswith("array-"):
-                    yield value  # persisted: it keeps the name of the computation that it came from
-
-
-def _content(array: Any) -> str:
-    """What tells of the content of one layer of a lazy array; empty for those that hold none."""
-    if isinstance(array, np.ndarray):
-        return _of_values(array)
-    stored = getattr(array, "_array", None)  # of Zarr
-    if stored is not None and hasattr(stored, "store_path"):
+def _content(layer: Any) -> str:
+    """Return the fingerprint of the content of one layer of a lazy array; empty for a layer without content."""
+    if isinstance(layer, np.ndarray):
+        return _hash_values(layer)
+    if (stored := compat.zarr_array(layer)) is not None:
         return fingerprints.content(stored)
-    return " ".join(f"{path.name} {fingerprints.changed(path)}" for path in _files(array))
-
-
-def _below(data: Any) -> Iterator[Any]:
-    """A lazy array and those that it wraps, down to the file's own."""
-    while data is not None:
-        yield data
-        data = getattr(data, "array", None)
+    return " ".join(f"{path.name} {fingerprints.modified(path)}" for path in _files(layer))
 
 
 def check_shared(variables: Iterable[xr.Variable]) -> None:
-    """Refuse arrays that lie in the memory of the process that opened them, in another one.
+    """Refuse arrays in the memory of the process that opened them, if this is another process.
 
     Raises
     ------
     InputError
         If one was opened from a URL of the scheme ``memory``.
     """
-    arrays = (array for variable in variables for array in _arrays(variable._data))
-    for part in (part for array in arrays for part in _below(array)):
-        where = getattr(getattr(part, "_array", None), "store_path", None)
-        if where is not None and hasattr(where.store, "fs"):
+    for layer in (layer for variable in variables for layer in _layers(variable)):
+        stored = compat.zarr_array(layer)
+        if stored is not None and hasattr(stored.store_path.store, "fs"):
             from xr_cloudfree.storage import remote
 
-            if remote.in_memory(where.store):
-                raise remote.elsewhere(f"memory:/{where.store.path}")
+            if remote.in_memory(stored.store_path.store):
+                raise remote.other_process_error(f"memory:/{stored.store_path.store.path}")
 
 
-def _arrays(data: Any) -> list[Any]:
-    """An array, and what its graph begins with."""
-    return [data, *(_inputs(data) if hasattr(data, "__dask_graph__") else ())]
+def _layers(variable: xr.Variable) -> list[Any]:
+    """Return all layers of a variable's array, and of the arrays that its graph starts from."""
+    data = compat.raw_data(variable)
+    sources = [data, *(compat.graph_inputs(data) if compat.has_graph(data) else ())]
+    return [layer for source in sources for layer in compat.lazy_layers(source)]
 
 
-def places(*given: Any) -> set[Path]:
-    """Where on this machine's disks lies what was opened: the files and stores, as far as they can be told.
+def local_sources(*inputs: Any) -> set[Path]:
+    """Return the local files and stores that inputs were opened from, as far as they are known.
 
     Parameters
     ----------
-    *given : path, DataArray, Dataset or anything else
+    *inputs : path, DataArray, Dataset or anything else
         Cubes and layers, also computed from files by dask.
     """
-    found: set[Path] = set()
-    for obj in given:
+    paths: set[Path] = set()
+    for obj in inputs:
         if isinstance(obj, str | os.PathLike) and not is_url(obj):
-            found.add(Path(place(obj)))
+            paths.add(Path(parse_location(obj)))
         if not isinstance(obj, xr.DataArray | xr.Dataset):
             continue
-        variables = obj.variables.values() if isinstance(obj, xr.Dataset) else [obj.variable]
-        for told in (obj, *variables):
-            if isinstance(named := told.encoding.get("source"), str) and not is_url(named):
-                found.add(Path(place(named)))
-        for array in (array for variable in variables for array in _arrays(variable._data)):
-            found.update(where for part in _below(array) for where in _files(part, whole=True))
-    # A text may be the name of a variable as well, of any length: Path.exists() would raise.
-    return {where for where in found if os.path.exists(where)}
+        variables = list(obj.variables.values()) if isinstance(obj, xr.Dataset) else [obj.variable]
+        for named in (obj, *variables):
+            if isinstance(source := named.encoding.get("source"), str) and not is_url(source):
+                paths.add(Path(parse_location(source)))
+        for variable in variables:
+            paths.update(path for layer in _layers(variable) for path in _files(layer, whole=True))
+    # A text may also be the name of a variable, of any length, for which Path.exists() would raise.
+    return {path for path in paths if os.path.exists(path)}
 
 
-def _files(array: Any, whole: bool = False) -> list[Path]:
-    """The files of a backend's array, where they lie on this machine's disks; or the whole store that holds them."""
-    stored = getattr(array, "_array", None)  # of Zarr
-    if stored is not None and hasattr(stored, "store_path"):
+def _files(layer: Any, whole: bool = False) -> list[Path]:
+    """Return the local files of a backend's array, or with `whole` the store that contains them."""
+    if (stored := compat.zarr_array(layer)) is not None:
         return fingerprints.files(stored, whole)
-    name = getattr(getattr(array, "datastore", None), "_filename", None)  # of NetCDF
-    opened = getattr(getattr(array, "manager", None), "_args", ())  # of rioxarray
-    return [Path(n) for n in (name, *opened[:1]) if isinstance(n, str | os.PathLike) and os.path.exists(n)]
+    return compat.local_files(layer)

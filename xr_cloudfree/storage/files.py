@@ -1,4 +1,4 @@
-"""Files and folders that take their places whole or not at all, and locks that end with the process that holds them."""
+"""Atomic replacement of files and folders, and locks that end with the process that holds them."""
 
 from __future__ import annotations
 
@@ -23,109 +23,109 @@ from typing import Any
 
 from xr_cloudfree.errors import OutputError
 
-# The lock of a folder that is being written, and what says that it has been taken.
+# The lock of a folder that is being written, and the file that marks the lock as taken.
 _LOCK, _LOCKED = "cloudfree.lock", "cloudfree.locked"
-# Seconds between the signs of life of a lock without the system's help, and without one after which it is void.
+# Of a lock file: seconds between two touches by its owner, and without a touch after which it is void.
 BEAT, STALE = 10.0, 180.0
-# What only writing meets; other errors of the system may be those of a file that is read.
-_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# Errors that occur only on writing; others may concern a file that is read.
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 
 
-def refused(path: Path, why: object) -> OutputError:
-    """An error that says why an output cannot be written.
+def write_error(path: Path, reason: object) -> OutputError:
+    """Return the error for an output that cannot be written.
 
     Parameters
     ----------
     path : Path
         The output.
-    why : object
-        What the system said, as an exception or as text.
+    reason : object
+        The system's error, as an exception or as text.
     """
-    text = getattr(why, "strerror", None) or getattr(why, "__cause__", None) or why
+    text = getattr(reason, "strerror", None) or getattr(reason, "__cause__", None) or reason
     return OutputError(
         f"{path} cannot be written: {text}",
         "a folder you may write to, with space left",
-        "another path; or free some space or mend the permissions, then the same call again",
+        "another path; or free some space or correct the permissions, then the same call again",
     )
 
 
-def place(path: Path) -> Path:
-    """Where an output goes: the path itself, or where the link leads that is there.
+def resolve_link(path: Path) -> Path:
+    """Return the path of an output, or the target if it is a link.
 
     Parameters
     ----------
     path : Path
-        The output as it was named.
+        The output.
 
     Raises
     ------
     OutputError
-        If the link leads into a folder that is not there.
+        If the target's folder does not exist.
     """
     if not path.is_symlink():
         return path
-    where = Path(os.path.realpath(path))
-    if not where.parent.is_dir():
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
         raise OutputError(
-            f"{path} is a link to {where}, and there is no folder {where.parent}",
-            "a link into a folder that is there",
-            f"mkdir -p {shlex.quote(str(where.parent))}",
+            f"{path} is a link to {target}, and there is no folder {target.parent}",
+            "a link into an existing folder",
+            f"mkdir -p {shlex.quote(str(target.parent))}",
         )
-    return where
+    return target
 
 
 @contextmanager
 def aside(files: Sequence[Path]) -> Iterator[dict[Path, Path]]:
-    """Paths to write to, which take their places once all is written and on the disk.
+    """Provide temporary paths that replace the outputs once everything is written and on the disk.
 
-    Nothing is replaced if anything fails before. What a process that was killed has left of the same output is
-    removed; what one has left that lives is not.
+    Nothing is replaced if anything fails before. Remains of a process that was killed while it wrote the same output
+    are removed; those of a running process are not.
 
     Parameters
     ----------
     files : sequence of Path
-        Files and folders to write. Links are followed.
+        Outputs, files or folders. Links are followed.
 
     Yields
     ------
     dict of Path to Path
-        Where to write each of them: under its own name, in a hidden folder beside its place.
+        The temporary path of each output: its own name in a hidden folder beside it.
 
     Raises
     ------
     OutputError
         If the disk is full, or may not be written to.
     """
-    places = {file: place(file) for file in files}
+    targets = {file: resolve_link(file) for file in files}
     with ExitStack() as stack:
         try:
             folders: dict[Path, Path] = {}
-            for where in places.values():
-                if where.parent not in folders:
-                    folders[where.parent] = stack.enter_context(_hidden(where))
+            for target in targets.values():
+                if target.parent not in folders:
+                    folders[target.parent] = stack.enter_context(_hidden_folder(target))
         except OSError as error:
-            raise refused(files[0], error) from error
-        parts = {file: folders[where.parent] / file.name for file, where in places.items()}
+            raise write_error(files[0], error) from error
+        parts = {file: folders[target.parent] / file.name for file, target in targets.items()}
         try:
             yield parts
             for part in parts.values():
                 _sync(part)
             for file, part in parts.items():
-                _swap(part, places[file])
+                _replace(part, targets[file])
         except OSError as error:
             named = str(error.filename or "")
             if isinstance(error, OutputError) or not (
-                error.errno in _WRITING or any(named.startswith(str(folder)) for folder in folders.values())
+                error.errno in _WRITE_ERRORS or any(named.startswith(str(folder)) for folder in folders.values())
             ):
                 raise
-            raise refused(files[0], error) from error
+            raise write_error(files[0], error) from error
 
 
 @contextmanager
-def _hidden(first: Path) -> Iterator[Path]:
-    """A folder beside an output which tells by its lock that somebody works in it."""
+def _hidden_folder(first: Path) -> Iterator[Path]:
+    """Create a hidden folder beside an output, locked while it is in use."""
     first.parent.mkdir(parents=True, exist_ok=True)
-    _clear_left(first)
+    _remove_abandoned(first)
     folder = Path(tempfile.mkdtemp(prefix=f".{first.name}-", dir=first.parent))
     try:
         with hold(folder / _LOCK):
@@ -135,60 +135,60 @@ def _hidden(first: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _clear_left(first: Path) -> None:
-    """Remove what writers of an output have left that were killed."""
+def _remove_abandoned(first: Path) -> None:
+    """Remove the hidden folders of processes that were killed while they wrote an output."""
     for name in glob.glob(f".{glob.escape(first.name)}-????????", root_dir=first.parent):
-        left = first.parent / name
-        if not (left / _LOCKED).is_file():
+        folder = first.parent / name
+        if not (folder / _LOCKED).is_file():
             continue
-        with suppress(OSError), hold(left / _LOCK):  # it is held: somebody is at work
-            for old in _replaced(left).glob("*"):
+        with suppress(OSError), hold(folder / _LOCK):  # fails while another process uses the folder
+            for old in _replaced(folder).glob("*"):
                 if not first.with_name(old.name).exists():  # killed between two renames
                     os.rename(old, first.with_name(old.name))
-            shutil.rmtree(left)
+            shutil.rmtree(folder)
 
 
 def _replaced(folder: Path) -> Path:
-    """Where folders wait that are being replaced."""
+    """Return the folder for outputs that are being replaced."""
     return folder / "replaced"
 
 
-def _swap(part: Path, where: Path) -> None:
-    """Put what was written into its place."""
-    if not where.is_dir():
-        os.replace(part, where)
+def _replace(part: Path, target: Path) -> None:
+    """Move a temporary file or folder to its target."""
+    if not target.is_dir():
+        os.replace(part, target)
     else:
-        # A folder cannot be replaced by another in one step: the old one is kept until the new one is there.
-        old = _replaced(part.parent) / where.name
+        # A folder cannot be replaced in one step: keep the old one until the new one is in place.
+        old = _replaced(part.parent) / target.name
         old.parent.mkdir(exist_ok=True)
-        os.rename(where, old)
+        os.rename(target, old)
         try:
-            os.replace(part, where)
+            os.replace(part, target)
         except OSError:
-            os.rename(old, where)
+            os.rename(old, target)
             raise
-    _sync_one(where.parent)
+    _sync_one(target.parent)
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or all in a folder, onto the disk; a disk that is full may say so only then."""
+    """Force a file, or all files of a folder, onto the disk; a full disk may be reported only then."""
     if path.is_file():
         _sync_one(path)
         return
-    found = [Path(where) / name for where, _, names in os.walk(path) for name in ("", *names)]
+    paths = [Path(folder) / name for folder, _, names in os.walk(path) for name in ("", *names)]
     with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(_sync_one, found):
+        for _ in pool.map(_sync_one, paths):
             pass
 
 
 def _sync_one(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
-        return  # cannot be opened there
+        return  # folders cannot be opened on Windows
     file = os.open(path, os.O_RDONLY if path.is_dir() or os.name != "nt" else os.O_RDWR)
     try:
         os.fsync(file)
     except OSError as error:
-        # Some file systems have nothing to force for a folder.
+        # Some file systems do not support fsync for folders.
         if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
             raise
     finally:
@@ -197,58 +197,43 @@ def _sync_one(path: Path) -> None:
 
 @contextmanager
 def hold(path: Path) -> Iterator[None]:
-    """Hold a file as the only process. Another one gets it when this one ends, however it does.
+    """Hold an exclusive lock on a file. It is released when the process ends, however it ends.
 
-    By the system's lock on it. A file system that has none (some network and FUSE file systems) gets a second file,
-    whose name ends with ``.held``: it is made only where there is none, tells whose it is, and is touched every
-    10 seconds. It is void if its process has ended, as far as that can be told from here: at once on the same machine,
-    after three minutes without a touch elsewhere.
+    The lock is the operating system's. On file systems without locks (some network and FUSE file systems) it is a
+    second file, whose name ends with ``.held``: it is created exclusively, names its process and is touched every
+    10 seconds. It is void if its process has ended on this machine, or after three minutes without a touch.
 
     Parameters
     ----------
     path : Path
-        The file; made if it is not there, and left.
+        The file; created if it does not exist, and never removed.
 
     Raises
     ------
     BlockingIOError
         If another process holds it.
     OSError
-        If the file cannot be made.
+        If the file cannot be created.
     """
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
+    from filelock import FileLock, Timeout
+
+    # Raise for a file that cannot be opened; an error of the lock then means that there are no locks.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o644))
+    lock = FileLock(path, timeout=0, thread_local=False, fallback_to_soft=False)
+    with ExitStack() as stack:
         try:
-            _claim(file)
-        except BlockingIOError:
-            raise
-        except OSError:  # there are no locks: ENOLCK, ENOSYS, EOPNOTSUPP and others, as file systems have it
-            with _hold_by_name(path.with_name(f"{path.name}.held")):
-                yield
-            return
-        yield
-    finally:
-        os.close(file)
-
-
-def _claim(file: int) -> None:
-    """Take the system's lock on an open file."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
-
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        except OSError as error:
+            stack.enter_context(lock)
+        except Timeout as error:
             raise BlockingIOError(errno.EAGAIN, "another process has locked it") from error
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # the file system has no locks: ENOLCK, ENOSYS, EOPNOTSUPP and others
+            stack.enter_context(_hold_by_name(path.with_name(f"{path.name}.held")))
+        yield
 
 
 @contextmanager
 def _hold_by_name(path: Path) -> Iterator[None]:
-    mine = json.dumps(
+    """Hold a lock by creating a file exclusively; see `hold`."""
+    owner = json.dumps(
         {"machine": machine(), "pid": os.getpid(), "began": _began(os.getpid()), "by": secrets.token_hex(4)}
     )
     for _ in range(5):
@@ -256,9 +241,9 @@ def _hold_by_name(path: Path) -> Iterator[None]:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
             break
         except FileExistsError:
-            _take_away(path)
+            _remove_void(path)
     else:
-        raise BlockingIOError(errno.EAGAIN, "others take it, too")
+        raise BlockingIOError(errno.EAGAIN, "several processes try to lock it")
     done = threading.Event()
 
     def beat() -> None:
@@ -268,7 +253,7 @@ def _hold_by_name(path: Path) -> Iterator[None]:
 
     beating = threading.Thread(target=beat, daemon=True, name="cloudfree-lock")
     try:
-        os.write(file, mine.encode())
+        os.write(file, owner.encode())
         beating.start()
         yield
     finally:
@@ -279,91 +264,91 @@ def _hold_by_name(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def _take_away(path: Path) -> None:
-    """Remove a lock that is void; raise if it is not."""
+def _remove_void(path: Path) -> None:
+    """Remove a lock file that is void; raise `BlockingIOError` if it is not."""
     try:
-        told, touched = path.read_text(), path.stat().st_mtime
+        content, touched = path.read_text(), path.stat().st_mtime
     except FileNotFoundError:
         return
     try:
-        holder: dict[str, Any] = json.loads(told)
-        here = holder["machine"] == machine()
-        void = here and not alive(int(holder["pid"]), holder["began"])
+        owner: dict[str, Any] = json.loads(content)
+        here = owner["machine"] == machine()
+        void = here and not is_alive(int(owner["pid"]), owner["began"])
     except (ValueError, KeyError, TypeError):  # it is being written
         here = void = False
     if not void and (here or _now(path.parent) - touched < STALE):
         raise BlockingIOError(errno.EAGAIN, "another process has locked it")
-    # Under a name of its own: of two that find it void, one takes away the lock that the other has made since.
-    mine = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+    # Rename it first: of two processes that find it void, one may remove the new lock of the other.
+    removed = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
     with suppress(FileNotFoundError):
-        os.rename(path, mine)
-        if mine.read_text() != told:
+        os.rename(path, removed)
+        if removed.read_text() != content:
             with suppress(FileExistsError):
-                os.link(mine, path)
-            mine.unlink()
+                os.link(removed, path)
+            removed.unlink()
             raise BlockingIOError(errno.EAGAIN, "another process has locked it")
-        mine.unlink()
+        removed.unlink()
 
 
 def _now(folder: Path) -> float:
-    """The time by the clock of a file system, which may be another machine's."""
+    """Return the time by the clock of a file system, which may be that of another machine."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".cloudfree-") as file:
         return os.fstat(file.fileno()).st_mtime
 
 
 @cache
 def machine() -> str:
-    """A short name of where processes have one set of numbers: the machine since it was started, or a container."""
-    told = [socket.gethostname()]
+    """Return a short name of the machine since its boot, or of the container: process numbers are unique within it."""
+    parts = [socket.gethostname()]
     with suppress(OSError):
-        told += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
-    return hashlib.sha256(" ".join(told).encode()).hexdigest()[:8]
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), os.readlink("/proc/self/ns/pid")]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
 
 
 def _began(pid: int) -> str:
-    """When a process of this machine began, in the system's own unit; empty where that is not told."""
+    """Return the start time of a process of this machine, in units of the system; empty if unknown."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
 
 
-def alive(pid: int, began: str = "") -> bool:
-    """Whether a process of this machine lives.
+def is_alive(pid: int, began: str = "") -> bool:
+    """Return whether a process of this machine is running.
 
     Parameters
     ----------
     pid : int
-        Its number.
+        Process number.
     began : str
-        When it began: another one may have its number by now.
+        Start time, from `_began`: another process may have the number by now.
     """
-    if os.name == "nt":  # there the signal 0 is Ctrl-C
+    if os.name == "nt":  # on Windows signal 0 is Ctrl-C
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # a process of another user
         pass
     return not began or _began(pid) in ("", began)
 
 
-def left_by_the_dead(paths: Iterable[Path]) -> Iterator[Path]:
-    """Those of several files, named ``….MACHINE-PID-THREAD.ENDING``, whose writers are gone.
+def abandoned(paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield the temporary files whose writers have ended.
 
-    Writers of other machines are taken for gone ten minutes after they have written last.
+    A writer on another machine counts as ended ten minutes after its last write.
 
     Parameters
     ----------
     paths : iterable of Path
-        The files.
+        Temporary files, named ``….MACHINE-PID-THREAD.ENDING``.
     """
     for path in paths:
         with suppress(FileNotFoundError):
             named = re.search(r"\.([0-9a-f]{8})-(\d+)-\d+\.\w+$", path.name)
             if named is not None and named[1] == machine():
-                if not alive(int(named[2])):
+                if not is_alive(int(named[2])):
                     yield path
             elif _now(path.parent) - path.stat().st_mtime > 600:
                 yield path

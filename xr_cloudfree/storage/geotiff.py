@@ -1,4 +1,4 @@
-"""GeoTIFFs of filled images: what goes into which file, written block by block and read back."""
+"""GeoTIFFs of filled images: the content of each file, written block by block and read back."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.compat import raster_errors
 from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import CloudfreeWarning, OutputError
 from xr_cloudfree.layers import LAYERS
-from xr_cloudfree.storage.files import refused
+from xr_cloudfree.storage.files import write_error
 from xr_cloudfree.storage.placement import assumed_of, axes_of, transform_of
 
 _NO_DAY = np.iinfo(np.int32).min
 
 
 def layer_path(path: Path, layer: str) -> Path:
-    """The file of a layer beside the GeoTIFF of an image."""
+    """Return the path of a layer beside the GeoTIFF of an image."""
     return path.with_name(f"{path.stem}.{layer}{path.suffix}")
 
 
 def plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.DataArray]:
-    """What goes into which GeoTIFF, north up; the images first."""
+    """Return the array of each GeoTIFF, north up; the images first."""
     import rioxarray  # noqa: F401  registers .rio
 
     arrays = {str(name): array for name, array in image.data_vars.items()}
@@ -47,12 +48,12 @@ def plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.D
             "a CRS and coordinates, for a GeoTIFF",
             f"an output .zarr, or {crs_remedy(first)} in Python before it is saved",
         )
-    if told := assumed_of(first):
-        warnings.warn(told, CloudfreeWarning, stacklevel=3)
+    if assumption := assumed_of(first):
+        warnings.warn(assumption, CloudfreeWarning, stacklevel=3)
     if len(bands) > 1:
         label = xr.Variable("band", np.array(bands, object))
         joined = xr.concat([arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact")
-        # The bands' dimension comes first in a file, after the dates.
+        # Bands come first in a file, after the dates.
         joined = joined.transpose(..., "band", axes["y"], axes["x"])
         joined.encoding = first.encoding
         first = joined
@@ -62,22 +63,22 @@ def plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.D
     for name, array in {"": first.rename(bands[0] if len(bands) == 1 else "reflectance"), **layers}.items():
         array = array.isel(turned)
         for i, path in enumerate(paths):
-            one = array.isel({time: i}) if time in array.dims else array
-            files[layer_path(path, name) if name else path] = one
+            single = array.isel({time: i}) if time in array.dims else array
+            files[layer_path(path, name) if name else path] = single
     return files
 
 
 def runs_against_the_map(axis: xr.DataArray, role: str) -> bool:
-    """Whether an axis has to be turned for north to be up and east to the right."""
+    """Return whether an axis must be reversed for north to be up and east to the right."""
     rises = bool(axis[-1] > axis[0])
     return rises if role == "y" else not rises
 
 
 @dataclass(eq=False)
 class _Target:
-    """A GeoTIFF that takes blocks as `dask.array.store` gives them, and can tell whether it reads as it was written."""
+    """A GeoTIFF as a target of `dask.array.store`; closing it compares the file with the blocks written."""
 
-    shown: Path
+    output: Path
     path: Path
     file: Any
     sums: dict[tuple[tuple[int, ...], Any], int] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class _Target:
     def __setitem__(self, region: tuple[slice, ...], block: NDArray[Any]) -> None:
         from rasterio.windows import Window
 
-        if self.file.closed:  # another block has failed while this one was under way
+        if self.file.closed:  # another block failed while this one was computed
             return
         bands = (1,) if block.ndim == 2 else tuple(range(region[0].start + 1, region[0].stop + 1))
         window = Window.from_slices(*region[-2:])
@@ -93,32 +94,32 @@ class _Target:
         try:
             self.file.write(values, bands, window=window)
         except raster_errors() as error:
-            raise refused(self.shown, error) from error
+            raise write_error(self.output, error) from error
         self.sums[bands, window] = zlib.crc32(values.data)
 
     def __dask_tokenize__(self) -> str:
         return str(self.path)
 
     def close(self) -> None:
-        """Close the file and compare it with what was written: GDAL does not say if its last blocks found no room."""
+        """Close the file and compare it with what was written: GDAL does not report a full disk for the last blocks."""
         import rasterio
 
-        told = _profile(self.file)
+        profile = _profile(self.file)
         try:
             self.file.close()
             with rasterio.open(self.path) as file:
-                same = _profile(file) == told and all(
+                same = _profile(file) == profile and all(
                     zlib.crc32(file.read(bands, window=window).data) == sum_
                     for (bands, window), sum_ in self.sums.items()
                 )
         except raster_errors() as error:
-            raise refused(self.shown, error) from error
+            raise write_error(self.output, error) from error
         if not same:
-            raise refused(self.shown, "it does not read as it was written")
+            raise write_error(self.output, "it differs from what was written")
 
 
 def _profile(file: Any) -> dict[str, Any]:
-    """What an open GeoTIFF says beside its values."""
+    """Return everything an open GeoTIFF contains except its values."""
     return {
         "crs": file.crs is not None,
         "transform": tuple(file.transform),
@@ -130,26 +131,18 @@ def _profile(file: Any) -> dict[str, Any]:
     }
 
 
-def raster_errors() -> tuple[type[Exception], ...]:
-    """What GDAL's errors come as: not all of them are rasterio's own."""
-    from rasterio._err import CPLE_BaseError
-    from rasterio.errors import RasterioError
-
-    return OSError, RasterioError, CPLE_BaseError
-
-
-def same_raster(one: Path, other: Path) -> bool:
-    """Whether two GeoTIFFs hold the same, and the overviews of the first can be read.
+def same_raster(a: Path, b: Path) -> bool:
+    """Return whether two GeoTIFFs have the same content and the overviews of the first can be read.
 
     Parameters
     ----------
-    one, other : Path
-        The files; those that cannot be read are not the same.
+    a, b : Path
+        The files; a file that cannot be read differs.
     """
     import rasterio
 
     try:
-        with rasterio.open(one) as first, rasterio.open(other) as second:
+        with rasterio.open(a) as first, rasterio.open(b) as second:
             if _profile(first) != _profile(second):
                 return False
             for _, window in first.block_windows(1):
@@ -157,7 +150,7 @@ def same_raster(one: Path, other: Path) -> bool:
                     return False
             levels = range(len(first.overviews(1)))
         for level in levels:
-            with rasterio.open(one, overview_level=level) as smaller:
+            with rasterio.open(a, overview_level=level) as smaller:
                 for _, window in smaller.block_windows(1):
                     smaller.read(window=window)
     except raster_errors():
@@ -171,16 +164,16 @@ def write(files: Mapping[Path, xr.DataArray], parts: Mapping[Path, Path], scalin
     Parameters
     ----------
     files : mapping of Path to DataArray
-        What goes into which file, see `plan`.
+        The array of each output, see `plan`.
     parts : mapping of Path to Path
-        Where each is written to, until it takes its place.
+        The temporary path of each output.
     scaling : Scaling
-        What the stored numbers mean, where attributes do not tell.
+        The scaling of the stored numbers, if attributes do not give it.
 
     Raises
     ------
     OutputError
-        If a file cannot be written, or does not read as it was written.
+        If a file cannot be written, or differs from what was written when read back.
     """
     import dask.array as da
     import rasterio
@@ -188,34 +181,34 @@ def write(files: Mapping[Path, xr.DataArray], parts: Mapping[Path, Path], scalin
     sources: list[Any] = []
     targets: list[Any] = []
     with ExitStack() as stack:
-        for shown, array in files.items():
-            data, profile = _encoded(array, scaling)
-            told = profile.pop("scale"), profile.pop("offset")
+        for output, array in files.items():
+            data, profile = _encode(array, scaling)
+            scale, offset = profile.pop("scale"), profile.pop("offset")
             try:
-                file = stack.enter_context(rasterio.open(parts[shown], "w", **profile))
+                file = stack.enter_context(rasterio.open(parts[output], "w", **profile))
             except raster_errors() as error:
-                raise refused(shown, error) from error
+                raise write_error(output, error) from error
             for i, name in enumerate(_descriptions(array)):
                 file.set_band_description(i + 1, name)
-            if told != (1.0, 0.0):
-                file.scales, file.offsets = ([value] * file.count for value in told)
+            if (scale, offset) != (1.0, 0.0):
+                file.scales, file.offsets = [scale] * file.count, [offset] * file.count
             file.update_tags(**_tags(array))
             sources.append(data if hasattr(data, "__dask_graph__") else da.from_array(data))
-            targets.append(_Target(shown, parts[shown], file))
+            targets.append(_Target(output, parts[output], file))
         lock = threading.Lock()
         try:
-            # One graph for all files: what they share is computed once.
+            # One graph for all files, so that shared blocks are computed once.
             da.store(sources, targets, lock=lock)
         except BaseException:
-            with lock:  # other blocks may still be under way, and GDAL crashes if it writes to a file that is closed
+            with lock:  # other blocks may still be in progress, and GDAL crashes if it writes to a closed file
                 stack.close()
             raise
         for target in targets:
             target.close()
 
 
-def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]]:
-    """The numbers as they are stored, and how the file is made."""
+def _encode(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]]:
+    """Return the stored numbers and the profile of the file."""
     layer = array.name in LAYERS
     nodata: float | None
     if array.dtype.kind == "M":
@@ -257,7 +250,7 @@ def _encoded(array: xr.DataArray, scaling: Scaling) -> tuple[Any, dict[str, Any]
 
 
 def _tile(chunks: tuple[int, ...]) -> int:
-    """Edge of the file's tiles: such that a block fills whole ones."""
+    """Return the edge of the file's tiles: a divisor of the block, so that each block fills whole tiles."""
     return next((n for n in (512, 256, 128, 64) if chunks[0] % n == 0), 256)
 
 

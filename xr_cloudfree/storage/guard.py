@@ -1,4 +1,4 @@
-"""Arrays in files, and what is said when they cannot be read: which file, which variable, which chunk."""
+"""Errors of files that cannot be read: they name the file, the variable and the chunk."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from xarray.backends.common import BackendArray
-from xarray.core.indexing import BasicIndexer
+from xarray.backends import BackendArray
 
+from xr_cloudfree import compat
 from xr_cloudfree.errors import CloudfreeError, InputError
 
 
 class Guarded(BackendArray):
-    """A backend's array that raises `InputError` where it cannot be read.
+    """A backend's array that raises `InputError` if it cannot be read.
 
     Parameters
     ----------
     array : BackendArray
-        What xarray's backend for a file format gives.
+        The array of xarray's backend for a file format.
     """
 
     __slots__ = ("array", "dtype", "shape")
@@ -36,17 +36,17 @@ class Guarded(BackendArray):
             return self.array[key]
         except (MemoryError, CloudfreeError):
             raise
-        except Exception as error:  # each file format and each codec has errors of its own
+        except Exception as error:  # each file format and codec has its own errors
             raise _unreadable(self.array, key, error) from error
 
 
 def guarded(data: Any) -> Any:
-    """The same lazy array over a `Guarded` one; any other as it is.
+    """Wrap the innermost array of a lazy array in `Guarded`; return any other array as it is.
 
     Parameters
     ----------
     data : array
-        What xarray keeps as the data of a variable that was opened without chunks.
+        The data of a variable that was opened without chunks, see `xr_cloudfree.compat.raw_data`.
     """
     if isinstance(data, Guarded) or isinstance(data, np.ndarray):
         return data
@@ -56,29 +56,27 @@ def guarded(data: Any) -> Any:
     inner = guarded(below)
     if inner is below:
         return data
-    made = copy.copy(data)
-    made.array = inner
-    return made
+    wrapped = copy.copy(data)
+    wrapped.array = inner
+    return wrapped
 
 
 def guard_opened(obj: xr.Dataset) -> xr.Dataset:
-    """A Dataset that was just opened in chunks, its variables guarded; they are changed in place."""
+    """Guard the variables of a Dataset that was just opened in chunks, in place."""
     for variable in obj.variables.values():
-        for layer in getattr(getattr(variable._data, "dask", None), "layers", {}).values():
-            for adapter in layer.values():
-                if hasattr(adapter, "get_duck_array"):
-                    adapter.array = guarded(adapter.array)
+        for adapter in compat.opened_adapters(compat.raw_data(variable)):
+            adapter.array = guarded(adapter.array)
     return obj
 
 
 @contextmanager
 def opening(path: Path) -> Iterator[None]:
-    """Tell as an `InputError` why a store or a file cannot be opened.
+    """Turn the errors of opening a store or a file into `InputError`.
 
     Parameters
     ----------
     path : Path
-        Which.
+        The store or file.
 
     Raises
     ------
@@ -92,35 +90,35 @@ def opening(path: Path) -> Iterator[None]:
     except Exception as error:  # as above
         raise InputError(
             f"{path} cannot be opened: {_words(error)}",
-            "metadata and coordinates as they were written: some are damaged or cut short",
-            f"copy {path} anew from where it came; then the same call again",
+            "intact metadata and coordinates: some are damaged or truncated",
+            f"copy {path} again from its source; then the same call again",
         ) from error
 
 
 def _unreadable(array: Any, key: Any, error: Exception) -> InputError:
-    """The error for a part of a file's array, which is read once more to find the chunk."""
-    stored, name = getattr(array, "_array", None), getattr(array, "variable_name", None)
-    if stored is not None and hasattr(stored, "store_path"):
+    """Return the error for a part of an array that cannot be read; reads it once more to find the chunk."""
+    stored, name = compat.zarr_array(array), getattr(array, "variable_name", None)
+    if stored is not None:
         root = getattr(stored.store_path.store, "root", stored.store_path.store)
-        where, name = str(root), stored.store_path.path
+        location, name = str(root), stored.store_path.path
         edges = getattr(stored, "shards", None) or stored.chunks
     else:
-        where, edges = str(getattr(getattr(array, "datastore", None), "_filename", "its file")), None
+        location, edges = compat.file_name(array) or "its file", None
     chunk = None if edges is None else _chunk(array, key, edges)
     part = ""
     if chunk is not None and stored is not None:
         encode = getattr(stored.metadata, "encode_chunk_key", None)
         part = encode(chunk) if encode else ".".join(map(str, chunk))
-    file = str(Path(where) / str(name) / part) if part and "://" not in where else where
+    file = str(Path(location) / str(name) / part) if part and "://" not in location else location
     return InputError(
-        f"{name} in {where} cannot be read" + (f", at chunk {part}" if part else "") + f": {_words(error)}",
-        "files as they were written: this one is damaged or cut short",
-        f"copy {file} anew from where it came; then the same call again",
+        f"{name} in {location} cannot be read" + (f", at chunk {part}" if part else "") + f": {_words(error)}",
+        "intact files: this one is damaged or truncated",
+        f"copy {file} again from its source; then the same call again",
     )
 
 
 def _chunk(array: Any, key: Any, edges: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The first chunk among those that a key touches that cannot be read; None if each can be now."""
+    """Return the first chunk below a key that cannot be read; None if all can be read now."""
     touched = []
     for part, edge, size in zip(key.tuple, edges, array.shape, strict=True):
         index = np.arange(size)[part] if isinstance(part, slice) else np.atleast_1d(part)
@@ -128,13 +126,13 @@ def _chunk(array: Any, key: Any, edges: tuple[int, ...]) -> tuple[int, ...] | No
     for chunk in itertools.product(*touched):
         box = tuple(slice(i * n, min((i + 1) * n, size)) for i, n, size in zip(chunk, edges, array.shape, strict=True))
         try:
-            array[BasicIndexer(box)]
+            compat.read_box(array, box)
         except Exception:  # as above
             return chunk
     return None
 
 
 def _words(error: Exception) -> str:
-    """The first line of an error, with its type."""
-    told = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
+    """Return the first line of an error, with its type."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

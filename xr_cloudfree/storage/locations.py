@@ -1,4 +1,4 @@
-"""Where cubes lie and where outputs go: paths of this machine, and URLs."""
+"""Locations of cubes and outputs: local paths and URLs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.request import url2pathname
 
 from xr_cloudfree.errors import OutputError
 
-# Two letters at least: C:\cube.zarr is a path, and so is a:b.zarr, which lacks the slashes.
+# Two letters at least: C:\cube.zarr is a path. So is a:b.zarr, which has no slashes.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-# Several parts, each read through the one before it, as fsspec has them: zip::http://host/cube.zarr.zip
+# Chained URLs of fsspec, each part read through the one before it: zip::http://host/cube.zarr.zip
 _CHAIN = re.compile(r"(zip|simplecache|filecache|blockcache)(://[^:]*)?::")
-# pathlib makes one slash of two.
+# pathlib turns two slashes into one.
 _FOLDED = re.compile(r"(https?|s3a?|gc?s|az|abfss?|memory|file|ftp|hf|zip):[/\\](?=[^/\\])")
 
-# How a folder, or a file, is copied to where such a URL leads.
+# Commands that copy a file or a folder to a URL, by scheme.
 _COPY = {
     "s3": "aws s3 cp{folder} {name} {url}",
     "gs": "gcloud storage cp{folder} {name} {url}",
@@ -26,7 +26,7 @@ _COPY |= {"s3a": _COPY["s3"], "gcs": _COPY["gs"]}
 
 
 def is_url(where: str | os.PathLike[str]) -> bool:
-    """Whether a text is a URL, and no path of this machine.
+    """Return whether a location is a URL and not a local path.
 
     Examples
     --------
@@ -35,15 +35,15 @@ def is_url(where: str | os.PathLike[str]) -> bool:
     >>> is_url("cube.zarr"), is_url("a:b.zarr"), is_url("file:///data/cube.zarr")
     (False, False, False)
     """
-    return isinstance(place(where), str)
+    return isinstance(parse_location(where), str)
 
 
-def place(where: str | os.PathLike[str]) -> Path | str:
-    """A path of this machine as a Path; a URL as text.
+def parse_location(where: str | os.PathLike[str]) -> Path | str:
+    """Return a local path as a Path, a URL as text.
 
     Examples
     --------
-    >>> place("s3://bucket/cube.zarr"), place(Path("s3://bucket/cube.zarr"))
+    >>> parse_location("s3://bucket/cube.zarr"), parse_location(Path("s3://bucket/cube.zarr"))
     ('s3://bucket/cube.zarr', 's3://bucket/cube.zarr')
     """
     text = os.fspath(where)
@@ -57,14 +57,19 @@ def place(where: str | os.PathLike[str]) -> Path | str:
     return Path(text)
 
 
-def lasting(where: str | os.PathLike[str]) -> str:
-    """The same as a text that leads there from any folder: a whole path, or the URL."""
-    found = place(where)
-    return found if isinstance(found, str) else str(found.absolute())
+def absolute(where: str | os.PathLike[str]) -> str:
+    """Return a location as text that is valid in any folder: an absolute path, or the URL."""
+    location = parse_location(where)
+    return location if isinstance(location, str) else str(location.absolute())
+
+
+def journal_folder(store: Path) -> Path:
+    """Return the folder beside a store in which the run that fills it keeps its journal."""
+    return store.with_name(f"{store.name}.journal")
 
 
 def name_of(url: str) -> str:
-    """The last name in a URL.
+    """Return the last name in a URL.
 
     Examples
     --------
@@ -75,29 +80,31 @@ def name_of(url: str) -> str:
 
 
 def local(where: str | os.PathLike[str], option: str = "out") -> Path:
-    """Where an output goes.
+    """Return the local path of an output.
 
     Parameters
     ----------
     where : str or path
         A path, or a URL of the scheme ``file``.
     option : str
-        What names it, for the message.
+        Name of the option, for the message.
 
     Raises
     ------
     OutputError
-        If it is a URL: outputs are written piece by piece and put in place when they are whole, on a file system.
+        If it is a URL: outputs are written in parts and moved into place when complete, which needs a file system.
     """
-    found = place(where)
-    if isinstance(found, Path):
-        return found
-    name, scheme = name_of(found) or "out.zarr", found.split(":", 1)[0].lower()
+    location = parse_location(where)
+    if isinstance(location, Path):
+        return location
+    name, scheme = name_of(location) or "out.zarr", location.split(":", 1)[0].lower()
     folder = Path(name).suffix not in (".tif", ".tiff", ".csv", ".png")
-    usual = "python -c \"import fsspec; fs, path = fsspec.url_to_fs('{url}'); fs.put('{name}', path, recursive=True)\""
-    copy = _COPY.get(scheme, usual).format(name=name, url=found, folder=" --recursive" if folder else "")
+    default = (
+        "python -c \"import fsspec; fs, path = fsspec.url_to_fs('{url}'); fs.put('{name}', path, recursive=True)\""
+    )
+    copy = _COPY.get(scheme, default).format(name=name, url=location, folder=" --recursive" if folder else "")
     raise OutputError(
-        f"the output is at a URL, {found}",
-        "a path on this machine, from which it can be copied",
+        f"the output is at a URL, {location}",
+        "a local path, from which it can be copied",
         f"{option}='{name}', then: {copy}",
     )

@@ -1,4 +1,4 @@
-"""What lies at URLs, opened for reading: Zarr stores, zipped ones too, and files."""
+"""Zarr stores, zipped Zarr stores and files at URLs, opened for reading."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from xr_cloudfree.errors import CloudfreeError, InputError, MissingDependencyErr
 from xr_cloudfree.storage.locations import name_of
 
 if TYPE_CHECKING:
+    from zarr.abc.buffer import Buffer, BufferPrototype
     from zarr.abc.store import ByteRequest, Store
-    from zarr.core.buffer import Buffer, BufferPrototype
 
-# Which package reads what fsspec does not read by itself.
+# Packages that fsspec needs, by scheme.
 _PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 _PACKAGES |= dict.fromkeys(("az", "abfs", "abfss", "adl"), "adlfs")
-# Answers of servers.
+# HTTP status codes.
 _FORBIDDEN, _ABSENT = (401, 403, 407), (404, 410)
 
 
 class RemoteStore(FsspecStore):
-    """A Zarr store at a URL, for reading. What a server refuses is an `InputError`, also when chunks are read."""
+    """A read-only Zarr store at a URL. A server that refuses raises `InputError`, also when chunks are read."""
 
-    # What lies in the memory of a process is not there in others, where all chunks would be missing, and so nodata.
+    # The process in whose memory the store is. In another one all chunks would be missing, and read as nodata.
     process: int | None = None
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """The bytes of a key; None where the server says that there are none."""
+        """Return the bytes of a key; None if the server has none."""
         if self.process not in (None, os.getpid()):
-            raise elsewhere(f"memory:/{self.path}")
+            raise other_process_error(f"memory:/{self.path}")
         try:
             return await super().get(key, prototype, byte_range)
-        except Exception as error:  # the packages that read URLs have errors of their own
-            raise refused(f"{self.path.rstrip('/')}/{key}", error) from error
+        except Exception as error:  # the packages that read URLs have their own errors
+            raise read_error(f"{self.path.rstrip('/')}/{key}", error) from error
 
 
 def store_at(url: str) -> Store:
-    """A Zarr store at a URL.
+    """Open a Zarr store at a URL.
 
     Parameters
     ----------
     url : str
-        With a scheme that fsspec knows, or obstore where that alone can read it; a name that ends with ``.zip`` is a
-        zipped store.
+        URL with a scheme that fsspec knows, or that obstore knows if the package for fsspec is missing. A name that
+        ends with ``.zip`` is a zipped store.
 
     Raises
     ------
     OptionError
-        If the scheme is unknown, or nothing is there.
+        If the scheme is unknown, or there is nothing at the URL.
     MissingDependencyError
         If the package that reads it is not installed.
     InputError
@@ -63,7 +63,7 @@ def store_at(url: str) -> Store:
     try:
         store = RemoteStore.from_url(
             _zip_chain(url) if zipped else url,
-            # Instances of it keep the table of contents, which may be that of an older file.
+            # Cached instances keep the table of contents, which may be that of an older file.
             storage_options={"skip_instance_cache": True} if zipped else None,
             read_only=True,
         )
@@ -74,7 +74,7 @@ def store_at(url: str) -> Store:
             return _by_obstore(url)
         raise _lacking(url, error) from error
     except Exception as error:
-        raise refused(url, error) from error
+        raise read_error(url, error) from error
     assert isinstance(store, RemoteStore)
     if "memory://" in url:
         store.process = os.getpid()
@@ -82,40 +82,40 @@ def store_at(url: str) -> Store:
 
 
 def file_at(url: str) -> Any:
-    """A file at a URL, open for reading: its parts are read when they are wanted.
+    """Open a file at a URL; its parts are read on demand.
 
     Raises
     ------
     OptionError, MissingDependencyError, InputError
-        As `store_at`.
+        See `store_at`.
     """
     try:
         return fsspec.open(url, "rb").open()
     except ImportError as error:
         raise _lacking(url, error) from error
     except Exception as error:
-        raise refused(url, error) from error
+        raise read_error(url, error) from error
 
 
 def is_zip(where: str) -> bool:
-    """Whether a path or a URL names a zipped store."""
+    """Return whether a path or a URL names a zipped store."""
     return name_of(where).lower().endswith(".zip")
 
 
 def zipped_folder(where: str) -> str:
-    """The folder inside a zip file that is a Zarr store: "" if its files were zipped without the folder.
+    """Return the folder inside a zip file that is a Zarr store: "" if its files were zipped without the folder.
 
     Parameters
     ----------
     where : str
-        The zip file's path or URL.
+        Path or URL of the zip file.
 
     Raises
     ------
     OptionError
         If there is none.
     BadZipFile
-        If it is no zip file.
+        If it is not a zip file.
     """
     files, _ = fsspec.url_to_fs(f"zip::{where}", skip_instance_cache=True)
     for name in ("", *sorted(files.ls("", detail=False))):
@@ -125,7 +125,7 @@ def zipped_folder(where: str) -> str:
 
 
 def _zip_chain(url: str) -> str:
-    """A zipped store's URL as fsspec has it, with the folder inside."""
+    """Return the chained URL of fsspec for a zipped store, with the folder inside."""
     if url.startswith("zip://") and not url.startswith("zip://::"):
         return url
     file = url.removeprefix("zip://::").removeprefix("zip::")
@@ -134,67 +134,67 @@ def _zip_chain(url: str) -> str:
     except ValueError as error:
         if "range requests" not in str(error):
             raise
-        # A server that gives no parts of files: the whole one is fetched into a temporary folder.
+        # The server does not support range requests: download the whole file into a temporary folder.
         file = f"simplecache::{file}"
         folder = zipped_folder(file)
     return f"zip://{folder}::{file}"
 
 
-def refused(url: str, error: Exception) -> CloudfreeError:
-    """What came of reading a URL, as an error of this package."""
+def read_error(url: str, error: Exception) -> CloudfreeError:
+    """Return the error of this package for an error of reading a URL."""
     first: BaseException = error
-    while first.__cause__ is not None:  # "not found" may stand for anything else
+    while first.__cause__ is not None:  # "not found" may hide any other error
         first = first.__cause__
     status = getattr(first, "status", None)
     if status in _ABSENT or isinstance(first, FileNotFoundError | NodeNotFoundError):
-        return nothing_at(url)
+        return not_found_error(url)
     if isinstance(first, BadZipFile) or (is_zip(url) and isinstance(first, ValueError)):
         return OptionError(
             f"{url} is no zip file: {first}", "a zipped Zarr store", "the path of one, such as cube.zarr.zip"
         )
     if isinstance(first, ValueError) and "rotocol not known" in str(first):
         return OptionError(
-            f"nothing here knows the scheme of {url}",
+            f"the scheme of {url} is unknown",
             "http, https, s3, gs, az, abfs or memory",
             "https://host/cube.zarr",
         )
-    told = f"{type(first).__name__}: {(str(first).strip() or 'no more is told').splitlines()[0]}"
+    reason = f"{type(first).__name__}: {(str(first).strip() or 'no details').splitlines()[0]}"
     if status in _FORBIDDEN or isinstance(first, PermissionError) or "Credential" in type(first).__name__:
         scheme = url.rsplit("::", 1)[-1].split(":", 1)[0].lower()
         return InputError(
-            f"{url} may not be read ({told})",
+            f"{url} may not be read ({reason})",
             "permission to read it, or a public cube",
             f"FSSPEC_{scheme.upper()}_ANON=true in the environment, for a public bucket; else its credentials there"
             if scheme in ("s3", "gs", "gcs", "az", "abfs")
-            else f"curl -fI {url}, which has to answer 200",
+            else f"curl -fI {url}, which must answer 200",
         )
     return InputError(
-        f"{url} cannot be read ({told})",
+        f"{url} cannot be read ({reason})",
         "a server that answers",
-        f"curl -fI {url}, which has to answer 200; then again",
+        f"curl -fI {url}, which must answer 200; then the same call again",
     )
 
 
-def elsewhere(path: str) -> InputError:
-    """The error for what lies in the memory of another process."""
+def other_process_error(path: str) -> InputError:
+    """Return the error for a store in the memory of another process."""
     return InputError(
-        f"{path} lies in the memory of another process (memory://)",
+        f"{path} is in the memory of another process (memory://)",
         "a cube that all processes can read",
         "cube.to_zarr('cube.zarr') in the process that has it, and then 'cube.zarr'",
     )
 
 
 def in_memory(store: Any) -> bool:
-    """Whether a store of fsspec lies in the memory of a process."""
+    """Return whether a store of fsspec is in the memory of a process."""
     files = getattr(store, "fs", None)
     protocol = getattr(getattr(files, "sync_fs", files), "protocol", ())
     return "memory" in ([protocol] if isinstance(protocol, str) else protocol)
 
 
-def nothing_at(url: str) -> OptionError:
-    """The error for a URL at which there is nothing."""
+def not_found_error(url: str) -> OptionError:
+    """Return the error for a URL at which there is nothing."""
     return OptionError(
-        f"there is nothing at {url}", "a Zarr store, or a .nc file", "the URL of the folder in which zarr.json lies"
+        f"there is nothing at {url}", "a Zarr store, or a .nc file", "the URL of the folder that contains zarr.json"
     )
 
 
@@ -216,4 +216,4 @@ def _by_obstore(url: str) -> Store:
         options = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
         return ObjectStore(from_url(url, **options), read_only=True)
     except Exception as error:
-        raise refused(url, error) from error
+        raise read_error(url, error) from error

@@ -14,7 +14,8 @@ import xarray as xr
 import xr_cloudfree
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.runner import fingerprints
-from xr_cloudfree.runner.runs import prepare, run_here, started
+from xr_cloudfree.runner.local import fill_locally
+from xr_cloudfree.runner.runs import prepare, started
 from xr_cloudfree.runner.verify import verify
 from xr_cloudfree.runner.windows import stamp
 
@@ -254,7 +255,7 @@ def runs_half(ds, store):
     """A run of which the first half is done."""
     run = prepare(ds, store, **HOW)
     with started(run) as missing:
-        run_here(run, missing[: len(missing) // 2])
+        fill_locally(run, missing[: len(missing) // 2])
     return run
 
 
@@ -303,7 +304,7 @@ def test_rasters_that_rioxarray_opened_count_by_their_files(tmp_path):
 
 def test_what_a_server_tells_of_very_many_objects_is_asked_of_some(monkeypatch, tmp_path):
     kind = Fsspec(tmp_path)
-    monkeypatch.setattr(fingerprints, "_MOST_ASKED", 7)
+    monkeypatch.setattr(fingerprints, "_MOST_QUERIED", 7)
     array = kind.open()["reflectance"]
     lazy = next(iter(array.data.dask.layers[f"original-{array.data.name}"].values()))
     while not hasattr(lazy, "_array"):

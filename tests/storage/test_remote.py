@@ -126,13 +126,13 @@ def test_in_other_processes(url, memory, expected):
 def test_what_lies_in_memory_is_not_sent_to_other_machines(memory):
     from distributed.protocol.pickle import dumps
 
-    from xr_cloudfree.runner.cluster import _unpacked
+    from xr_cloudfree.runner.cluster import _unpack
 
     plain = xr.open_zarr(memory, decode_coords="all", consolidated=False)
     for cube in (plain, plain.assign(B04=plain["B04"] * 1), io.open_cube(memory)):
         packed = dumps(runs.prepare(cube, "out.zarr", DATE, **HOW).plan)
         with pytest.raises(errors.InputError, match="memory://"):
-            _unpacked(packed, False, 1, ("elsewhere", 1))
+            _unpack(packed, False, 1, ("elsewhere", 1))
 
 
 def test_s1_at_a_url(url):

@@ -1,0 +1,70 @@
+"""Fill the regions of a run on this machine, one after another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from xr_cloudfree.errors import OutputError
+from xr_cloudfree.runner.failures import HOPELESS, regions_failed
+from xr_cloudfree.runner.plan import MOST_BYTES
+from xr_cloudfree.runner.regions import RegionReport, fill_region, read_windows
+from xr_cloudfree.runner.runs import Run
+
+
+def fill_locally(
+    run: Run, regions: Iterable[int], *, report: Callable[[RegionReport], object] = lambda report: None
+) -> None:
+    """Fill regions on this machine, one after another; the next region is read ahead if memory allows.
+
+    Parameters
+    ----------
+    run : Run
+        A run that has been started.
+    regions : iterable of int
+        The regions to fill.
+    report : callable
+        Called with the report on each region that was filled.
+
+    Raises
+    ------
+    OutputError
+        Immediately, if the store cannot be written.
+    RunError
+        At the end, if some regions failed; the others are done. If all failed with the same error, that error.
+    """
+    threads = os.cpu_count() or 1
+    two_fit = 2 * run.plan.window_bytes <= MOST_BYTES
+    failed: dict[int, Exception] = {}
+    n_done = 0
+    with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-read") as reader:
+
+        def reads() -> Iterator[tuple[int, Callable[[], Any]]]:
+            for index in regions:
+                read = partial(read_windows, run.plan, int(index))
+                yield int(index), reader.submit(read).result if two_fit else read
+
+        queue = reads()
+        current = next(queue, None)
+        while current is not None and (n_done or len(failed) < HOPELESS):
+            index, read = current
+            try:
+                windows = read()
+                current = next(queue, None)
+                done = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
+            except OutputError:
+                raise
+            except Exception as error:  # a file or a model may raise anything; fill the other regions nevertheless
+                failed[index] = error
+                current = next(queue, None) if current is not None and current[0] == index else current
+            else:
+                n_done += 1
+                report(done)
+            windows = None  # otherwise two regions are held in memory while the next one is read
+    if failed:
+        first = failed[min(failed)]
+        summary = regions_failed(failed, n_done, run.how_to_resume)
+        raise summary from (None if summary is first else first)
