@@ -284,7 +284,7 @@ def clear_mask_of(info: CubeInfo, *, check: bool = True) -> xr.DataArray:
     return out.rename(back)
 
 
-def merged(info: CubeInfo) -> CubeInfo:
+def merge_days(info: CubeInfo) -> CubeInfo:
     """Return a cube with the scenes of each day merged, and its clear mask as the quality layer; lazy if the cube is.
 
     `fill` does not need it: it merges the scenes of each block itself.

@@ -85,12 +85,12 @@ class ReadOptions:
         return {name: value for name, (value, default) in values.items() if value is not default}
 
 
-def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
+def check_names(names: Iterable[str], *takers: Callable[..., Any]) -> None:
     """Refuse options that none of the functions takes to which they are passed on.
 
     Parameters
     ----------
-    given : iterable of str
+    names : iterable of str
         Names of options.
     *takers : callable
         The functions; every parameter but a first positional one, the object itself, is an option.
@@ -106,7 +106,7 @@ def check_names(given: Iterable[str], *takers: Callable[..., Any]) -> None:
         first, *rest = inspect.signature(taker).parameters.values()
         options = [first, *rest] if first.kind is inspect.Parameter.KEYWORD_ONLY else rest
         known |= {option.name for option in options if option.kind in named}
-    for name in given:
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
             remedy = f"{near[0]}=..." if near else f"leave {name} out"

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.api import clear_mask_of, merged
+from xr_cloudfree.api import clear_mask_of, merge_days
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
@@ -160,7 +160,7 @@ def _clear_shares(info: CubeInfo) -> np.ndarray[Any, Any]:
     clear = clear_mask_of(info, check=False)
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
-    stored = stack([array.to_numpy() for array in merged(info).cube.measured])
+    stored = stack([array.to_numpy() for array in merge_days(info).cube.measured])
     check_reflectance(
         stored, seen, info.scaling, info.times, cube.sensor, cube.common_names, info.valid_range, info.spelling
     )

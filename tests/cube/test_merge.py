@@ -161,10 +161,10 @@ def test_each_pixel_is_taken_by_the_rule_in_any_order(dtype, stamps, n_scenes):
     values, clear = by_hand(ds, n_scenes)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(ds.sizes["time"])
-        found = api.merged(api.read(ds.isel(time=order), ReadOptions(merge="day")))
+        found = api.merge_days(api.read(ds.isel(time=order), ReadOptions(merge="day")))
         np.testing.assert_array_equal(found.cube.arrays[0], values)
         np.testing.assert_array_equal(found.quality, clear)
-        lazy = api.merged(api.read(ds.isel(time=order).chunk({"time": 2, "x": 4}), ReadOptions(merge="day")))
+        lazy = api.merge_days(api.read(ds.isel(time=order).chunk({"time": 2, "x": 4}), ReadOptions(merge="day")))
         np.testing.assert_array_equal(lazy.cube.arrays[0], values)
 
 
@@ -179,11 +179,11 @@ def test_a_mask_goes_with_its_values():
 
 def test_scenes_of_one_moment_are_told_apart_by_coordinates_for_coordinates_alone():
     ds = days(2, stamps="equal").assign_coords(tile=("time", ["T2", "T1"] * 3))
-    plain = api.merged(api.read(ds.drop_vars("tile"), ReadOptions(merge="day"))).cube.arrays[0]
+    plain = api.merge_days(api.read(ds.drop_vars("tile"), ReadOptions(merge="day"))).cube.arrays[0]
     for order in ([0, 1, 2, 3, 4, 5], [5, 2, 3, 4, 1, 0]):
         for chunks in (None, {"time": 2}):
             given = ds.isel(time=order) if chunks is None else ds.isel(time=order).chunk(chunks)
-            found = api.merged(api.read(given, ReadOptions(merge="day"))).cube.arrays[0]
+            found = api.merge_days(api.read(given, ReadOptions(merge="day"))).cube.arrays[0]
             np.testing.assert_array_equal(found, plain)
             if chunks is None:
                 assert (found.tile == "T1").all()

@@ -169,7 +169,7 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
 
     s1, obj = open_s1(s1, obj)
     scenes = api.read(obj, reading)
-    info = api.merged(scenes)
+    info = api.merge_days(scenes)
     cube = info.cube
     order = np.argsort(info.times, kind="stable")
     middle = {}

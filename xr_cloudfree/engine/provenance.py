@@ -39,9 +39,9 @@ class Provenance:
     unit : float
         Reflectance per unit of the model's uncertainty.
     haze : ndarray of bool, shape (y, x), or None
-        Where the target looks like haze; None if it was not observed or this was not asked for.
+        Where the target looks like haze; None if it was not observed or this was not requested.
     snowy : ndarray of bool, shape (y, x), or None
-        Where the target's quality layer says snow; None if it was not observed or this was not asked for.
+        Where the target's quality layer says snow; None if it was not observed or this was not requested.
     """
 
     times: Times

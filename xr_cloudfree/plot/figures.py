@@ -397,7 +397,7 @@ def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any
     if options.get("merge") is None:
         return cube
     reading, _ = ReadOptions.split(options)
-    return api.merged(api.read(obj, reading)).cube
+    return api.merge_days(api.read(obj, reading)).cube
 
 
 def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
