@@ -1,4 +1,4 @@
-"""Synthetic cubes: the same in any chunks, and what they promise."""
+"""Synthetic cubes: independence of chunks, and documented properties."""
 
 from __future__ import annotations
 

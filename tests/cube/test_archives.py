@@ -87,7 +87,7 @@ def test_archives(array, expected):
     assert (given.scale, given.offset, given.nodata) == (3e-4, 0.05, 7)
 
 
-def test_bands_keep_what_is_listed_of_them():
+def test_selected_bands_keep_their_entries_of_listed_attributes():
     array = cube_of(scales=(1e-4, 2e-4), offsets=(0.0, -0.1))
     chosen = select_bands(array, [1])
     assert resolve_scaling([chosen]) == Scaling(2e-4, -0.1, None, "scales and offsets")

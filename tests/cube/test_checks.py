@@ -69,7 +69,7 @@ def test_digital_numbers(sensor, remedy):
         check(numbers[:, :, :3, :3].astype(np.float32), Scaling(), sensor=sensor)
 
 
-def test_clear_pixels_alone_are_looked_at():
+def test_only_clear_pixels_are_checked():
     bands = scene()
     clear = np.ones((6, 48, 48), bool)
     bands[:, :, :40] = 5000
@@ -82,7 +82,7 @@ def test_scaled_twice():
         check(scene(), Scaling(1e-4))
 
 
-def test_nodata_that_was_not_told():
+def test_undeclared_nodata():
     numbers = stored(scene())
     numbers[2, :, :, :20] = 0
     match = r"42% of the clear pixels are zero in every band on 2022-01-11 .*nodata=0"

@@ -1,4 +1,4 @@
-"""Cubes as readers give them: names of dimensions, coordinate systems, bands of several sensors, single layers."""
+"""Cubes as readers return them: bands of several sensors, single layers and indices, layers among the bands."""
 
 import numpy as np
 import pytest
@@ -144,7 +144,7 @@ def test_a_classification_among_the_bands_keeps_its_classes(dtype, chunks, model
     np.testing.assert_array_equal(classes, np.where(ever, np.where(ever.x < ever.x[12], 4, 6), 0 if how else np.nan))
 
 
-def test_it_is_said_that_a_layer_is_not_estimated():
+def test_a_layer_that_is_not_estimated_causes_a_warning():
     with pytest.warns(errors.CloudfreeWarning, match="SCL is no reflectance"):
         xr_cloudfree.fill(stacked()[0], TARGET, model="linear")
 
@@ -160,7 +160,7 @@ def test_layers_of_a_stack_with_a_classification():
 
 
 @pytest.mark.parametrize("chunks", [None, {"x": 12}])
-def test_a_classification_of_unknown_name_is_told_by_its_values(chunks):
+def test_a_classification_of_unknown_name_is_recognised_by_its_values(chunks):
     stack, clear = stacked(name="what")
     da = small_cube()[0]
     how = {"clear": clear, "model": "linear"}
@@ -171,7 +171,7 @@ def test_a_classification_of_unknown_name_is_told_by_its_values(chunks):
 
 
 def test_names_of_bands_beside_numbers():
-    """As stackstac and rioxarray have them: the axis counts, another coordinate names."""
+    """As in stackstac and rioxarray: numbers along the axis, names in another coordinate."""
     da, clear = small_cube()
     counted = da.assign_coords(band=[1, 2, 3], common_name=("band", ["blue", "red", "nir"]))
     assert parse_cube(counted).bands == ("blue", "red", "nir")
@@ -183,7 +183,7 @@ def test_names_of_bands_beside_numbers():
     np.testing.assert_array_equal(image, xr_cloudfree.fill(da, TARGET, clear=clear, model="linear").sel(band=["red"]))
 
 
-def test_the_summary_says_what_fill_does():
+def test_the_summary_agrees_with_fill():
     da, clear = small_cube(dtype="uint16")
     numbers = da.drop_attrs().to_dataset(name="reflectance").assign(cloud_mask=xr.where(clear, 0, 1).astype("uint8"))
     numbers.cloud_mask.attrs = {"flag_values": [0, 1], "flag_meanings": "clear cloud"}

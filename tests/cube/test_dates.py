@@ -1,4 +1,4 @@
-"""Dates that are asked for: single ones, months, slices and regular series."""
+"""Target dates: single dates, months, slices and regular series."""
 
 import datetime as dt
 import json
@@ -126,7 +126,7 @@ def test_a_selection_is_that_of_xarray(date):
         np.array("2021-06-03", "M8[s]"),
     ],
 )
-def test_one_date_in_other_words(date):
+def test_equivalent_types_of_one_date(date):
     found, plain = parse_targets(date, TIMES), parse_targets("2021-06-03", TIMES)
     assert found.scalar and found.own == plain.own == (0,)
     assert found.times == plain.times and found.instants == plain.instants

@@ -16,7 +16,7 @@ NAMES = {"time": "time", "band": "band", "y": "y", "x": "x"}
 
 
 def filled_alike(da, clear, names, **how):
-    """The cube under other names gives the same image, under those names."""
+    """Assert that the cube under other names gives the same image, under those names."""
     expected = xr_cloudfree.fill(*small_cube()[:1], TARGET, clear=small_cube()[1], model="linear")
     got = xr_cloudfree.fill(da, TARGET, clear=clear, model="linear", **how)
     assert got.dims == (names["band"], names["y"], names["x"])
@@ -72,7 +72,7 @@ def test_cf_attributes(y, x):
     filled_alike(*renamed(y, x))
 
 
-def test_what_rioxarray_was_told():
+def test_settings_of_rioxarray():
     da, clear, names = renamed({}, {})
     filled_alike(da.rio.set_spatial_dims(x_dim="u", y_dim="v"), clear, names)
 

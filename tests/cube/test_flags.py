@@ -73,7 +73,7 @@ SCL_WORDS = {
 
 @pytest.mark.parametrize("words", SCL_WORDS.values(), ids=SCL_WORDS)
 @pytest.mark.parametrize("strict", [False, True])
-def test_the_words_for_scl_mean_what_its_numbers_mean(words, strict):
+def test_the_words_for_scl_agree_with_its_numbers(words, strict):
     attrs = {"flag_values": ",".join(map(str, range(12))), "flag_meanings": words}
     _, rule = resolve(layer(**attrs), strict=strict)
     assert rule.scheme.name == "CF flags"

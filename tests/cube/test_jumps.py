@@ -52,7 +52,7 @@ def test_offset_jump_beyond_a_cloudy_date():
 
 @pytest.mark.parametrize("form", ["array", "variables"])
 @pytest.mark.parametrize(("dtype", "nodata"), [(np.uint16, 0), (np.int16, -9999), (np.float32, None)])
-def test_offset_jump_remedy_keeps_what_is_missing(form, dtype, nodata):
+def test_offset_jump_remedy_keeps_missing_values(form, dtype, nodata):
     how = Scaling() if dtype == np.float32 else Scaling(1e-4, nodata=nodata)
     right = scene() if dtype == np.float32 else stored(scene(), how, dtype)
     right[:, :, :5, :5] = np.nan if nodata is None else nodata
@@ -78,7 +78,7 @@ def test_offset_jump_remedy_keeps_what_is_missing(form, dtype, nodata):
 
 
 @pytest.mark.parametrize("dates", [[2], [0, 1], [1, 4], [0, 3, 4]])
-def test_offset_jumps_there_and_back(dates):
+def test_offset_jumps_in_both_directions(dates):
     numbers = stored(scene(), Scaling(1e-4, nodata=0))
     numbers[dates] += 1000
     with pytest.raises(ScalingError, match="processing baseline") as raised:

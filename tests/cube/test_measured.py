@@ -1,4 +1,4 @@
-"""Numbers that no ground can have are missing, pixel by pixel, with a word about it; ordinary ones are not."""
+"""Values that ground cannot have are missing, per pixel and with a warning; ordinary values are not."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def within_of(values, scaling, limits=None):
 
 
 def kept(values, scaling, dtype):
-    """Whether each number is taken as a measurement, alone and where three bands hold the same."""
+    """Return whether each value is a measurement, alone and where three bands have the same value."""
     values = np.array(values, dtype)
     valid_range = within_of(values, scaling)
     alone = measured(values, scaling, valid_range)
@@ -38,7 +38,7 @@ def kept(values, scaling, dtype):
         (Scaling(), "float64", [1e-4, -0.05, 1.4, 3.5], [1, 1, 1, 1], [0, 1, 1, 1]),
     ],
 )
-def test_what_is_a_measurement(scaling, dtype, values, alone, alike):
+def test_valid_values(scaling, dtype, values, alone, alike):
     assert kept(values, scaling, dtype) == ([bool(v) for v in alone], [bool(v) for v in alike])
 
 
@@ -59,7 +59,7 @@ def test_limits_of_an_index():
     assert measured(digits, DIGITS, valid_range).tolist() == [False, True, True, True, False]
 
 
-def test_what_attributes_call_nodata_stays_missing():
+def test_declared_nodata_stays_missing():
     band = xr.DataArray(np.array([0, 42, 500], np.uint16), attrs={"nodata": 0})
     valid_range = derive_valid_range([band], Scaling(1e-4, 0, 42))
     assert measured(band.values, Scaling(1e-4, 0, 42), valid_range).tolist() == [False, False, True]
@@ -76,7 +76,7 @@ def test_what_attributes_call_nodata_stays_missing():
         ("float32", 0, "clear pixels hold 0,"),
     ],
 )
-def test_a_slanted_edge_is_missing_and_told_once(dtype, mark, words):
+def test_a_slanted_edge_is_missing_with_one_warning(dtype, mark, words):
     da, clear = make_cube(dtype="float32" if dtype == "float32" else "uint16")
     clear[:] = True
     da = da.astype(dtype)
@@ -122,7 +122,7 @@ def test_a_mark_in_one_band_leaves_the_others():
     assert (image[1, 10:14, 10:14] > 0).all()
 
 
-def test_no_word_of_what_the_mask_leaves_out():
+def test_no_warning_for_masked_values():
     values = np.full((2, 2, 4, 4), 500, np.uint16)
     values[0, :, :2] = 0
     seen = np.ones((2, 4, 4), bool)

@@ -1,4 +1,4 @@
-"""Several scenes of a day as one: which scene a pixel is taken from, and that all that is made of it is the same."""
+"""Merging of scenes: the scene of each pixel, and identical results of everything computed from merged dates."""
 
 import dask
 import numpy as np
@@ -20,7 +20,7 @@ KINDS = ["array", "bands", "coarse mask"]
 
 
 def whole(kind, dtype="float32"):
-    """A cube of which each date is one scene, and how it is read: with a boolean mask, with SCL, with SCL of 20 m."""
+    """Return a cube with one scene per date, and its options: a boolean mask, SCL, or SCL of 20 m."""
     da, clear = make_cube(shape=(20, 24), dtype=dtype)
     da = da.drop_vars("platform").assign_coords(time=DATES + np.timedelta64(11, "h"), tile=("time", ["T1"] * 7))
     clear = clear.assign_coords(time=da.time, tile=da.tile)
@@ -33,7 +33,7 @@ def whole(kind, dtype="float32"):
 
 
 def halves(layer, fill, later, order):
-    """A layer as two half swaths, which overlap by eight columns."""
+    """Return a layer as two half swaths that overlap by eight columns."""
     if isinstance(layer, xr.Dataset):
         return layer.map(lambda v: halves(v, 0 if v.name == "SCL" else fill, later, order), keep_attrs=True)
     left = layer.where(layer.x < 500_000 + 160, fill)
@@ -100,7 +100,7 @@ def test_cloud_grows_across_the_seam(kind):
 
 
 def days(n_scenes, dtype="float32", stamps="apart", seed=0):
-    """Scenes of three days with values of their own, and gaps: also in some bands only."""
+    """Return scenes of three days with different values, and gaps in all or some bands."""
     rng = np.random.default_rng(seed)
     n, shape = 3 * n_scenes, (9, 11)
     values = rng.integers(500, 503, (n, 2, *shape)).astype("float64") / 1e4
@@ -126,7 +126,7 @@ def days(n_scenes, dtype="float32", stamps="apart", seed=0):
 
 
 def by_hand(ds, n_scenes):
-    """What the rule says, pixel by pixel."""
+    """Return the merged scenes by the rule, pixel by pixel."""
     values, scl = ds["reflectance"].values, ds["SCL"].values
     out = np.empty((3, *values.shape[1:]), values.dtype), np.empty((3, *scl.shape[1:]), bool)
     order = np.argsort(ds.time.values, kind="stable")
@@ -168,7 +168,7 @@ def test_each_pixel_is_taken_by_the_rule_in_any_order(dtype, stamps, n_scenes):
         np.testing.assert_array_equal(lazy.cube.arrays[0], values)
 
 
-def test_a_mask_goes_with_its_values():
+def test_a_mask_comes_from_the_scene_of_its_values():
     ds = days(2)
     snow = xr_cloudfree.fill(ds, "2021-05-01", model="linear", layers=["snow", "filled"], merge="day")
     values, clear = by_hand(ds, 2)
@@ -177,7 +177,7 @@ def test_a_mask_goes_with_its_values():
     assert snow["snow"].any() and not (snow["snow"] & ~clear[0]).any()
 
 
-def test_scenes_of_one_moment_are_told_apart_by_coordinates_for_coordinates_alone():
+def test_scenes_of_one_time_are_ordered_by_coordinates_for_coordinates_only():
     ds = days(2, stamps="equal").assign_coords(tile=("time", ["T2", "T1"] * 3))
     plain = api.merge_days(api.read(ds.drop_vars("tile"), ReadOptions(merge="day"))).cube.arrays[0]
     for order in ([0, 1, 2, 3, 4, 5], [5, 2, 3, 4, 1, 0]):
@@ -196,7 +196,7 @@ def test_a_day_ends_at_midnight_in_utc():
 
 
 @pytest.mark.parametrize("later", [NOW, LATER], ids=["doubled", "later"])
-def test_the_error_says_what_to_type(later):
+def test_the_error_has_a_remedy(later):
     obj, how = in_halves("array", later=later)
     with pytest.raises(TimeError) as info:
         xr_cloudfree.fill(obj, TARGET, model="linear", **how)

@@ -1,4 +1,4 @@
-"""Masks the wrong way round are noticed by their brightness, and right ones are left in peace."""
+"""Inverted masks are recognised by brightness; correct ones cause no warning."""
 
 import warnings
 
@@ -39,7 +39,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("given", "remedy", "right"), WRONG, ids=["boolean", "probability"])
 @pytest.mark.parametrize("chunks", [None, {"y": 24, "x": 24, "time": 5}], ids=["eager", "lazy"])
-def test_an_inverted_layer_is_told_with_what_to_type(given, remedy, right, chunks):
+def test_an_inverted_layer_causes_a_warning_with_a_remedy(given, remedy, right, chunks):
     ds = cube(chunks)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing is known yet where the graph is built
@@ -53,7 +53,7 @@ def test_an_inverted_layer_is_told_with_what_to_type(given, remedy, right, chunk
     np.testing.assert_array_equal(mended["reflectance"], ds.cloudfree.fill(DAY, model="linear", **right)["reflectance"])
 
 
-def test_right_layers_are_left_in_peace():
+def test_correct_layers_cause_no_warning():
     ds = cube()
     for given in ({"clear": "good"}, {"mask": "cs", "threshold": 0.5}, {"mask": "cloud_prob", "threshold": 0.5}):
         ds.cloudfree.fill(DAY, model="linear", **given)
@@ -64,7 +64,7 @@ def test_nothing_is_said_unasked():
 
 
 def values(ground, cloud, shadow=0.0, seed=0):
-    """Bands and a mask of which half is cloud; part of the cloud is shadow."""
+    """Return bands and a mask that is half cloud; part of the cloud is shadow."""
     rng = np.random.default_rng(seed)
     clear = rng.random((10, 32, 32)) < 0.5
     level = np.where(clear, ground, np.where(rng.random(clear.shape) < shadow, 0.3 * ground, cloud))
@@ -87,12 +87,12 @@ def looked_at(bands, clear, common_names=ROLES, rule=None):
     [(0.06, 0.5, 0.0), (0.06, 0.5, 0.6), (0.3, 0.4, 0.7), (0.8, 0.5, 0.0), (0.8, 0.4, 0.3), (0.03, 0.02, 0.0)],
     ids=["cloud", "much shadow", "desert and shadow", "snow", "snow and shadow", "water"],
 )
-def test_what_is_right_and_looks_odd(ground, cloud, shadow):
+def test_correct_masks_of_unusual_scenes(ground, cloud, shadow):
     assert not looked_at(*values(ground, cloud, shadow))
 
 
 @pytest.mark.parametrize("shadow", [0.0, 0.1])
-def test_what_is_wrong(shadow):
+def test_inverted_masks(shadow):
     bands, clear = values(0.06, 0.5, shadow)
     assert looked_at(bands, ~clear)
     assert looked_at(bands, ~clear, rule=MaskRule(SCHEMES["clear_score"], threshold=0.5))

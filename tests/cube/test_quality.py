@@ -102,7 +102,7 @@ def test_one_percent_is_a_threshold_of_percent():
         assert states([0, 1, 90], rule, one.dtype) == "cxx"
 
 
-def test_a_told_scheme_finds_layers_that_are_taken_for_another():
+def test_an_explicit_scheme_finds_layers_of_ambiguous_names():
     assert resolve(layer(name="Fmask"), scheme="dea_fmask")[1].label == "Fmask (dea_fmask)"
     both = layer(name="fmask"), layer(name="oa_fmask")
     assert resolve(*both, scheme="dea_fmask")[1].label == "oa_fmask (dea_fmask)"
@@ -116,7 +116,7 @@ def test_units_of_bytes_are_not_those_of_probabilities():
     assert resolve(layer(name="CLD", **attrs), mask="CLD", threshold=40)[1].threshold == 40
 
 
-def test_told_scheme_wins_over_flags_and_name():
+def test_an_explicit_scheme_takes_precedence_over_flags_and_name():
     assert resolve(layer(name="SCL"), mask="SCL", scheme="cfmask")[1].scheme.name == "cfmask"
     flagged = layer(name="q", flag_values=[0, 1], flag_meanings="apples pears")
     assert resolve(flagged, mask="q", scheme="scl")[1].scheme.name == "scl"
@@ -171,7 +171,7 @@ def test_sentinel_fill_value_is_the_one_of_its_scheme():
         (("CLD",), {"mask": "CLD", "threshold": "0.4"}, OptionTypeError, "a number"),
     ],
 )
-def test_what_cannot_be_understood(layers, options, error, match):
+def test_layers_of_unknown_meaning_are_refused(layers, options, error, match):
     with pytest.raises(error, match=match) as raised:
         resolve(*(layer(name=name) for name in layers), **options)
     assert isinstance(raised.value, ValueError)

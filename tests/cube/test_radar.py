@@ -1,4 +1,4 @@
-"""Sentinel-1: which bands it has, whether it fits, and the nearest observation of each pixel."""
+"""Sentinel-1: its bands, its grid, and the nearest observation of each pixel."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ NAN = np.nan
 
 
 def series(*vv):
-    """A row of pixels, VV as given and VH seven decibels below."""
+    """Return a row of pixels with VV as given and VH seven decibels lower."""
     values = np.array(vv, np.float32)[:, None, None, :]
     return np.concatenate([values, values - 7], axis=1)
 
@@ -175,7 +175,7 @@ def spoiled(s1, how):
         ("turned over", errors.GridError, "another grid", "s1.interp(y=cube.y, x=cube.x)"),
     ],
 )
-def test_what_does_not_fit_is_refused_and_the_remedy_works(cube, s1, how, error, says, cure):
+def test_invalid_sentinel_1_is_refused_and_the_remedy_works(cube, s1, how, error, says, cure):
     given = spoiled(s1, how)
     with pytest.raises(errors.CloudfreeError) as info:
         understood(given, cube)

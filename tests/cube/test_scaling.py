@@ -1,4 +1,4 @@
-"""Stored numbers: what tells their meaning, and a way back that neither wraps nor lands on nodata."""
+"""Scaling: its sources, and encoding that neither overflows nor results in nodata."""
 
 import dask.array as dask_array
 import numpy as np
@@ -246,7 +246,7 @@ def test_unknown_scale(convert):
         convert(np.ones(3, np.uint16), Scaling(None))
 
 
-def test_conversions_leave_their_input_alone():
+def test_conversions_do_not_modify_their_input():
     values = np.ones(3, np.float32)
     to_reflectance(values, SENTINEL)[:] = 7
     from_reflectance(values, SENTINEL)[:] = 7

@@ -1,4 +1,4 @@
-"""Schemes: the published values of each product mean what their producers say."""
+"""Schemes: the published values of each product have the documented meaning."""
 
 import numpy as np
 import pytest

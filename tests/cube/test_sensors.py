@@ -32,7 +32,7 @@ from xr_cloudfree.plan import read
         ("Nadir_Reflectance_Band3", "", "", "MODIS surface reflectance (MOD09, MCD43)", "blue"),
     ],
 )
-def test_a_number_means_what_the_sensor_means(bands, layers, metadata, title, common_names):
+def test_common_names_depend_on_the_sensor(bands, layers, metadata, title, common_names):
     names = bands.split()
     sensor = sensor_of(names, layers.split(), metadata)
     assert sensor.title == title

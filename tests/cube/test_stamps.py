@@ -1,4 +1,4 @@
-"""Time stamps of any type that says which moment is meant, on the cube and on what lies beside it."""
+"""Time stamps of all unambiguous types, of cubes and of layers."""
 
 import datetime as dt
 
@@ -148,5 +148,5 @@ def test_stamps_a_nanosecond_apart_are_two():
         ("99/99/9999", []),
     ],
 )
-def test_what_other_texts_may_mean(text, meant):
+def test_possible_dates_of_ambiguous_texts(text, meant):
     assert possible_dates(text) == meant

@@ -1,4 +1,4 @@
-"""Cubes and calls that cannot work: each is one typed error that says what was found, what is needed, what to type.
+"""Malformed cubes and calls: each raises one typed error that says what was found, what is needed, what to type.
 
 The remedy, where it is short enough to be typed as it stands, is taken from the message and carried out.
 """
@@ -42,7 +42,7 @@ def caught(row, call):
 
 
 def apply(cure, obj, options):
-    """Carry out what a remedy says: options, or an expression of the cube or of the layer that was given."""
+    """Apply a remedy: options, or an expression for the cube or the layer."""
     layers = {str(value.name): option for option, value in options.items() if isinstance(value, xr.DataArray)}
     names = {name: options[option] for name, option in layers.items()}
     names |= {"cube": obj, "ds": obj, "pd": pd, "np": np, "xr": xr, "original": quality()[0]["SCL"]}

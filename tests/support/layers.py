@@ -1,4 +1,4 @@
-"""Quality layers for tests, how they are resolved, and what decoding makes of them."""
+"""Quality layers for tests, with functions to resolve and decode them."""
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ TIMES = np.array(["2023-05-01T10:00", "2023-05-06T10:00", "2023-05-11T10:00"], "
 
 
 def layer(values=None, name="SCL", *, ny=4, nx=6, step=10.0, y0=4000.0, x0=500.0, dtype=np.uint8, **attrs):
-    """A layer whose first pixel's outer corner lies at (y0, x0)."""
+    """Return a layer with the outer corner of its first pixel at (y0, x0)."""
     values = np.full((3, ny, nx), 4, dtype) if values is None else values
     coords = {
         "time": TIMES,
@@ -34,7 +34,7 @@ def resolve(*layers, template=TEMPLATE, **options):
 
 
 def states(values, rule, dtype):
-    """One letter per value: c clear, s snow and clear, x not clear, n snow and not clear, m missing."""
+    """Return one letter per value: c clear, s snow and clear, x not clear, n snow and not clear, m missing."""
     found = decode(np.asarray(values, dtype), rule)
     letters = []
     for clear, snow, missing in zip(*found, strict=True):

@@ -1,4 +1,4 @@
-"""Malformed cubes and calls, and what is needed to make them."""
+"""Malformed cubes and calls, and helpers to build them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ NY, NX = 20, 24
 class Row:
     """One malformed cube or call.
 
-    `make` gives the cube and the options of `fill`; `cure` is what the remedy says to type; `late` marks what only
-    values can tell, which a lazy cube raises when it is computed. What has to be right once the remedy was typed:
-    `clear` gives the clear mask, `right` a cube and options with the same image, `holds` looks at the image.
+    `make` returns the cube and the options of `fill`; `cure` is the text of the remedy; `late` marks errors that depend
+    on values, which a lazy cube raises when it is computed. Expected results with the remedy: `clear` returns the clear
+    mask, `right` a cube and options with the same image, `holds` tests the image.
     """
 
     name: str
@@ -43,13 +43,13 @@ class Row:
 
 
 def cube(**options):
-    """The cube as one Dataset with its mask, so that a remedy for the cube reaches the mask as well."""
+    """Return the cube and its mask as one Dataset, so that a remedy for the cube applies to the mask too."""
     da, clear = make_cube(shape=(NY, NX))
     return da.to_dataset(name="reflectance").assign(good=clear), {"clear": "good"} | options
 
 
 def pair(**options):
-    """The cube and its mask as two arrays."""
+    """Return the cube and its mask as two arrays."""
     da, clear = make_cube(shape=(NY, NX))
     return da, {"clear": clear.rename("good")} | options
 
@@ -80,7 +80,7 @@ def third_out():
 
 
 def as_one(case, first, second):
-    """A cube of which two scenes are one, by hand: the first on top, or at one time the smaller values."""
+    """Return a cube with two scenes merged by hand: the first on top, or the smaller values at equal times."""
     ds, options = case
     one, other = ds.isel(time=first), ds.isel(time=second)
     known, others = (s["reflectance"].notnull().all("band") * (1 + s["good"].astype(int)) for s in (one, other))
@@ -104,13 +104,13 @@ def changed(change, **options):
 
 
 def masked(change):
-    """A pair whose mask was changed."""
+    """Return a pair with a changed mask."""
     da, options = pair()
     return da, {"clear": change(options["clear"])}
 
 
 def degrees(change):
-    """A pair with other names of its axes, whose mask was changed."""
+    """Return a pair with other names of its axes and a changed mask."""
     da, options = pair()
     named = {"time": "t", "y": "lat", "x": "lon"}
     return da.rename(named), {"clear": change(options["clear"]).rename(named)}
@@ -122,7 +122,7 @@ def both(change):
 
 
 def quality(values=4, name="SCL", attrs=None, dtype="uint8", **options):
-    """A cube with a quality layer in place of the boolean one; one pixel holds `values`, the rest are clear in SCL."""
+    """Return a cube with a quality layer in place of the boolean one; one pixel holds `values`, the rest are clear in SCL."""
     da, clear = make_cube(shape=(NY, NX))
     layer = clear.copy(data=np.where(clear, 4, 9).astype(dtype))
     layer[2, 5, 5] = values
@@ -131,7 +131,7 @@ def quality(values=4, name="SCL", attrs=None, dtype="uint8", **options):
 
 
 def truth(odd=None):
-    """The clear mask of these cubes; `odd` for the one pixel that `quality` gives another value."""
+    """Return the clear mask of these cubes, with `odd` in the pixel that `quality` sets."""
     clear = make_cube(shape=(NY, NX))[1]
     if odd is not None:
         clear[2, 5, 5] = odd
@@ -139,7 +139,7 @@ def truth(odd=None):
 
 
 def coded(name, here, gone, odd=None, dtype="uint8", attrs=None, **options):
-    """A cube with a quality layer of two codes, and another one in a single pixel."""
+    """Return a cube with a quality layer of two codes, and another one in a single pixel."""
     ds, _ = quality(name=name, dtype=dtype)
     layer = ds[name].copy(data=np.where(truth(), here, gone).astype(dtype))
     if odd is not None:
@@ -149,7 +149,7 @@ def coded(name, here, gone, odd=None, dtype="uint8", attrs=None, **options):
 
 
 def resampled(**options):
-    """A cube whose SCL was resampled as if it were a reflectance."""
+    """Return a cube with an interpolated SCL."""
     ds, _ = quality()
     return ds.assign(SCL=ds["SCL"].astype("float32").rolling(x=2, min_periods=1).mean()), options
 
@@ -162,7 +162,7 @@ def probability(top=1.0, name="cloud_prob", **options):
 
 
 def numbers(dtype="uint16", change=lambda values: values, attrs=None, **options):
-    """A cube of digital numbers without any attributes but `attrs`."""
+    """Return a cube of digital numbers with no attributes but `attrs`."""
     da, clear = make_cube(shape=(NY, NX), dtype="uint16")
     da = da.copy(data=change(da.values.astype("int64")).astype(dtype))
     da.attrs = attrs or {}
@@ -176,7 +176,7 @@ def as_bands(*names, dtype="float32"):
 
 
 def offset_jump(level, late):
-    """A landscape (band, y, x) without clouds, the dates from the fourth on brighter."""
+    """Return a cloudless landscape (band, y, x), brighter from the fourth date on."""
     da, clear = make_cube(shape=(NY, NX))
     da = da.copy(data=np.broadcast_to(level, da.shape).astype("float32")).assign_coords(band=["B02", "B04", "B08"])
     return da.where(da.time < da.time[3], da + late), {"clear": xr.ones_like(clear)}
@@ -201,7 +201,7 @@ def huge():
 
 
 class Answers:
-    """A model of someone else, which answers what it is told to."""
+    """A third-party model with a given answer."""
 
     def __init__(self, answer, **spec):
         self.answer = answer

@@ -1,4 +1,4 @@
-"""Malformed or odd masks and quality layers: the error, words of its message, a remedy and what it must lead to."""
+"""The table of malformed masks and quality layers: the error, words of its message, a remedy and its result."""
 
 import xarray as xr
 
@@ -13,7 +13,7 @@ CODES = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]"
 
 
 def bands_alone():
-    """Bands as variables, and nothing beside them."""
+    """Return bands as variables, without other layers."""
     da, _ = make_cube(shape=(NY, NX))
     return da.to_dataset("band").rename(blue="B02", red="B04", nir="B08"), {}
 
@@ -24,7 +24,7 @@ def cloudy():
 
 
 def decoded_fill():
-    """A layer whose file says that 4 is its fill value, as xarray opens it."""
+    """Return a layer decoded by xarray with the fill value 4."""
     ds, options = quality(dtype="float32")
     layer = ds["SCL"].where(ds["SCL"] != 4)
     layer.encoding["_FillValue"] = 4

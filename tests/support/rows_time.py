@@ -1,4 +1,4 @@
-"""The table of malformed time axes and dates: the error, words of its message, a remedy that can be typed."""
+"""The table of malformed time axes and dates: the error, words of its message, and a remedy that runs."""
 
 import datetime as dt
 

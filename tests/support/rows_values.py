@@ -1,4 +1,4 @@
-"""Values and metadata of values that cannot be right: the error, and what the remedy gives once it is typed."""
+"""The table of invalid values and metadata: the error, words of its message, a remedy and its result."""
 
 import json
 
@@ -25,7 +25,7 @@ LATE_OFFSET = "cube.where(cube['time'] < np.datetime64('2021-06-03'), cube - 0.1
 
 
 def values_of(image):
-    """The bands of an image as floats; what is missing is NaN: zero marks it here in whole numbers."""
+    """Return the bands of an image as floats, with NaN for the nodata 0 of integers."""
     if isinstance(image, xr.Dataset):
         image = image["reflectance"] if "reflectance" in image else image.to_dataarray("band")
     values = image.to_numpy()
@@ -33,7 +33,7 @@ def values_of(image):
 
 
 def gives(make, scale=1.0, offset=0.0):
-    """Whether an image is what another cube gives, in its own units."""
+    """Return whether an image equals that of another cube, in its own units."""
 
     def right(image):
         expected, found = values_of(fill(*make())), values_of(image) * scale + offset
@@ -59,19 +59,19 @@ IS_PLAIN, DIGITS_ARE_PLAIN = gives(plain), gives(digits)
 
 
 def dataset(change, **options):
-    """The cube and its mask in one Dataset, so that a date can be taken out of both."""
+    """Return the cube and its mask in one Dataset, so that dates can be removed from both."""
     ds, given = cube(**options)
     return ds.assign(reflectance=change(ds["reflectance"])), given
 
 
 def described(coords=None, **attrs):
-    """Digital numbers with something told of them beside CF."""
+    """Return digital numbers with metadata beyond CF."""
     da, options = numbers(attrs=attrs)
     return da.assign_coords(coords or {}), options
 
 
 def edged(value, bands=slice(None), where=slice(0, 4), make=pair, **options):
-    """A number that was never measured along the left edge of three dates, which the mask calls clear."""
+    """Return a cube with a fill value along the left edge of three dates that is masked as clear."""
     da, given = make(**options)
     da = da.copy(deep=True)
     da[1:4, bands, :, where] = value
@@ -88,7 +88,7 @@ def landscape():
 
 
 def jump(form="array", dtype="float32", bands=3):
-    """Sentinel-2 of which the dates from the fourth on carry the offset; one corner was not measured."""
+    """Return Sentinel-2 with the offset from the fourth date on; one corner is missing."""
     da, options = offset_jump(landscape(), late=0.1)
     clear = options["clear"]
     if dtype != "float32":
@@ -120,7 +120,7 @@ def right_jump(scale=1.0, **options):
 
 
 def baselines():
-    """Digital numbers, of which the last four dates carry the offset, as their baseline tells."""
+    """Return digital numbers with the offset on the last four dates, according to their baseline."""
     da, options = numbers(nodata=0)
     da = da.where(da.time < da.time[3], da + 1000).astype("uint16")
     versions = ["02.14", "03.01", "03.01", "04.00", "05.09", "05.10", "05.10"]
@@ -128,7 +128,7 @@ def baselines():
 
 
 def two_kinds():
-    """Bands of which one has a scale of its own, as `raster:bands` tells."""
+    """Return bands with one differing scale in `raster:bands`."""
     entries = np.empty(3, object)
     entries[:] = [{"scale": 1e-4, "offset": 0}, {"scale": 1e-4, "offset": 0}, {"scale": 1e-3, "offset": 0}]
     return described({"raster:bands": ("band", entries)})
@@ -145,7 +145,7 @@ def raster_bands(*entries):
 
 
 def deep(da):
-    """Two dates from which the offset was subtracted twice."""
+    """Return a cube with the offset subtracted twice on two dates."""
     return da.where(~da.time.isin(da.time[[1, 5]]), da * 0.5 - 0.2)
 
 
@@ -159,7 +159,7 @@ GOOD = {"scale": 1e-4, "offset": 0}
 
 
 def told(name, make, says, cure="scale=1e-4, offset=0", holds=DIGITS_ARE_PLAIN):
-    """A row of digital numbers of whose meaning something was told that cannot be."""
+    """Return a row of digital numbers with invalid metadata."""
     return Row(name, make, E.ScalingError, V, says, cure, holds=holds)
 
 
@@ -494,7 +494,7 @@ VALUES = [
     told(
         "raster:bands of fewer bands",
         lambda: raster_bands(GOOD, GOOD),
-        ("raster:bands tells of 2 bands", "3"),
+        ("raster:bands has 2 entries", "3"),
     ),
     told(
         "raster:bands that is no JSON",
@@ -558,7 +558,7 @@ VALUES = [
     told(
         "offsets of fewer bands",
         lambda: described(QUANTIFICATION_VALUE=10000, BOA_ADD_OFFSET=[-1000, -1000]),
-        ("BOA_ADD_OFFSET tells of 2 bands",),
+        ("BOA_ADD_OFFSET has 2 entries",),
     ),
     told(
         "GDAL scales of two kinds",
