@@ -1,4 +1,4 @@
-"""Synthetic cubes: the same in any chunks, and what they promise."""
+"""Synthetic cubes do not depend on chunks, and have the properties that they state."""
 
 from __future__ import annotations
 

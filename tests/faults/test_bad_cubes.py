@@ -1,6 +1,6 @@
-"""Cubes and calls that cannot work: each is one typed error that says what was found, what is needed, what to type.
+"""Cubes and calls that cannot work raise one typed error each: what was found, what is needed, what to type.
 
-The remedy, where it is short enough to be typed as it stands, is taken from the message and carried out.
+A remedy that can be typed as it is printed is taken from the message and run.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Quality layers for tests, how they are resolved, and what decoding makes of them."""
+"""Quality layers, how they are resolved, and the states that decoding gives."""
 
 import numpy as np
 import xarray as xr

@@ -1,4 +1,4 @@
-"""Malformed cubes and calls, and what is needed to make them."""
+"""Malformed cubes and calls, and functions that make them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The table of malformed cubes and calls: the error, words of its message, a remedy that can be typed.
+"""Malformed cubes and calls: the error, words of its message, and a remedy that can be typed.
 
 The rows of masks and quality layers are in `rows_masks`.
 """

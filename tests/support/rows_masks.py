@@ -1,4 +1,4 @@
-"""Malformed or odd masks and quality layers: the error, words of its message, a remedy and what it must lead to."""
+"""Malformed or odd masks and quality layers: the error, words of its message, a remedy and what it has to give."""
 
 import xarray as xr
 

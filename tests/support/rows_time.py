@@ -1,4 +1,4 @@
-"""The table of malformed time axes and dates: the error, words of its message, a remedy that can be typed."""
+"""Malformed time axes and dates: the error, words of its message, and a remedy that can be typed."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""Values and metadata of values that cannot be right: the error, and what the remedy gives once it is typed."""
+"""Values and metadata that cannot be right: the error, and what the remedy gives."""
 
 import json
 
