@@ -1,4 +1,4 @@
-"""The accessor forwards, and says what it understood."""
+"""The accessor forwards its arguments, and its repr describes the cube."""
 
 import inspect
 

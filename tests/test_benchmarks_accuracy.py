@@ -1,4 +1,4 @@
-"""The accuracy benchmark: whose weights are judged where, what is scored, and what the page makes of scores."""
+"""The accuracy benchmark: which weights are tested where, what is scored, and the page made of the scores."""
 
 import numpy as np
 import pandas as pd

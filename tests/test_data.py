@@ -1,4 +1,4 @@
-"""The sample cubes are what they are said to be, and open without ado."""
+"""The sample cubes match their description and checksums, and open without warnings."""
 
 from __future__ import annotations
 

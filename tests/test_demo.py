@@ -1,4 +1,4 @@
-"""The demo runs, and its files hold what it says."""
+"""The demo runs and writes the files that it lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a GPU changes: speed, and the last digits. Skipped where there is none."""
+"""On a GPU, results agree with the processor's but for the last digits. Skipped without one."""
 
 from __future__ import annotations
 

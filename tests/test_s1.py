@@ -1,4 +1,4 @@
-"""Sentinel-1 given to ``fill``: it changes the answer where it is and nowhere else, however it is stored."""
+"""Sentinel-1 in `fill`: it changes the result where it was observed and nowhere else, however it is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is given as an option, an attribute or a coordinate: it works, or the error is one of ours."""
+"""Arbitrary options, attributes and coordinates either work or raise an error of the package."""
 
 import warnings
 

@@ -1,6 +1,6 @@
 """Malformed cubes and calls: each raises one typed error that says what was found, what is needed, what to type.
 
-The remedy, where it is short enough to be typed as it stands, is taken from the message and carried out.
+A remedy that can be typed as it is printed is taken from the message and run.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Outputs that cannot go where, or hold what, was asked: refused with what to type, or written with one warning."""
+"""Outputs that cannot be written as they are: refused with a remedy, or converted with one warning."""
 
 import datetime as dt
 import json

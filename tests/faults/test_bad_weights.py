@@ -1,7 +1,7 @@
-"""Bundles that are damaged, incomplete, unsafe or made for something else: each is one typed error that teaches.
+"""Bundles that are damaged, incomplete, unsafe or made for something else raise one typed error each.
 
-The faults are made for real, on the files of a bundle that works. Each message names the file, what was found, what is
-needed, and something that can be typed.
+The faults are applied to the files of a bundle that works. Each message names the file, what was found, what is needed,
+and something that can be typed.
 """
 
 import hashlib

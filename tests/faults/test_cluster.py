@@ -1,4 +1,4 @@
-"""Batch fills on a cluster whose workers and drivers die: the bytes are those of a run that nothing disturbed."""
+"""Runs on a cluster whose workers and drivers are killed write the bytes of an undisturbed run."""
 
 import json
 import os

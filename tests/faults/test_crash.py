@@ -1,4 +1,4 @@
-"""Drivers that die, are refused or run into a wall: what they leave is resumed to the bytes of the clean run."""
+"""Drivers that are killed, refused or run out of space leave stores that resume to the bytes of a clean run."""
 
 import os
 import random

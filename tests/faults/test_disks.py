@@ -1,4 +1,4 @@
-"""What disks do to the commands: full, read-only, and with files of the cube that are damaged or cut short."""
+"""Commands on full and read-only disks, and on cubes with damaged or truncated files."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""Networks in processes that were forked from one that has used them: what multiprocessing does by default on Linux."""
+"""Networks in processes forked from one that has used them, as multiprocessing does on Linux before Python 3.14."""
 
 import os
 import subprocess

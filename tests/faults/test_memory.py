@@ -1,4 +1,4 @@
-"""Memory: of a region as its plan says, of a cube that was only opened, and of workers that are killed for it."""
+"""Memory: of a region compared with its plan, of a cube that was only opened, and of workers that run out of it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What looks bad and is not: small, turned, cloudy or empty cubes are filled, or nodata with its flag."""
+"""Small, turned, cloudy and empty cubes are no errors: they are filled, or nodata with its flag."""
 
 import numpy as np
 import pytest

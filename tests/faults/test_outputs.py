@@ -1,4 +1,4 @@
-"""Stores and files as people have them: lost in part, behind links, on full disks, beside what the dead have left."""
+"""Outputs that are partly lost, behind links, on full disks, or beside the remains of runs that were killed."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a model says of itself: its JSON form, and the bands that it takes."""
+"""Specs: their JSON form, and the bands that they accept."""
 
 import json
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""One answer: whatever the chunks, the block size, the scheduler and the order of the dates."""
+"""The result does not depend on chunks, block size, dask's scheduler or the order of the dates."""
 
 import pytest
 import xarray as xr

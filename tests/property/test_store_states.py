@@ -1,4 +1,4 @@
-"""Write, kill, resume, damage, verify, repair, in any order: what `verify` says is what was done to the store."""
+"""Write, kill, resume, damage, verify and repair in any order: `verify` reports the true state of the store."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Runs on a real cluster of processes: the same bytes as on one machine, and errors in place of endless waits."""
+"""Runs on a cluster of processes: the same bytes as on one machine, and errors instead of endless waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Input that changes between two calls, in every kind of store: no store is ever filled from two inputs in silence."""
+"""Input that changes between two calls, in each kind of store, is noticed before anything is written."""
 
 import functools
 import http.server

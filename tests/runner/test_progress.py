@@ -1,4 +1,4 @@
-"""How far a run is: counted by what this run has done, and shown as it suits the place."""
+"""Progress of a run: what is counted, and how it is shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands tell to type, typed."""
+"""The remedies that commands print can be typed."""
 
 import os
 import shlex

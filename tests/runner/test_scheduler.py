@@ -1,4 +1,4 @@
-"""The runner's loop under dead workers, a dead scheduler, none of either, and regions that cannot be done."""
+"""The scheduler of regions with workers that die, without a scheduler, and with regions that always fail."""
 
 import os
 import signal

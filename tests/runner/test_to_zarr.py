@@ -1,4 +1,4 @@
-"""A fill into a store: the same answer as in memory, however it is cut, ordered or interrupted."""
+"""A fill into a store equals that in memory, however it is divided, ordered or interrupted."""
 
 import json
 import os

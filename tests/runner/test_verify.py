@@ -1,4 +1,4 @@
-"""Damage to a store that was finished: `verify` finds each, `repair` heals it to the same bytes.
+"""Damage to a finished store: `verify` finds all of it, and `repair` restores the same bytes.
 
 150 flipped bits, 50 truncated files, 50 deleted files, 50 bad markers: 300 of 300.
 """

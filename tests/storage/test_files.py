@@ -1,4 +1,4 @@
-"""Locks: of file systems that have none, of processes that live and that have died."""
+"""Locks: file systems without them, owners that live, and owners that died."""
 
 import errno
 import json

@@ -1,1 +1,1 @@
-"""What the tests share: cubes, networks, servers, clusters, and strategies that draw them."""
+"""Cubes, networks, servers, clusters and strategies that several tests use."""

@@ -1,4 +1,4 @@
-"""A cluster on this machine whose workers are going to die."""
+"""Local clusters whose workers can be killed."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Models whose answer is known beforehand, to see what the engine does with them."""
+"""Models with known answers, which show what the engine does with them."""
 
 import atexit
 import tempfile

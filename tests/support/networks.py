@@ -1,4 +1,4 @@
-"""Small learned models for tests: a network whose answer is known, and bundles of it. Needs torch."""
+"""Small networks with known answers, and bundles of them. Needs torch."""
 
 from dataclasses import replace
 

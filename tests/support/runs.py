@@ -1,7 +1,7 @@
-"""Runs in processes of their own that can be killed, and what is left of them.
+"""Runs in processes of their own that can be killed, and checks of the stores that they leave.
 
-A process is forked from a server that has everything imported, so a run takes as long as it works and not as long as
-Python starts. It dies by SIGKILL, from outside or by its own hand at a chosen moment; nothing of it is cleaned up.
+The processes are forked from a server that has imported everything, which saves the start of Python. They die by
+SIGKILL, from outside or by themselves at a chosen moment, so that nothing is cleaned up.
 """
 
 import errno

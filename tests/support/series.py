@@ -1,4 +1,4 @@
-"""Random series and gates for tests of what learns."""
+"""Random series and time gates. Needs torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers of files on this machine, for cubes at URLs."""
+"""File servers on this machine, for cubes at URLs."""
 
 import functools
 import http.server

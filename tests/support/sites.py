@@ -1,4 +1,4 @@
-"""Places whose every value can be told from all others."""
+"""Sites in which each value occurs once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strategies that draw what the tests vary."""
+"""Strategies of hypothesis."""
 
 import numpy as np
 from hypothesis import strategies as st

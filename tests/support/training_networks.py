@@ -1,4 +1,4 @@
-"""A small network that draws at random in training: what it learns depends on all that a checkpoint has to bring."""
+"""A small network with dropout and batch norm, whose training depends on all that a checkpoint holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What regions do in the tests of the runner: each is a function of a region's number that a worker can import."""
+"""Functions of a region's number that a worker can import, for tests of the runner."""
 
 import os
 import signal

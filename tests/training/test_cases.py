@@ -1,4 +1,4 @@
-"""Training gaps: what is hidden is nowhere in the input, and a number stands for one sample."""
+"""Training gaps: hidden pixels occur nowhere in the input, and a number determines a sample."""
 
 from __future__ import annotations
 

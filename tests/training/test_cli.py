@@ -1,4 +1,4 @@
-"""The command ``cloudfree train``: found by its entry point, plain in its errors, and what it saves fills cubes."""
+"""`cloudfree train`: its entry point, its errors, and the bundle that it saves."""
 
 from __future__ import annotations
 

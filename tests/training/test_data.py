@@ -1,4 +1,4 @@
-"""Training data from cubes: which sample comes when, who makes it, and what is refused."""
+"""Training data from cubes: the order of samples, the processes that make them, and what is refused."""
 
 from __future__ import annotations
 

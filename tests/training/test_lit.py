@@ -1,4 +1,4 @@
-"""A network in training: what counts, how it is judged, that it goes on as if nothing had been, and what is saved."""
+"""Networks in training: losses, metrics, resuming and saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sentinel-1 in training: each sample has what was nearest to its date, and one without it trains beside the others."""
+"""Sentinel-1 in training: each sample has the nearest observation, and batches mix samples with and without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samples: turned, filled up, kept on disk and put into batches."""
+"""Samples: rotated, padded, stored on disk and put into batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places from cubes: read as the library reads them, kept apart for validation."""
+"""Sites from cubes: read as the library reads cubes, and separated for validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning in stages: what learns when and how fast, adapters that leave no trace, and going on in a stage."""
+"""Fine-tuning in stages: what is trained when and how fast, adapters that are merged, resuming within a stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network is given: the choice of dates, the filling up, and the checks."""
+"""Inputs of a network: choice of dates, padding and checks."""
 
 from __future__ import annotations
 
