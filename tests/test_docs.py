@@ -14,6 +14,7 @@ import pytest
 import xr_cloudfree
 from xr_cloudfree import errors
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset, CloudfreePlots
+from xr_cloudfree.layers import LAYERS
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE = ("_build", "cards", "generated")
@@ -105,3 +106,8 @@ def test_the_api_page_lists_nothing_else() -> None:
     assert len(names) > 80
     for name in names:
         pkgutil.resolve_name(name)  # raises where there is nothing of this name
+
+
+def test_every_layer_is_described() -> None:
+    page = (ROOT / "docs" / "guide" / "fill.md").read_text()
+    assert [name for name in LAYERS if f"| `{name}` |" not in page] == []
