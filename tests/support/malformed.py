@@ -122,7 +122,7 @@ def both(change):
 
 
 def quality(values=4, name="SCL", attrs=None, dtype="uint8", **options):
-    """Return a cube with a quality layer in place of the boolean one; one pixel holds `values`, the rest are clear in SCL."""
+    """Return a cube with a quality layer instead of the boolean one: `values` in one pixel, clear in SCL elsewhere."""
     da, clear = make_cube(shape=(NY, NX))
     layer = clear.copy(data=np.where(clear, 4, 9).astype(dtype))
     layer[2, 5, 5] = values
