@@ -17,6 +17,10 @@ def test_each_layer_has_one_source():
     assert sorted((*COMMON_LAYERS, *MODEL_LAYERS, *MASK_LAYERS)) == sorted(LAYERS)
 
 
+def test_attributes_compare_as_equal():
+    assert all(layer.attrs == layer.attrs for layer in LAYERS.values())
+
+
 def test_outputs_are_what_the_table_says(portugal):
     image = xr_cloudfree.fill(portugal.isel(y=slice(40), x=slice(40)), "2021-07-08", model="regress", layers="all")
     for name in set(LAYERS) & set(image.data_vars):

@@ -6,6 +6,7 @@ To add a layer, add a row to the table and a method of its name to `xr_cloudfree
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -45,7 +46,7 @@ class Layer:
     units: str | None = None
     flags: tuple[tuple[int, str], ...] = ()
 
-    @property
+    @cached_property  # the same array of flags each time, so that attributes of two outputs compare as equal
     def attrs(self) -> dict[str, Any]:
         """CF attributes of the layer."""
         attrs: dict[str, Any] = {"long_name": self.long_name}
