@@ -179,7 +179,7 @@ def test_a_second_driver_is_refused(cube, client, tmp_path) -> None:
 
 
 def test_a_worker_with_one_thread_does_one_region_at_a_time(client) -> None:
-    assert client.submit(cluster._one_at_a_time).result() and cluster._one_at_a_time()
+    assert client.submit(cluster._is_single_threaded).result() and cluster._is_single_threaded()
 
 
 def test_gpus_that_are_not_there_are_missed_at_once(cube, client, tmp_path) -> None:
@@ -197,7 +197,7 @@ def test_one_region_at_a_time_on_each_gpu(cube, digest, tmp_path) -> None:
         distributed.Client(local) as client,
     ):
         assert cluster.census(client).gpus == 1
-        assert not client.submit(cluster._one_at_a_time).result()  # it has two threads
+        assert not client.submit(cluster._is_single_threaded).result()  # it has two threads
         batch(cube, tmp_path / "out.zarr", client, gpu=True)
     assert store_digest(tmp_path / "out.zarr") == digest
 
