@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -362,15 +362,16 @@ def _bounds(value: Any, times: Times) -> tuple[np.datetime64, np.datetime64]:
             start, end = (time.as_unit("ns").to_datetime64() for time in ends)
             return start, end
         text = value.strip() if isinstance(value, str) else str(value)
-        first = np.datetime64(text, "Y" if len(text) == 4 else "M")
-        pd.Timestamp(first + 1).as_unit("ns")
+        unit: Literal["Y", "M"] = "Y" if len(text) == 4 else "M"
+        first, one = np.datetime64(text, unit), np.timedelta64(1, unit)
+        pd.Timestamp(first + one).as_unit("ns")
     except (ValueError, OverflowError) as error:
         raise TimeError(
             f"{value!s} does not exist or is out of range",
             "a month or a year that exists",
             option(f'date="{_example(times)[:7]}"'),
         ) from error
-    return first.astype("datetime64[ns]"), (first + 1).astype("datetime64[ns]") - _LEAST
+    return first.astype("datetime64[ns]"), (first + one).astype("datetime64[ns]") - _LEAST
 
 
 def _dates_in(span: _Span, times: Times) -> list[int]:

@@ -146,7 +146,7 @@ def _flags(rows: Sequence[_Row], name: str, typed: str, instead: str) -> list[Fl
     if masks and not any(flag.value == 0 for flag in flags):
         # With a clear bit, a pixel without any bit was not classified.
         rest: State = "missing" if _CLEAR_WORDS & {_plain(flag.meaning) for flag in flags} else "clear"
-        flags.append(Flag(0, "no flag set", rest, int(np.bitwise_or.reduce(masks))))
+        flags.append(Flag(0, "no flag set", rest, int(np.bitwise_or.reduce(np.array(masks)))))
     return flags
 
 

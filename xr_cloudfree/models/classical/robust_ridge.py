@@ -216,7 +216,7 @@ def fit(
         grams.append(product(weighted, x[:, part].T))
         moments.append(product(weighted, y[:, part].T))
     gram, moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
-    least, held_out, best = np.inf, y, PENALTIES[-1]
+    least, held_out, best = float("inf"), y, PENALTIES[-1]
     for penalty in PENALTIES:
         errors = np.empty_like(y)
         for k in range(FOLDS):
@@ -261,7 +261,7 @@ def folds(pixels: NDArray[np.intp], shape: tuple[int, int]) -> NDArray[np.intp]:
     row, column = pixels // shape[1], pixels % shape[1]
     for edge in SQUARES:
         fold = (row // edge + 2 * (column // edge)) % FOLDS
-        if np.bincount(fold, minlength=FOLDS).min() * 20 >= len(pixels):
+        if np.min(np.bincount(fold, minlength=FOLDS)) * 20 >= len(pixels):
             break
     return np.asarray(fold)
 

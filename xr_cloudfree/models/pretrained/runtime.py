@@ -175,4 +175,5 @@ def _load(folder: Path, spec: ModelSpec) -> Network:
             "model.save_pretrained(folder) anew, or pip install --upgrade xr-cloudfree",
         ) from error
     network.load_state_dict(bundle.read_weights(folder, spec, network.state_dict()))
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return network
