@@ -19,13 +19,13 @@ from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import check_sizes, dims_of
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.measured import ValidRange, derive_valid_range
 from xr_cloudfree.cube.merge import Scenes, parse_merge, scenes_of
 from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, nearby_dates, parse_radar
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
-from xr_cloudfree.cube.stamps import MERGE_REMEDY, Times, cube_times
+from xr_cloudfree.cube.timestamps import MERGE_REMEDY, Times, cube_times
+from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option

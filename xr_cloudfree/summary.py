@@ -14,10 +14,10 @@ from xr_cloudfree.api import clear_mask_of, merge_days
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.measured import clear_where
 from xr_cloudfree.cube.merge import scenes_of
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.cube.stamps import MERGE_REMEDY, cube_times
+from xr_cloudfree.cube.timestamps import MERGE_REMEDY, cube_times
+from xr_cloudfree.cube.validity import clear_where
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
 from xr_cloudfree.options import Merge, ReadOptions

@@ -10,9 +10,9 @@ import xarray as xr
 from tests.support.scenes import SENTINEL, TIMES, check, scene, stored
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.masks import decode
-from xr_cloudfree.cube.measured import clear_where, derive_valid_range
 from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, to_reflectance
+from xr_cloudfree.cube.validity import clear_where, derive_valid_range
 from xr_cloudfree.errors import ScalingError
 from xr_cloudfree.options import ReadOptions
 

@@ -6,10 +6,10 @@ import rioxarray  # noqa: F401  (registers .rio)
 from tests.support.cubes import as_dataset, small_cube
 from xr_cloudfree import errors
 from xr_cloudfree.cube import sensors
-from xr_cloudfree.cube.measured import derive_valid_range
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.cube.sensors import SENSORS, Encoding, Sensor, common_names_of, is_band, sensor_of
+from xr_cloudfree.cube.validity import derive_valid_range
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import read
 

@@ -25,10 +25,10 @@ from xr_cloudfree.accuracy.simulate import (
     target_frames,
 )
 from xr_cloudfree.cube.checks import check_reflectance
-from xr_cloudfree.cube.measured import clear_where
 from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
-from xr_cloudfree.cube.stamps import Times
+from xr_cloudfree.cube.timestamps import Times
+from xr_cloudfree.cube.validity import clear_where
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import OptionError, TimeError, code, either, option
 from xr_cloudfree.models import registry

@@ -10,7 +10,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import role_of
-from xr_cloudfree.cube.stamps import decode_times
+from xr_cloudfree.cube.timestamps import decode_times
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
 
 _HOUR = 3_600_000_000_000  # in nanoseconds

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.edges import find_edge
-from xr_cloudfree.cube.jumps import OFFSET, Times, brighter_dates, find_jumps
-from xr_cloudfree.cube.measured import HIGH, LOW, ValidRange, fraction_outside, is_fill_value
+from xr_cloudfree.cube.offset_jumps import OFFSET, Times, brighter_dates, find_jumps
 from xr_cloudfree.cube.remedies import ANYWAY, AS_IT_IS, Spelling
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.cube.sensors import Encoding, find_sensor
+from xr_cloudfree.cube.swath_edges import find_edge
+from xr_cloudfree.cube.validity import HIGH, LOW, ValidRange, fraction_outside, is_fill_value
 from xr_cloudfree.errors import BandError, ScalingError, code, either, option
 
 SAMPLE = 2048  # pixels per date

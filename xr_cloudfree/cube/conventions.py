@@ -19,7 +19,7 @@ from xr_cloudfree.cube.crs import crs_of, with_crs
 from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
 from xr_cloudfree.cube.schemes import scheme_of_layer
 from xr_cloudfree.cube.sensors import BAND_NAMES, Sensor, common_names_of, index_limits, is_band, sensor_of
-from xr_cloudfree.cube.stamps import decode_times
+from xr_cloudfree.cube.timestamps import decode_times
 from xr_cloudfree.errors import (
     BandError,
     CloudfreeWarning,

@@ -14,7 +14,16 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.stamps import ISO, MERGE_REMEDY, ZONE, Times, as_text, parse_timestamp, possible_dates, to_utc
+from xr_cloudfree.cube.timestamps import (
+    ISO,
+    MERGE_REMEDY,
+    ZONE,
+    Times,
+    as_text,
+    parse_timestamp,
+    possible_dates,
+    to_utc,
+)
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, TimeError, either, option
 
 _DAY, _SECOND, _MINUTE = (np.timedelta64(1, unit) for unit in ("D", "s", "m"))

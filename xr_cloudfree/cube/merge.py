@@ -12,9 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree.compat import is_in_memory
-from xr_cloudfree.cube.measured import ValidRange, measured
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.cube.stamps import Times
+from xr_cloudfree.cube.timestamps import Times
+from xr_cloudfree.cube.validity import ValidRange, measured
 from xr_cloudfree.errors import OptionError, option
 from xr_cloudfree.options import Merge
 

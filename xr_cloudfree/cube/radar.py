@@ -17,7 +17,7 @@ from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import candidates
 from xr_cloudfree.cube.dims import dims_of
-from xr_cloudfree.cube.stamps import Times, cube_times
+from xr_cloudfree.cube.timestamps import Times, cube_times
 from xr_cloudfree.errors import BandError, CloudfreeError, DimensionError, OptionTypeError, ScalingError, code
 
 POLARISATIONS = ("vv", "vh")

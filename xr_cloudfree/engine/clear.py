@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.checks import check_level
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
-from xr_cloudfree.cube.measured import ValidRange, clear_where, measured
 from xr_cloudfree.cube.merge import MaskedWindow, Scenes, merge_scenes
 from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.validity import ValidRange, clear_where, measured
 from xr_cloudfree.engine.blocks import Array, Block, Output, Windows, stack
 from xr_cloudfree.engine.grid import Box, TileGrid
 

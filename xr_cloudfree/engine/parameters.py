@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.dates import Targets, candidates
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.measured import ValidRange
 from xr_cloudfree.cube.merge import Scenes
 from xr_cloudfree.cube.radar import nearby_dates
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.cube.stamps import Times
+from xr_cloudfree.cube.timestamps import Times
+from xr_cloudfree.cube.validity import ValidRange
 from xr_cloudfree.engine.blocks import Output
 from xr_cloudfree.engine.clear import quality_window
 from xr_cloudfree.engine.grid import Box, TileGrid

@@ -15,7 +15,7 @@ from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.dates import parse_targets
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
-from xr_cloudfree.cube.stamps import Times, cube_times
+from xr_cloudfree.cube.timestamps import Times, cube_times
 from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.protocol import FillModel

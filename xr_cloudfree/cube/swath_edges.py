@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.measured import ValidRange, measured
 from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.validity import ValidRange, measured
 
 _RUN = 16  # pixels along the edge: more than repeated pixels of a coarse band on a finer grid
 _ALONG = 512  # pixels tested along one side

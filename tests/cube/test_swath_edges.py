@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xr_cloudfree.cube.edges import find_edge
-from xr_cloudfree.cube.measured import derive_valid_range
 from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.swath_edges import find_edge
+from xr_cloudfree.cube.validity import derive_valid_range
 
 DIGITS = Scaling(1e-4)
 

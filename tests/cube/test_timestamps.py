@@ -13,7 +13,7 @@ from tests.support.malformed import cftimes
 from xr_cloudfree.batching import resume
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.radar import parse_radar
-from xr_cloudfree.cube.stamps import cube_times, decode_times, possible_dates
+from xr_cloudfree.cube.timestamps import cube_times, decode_times, possible_dates
 from xr_cloudfree.errors import TimeError
 
 TARGET = "2021-06-03"

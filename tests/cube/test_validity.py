@@ -6,8 +6,8 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.support.cubes import make_cube
-from xr_cloudfree.cube.measured import clear_where, derive_valid_range, measured
 from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.validity import clear_where, derive_valid_range, measured
 from xr_cloudfree.errors import CloudfreeWarning, ScalingError
 
 DIGITS, SENTINEL, LANDSAT = Scaling(1e-4), Scaling(1e-4, -0.1), Scaling(2.75e-5, -0.2)
