@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from xr_cloudfree.models.classical.decay import ExponentialDecay
 from xr_cloudfree.models.classical.pixelwise import Geomedian, Harmonic, Linear, Median, Nearest
+from xr_cloudfree.models.classical.timegate import ExponentialDecay
 from xr_cloudfree.models.protocol import Observations
 
 DATES, BANDS, EDGE = 24, 8, 512

@@ -17,10 +17,10 @@ PACKAGE = TESTS.parent / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("compat", "errors", "layers", "version"),
-    ("options", "storage.attributes", "storage.files", "storage.guard", "storage.locations"),
+    ("options", "storage.attributes", "storage.files", "storage.read_errors", "storage.locations"),
     ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "storage.remote"),
-    ("storage.placement", "synthetic"),
+    ("storage.geotransform", "synthetic"),
     ("storage.geotiff",),
     ("io",),
     ("models.kernels", "models.spec", "models.plugins"),
@@ -35,7 +35,7 @@ FLOORS = (
     ("labels",),
     ("runner",),
     ("api",),
-    ("batching",),
+    ("stores",),
     ("accuracy.evaluate", "summary", "plot", "cli.commands", "cli.options", "cli.progress", "cli.cluster"),
     ("cli.fill", "cli.preview", "cli.evaluate", "cli.info", "cli.runs"),
     ("accessor", "cli.app"),

@@ -6,10 +6,10 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models
-from xr_cloudfree.batching import batch, to_zarr
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.registry import create as create_model
 from xr_cloudfree.runner.verify import repair, verify
+from xr_cloudfree.stores import batch, to_zarr
 from xr_cloudfree.version import __version__
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import xarray as xr
 
-from xr_cloudfree import api, batching, plot, summary
+from xr_cloudfree import api, plot, stores, summary
 from xr_cloudfree.accuracy import evaluate as evaluation
 
 
@@ -37,7 +37,7 @@ class _Accessor:
         return api.fill(self._obj, date, **options)
 
     def to_zarr(self, store: str | os.PathLike[str], date: Any = None, **options: Any) -> xr.Dataset:
-        return batching.to_zarr(self._obj, store, date, **options)
+        return stores.to_zarr(self._obj, store, date, **options)
 
     def clear_mask(self, **options: Any) -> xr.DataArray:
         return api.clear_mask(self._obj, **options)
@@ -51,7 +51,7 @@ class _Accessor:
         return CloudfreePlots(self._obj)
 
     _forward(fill, api.fill)
-    _forward(to_zarr, batching.to_zarr)
+    _forward(to_zarr, stores.to_zarr)
     _forward(clear_mask, api.clear_mask)
     _forward(evaluate, evaluation.evaluate)
 

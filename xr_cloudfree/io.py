@@ -19,9 +19,9 @@ from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionEr
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.attributes import storable
 from xr_cloudfree.storage.files import aside, write_error
-from xr_cloudfree.storage.guard import guard_opened, opening
+from xr_cloudfree.storage.geotransform import axes_of
 from xr_cloudfree.storage.locations import journal_folder, local, name_of, parse_location
-from xr_cloudfree.storage.placement import axes_of
+from xr_cloudfree.storage.read_errors import guard_opened, opening
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
 _TIFF = (".tif", ".tiff")

@@ -12,11 +12,11 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.support.cubes import DATES, make_cube
-from xr_cloudfree.batching import resume
 from xr_cloudfree.cube.dates import date_as_text, freq_as_text, parse_targets
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.io import open_cube
 from xr_cloudfree.runner import runs
+from xr_cloudfree.stores import resume
 
 # In no order, at other times of the day; 2022 has one date.
 TIMES = np.array(

@@ -9,9 +9,9 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import DATES, as_dataset, make_cube, no_compute
 from xr_cloudfree import api
-from xr_cloudfree.batching import resume
 from xr_cloudfree.errors import ChangedError, OptionError, TimeError
 from xr_cloudfree.options import ReadOptions
+from xr_cloudfree.stores import resume
 
 TARGET = "2021-06-03"
 NOW, LATER = np.timedelta64(0, "s"), np.timedelta64(40, "s")

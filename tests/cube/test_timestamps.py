@@ -10,11 +10,11 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.cubes import DATES, make_cube, make_s1
 from tests.support.malformed import cftimes
-from xr_cloudfree.batching import resume
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.radar import parse_radar
 from xr_cloudfree.cube.timestamps import cube_times, decode_times, possible_dates
 from xr_cloudfree.errors import TimeError
+from xr_cloudfree.stores import resume
 
 TARGET = "2021-06-03"
 STAMPS = pd.DatetimeIndex(DATES)

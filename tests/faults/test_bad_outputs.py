@@ -27,7 +27,7 @@ from tests.support.cubes import DATES, contents, make_cube
 from tests.support.malformed import TARGET
 from xr_cloudfree import errors, io
 from xr_cloudfree.storage.attributes import storable
-from xr_cloudfree.storage.placement import transform_of
+from xr_cloudfree.storage.geotransform import transform_of
 
 HOW = {"model": "linear", "layers": "filled"}
 N = len(DATES)

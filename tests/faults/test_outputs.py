@@ -17,7 +17,7 @@ from tests.support import runs
 from tests.support.cubes import contents
 from tests.support.runs import HOW, Child, N, check_whole, fill_file
 from xr_cloudfree import errors, io
-from xr_cloudfree.runner import sinks
+from xr_cloudfree.runner import exports
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.status import status
@@ -262,16 +262,16 @@ def test_a_disk_that_fills_up_under_a_cloud_optimized_geotiff(disk, store):
     there = folder / "out.zarr"
     shutil.copytree(store, there)
     shutil.copytree(Journal(store).folder, Journal(there).folder)
-    old = sinks.write_cogs(there)
+    old = exports.write_cogs(there)
     before = {path: path.read_bytes() for path in old}
     used = 4 * sum(-(-len(data) // 4096) for data in contents(folder).values())
     for room in (16, 100, 140):  # the plain file does not fit, and then the one that is made of it
         disk(used + room)
         with pytest.raises(errors.OutputError, match="cannot be written"):
-            sinks.write_cogs(there, overwrite=True)
+            exports.write_cogs(there, overwrite=True)
         assert {path: path.read_bytes() for path in old} == before and not list(folder.glob(".*"))
     disk(20_000)
-    assert sinks.write_cogs(there, overwrite=True) == old
+    assert exports.write_cogs(there, overwrite=True) == old
     assert {path: path.read_bytes() for path in old} == before
 
 

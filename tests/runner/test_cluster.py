@@ -16,7 +16,7 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.support.cubes import as_dataset, make_cube
-from xr_cloudfree import batching
+from xr_cloudfree import stores
 from xr_cloudfree.errors import LockedError, OptionError, OptionTypeError, RunError
 from xr_cloudfree.runner import cluster, runs
 from xr_cloudfree.runner.verify import store_digest
@@ -61,7 +61,7 @@ def digest(cube, tmp_path_factory) -> str:
 
 
 def batch(obj, store, client, **options) -> xr.Dataset:
-    return batching.batch(obj, store, DATES, client=client, progress=False, **OPTIONS, **options)
+    return stores.batch(obj, store, DATES, client=client, progress=False, **OPTIONS, **options)
 
 
 def test_a_cluster_writes_the_bytes_that_one_machine_writes(cube, digest, client, tmp_path) -> None:
@@ -242,7 +242,7 @@ def test_a_network_is_loaded_once_and_its_answer_is_the_same(cube, client, tmp_p
         return torch.get_num_threads()
 
     options, share = {"model": "unet", "shard": 192}, max(1, CPU_COUNT // 2)
-    batching.batch(cube, tmp_path / "there.zarr", DATES[1], client=client, progress=False, **options)
+    stores.batch(cube, tmp_path / "there.zarr", DATES[1], client=client, progress=False, **options)
     assert set(client.run(threads).values()) == {share}
     before = torch.get_num_threads()
     try:

@@ -13,9 +13,9 @@ import xr_cloudfree
 from tests.support.cubes import as_dataset, contents, make_cube, make_s1
 from tests.support.networks import RADAR, make_bundle
 from xr_cloudfree import errors, io
-from xr_cloudfree.batching import resume
 from xr_cloudfree.runner import local, regions, runs
 from xr_cloudfree.runner.plan import plan_run
+from xr_cloudfree.stores import resume
 
 DATE = "2021-06-03"
 

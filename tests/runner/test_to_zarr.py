@@ -18,7 +18,7 @@ import xr_cloudfree
 from tests.support.cubes import as_dataset, contents, make_cube
 from tests.support.models import model_of
 from tests.support.strategies import chunkings
-from xr_cloudfree import batching, errors, io, synthetic
+from xr_cloudfree import errors, io, stores, synthetic
 from xr_cloudfree.compat import raw_data, split_decoding
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.options import ReadOptions
@@ -484,7 +484,7 @@ class TestVerifyAndRepair:
         run = runs.prepare(opened, store, date, **options)
         with runs.started(run) as missing:
             local.fill_locally(run, missing[:4])
-        batching.resume(store, progress=False)
+        stores.resume(store, progress=False)
         assert contents(store) == before
         for key in sorted(before)[::4]:
             (store / key).unlink()

@@ -16,7 +16,7 @@ import xr_cloudfree
 from tests.support.commands import run
 from tests.support.cubes import as_dataset, make_cube, make_s1
 from tests.support.servers import Failing, Forbidden, Plain, Ranges, serving
-from xr_cloudfree import batching, errors, io
+from xr_cloudfree import errors, io, stores
 from xr_cloudfree.runner import runs
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.origins import origin
@@ -102,7 +102,7 @@ def test_to_zarr_and_resume(tmp_path, monkeypatch, files, url, memory, expected)
         assert made.rio.crs.to_epsg() == 32629
         assert Journal(tmp_path / "out.zarr").begun()["call"]["cube"] == str(where)
         shutil.rmtree(tmp_path / "out.zarr.journal" / "done")
-        xr.testing.assert_equal(batching.resume(tmp_path / "out.zarr", progress=False).compute(), expected)
+        xr.testing.assert_equal(stores.resume(tmp_path / "out.zarr", progress=False).compute(), expected)
 
 
 def test_origin_of_what_was_opened_by_xarray(url, memory):

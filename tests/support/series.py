@@ -10,7 +10,7 @@ from torch import nn
 
 from xr_cloudfree.models.networks.batch import Batch
 from xr_cloudfree.models.networks.inputs import prepare
-from xr_cloudfree.models.networks.timegate import TimeGate
+from xr_cloudfree.models.networks.learned_gate import TimeGate
 from xr_cloudfree.models.protocol import Observations
 
 

@@ -17,7 +17,7 @@ from tests.support.training import EachStep, Recorder, trainer
 from xr_cloudfree import synthetic
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.errors import ModelError, OptionError
-from xr_cloudfree.models.networks.timegate import CONDITION
+from xr_cloudfree.models.networks.learned_gate import CONDITION
 from xr_cloudfree_training.data import CubeData
 from xr_cloudfree_training.lit import LOSSES, Averaging, FusionModule, rate
 

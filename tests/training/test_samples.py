@@ -12,9 +12,9 @@ import torch
 from tests.support.sites import make_place
 from xr_cloudfree.accuracy.simulate import real_masks
 from xr_cloudfree.models.networks.inputs import NetworkInput, prepare
+from xr_cloudfree.models.networks.learned_gate import CONDITION
 from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.networks.terramind.network import TerraMindNet
-from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree.models.networks.unet import FusionUNet
 from xr_cloudfree_training import samples
 from xr_cloudfree_training.cases import Mixture, draw

@@ -24,8 +24,8 @@ from torch import Tensor
 from xr_cloudfree.models.networks.batch import Batch
 from xr_cloudfree.models.networks.features import FEATURES_VERSION
 from xr_cloudfree.models.networks.inputs import S1, S1_SEEN, SHARED_BY_BANDS, NetworkInput
+from xr_cloudfree.models.networks.learned_gate import CONDITION
 from xr_cloudfree.models.networks.network import Network
-from xr_cloudfree.models.networks.timegate import CONDITION
 from xr_cloudfree.models.protocol import Observations
 from xr_cloudfree_training.cases import LEAST_BANDS, Drawn
 

@@ -271,13 +271,13 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     quiet : bool
         Whether to print nothing.
     """
-    from xr_cloudfree.runner import sinks
+    from xr_cloudfree.runner import exports
     from xr_cloudfree.runner.driver import execute
     from xr_cloudfree.runner.status import status as status_of
 
     store = Path(run.path)
     repository = None if products.icechunk is None else local(products.icechunk, "icechunk")
-    sinks.check_sinks(
+    exports.check_sinks(
         store,
         cog=products.cog,
         stac=products.stac,
@@ -288,14 +288,14 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     with stoppable(store), connect(workers.cluster, quiet, run.how_to_resume) as client:
         execute(run, client, overwrite=overwrite, stall=workers.stall, gpu=workers.gpu, progress=not quiet)
         written = [store]
-        written += sinks.write_cogs(store, overwrite=replace) if products.cog else []
-        written += sinks.write_items(store, overwrite=replace) if products.stac else []
+        written += exports.write_cogs(store, overwrite=replace) if products.cog else []
+        written += exports.write_items(store, overwrite=replace) if products.stac else []
         if not quiet:
             if (summary := status_of(store)).pixels:
                 typer.echo(f"{summary.counted()} (pixels of all dates)")
             for path in written:
                 typer.echo(f"Wrote {path}")
         if repository is not None:
-            snapshot = sinks.write_icechunk(store, repository)
+            snapshot = exports.write_icechunk(store, repository)
             if not quiet:
                 typer.echo(f"Wrote {repository}, snapshot {snapshot}")

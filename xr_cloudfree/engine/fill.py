@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xr_cloudfree.engine.band_groups import Part, join
 from xr_cloudfree.engine.blocks import Array, Block, Windows
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.engine.parameters import FillParameters
-from xr_cloudfree.engine.parts import Part, join
 from xr_cloudfree.engine.targets import BlockTarget, TargetTile, cut_tile, decode_block, finish_target, make_target
 from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.classical.pixelwise import Linear

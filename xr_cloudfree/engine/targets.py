@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.dates import candidates
-from xr_cloudfree.cube.polarity import check_polarity
+from xr_cloudfree.cube.inverted_masks import check_polarity
 from xr_cloudfree.cube.radar import check_decibels, nearest_image
 from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import clear_where, measured
+from xr_cloudfree.engine.band_groups import Part, split
 from xr_cloudfree.engine.blocks import Array, Windows, as_slice, stack
 from xr_cloudfree.engine.clear import decode_window, split_extras, valid_by_band
 from xr_cloudfree.engine.grid import Box, Tile
 from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES, FillParameters
-from xr_cloudfree.engine.parts import Part, split
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
 from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ScalingError, option

@@ -17,8 +17,8 @@ from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Stored, Window, as_slice
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner import fingerprints
-from xr_cloudfree.storage.guard import guarded
 from xr_cloudfree.storage.locations import is_url, parse_location
+from xr_cloudfree.storage.read_errors import guarded
 
 if TYPE_CHECKING:
     import dask.array as da

@@ -22,7 +22,7 @@ from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.errors import CloudfreeWarning, OutputError
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.storage.files import write_error
-from xr_cloudfree.storage.placement import assumed_of, axes_of, transform_of
+from xr_cloudfree.storage.geotransform import assumed_of, axes_of, transform_of
 
 _NO_DAY = np.iinfo(np.int32).min
 

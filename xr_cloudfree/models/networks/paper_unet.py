@@ -29,8 +29,8 @@ from torch.nn import functional
 from xr_cloudfree.errors import MissingDependencyError, ModelError
 from xr_cloudfree.models.networks.batch import Batch, Output
 from xr_cloudfree.models.networks.layers import as_nearest, normed_conv
+from xr_cloudfree.models.networks.learned_gate import TimeGate
 from xr_cloudfree.models.networks.network import Network
-from xr_cloudfree.models.networks.timegate import TimeGate
 
 ENCODER = "mnasnet_100"
 """timm's name of MnasNet-B1."""

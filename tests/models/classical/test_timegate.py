@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xr_cloudfree.errors import OptionError
-from xr_cloudfree.models.classical.decay import TAU_DAYS, ExponentialDecay, decay, gate_weights
+from xr_cloudfree.models.classical.timegate import TAU_DAYS, ExponentialDecay, decay, gate_weights
 from xr_cloudfree.models.kernels import dispatch as kernels
 from xr_cloudfree.models.protocol import Observations
 

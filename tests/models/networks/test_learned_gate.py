@@ -12,10 +12,10 @@ from torch import nn
 
 from tests.support.series import close, dates_of, observations, random_batch, random_gate
 from xr_cloudfree.errors import ModelError
-from xr_cloudfree.models.networks import timegate
+from xr_cloudfree.models.networks import learned_gate
 from xr_cloudfree.models.networks.batch import Batch
 from xr_cloudfree.models.networks.inputs import prepare
-from xr_cloudfree.models.networks.timegate import CONDITION, TimeGate
+from xr_cloudfree.models.networks.learned_gate import CONDITION, TimeGate
 from xr_cloudfree.models.protocol import Observations
 
 # By hand: plain loops over numbers, in float64.
@@ -77,7 +77,7 @@ def test_the_papers_equations(training):
     told = block(gate.condition, [asked], training)[0]
     extracted = [s + told for s in block(gate.extract, steps, training)]
     g = block(gate.gate[1], block(gate.gate[0], extracted, training), training)
-    epsilon = timegate.EPSILON
+    epsilon = learned_gate.EPSILON
     importance = [np.exp(np.maximum(s, 0)) - (1 - epsilon if training else 1) for s in g]
     total = sum(importance)
     image = sum(h / (total + epsilon) * s for h, s in zip(importance, series, strict=True))
@@ -168,7 +168,7 @@ def test_steps_that_are_scored_in_parts_score_the_same(monkeypatch):
     gate = random_gate()
     batch = random_batch(11, dates=12)
     wanted = gate(batch)
-    monkeypatch.setattr(timegate, "_STEPS", 5)
+    monkeypatch.setattr(learned_gate, "_STEPS", 5)
     close(gate(batch), wanted, atol=1e-6)
 
 

@@ -2,7 +2,7 @@
 
 It is the time gate of [1]_ with constants in place of learned weights: the gate of a date is 0 where the pixel is not
 clear, and decays exponentially with the distance in time [2]_. The network with a learned gate is in
-`xr_cloudfree.models.networks.timegate`.
+`xr_cloudfree.models.networks.learned_gate`.
 
 References
 ----------
@@ -53,7 +53,7 @@ def decay(
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models.classical.decay import decay
+    >>> from xr_cloudfree.models.classical.timegate import decay
     >>> decay(np.array([-10.0, 0.0, 5.0]), tau_past=10.0, tau_future=5.0).round(3).tolist()
     [0.36800000071525574, 1.0, 0.36800000071525574]
     """
@@ -81,7 +81,7 @@ def gate_weights(clear: NDArray[np.bool_], gate: NDArray[np.float32]) -> tuple[N
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models.classical.decay import gate_weights
+    >>> from xr_cloudfree.models.classical.timegate import gate_weights
     >>> clear = np.array([[True, False], [True, False]])
     >>> weights, known = gate_weights(clear, np.array([0.6, 0.2], np.float32))
     >>> weights.round(2)[:, 0].tolist(), known.tolist()
@@ -113,7 +113,7 @@ class ExponentialDecay:
     --------
     >>> import numpy as np
     >>> from xr_cloudfree.models.protocol import Observations
-    >>> from xr_cloudfree.models.classical.decay import ExponentialDecay
+    >>> from xr_cloudfree.models.classical.timegate import ExponentialDecay
     >>> bands = np.array([100, 200], np.uint16).reshape(2, 1, 1, 1)
     >>> obs = Observations(bands, np.ones((2, 1, 1), bool), np.array([-4.0, 4.0]))
     >>> ExponentialDecay().predict([obs])[0].gate.ravel().tolist()

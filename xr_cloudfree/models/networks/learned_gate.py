@@ -85,7 +85,7 @@ class TimeGate(nn.Module):
     >>> from xr_cloudfree.models.protocol import Observations
     >>> from xr_cloudfree.models.networks.batch import Batch
     >>> from xr_cloudfree.models.networks.inputs import prepare
-    >>> from xr_cloudfree.models.networks.timegate import TimeGate
+    >>> from xr_cloudfree.models.networks.learned_gate import TimeGate
     >>> bands = np.array([0.25, 0.5], np.float32).reshape(2, 1, 1, 1)
     >>> obs = Observations(bands, np.ones((2, 1, 1), bool), np.array([-6.0, 2.0]))
     >>> TimeGate(bands=1).eval()(Batch.of([prepare(obs)])).weights.shape

@@ -7,9 +7,9 @@ import pytest
 import xarray as xr
 
 from xr_cloudfree import synthetic
+from xr_cloudfree.cube.inverted_masks import check_polarity
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.merge import MaskedWindow
-from xr_cloudfree.cube.polarity import check_polarity
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import CloudfreeWarning

@@ -24,7 +24,7 @@ from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.runner.verify import store_digest
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.files import aside, write_error
-from xr_cloudfree.storage.placement import transform_of
+from xr_cloudfree.storage.geotransform import transform_of
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"
