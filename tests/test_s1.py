@@ -228,13 +228,13 @@ class TestForms:
 class TestModelsWithoutIt:
     @pytest.mark.parametrize("name", CLASSICAL)
     def test_every_other_model_refuses(self, name):
-        with pytest.raises(errors.OptionError, match="does not look at Sentinel-1") as info:
+        with pytest.raises(errors.OptionError, match="does not use Sentinel-1") as info:
             fill(name, S1)
         assert "cloudfree train terramind fit" in info.value.remedy and "--data.s1" in info.value.remedy
 
     def test_a_learned_one_too(self, blind):
         fill(blind)
-        with pytest.raises(errors.OptionError, match="'radar' does not look at Sentinel-1"):
+        with pytest.raises(errors.OptionError, match="'radar' does not use Sentinel-1"):
             fill(blind, S1)
 
     def test_a_model_without_it_is_given_none(self, model):
@@ -258,7 +258,7 @@ class TestEvaluate:
         assert np.isfinite(told["MAE"]).all()
         again = xr_cloudfree.evaluate(cube.chunk(y=9), [model], s1=s1.to_dataset("band").chunk(x=7), **how)
         assert again.loc[("partial", "radar"), "MAE"] == pytest.approx(told.loc[("partial", "radar"), "MAE"])
-        with pytest.raises(errors.OptionError, match="does not look at Sentinel-1"):
+        with pytest.raises(errors.OptionError, match="does not use Sentinel-1"):
             xr_cloudfree.evaluate(cube, ["linear", blind], s1=s1, **how)
 
 
@@ -297,9 +297,9 @@ class TestCommandLine:
 
     def test_what_cannot_be(self, folder):
         output = run("fill", "cube.zarr", "-d", DATE, "-m", "linear", "--s1", "s1.zarr", "-o", "a.zarr", code=2)
-        assert "does not look at Sentinel-1" in output and "cloudfree train terramind" in output
+        assert "does not use Sentinel-1" in output and "cloudfree train terramind" in output
         output = run("evaluate", "cube.zarr", "--models", "linear,regress", "--s1", "s1.zarr", code=2)
-        assert "does not look at Sentinel-1" in output
+        assert "does not use Sentinel-1" in output
         output = run("fill", "cube.zarr", "-d", DATE, "-m", folder, "--s1", "no.zarr", "-o", "a.zarr", code=2)
         assert "neither a file nor a variable" in output
 

@@ -201,10 +201,10 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
     for path in paths:
         empty = path.suffix.lower() == ".zarr" and path.is_dir() and not any(path.iterdir())
         if path.is_dir() and not empty and not is_store(path):
-            raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
+            raise OutputError(f"{path} is a folder, but not a Zarr store", "a path of its own", "another path")
         if path.exists() and not empty and not overwrite:
             raise OutputError(
-                f"{path} is there already", "a new path, or permission to replace it", option("overwrite=True")
+                f"{path} already exists", "a new path, or permission to replace it", option("overwrite=True")
             )
 
 

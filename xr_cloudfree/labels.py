@@ -205,7 +205,7 @@ def _is_bare(array: xr.DataArray) -> bool:
 
 
 def _packing_encoding(array: xr.DataArray, attrs: dict[str, Any]) -> dict[str, Any]:
-    """Return the input's packing for the output's encoding; a packed output always has a nodata value."""
+    """Return the encoding that packs the output like the input; it always has a nodata value."""
     encoding = {
         k: array.encoding[k] for k in PACKING if k in array.encoding and (k != "grid_mapping" or k not in attrs)
     }

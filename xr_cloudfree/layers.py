@@ -1,4 +1,4 @@
-"""The layers that an output can have beside its reflectance: one table, read by all that names or writes them.
+"""The layers that an output can have besides its reflectance: one table, used wherever layers are named or written.
 
 To add a layer, add a row to the table and a method of its name to `xr_cloudfree.engine.provenance.Provenance`.
 """

@@ -86,7 +86,7 @@ class ReadOptions:
 
 
 def check_names(names: Iterable[str], *takers: Callable[..., Any]) -> None:
-    """Refuse options that none of the functions takes to which they are passed on.
+    """Refuse options that none of the called functions accepts.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def parse_layers(
 
 
 def parse_block(block: int | tuple[int, int] | None, stride: int | None, name: str = "block") -> tuple[int, int] | None:
-    """Parse the rows and columns of a block, or of a shard, which `name` is then.
+    """Parse the rows and columns of a block or shard; `name` is the option's name in messages.
 
     Raises
     ------

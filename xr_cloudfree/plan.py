@@ -201,7 +201,7 @@ def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:
 
 
 def s1_variables(s1: Any, obj: Any) -> list[str]:
-    """Return the cube's variables that `s1` names: one or, separated by commas, several; none if it is something else.
+    """Return the cube's variables that `s1` names: one, or several separated by commas; empty if it names none.
 
     Examples
     --------
@@ -243,8 +243,8 @@ def plan_fill(
     if cube.extras:
         named = [cube.labels[i] for i in cube.extras]
         warnings.warn(
-            f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} no reflectance: not estimated, but taken from "
-            f"each pixel's nearest clear date; bands={list(cube.bands)} leaves out what is none",
+            f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not reflectance: not estimated, but copied from "
+            f"each pixel's nearest clear date; bands={list(cube.bands)} leaves such layers out",
             CloudfreeWarning,
             stacklevel=3,
         )

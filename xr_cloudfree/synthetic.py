@@ -262,7 +262,7 @@ class _Scene:
         """Return the crop and shift of each pixel, as an index into the tables of `ground`, and its brightness."""
         bend_y = self._noise(rows, columns, 96, _WARP_STREAM, 0)
         bend_x = self._noise(rows, columns, 96, _WARP_STREAM, 1)
-        # Fields in rows like bricks, with curved edges.
+        # Fields laid out like bricks, with curved edges.
         row = np.floor((rows[:, None] + 24 * bend_y) / _FIELD[0]).astype("int64")
         column = np.floor((columns + 24 * bend_x) / _FIELD[1] + 0.5 * (row % 2)).astype("int64")
         drawn = _hash(self.seed, _FIELD_STREAM, row, column)

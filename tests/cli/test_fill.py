@@ -202,7 +202,7 @@ def test_what_is_there_is_not_replaced_unless_told(cube, tmp_path, out) -> None:
     run(*arguments)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     output = run(*arguments, code=2)
-    assert output.splitlines()[0] == f" found  {out} is there already"
+    assert output.splitlines()[0] == f" found  {out} already exists"
     assert output.splitlines()[2].endswith("--overwrite")
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     run(*arguments, "--overwrite")

@@ -16,5 +16,5 @@ def test_preview_is_drawn_for_each_date(cube, tmp_path) -> None:
 def test_a_preview_that_is_there_is_refused_before_the_work(cube, tmp_path) -> None:
     (tmp_path / "a.png").write_text("mine")
     output = run("fill", cube, "-d", "2021-05-15", "-o", "a.zarr", "--preview", "a.png", code=2)
-    assert "a.png is there already" in output and not (tmp_path / "a.zarr").exists()
+    assert "a.png already exists" in output and not (tmp_path / "a.zarr").exists()
     assert ".png" in run("fill", cube, "-d", "2021-05-15", "-o", "a.zarr", "--preview", "a.docx", code=2)

@@ -186,7 +186,7 @@ def test_cogs_hold_what_the_store_holds(folder) -> None:
         with rasterio.open(f"out_{day}.filled.tif") as file:
             np.testing.assert_array_equal(file.read(1), image["filled"][i])
     assert {path.name for path in folder.iterdir() if path.name.startswith(".")} == set()
-    assert "is there already" in run("resume", "out.zarr", "--cog", code=2)
+    assert "already exists" in run("resume", "out.zarr", "--cog", code=2)
     run("resume", "out.zarr", "--cog", "--overwrite")
 
 

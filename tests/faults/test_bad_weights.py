@@ -244,12 +244,12 @@ KEYS = [
 ]
 SPECS = [
     Row("no spec", lambda f: (f / SPEC).unlink(), (f"has no {SPEC}",)),
-    Row("empty", text(lambda d: b""), (SPEC, "no JSON")),
-    Row("cut off", text(cut(100)), (SPEC, "no JSON")),
-    Row("a comma too many", text(lambda d: d.rstrip()[:-1] + b",}"), (SPEC, "no JSON")),
+    Row("empty", text(lambda d: b""), (SPEC, "not valid JSON")),
+    Row("cut off", text(cut(100)), (SPEC, "not valid JSON")),
+    Row("a comma too many", text(lambda d: d.rstrip()[:-1] + b",}"), (SPEC, "not valid JSON")),
     Row("no text", text(lambda d: b"\xff\xfe" + d), (SPEC, "no text")),
-    Row("a list", text(lambda d: b"[" + d + b"]"), (SPEC, "object of JSON")),
-    Row("nested without end", text(nested), (SPEC, "no JSON")),
+    Row("a list", text(lambda d: b"[" + d + b"]"), (SPEC, "JSON object")),
+    Row("nested without end", text(nested), (SPEC, "not valid JSON")),
     Row("two mebibytes", text(lambda d: d + b" " * 2**21), (SPEC, "bytes", "mebibyte")),
     Row("a field twice", text(lambda d: d.replace(b'"name"', b'"name": "other", "name"')), (SPEC, "there twice")),
     Row("NaN for a number", text(lambda d: d.replace(b'"batch": 3', b'"batch": NaN')), (SPEC, "NaN")),

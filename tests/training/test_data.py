@@ -165,7 +165,7 @@ def cloudy_clear(cube: xr.Dataset) -> np.ndarray:
 def test_a_place_takes_its_turn_and_its_samples_do_not_depend_on_the_others() -> None:
     both = data(cube(0), cube(1), cube(2), holdout=["cube2"], vary_bands=False)
     first, second = both.sets["train"].sources
-    assert [source.place.name for source in (first, second)] == ["cube0", "cube1"]
+    assert [source.site.name for source in (first, second)] == ["cube0", "cube1"]
     alone = data(cube(0), cube(2), holdout=["cube1"], vary_bands=False).sets["train"]
     np.testing.assert_array_equal(both.sets["train"]._kept(6).truth, alone._kept(3).truth)
     assert both.sets["train"]._kept(7).truth.tobytes() != alone._kept(3).truth.tobytes()

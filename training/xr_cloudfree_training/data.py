@@ -44,7 +44,7 @@ class Source:
     whatever the other sites of a training are.
     """
 
-    place: Site
+    site: Site
     shapes: Sequence[NDArray[np.bool_]]
     store: Store | None
 
@@ -138,9 +138,9 @@ class Samples(Dataset[Sample]):
     def _make(self, source: Source, i: int) -> Sample:
         where: dict[str, Any] = {"size": self.size, "bands": self.bands}
         if self.mixture is None:
-            drawn = examine([source.place], source.shapes, self.chance, i, **where)
+            drawn = examine([source.site], source.shapes, self.chance, i, **where)
         else:
-            drawn = draw([source.place], source.shapes, self.chance, i, mixture=self.mixture, **where)
+            drawn = draw([source.site], source.shapes, self.chance, i, mixture=self.mixture, **where)
         return Sample.of(drawn, self.network.prepare)
 
 
@@ -240,7 +240,7 @@ class CubeData(LightningDataModule):
     workers : int, optional
         Number of worker processes; by default one less than the number of cores.
     memory : float
-        Gibibytes of cubes held in memory; further cubes are read crop by crop.
+        Gibibytes of cubes held in memory; other_shapes cubes are read crop by crop.
     seed : int
         Seed of the split and of all samples.
 
@@ -292,18 +292,18 @@ class CubeData(LightningDataModule):
         self.mixture = mixture
         network = architectures.find(architecture)
         reading = reading or {}
-        places = _of_bands(read_sites(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
-        self.bands = None if vary_bands else _common_bands(places)
-        self.places = tuple(place.name for place in places)
-        self.train, self.held_out = split(places, holdout, seed)
-        self.has_s1 = any(place.s1 for place in self.train)
+        sites = _of_bands(read_sites(find_cubes(cubes), reading, memory * _GIBIBYTE, s1), bands)
+        self.bands = None if vary_bands else _common_bands(sites)
+        self.sites = tuple(site.name for site in sites)
+        self.train, self.held_out = split(sites, holdout, seed)
+        self.has_s1 = any(site.s1 for site in self.train)
         if s1 is not None and not self.has_s1:
             raise OptionError(
                 f"all sites with the variables {s1!r} are held out",
                 "Sentinel-1 at some of the training sites",
                 f"--data.holdout [{self.train[0].name}], or no --data.s1",
             )
-        further = [shape for mask in (find_cubes(masks) if masks else ()) for shape in cloud_shapes(mask, reading)]
+        other_shapes = [shape for mask in (find_cubes(masks) if masks else ()) for shape in cloud_shapes(mask, reading)]
         how: dict[str, Any] = {"size": size, "bands": self.bands}
         self.sets: dict[str, Samples] = {}
         for name, group, kind in (("train", self.train, self.mixture), ("validate", self.held_out, None)):
@@ -311,34 +311,34 @@ class CubeData(LightningDataModule):
             # Validation samples and the contents of a pool do not depend on the seed.
             chance = (_POOL if pool else seed) if kind else _VALIDATE
             sources = []
-            for place in group:
-                shapes = _shapes(place, chance)
+            for site in group:
+                shapes = _shapes(site, chance)
                 if kind is not None:
-                    shapes = [*shapes, *further]
+                    shapes = [*shapes, *other_shapes]
                 shapes += fractal_shapes(max(_FEW_SHAPES - len(shapes), 0), chance)
-                told: tuple[Any, ...] = (place.name, place.bands, place.suspect.tolist())
-                arrays = [*place.arrays, place.seen, *shapes]
-                if place.s1 is not None:
+                key_parts: tuple[Any, ...] = (site.name, site.bands, site.suspect.tolist())
+                arrays = [*site.arrays, site.seen, *shapes]
+                if site.s1 is not None:
                     # Added only where present, so that samples stored earlier stay valid.
-                    told, arrays = (*told, "s1", place.s1.times.tolist()), [*arrays, *place.s1.arrays]
-                key = fingerprint(arrays, network, told, how, kind, chance) if keep else ""
-                folder = Path(cache) / f"{place.name}-{name}-{key}" if cache else None
-                sources.append(Source(place, shapes, Store(folder) if keep else None))
+                    key_parts, arrays = (*key_parts, "s1", site.s1.times.tolist()), [*arrays, *site.s1.arrays]
+                key = fingerprint(arrays, network, key_parts, how, kind, chance) if keep else ""
+                folder = Path(cache) / f"{site.name}-{name}-{key}" if cache else None
+                sources.append(Source(site, shapes, Store(folder) if keep else None))
             self.sets[name] = Samples(
                 sources, network, seed=seed, chance=chance, mixture=kind, pool=pool, crop=crop if kind else None, **how
             )
             for source in sources:
-                _check_place(source, kind, how)
+                _check_site(source, kind, how)
 
     def train_dataloader(self) -> ResumableLoader:
-        """Training samples, from the step on at which the trainer stands."""
+        """Return the loader of training samples, starting at the trainer's current step."""
         steps = Steps(self.batch_size, self.samples // self.batch_size, self._position)
         return ResumableLoader(self.sets["train"], batch_sampler=steps, **self._loading())
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        """Validation samples."""
+        """Return the loader of validation samples."""
         count = len(self.sets["validate"].sources)
-        # A batch is of one place, so that none is filled up to the size of another: no cube that is filled is.
+        # Each batch comes from one site, so that no sample is padded to another site's size; fills do not pad either.
         turns = [range(turn, self.validation, count) for turn in range(count)]
         batches = [list(turn[i : i + self.batch_size]) for turn in turns for i in range(0, len(turn), self.batch_size)]
         return DataLoader(self.sets["validate"], batch_sampler=batches, **self._loading())
@@ -353,7 +353,7 @@ class CubeData(LightningDataModule):
         how: dict[str, Any] = {"collate_fn": TrainingBatch.of, "num_workers": self.workers}
         if self.workers:
             how |= {"prefetch_factor": PREFETCH, "persistent_workers": True}
-            if not all(place.in_memory for place in (*self.train, *self.held_out)):
+            if not all(site.in_memory for site in (*self.train, *self.held_out)):
                 how["multiprocessing_context"] = "forkserver"  # files that are open do not survive a fork
         return how
 
@@ -362,53 +362,53 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _of_bands(places: Sequence[Site], bands: Sequence[str] | None) -> list[Site]:
-    """The places with the wanted bands only, where they have them."""
+def _of_bands(sites: Sequence[Site], bands: Sequence[str] | None) -> list[Site]:
+    """Return the sites restricted to the wanted bands."""
     if bands is None:
-        return list(places)
-    for place in places:
-        lacking = [band for band in bands if band not in place.bands]
+        return list(sites)
+    for site in sites:
+        lacking = [band for band in bands if band not in site.bands]
         if lacking:
             raise BandError(
-                f"{place.name} has no band {lacking[0]!r}, but {', '.join(place.bands)}",
+                f"{site.name} has no band {lacking[0]!r}, but {', '.join(site.bands)}",
                 f"cubes with the bands {', '.join(bands)}",
                 "other cubes, or fewer bands: --data.bands [blue, green, red]",
             )
-    return [place.of_bands(bands) for place in places]
+    return [site.of_bands(bands) for site in sites]
 
 
-def _common_bands(places: Sequence[Site]) -> tuple[str, ...]:
-    """The bands that all places have, in the order of the first."""
-    common = tuple(band for band in places[0].bands if all(band in place.bands for place in places))
+def _common_bands(sites: Sequence[Site]) -> tuple[str, ...]:
+    """Return the bands that all sites have, in the order of the first."""
+    common = tuple(band for band in sites[0].bands if all(band in site.bands for site in sites))
     if not common:
         raise BandError(
-            "the cubes have no band in common: " + "; ".join(f"{p.name} has {', '.join(p.bands)}" for p in places),
+            "the cubes have no band in common: " + "; ".join(f"{p.name} has {', '.join(p.bands)}" for p in sites),
             "bands that all cubes have, for a network with a fixed number of them",
             "cubes of one sensor, or --config unet-plus",
         )
     return common
 
 
-def _shapes(place: Site, seed: int) -> list[NDArray[np.bool_]]:
-    """Shapes of the place's own clouds."""
-    if place.in_memory or max(place.shape) <= _WINDOW:
-        return real_masks(place.clear((slice(None), slice(None))))
+def _shapes(site: Site, seed: int) -> list[NDArray[np.bool_]]:
+    """Return the shapes of the site's own clouds."""
+    if site.in_memory or max(site.shape) <= _WINDOW:
+        return real_masks(site.clear((slice(None), slice(None))))
     rng = np.random.default_rng([seed, _LOOK])
     found = []
     for _ in range(_WINDOWS):
-        first = [int(rng.integers(max(n - _WINDOW, 0) + 1)) for n in place.shape]
-        found += real_masks(place.clear((slice(first[0], first[0] + _WINDOW), slice(first[1], first[1] + _WINDOW))))
+        first = [int(rng.integers(max(n - _WINDOW, 0) + 1)) for n in site.shape]
+        found += real_masks(site.clear((slice(first[0], first[0] + _WINDOW), slice(first[1], first[1] + _WINDOW))))
     return found
 
 
-def _check_place(source: Source, mixture: Mixture | None, how: Mapping[str, Any]) -> None:
-    """Refuse a place of which no sample can be made."""
+def _check_site(source: Source, mixture: Mixture | None, how: Mapping[str, Any]) -> None:
+    """Raise if no sample can be drawn from a site."""
     try:
         if mixture is None:
-            examine([source.place], source.shapes, _LOOK, 0, **how)
+            examine([source.site], source.shapes, _LOOK, 0, **how)
         else:
-            draw([source.place], source.shapes, _LOOK, 0, mixture=mixture, **how)
+            draw([source.site], source.shapes, _LOOK, 0, mixture=mixture, **how)
     except CloudfreeError as error:
         raise type(error)(
-            error.found, error.needed, either(f"leave {source.place.name} out", error.remedy, by="; ")
+            error.found, error.needed, either(f"leave {source.site.name} out", error.remedy, by="; ")
         ) from error

@@ -470,7 +470,9 @@ def rate(schedule: Schedule, step: int, steps: int) -> float:
 def _sigma(output: Output) -> Tensor:
     if output.uncertainty is None:
         raise ModelError(
-            "the network gives no uncertainty", "one that does, for this loss", "--model.loss '{charbonnier: 1.0}'"
+            "the network does not predict uncertainty",
+            "one that does, as this loss needs it",
+            "--model.loss '{charbonnier: 1.0}'",
         )
     return output.uncertainty
 

@@ -285,7 +285,7 @@ def fingerprint(arrays: Sequence[Any], network: type[Network], *settings: object
     Parameters
     ----------
     arrays : sequence of ndarray and DataArray
-        In memory, by their values; lazy ones by where they come from and when that was changed.
+        Arrays in memory are hashed by value, lazy ones by source and modification time.
     network : type of Network
         Network whose `prepare` makes the samples, in the version that its `input_version` states.
     *settings

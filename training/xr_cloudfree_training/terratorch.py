@@ -24,7 +24,7 @@ class FillTask(FusionModule, BaseTask):
     ignore = ("stages",)
 
     def configure_models(self) -> None:
-        """Nothing: the network is made with the object."""
+        """Do nothing: `__init__` has built the network already."""
 
     @property
     def model(self) -> Any:
@@ -32,7 +32,7 @@ class FillTask(FusionModule, BaseTask):
         return self.network
 
     def on_fit_end(self) -> None:
-        """Calibrate and save what training ended with."""
+        """Calibrate and save the final network."""
         trainer: Any = self.trainer
         if not trainer.fast_dev_run:
             save_with_card(self, trainer, Path(trainer.default_root_dir) / "bundle", self.spec.architecture or "mine")

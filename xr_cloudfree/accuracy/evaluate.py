@@ -181,7 +181,7 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
     if scenes.scenes is None:
         back = {name: role for role, name in cube.dims.items() if role != "band"}
         clear = api.clear_mask_of(scenes, check=False).rename(back)
-    # `evaluate` is documented to compute: scores are numbers.
+    # Scores are numbers, so lazy cubes are computed here, as documented.
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
     if check:
@@ -225,7 +225,7 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
     truth = case.truth
     if not where.any():
         return {"answered": 0.0, "seconds": seconds}
-    # SSIM windows reach beyond the hidden pixels: the truth stands there, rather than the model's input, which may be
+    # SSIM windows reach beyond the hidden pixels: they are filled with the truth, because the model's input may be
     # hazy.
     whole = np.nan_to_num(truth)
     span = metrics.data_range(truth, np.isfinite(truth).all(axis=0))

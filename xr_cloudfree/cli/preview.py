@@ -17,7 +17,7 @@ _FORMATS = (".png", ".jpg", ".pdf", ".svg", ".webp")
 
 
 def picture_paths(preview: Path | None, image: xr.Dataset, overwrite: bool) -> list[Path]:
-    """Return a path for each date, none without a preview; refuse what cannot be written before anything is computed.
+    """Return one path per date (none without a preview); raise early if a path cannot be written.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Block by block: the windows of a block, and the jobs that turn them into outputs."""
+"""Windows of blocks, and the interface of jobs that turn them into outputs."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def stack(bands: Sequence[Array]) -> Array:
 
 
 def as_slice(index: NDArray[np.intp]) -> slice | NDArray[np.intp]:
-    """Return consecutive indices as a slice, with which indexing makes a view and no copy; others as they are."""
+    """Return consecutive indices as a slice, so that indexing makes a view, not a copy; return others unchanged."""
     if index.size and (np.diff(index) == 1).all():
         return slice(int(index[0]), int(index[-1]) + 1)
     return index

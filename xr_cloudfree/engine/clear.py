@@ -101,7 +101,7 @@ def decode_window(
 def valid_by_band(
     stored: Array, seen: NDArray[np.bool_], clear: NDArray[np.bool_], scaling: Scaling, valid_range: ValidRange | None
 ) -> NDArray[np.bool_] | None:
-    """Return where each band holds a measurement, None if at each pixel seen as clear all bands do or none does.
+    """Return where each band holds a measurement, None if, at every clear pixel, all bands or no band hold one.
 
     Parameters
     ----------

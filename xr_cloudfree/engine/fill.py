@@ -1,4 +1,4 @@
-"""The one numerical path: `fill_block` turns a block's windows into the block's outputs.
+"""Numerical core: every driver calls `fill_block` to turn a block's windows into its outputs.
 
 All drivers call it: with a stream of blocks for arrays in memory (`eager.run_eager`) and for regions
 (`streaming.run_region`), in a task per block for dask (`lazy.build_graph`).
@@ -103,7 +103,7 @@ def _block_targets(job: FillParameters, blocks: Iterable[Block]) -> Iterator[Blo
 
 
 def _predicted(job: FillParameters, targets: Iterable[BlockTarget], at_once: int) -> Iterator[BlockTarget]:
-    """Yield the targets in their order with the model's predictions; it is called once there are enough tiles."""
+    """Yield the targets in their order with the model's predictions from batches of tiles."""
     waiting: deque[BlockTarget] = deque()
     batch: list[tuple[BlockTarget, TargetTile, Part]] = []
     observations: list[Observations] = []
@@ -150,14 +150,14 @@ def _checked(name: str, observations: list[Observations], predictions: object) -
     if not isinstance(predictions, Sequence) or len(predictions) != len(observations):
         plural = isinstance(predictions, Sequence)
         found = f"{len(predictions)} predictions" if plural else f"a {type(predictions).__name__}"  # type: ignore[arg-type]
-        raise ModelError(f"model {name!r} answered {found}", f"a list of {len(observations)}, one per tile", remedy)
+        raise ModelError(f"model {name!r} returned {found}", f"a list of {len(observations)}, one per tile", remedy)
     for obs, prediction in zip(observations, predictions, strict=True):
         if not isinstance(prediction, Prediction):
-            raise ModelError(f"model {name!r} answered a {type(prediction).__name__}", "a Prediction", remedy)
+            raise ModelError(f"model {name!r} returned a {type(prediction).__name__}", "a Prediction", remedy)
         bands, known, needed = prediction.bands, prediction.known, (obs.n_bands, *obs.shape)
         if bands.shape != needed or bands.dtype.kind != "f" or known.shape != obs.shape or known.dtype != bool:
             raise ModelError(
-                f"model {name!r} answered bands ({bands.dtype}) of shape {bands.shape} and known ({known.dtype}) of "
+                f"model {name!r} returned bands ({bands.dtype}) of shape {bands.shape} and known ({known.dtype}) of "
                 f"shape {known.shape}",
                 f"bands (float32) of shape {needed} and known (bool) of shape {obs.shape}",
                 remedy,

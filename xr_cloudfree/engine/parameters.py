@@ -1,4 +1,4 @@
-"""What a block of a fill needs to know besides its windows."""
+"""Parameters of a fill that each block needs besides its windows."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBloc
         _warn_of_missing_bands(job, valid)
     if job.check:
         check_polarity(stored, clear, decoded, job.scaling, job.common_names, job.rule)
-    # What no layer needs is not kept while the models run.
+    # Free arrays that no layer needs before the models run.
     snow = decoded.snow if "snow" in job.layers else None
     s1: NDArray[Any] | None = stack(windows.s1) if windows.s1 else None
     if s1 is not None and job.check:
@@ -252,7 +252,7 @@ def _set_nodata(image: Array, known: NDArray[np.bool_], job: FillParameters) -> 
         if image.dtype.kind != "f":
             raise ScalingError(
                 f"{int((~known).any(axis=0).sum())} pixels of a block have no clear observation, and {image.dtype} has "
-                "no value that says so",
+                "no nodata value to mark them",
                 "a nodata value",
                 option("nodata=0") + " (or whichever value the cube does not use)",
             )

@@ -222,7 +222,7 @@ class ModelSpec:
         """
         if not self.takes_s1:
             raise OptionError(
-                f"the model {self.name!r} does not look at Sentinel-1, and s1 is given",
+                f"the model {self.name!r} does not use Sentinel-1, but s1 was given",
                 "a model of the TerraMind pathway that was trained with it (s1: true in its config)",
                 either(
                     "cloudfree train terramind fit --config terramind-tiny-scratch --model.config.s1 true "
@@ -256,18 +256,18 @@ def _parse(text: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         values = dict(pairs)
         if len(values) < len(pairs):
-            raise ValueError("a field is there twice")
+            raise ValueError("a field occurs twice")
         return values
 
     def number(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no number of JSON")
+        raise ValueError(f"{name} is not a JSON number")
 
     try:
         values = json.loads(text, object_pairs_hook=once, parse_constant=number)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"it is no JSON: {error}", "an object of JSON", "ModelSpec(...).to_json()") from error
+        raise ModelError(f"it is not valid JSON: {error}", "a JSON object", "ModelSpec(...).to_json()") from error
     if not isinstance(values, dict):
-        _refuse(f"it holds {_short(values)}", "an object of JSON", "ModelSpec(...).to_json()")
+        _refuse(f"it holds {_short(values)}", "a JSON object", "ModelSpec(...).to_json()")
     return values
 
 

@@ -32,7 +32,7 @@ _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
 def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, overwrite: bool, times: Any) -> None:
-    """Raise before a run what would fail after it.
+    """Check the options of exports before a run, so that exports do not fail after it.
 
     Parameters
     ----------
@@ -57,7 +57,9 @@ def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, ov
     for requested, package, extra in ((stac, "pystac", "stac"), (icechunk is not None, "icechunk", "icechunk")):
         if requested and find_spec(package) is None:
             raise MissingDependencyError(
-                f"{package} is not installed", f"it, for --{extra}", f'pip install "xr-cloudfree[{extra}]"'
+                f"{package} is not installed",
+                f"the package {package}, for --{extra}",
+                f'pip install "xr-cloudfree[{extra}]"',
             )
     if cog:
         io.check_free(_paths(store, ".tif", times), overwrite)
@@ -190,7 +192,7 @@ def write_icechunk(store: Path, repository: Path) -> str:
 
 @contextmanager
 def _writing(store: Path, option: str) -> Iterator[None]:
-    """Add to the error of an output that cannot be written how to write it later, from the finished store."""
+    """If an output cannot be written, add to the error how to write it later from the finished store."""
     try:
         yield
     except OutputError as error:

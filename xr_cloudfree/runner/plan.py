@@ -31,7 +31,7 @@ REGION_BYTES, MOST_BYTES = 192 * 2**20, 512 * 2**20
 MOST_EDGE = 2048
 # Pixels in a block of a model without a halo: a compromise between cache size and the overhead per block.
 BLOCK_PIXELS = 2**16
-# More than the world's land at ten metres.
+# Upper limit of regions; enough for all land at 10 m resolution.
 MAX_REGIONS = 5_000_000
 # Memory that the allocator keeps, and a factor for the buffers of chunks being read and shards being encoded.
 LOOSE, SPARE = 32 * 2**20, 1.1

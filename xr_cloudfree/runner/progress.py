@@ -75,7 +75,7 @@ class Display(Protocol):
     """A display of counts."""
 
     def show(self, counts: Counts) -> None:
-        """Show the counts, if it is time to."""
+        """Show the counts if an update is due."""
         ...
 
     def close(self, counts: Counts) -> None:

@@ -192,13 +192,11 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     path, journal = run.path, run.journal
     exists = path.is_dir() and any(path.iterdir())
     if exists and not io.is_store(path) and not journal.run.exists():
-        raise OutputError(f"{path} is a folder and no Zarr store", "a path of its own", "another path")
+        raise OutputError(f"{path} is a folder, but not a Zarr store", "a path of its own", "another path")
     if path.is_file():
         raise OutputError(f"{path} is a file", "a path of its own", "another path")
     if exists and not overwrite and not journal.run.exists():
-        raise OutputError(
-            f"{path} is there already", "a new path, or permission to replace it", option("overwrite=True")
-        )
+        raise OutputError(f"{path} already exists", "a new path, or permission to replace it", option("overwrite=True"))
     target = resolve_link(path)
     with journal.lock():
         begun = None if overwrite else journal.begun()
@@ -269,7 +267,7 @@ def finish(run: Run) -> str:
 def _call(
     plan: RunPlan, cube: Any, location: str | os.PathLike[str] | None, date: Any, options: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return the call as plain values; None if they do not plan the very same run."""
+    """Return the call as plain values; None if they would not reproduce exactly this run."""
     s1, from_paths = options.get("s1"), location is not None
     if isinstance(s1, xr.Dataset):
         opened = origin(s1)
@@ -310,7 +308,7 @@ def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:
 def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
     if not resume:
         raise OutputError(
-            f"{run.path} is there already",
+            f"{run.path} already exists",
             "a new path, or permission to replace it",
             either(option("overwrite=True"), code("resume=True")),
         )
@@ -321,7 +319,7 @@ def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
         keys = [key for key in keys if key != "coordinates and attributes"] or keys
         differences = [_difference(key, before.get(key, ""), now[key]) for key in keys]
         raise ChangedError(
-            f"{run.path} was begun with something else: {'; '.join(differences)}",
+            f"{run.path} was begun with other inputs or settings: {'; '.join(differences)}",
             "the same cube, model and settings to continue",
             either("the call that began it", option("overwrite=True") + " to start anew"),
         )

@@ -247,7 +247,7 @@ class _Run:
             return int(index)
         if self.retry:
             return self.retry.popleft()
-        # Alone, no other region is lost if its worker dies once more.
+        # Run it alone, so that no other region is lost if its worker dies again.
         return self.retry_alone.popleft() if self.retry_alone and alone else None
 
     def _check_cluster(self) -> None:

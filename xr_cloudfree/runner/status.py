@@ -123,7 +123,7 @@ def status(store: str | os.PathLike[str]) -> Status:
 
 
 def _driver(lock: Path) -> str | None:
-    """Return the process named in the lock; None if it runs on this machine no more."""
+    """Return the process named in the lock; None if it no longer runs on this machine."""
     try:
         owner: dict[str, Any] = json.loads(lock.read_text())
         if owner["host"] == socket.gethostname():

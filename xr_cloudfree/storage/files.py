@@ -25,7 +25,7 @@ from xr_cloudfree.errors import OutputError
 
 # The lock of a folder that is being written, and the file that marks the lock as taken.
 _LOCK, _LOCKED = "cloudfree.lock", "cloudfree.locked"
-# Of a lock file: seconds between two touches by its owner, and without a touch after which it is void.
+# Seconds between two touches of a lock file by its owner, and seconds without a touch after which it is void.
 BEAT, STALE = 10.0, 180.0
 # Errors that occur only on writing; others may concern a file that is read.
 _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}

@@ -52,7 +52,7 @@ def read_spec(folder: Path) -> ModelSpec:
     try:
         spec = ModelSpec.from_json(_read(path).decode())
     except UnicodeDecodeError as error:
-        raise WeightsError(f"{path} is not text: {error}", "an object of JSON in UTF-8", _again(folder)) from error
+        raise WeightsError(f"{path} is not text: {error}", "a JSON object in UTF-8", _again(folder)) from error
     except ModelError as error:
         raise WeightsError(
             f"{path}: {error.found}", error.needed, f"{error.remedy} in {SPEC}, or {_again(folder)}"

@@ -82,8 +82,8 @@ def fetch(repo: str, revision: str) -> Path:
         return cached
     for name in bundle.FILES:
         try:
-            # The first is requested by the user's name of the revision, which the cache then knows; the others by its
-            # commit, or they could be of a newer one.
+            # Request the first file by the revision's name, so that the cache records it; request the others by
+            # commit, so that all belong to one version.
             folder = Path(hub.hf_hub_download(repo, name, revision=revision, etag_timeout=PATIENCE)).parent
             revision = folder.name
         except hub.errors.EntryNotFoundError as error:

@@ -183,7 +183,7 @@ class Output:
 
 
 def _stack(rows: Sequence[NDArray[np.generic]], at_least: int = 0) -> Tensor:
-    """Rows on a new first axis, each filled up with zeros (False) to the largest, or to `at_least` on its first."""
+    """Stack arrays on a new first axis, zero-padded to the largest shape, and to `at_least` on their first axis."""
     largest = np.max([row.shape for row in rows], axis=0)
     largest[0] = max(largest[0], at_least)
     stacked = np.zeros((len(rows), *largest), rows[0].dtype)

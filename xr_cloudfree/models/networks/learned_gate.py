@@ -1,4 +1,4 @@
-"""The time gate of the paper: a learned, weighted composite of a time series."""
+"""The paper's time gate, a part of `unet-paper`: a learned, weighted composite (``model="timegate"`` is classical)."""
 
 from __future__ import annotations
 
