@@ -251,7 +251,7 @@ SPECS = [
     Row("a list", text(lambda d: b"[" + d + b"]"), (SPEC, "JSON object")),
     Row("nested without end", text(nested), (SPEC, "not valid JSON")),
     Row("two mebibytes", text(lambda d: d + b" " * 2**21), (SPEC, "bytes", "mebibyte")),
-    Row("a field twice", text(lambda d: d.replace(b'"name"', b'"name": "other", "name"')), (SPEC, "there twice")),
+    Row("a field twice", text(lambda d: d.replace(b'"name"', b'"name": "other", "name"')), (SPEC, "occurs twice")),
     Row("NaN for a number", text(lambda d: d.replace(b'"batch": 3', b'"batch": NaN')), (SPEC, "NaN")),
     Row("unknown field", fields(command="rm"), (SPEC, "unknown field 'command'")),
     Row("misspelt field", fields(licence="MIT"), (SPEC, "unknown field 'licence'", '"license"')),
