@@ -398,7 +398,7 @@ def test_one_pixel_wide_as_the_file_says(tmp_path):
 
 def test_one_pixel_of_unknown_size(tmp_path):
     ds = cube().isel(x=[5], y=[7])
-    with pytest.raises(errors.OutputError, match="how large it is") as caught:
+    with pytest.raises(errors.OutputError, match="one pixel of unknown size") as caught:
         io.write(fill(ds), tmp_path / "out.tif")
     assert "CRS" not in str(caught.value) and not any(tmp_path.iterdir())
     [file, _] = io.write(fill(eval(caught.value.remedy, {"cube": ds})), tmp_path / "out.tif")
@@ -435,7 +435,7 @@ def test_sizes_that_dask_has_not_counted(tmp_path, which):
         lambda: xr_cloudfree.to_zarr(given["cube"], tmp_path / "a.zarr", TARGET, clear=given["clear"], model="linear"),
     ]
     for call in calls:
-        with pytest.raises(errors.DimensionError, match="not known") as caught:
+        with pytest.raises(errors.DimensionError, match="is unknown: dask has not computed") as caught:
             call()
     remedy = caught.value.remedy.split(", which")[0]
     given[remedy.split(".")[0]] = eval(remedy, given)

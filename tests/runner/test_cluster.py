@@ -225,7 +225,7 @@ def test_what_cannot_be_waited_for_is_refused(cube, tmp_path) -> None:
 
 def test_a_folder_that_is_not_shared_is_noticed(monkeypatch) -> None:
     monkeypatch.setattr(cluster, "_VISIBLE_WITHIN", 0.0)
-    with pytest.raises(RunError, match="is not to be seen here"):
+    with pytest.raises(RunError, match="are not visible here"):
         cluster._check_shared(
             Path("nowhere.json"), cluster.RegionReport(0, "", 0, 0.0, "host:1", None), "the same call"
         )

@@ -107,7 +107,7 @@ def test_what_cannot_be_opened_again_is_said_as_for_the_cube(folder, how):
     }[how]
     run = begin("out.zarr", s1)
     assert run.call is None
-    with pytest.raises(errors.StoreError, match="can be opened again"):
+    with pytest.raises(errors.StoreError, match="does not come from a file that can be reopened"):
         resume("out.zarr", progress=False)
     # The same call goes on all the same.
     done = fill("out.zarr", s1).compute()

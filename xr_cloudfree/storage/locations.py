@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from xr_cloudfree.errors import OutputError
+from xr_cloudfree.errors import option as typed_option
 
 # Two letters at least: C:\cube.zarr is a path. So is a:b.zarr, which has no slashes.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -106,5 +107,5 @@ def local(where: str | os.PathLike[str], option: str = "out") -> Path:
     raise OutputError(
         f"the output is at a URL, {location}",
         "a local path, from which it can be copied",
-        f"{option}='{name}', then: {copy}",
+        typed_option(f"{option}='{name}'") + f", then: {copy}",
     )

@@ -147,7 +147,8 @@ class TestFetching:
     def test_nothing_else_is_fetched(self, server):
         server.files |= {"pytorch_model.bin": b"\x80", "extra.py": b"import os"}
         xr_cloudfree.from_pretrained(SOURCE)
-        assert {path.rsplit("/", 1)[-1] for _, path in server.asked} == set(bundle.FILES)
+        files = [path for _, path in server.asked if not path.startswith("/api/")]  # huggingface_hub may ask for more
+        assert {path.rsplit("/", 1)[-1] for path in files} == set(bundle.FILES)
 
     @pytest.mark.parametrize("revision", ["v1", COMMIT])
     def test_a_revision(self, server, revision):

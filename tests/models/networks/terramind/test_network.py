@@ -321,11 +321,11 @@ class TestImport:
 
     def test_it_says_so_if_it_takes_long(self, monkeypatch, capsys):
         monkeypatch.setattr(encoder, "_PATIENCE", 0.02)
-        with encoder._said("loading"):
+        with encoder._announced("loading"):
             time.sleep(0.3)
         assert capsys.readouterr().err == "xr_cloudfree: loading …\n"
         monkeypatch.setattr(encoder, "_PATIENCE", 10.0)
-        with encoder._said("loading"):
+        with encoder._announced("loading"):
             pass
         assert capsys.readouterr().err == ""
 
