@@ -19,5 +19,5 @@ def test_evaluate_prints_the_table_and_writes_it(tmp_path) -> None:
     assert list(table.index) == [(t, m) for t in ("full", "partial") for m in ("nearest", "linear")]
     assert f"{table.loc[('full', 'linear'), 'MAE']:.4f}" in output
     assert "PSNR [dB]" in output and "nan" not in output.lower()
-    assert "there already" in run("evaluate", PORTUGAL, *arguments, csv, code=2)
+    assert "already exists" in run("evaluate", PORTUGAL, *arguments, csv, code=2)
     assert "--tracks" in run("evaluate", PORTUGAL, "--tracks", "none", code=2)
