@@ -202,5 +202,5 @@ def test_options_that_do_not_fit(options: dict[str, Any], error: type[Exception]
 def test_a_likelihood_needs_an_uncertainty(tmp_path, cube) -> None:
     torch.manual_seed(0)
     made = FusionModule("x-per-band", bands=("blue", "green", "red", "nir"), loss={"gaussian": 1.0})
-    with pytest.raises(ModelError, match="no uncertainty"):
+    with pytest.raises(ModelError, match="does not predict uncertainty"):
         trainer(tmp_path, max_steps=1).fit(made, data(cube))
