@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.cube.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError, option
 from xr_cloudfree.storage import geotiff
-from xr_cloudfree.storage.attributes import storable
 from xr_cloudfree.storage.files import aside, write_error
 from xr_cloudfree.storage.geotransform import axes_of
 from xr_cloudfree.storage.locations import journal_folder, local, name_of, parse_location
@@ -381,7 +381,7 @@ def is_store(path: Path) -> bool:
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
     """Return the image as Zarr stores it, without the encoding that belongs to the old file.
 
-    Warns of attributes that Zarr cannot store, see `xr_cloudfree.storage.attributes.storable`.
+    Warns of attributes that Zarr cannot store, see `xr_cloudfree.cube.attributes.storable`.
     """
     from zarr.codecs import BloscCodec
 

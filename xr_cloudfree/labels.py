@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.cube.attributes import SCALING, pending, same_number
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs, needs_axis_attrs
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.plan import FillPlan, packing_of
-from xr_cloudfree.storage.attributes import SCALING, pending, same_number
 from xr_cloudfree.version import __version__
 
 

@@ -13,6 +13,7 @@ import xarray as xr
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.alignment import Axes
+from xr_cloudfree.cube.attributes import pending
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
@@ -34,7 +35,6 @@ from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers
-from xr_cloudfree.storage.attributes import pending
 from xr_cloudfree.storage.locations import is_url, parse_location
 
 # Larger graphs of dask do not run well anywhere.

@@ -26,7 +26,7 @@ from tests.support.commands import run
 from tests.support.cubes import DATES, contents, make_cube
 from tests.support.malformed import TARGET
 from xr_cloudfree import errors, io
-from xr_cloudfree.storage.attributes import storable
+from xr_cloudfree.cube.attributes import storable
 from xr_cloudfree.storage.geotransform import transform_of
 
 HOW = {"model": "linear", "layers": "filled"}

@@ -21,9 +21,9 @@ from xr_cloudfree.cube.archives import (
     read_encoding,
     sentinel_offsets,
 )
+from xr_cloudfree.cube.attributes import pending, same_number
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.errors import OptionError, OptionTypeError, ScalingError, code, either, option
-from xr_cloudfree.storage.attributes import pending, same_number
 
 # Beyond this and its inverse, scaled values would overflow float32.
 MIN_SCALE = 1e-12
