@@ -18,7 +18,7 @@ FORMS = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "forms.py"))
 LAYOUTS, READERS = FORMS["LAYOUTS"], FORMS["READERS"]
 DATE = "2023-05-11"
 OWN = ["blue", "red", "nir"]
-pytestmark = pytest.mark.filterwarnings("ignore:.*is no reflectance:xr_cloudfree.errors.CloudfreeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not reflectance:xr_cloudfree.errors.CloudfreeWarning")
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,6 @@ def test_a_layout_comes_back_as_its_row_says(ds, row):
 
 def test_layers_among_bands_come_back_with_a_warning(ds):
     cube, _, _ = layouts(ds)["DataArray with layers among its bands"]
-    with pytest.warns(CloudfreeWarning, match="SCL is no reflectance"):
+    with pytest.warns(CloudfreeWarning, match="SCL is not reflectance"):
         image = xr_cloudfree.fill(cube, DATE, model="linear")
     assert image.band.values.tolist() == cube.band.values.tolist()

@@ -122,7 +122,7 @@ def stacked(dtype="float32", name="SCL"):
     ), clear
 
 
-KEPT = pytest.mark.filterwarnings("ignore:SCL is no reflectance:xr_cloudfree.errors.CloudfreeWarning")
+KEPT = pytest.mark.filterwarnings("ignore:SCL is not reflectance:xr_cloudfree.errors.CloudfreeWarning")
 
 
 @KEPT
@@ -145,7 +145,7 @@ def test_a_classification_among_the_bands_keeps_its_classes(dtype, chunks, model
 
 
 def test_a_layer_that_is_not_estimated_causes_a_warning():
-    with pytest.warns(errors.CloudfreeWarning, match="SCL is no reflectance"):
+    with pytest.warns(errors.CloudfreeWarning, match="SCL is not reflectance"):
         xr_cloudfree.fill(stacked()[0], TARGET, model="linear")
 
 
