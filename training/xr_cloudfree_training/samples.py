@@ -204,8 +204,8 @@ class TrainingBatch:
 
     def conditioned(self) -> Batch:
         """Return the input with the target's distortions as a condition: cloud, shadow and missing."""
-        told = torch.cat([self.clear, self.clear, self.measured], dim=1)
-        return replace(self.given, features={**self.given.features, CONDITION: told})
+        condition = torch.cat([self.clear, self.clear, self.measured], dim=1)
+        return replace(self.given, features={**self.given.features, CONDITION: condition})
 
     @property
     def counted(self) -> Tensor:
@@ -253,8 +253,8 @@ class Store:
         arrays |= {name: getattr(sample, name) for name in ("truth", "hidden", "clear", "measured")}
         kept = {n: a.astype(np.float16) if n.rpartition(".")[2] in _HALVED else a for n, a in arrays.items()}
         draft = path.with_suffix(f".{uuid.uuid4().hex}")
-        told = {"track": sample.track, "roles": json.dumps(sample.common_names)}
-        save_file({n: np.ascontiguousarray(a) for n, a in kept.items()}, draft, told)
+        metadata = {"track": sample.track, "roles": json.dumps(sample.common_names)}
+        save_file({n: np.ascontiguousarray(a) for n, a in kept.items()}, draft, metadata)
         os.replace(draft, path)
 
 
@@ -266,7 +266,7 @@ def _remove(folder: Path, owner: int) -> None:
 def _read(path: Path) -> Sample:
     with safe_open(path, "np") as file:
         arrays = {n: file.get_tensor(n) for n in file.keys()}
-        told = file.metadata()
+        metadata = file.metadata()
     whole = {n: a.astype(np.float32) if a.dtype == np.float16 else a for n, a in arrays.items()}
     given = {n.removeprefix("given."): a for n, a in whole.items() if n.startswith("given.")}
     features = {n.removeprefix("feature."): a for n, a in whole.items() if n.startswith("feature.")}
@@ -274,8 +274,8 @@ def _read(path: Path) -> Sample:
     return Sample(
         NetworkInput(**given, features=features),
         **own,
-        track=told["track"],
-        common_names=tuple(json.loads(told["roles"])),
+        track=metadata["track"],
+        common_names=tuple(json.loads(metadata["roles"])),
     )
 
 
