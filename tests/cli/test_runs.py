@@ -237,7 +237,7 @@ def test_a_version_in_icechunk_has_the_same_bytes(folder, capfd) -> None:
     assert len(list(repository.ancestry(branch="main"))) == 3
     old = repository.readonly_session(snapshot_id=head.id).store
     xr.testing.assert_equal(xr.open_zarr(old, decode_coords="all", consolidated=False).compute(), expected())
-    assert "no Icechunk repository" in run("resume", "out.zarr", "--icechunk", "cube.zarr", code=2)
+    assert "not an Icechunk repository" in run("resume", "out.zarr", "--icechunk", "cube.zarr", code=2)
 
 
 def read(store, key: str) -> bytes:

@@ -104,7 +104,7 @@ class TestBands:
                 FOUR,
                 ("B02", "B03", "B04", "B08", "B11"),
                 ("blue", "green", "red", "nir", "swir16"),
-                "takes no band 'swir16' beside ('blue', 'green', 'red', 'nir')",
+                "takes no band 'swir16' besides ('blue', 'green', 'red', 'nir')",
             ),
             (
                 FOUR,

@@ -171,7 +171,7 @@ def unaligned(chance):
 def test_regions_that_are_no_whole_shards_are_refused(cube, tmp_path, number):
     plan = prepare(runs.open_cube(cube), tmp_path / "out.zarr", **runs.HOW).plan
     box = unaligned(random.Random(number))
-    with pytest.raises(errors.StoreError, match="no whole shard") as info:
+    with pytest.raises(errors.StoreError, match="not a whole shard") as info:
         plan.layout.index(box)
     assert isinstance(info.value, OSError) and info.value.remedy
 

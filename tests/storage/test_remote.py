@@ -172,7 +172,7 @@ def test_info_and_batch_and_evaluate(tmp_path, monkeypatch, url, expected):
         ("nix.zarr", errors.OptionError, "nothing at"),
         ("nix.zip", errors.OptionError, "nothing at"),
         ("nix.nc", errors.OptionError, "nothing at"),
-        ("bad.zip", errors.OptionError, "no zip file"),
+        ("bad.zip", errors.OptionError, "not a zip file"),
         ("other.zip", errors.OptionError, "no Zarr store"),
         ("", errors.OptionError, "nothing at"),
     ],

@@ -131,7 +131,7 @@ def parse_value(value: str) -> Any:
     try:
         return ast.literal_eval(value)
     except SyntaxError as error:
-        raise ValueError(f"{value} is no literal") from error
+        raise ValueError(f"{value} is not a literal") from error
 
 
 @contextmanager

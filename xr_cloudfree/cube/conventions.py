@@ -34,7 +34,7 @@ from xr_cloudfree.options import parse_list
 
 Layout = Literal["array", "layer", "variable", "bands"]
 
-# Layers that archives store among the bands beside quality layers: neither interpolated nor checked.
+# Layers that archives store among the bands besides quality layers: neither interpolated nor checked.
 _NO_REFLECTANCE = frozenset("aot wvp wv vaa vza saa sza cld snw cloud_mask datamask data_mask is_cloud".split())
 # Landsat's only near-infrared band has either name.
 _ALIAS = {"nir": "nir08", "nir08": "nir"}

@@ -58,7 +58,7 @@ class Scheme:
         Number of bits of a bit field, in which a value that matches no flag is clear. None: each value has to
         match a flag.
     names : tuple of str
-        Lower-case names of layers that follow the scheme, beside those of `sensors.SENSORS`; see `layer_names`.
+        Lower-case names of layers that follow the scheme, besides those of `sensors.SENSORS`; see `layer_names`.
     mistaken : tuple of str
         Schemes whose layers have the same names; messages suggest them for values that this scheme lacks.
     threshold : float or None

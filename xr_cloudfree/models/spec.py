@@ -199,7 +199,7 @@ class ModelSpec:
                 known = [bands[list(common_names).index(band)] for band in self.bands]
                 beyond = next(called[i] for i, band in enumerate(bands) if band not in known)
                 raise BandError(
-                    f"model {self.name!r} takes no band {beyond!r} beside {self.bands}, cube has {called}",
+                    f"model {self.name!r} takes no band {beyond!r} besides {self.bands}, cube has {called}",
                     needed,
                     either(option(f"bands={known!r}"), other),
                 )

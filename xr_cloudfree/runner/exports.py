@@ -179,7 +179,7 @@ def write_icechunk(store: Path, repository: Path) -> str:
     import icechunk
 
     if repository.exists() and any(repository.iterdir()) and not icechunk.Repository.exists(_local(repository)):
-        raise OutputError(f"{repository} is no Icechunk repository", "one, or an empty folder", "another path")
+        raise OutputError(f"{repository} is not an Icechunk repository", "one, or an empty folder", "another path")
     message = f"{store.name}: {store_digest(store)}"
     opened = icechunk.Repository.open_or_create(_local(repository))
     head = next(iter(opened.ancestry(branch="main")))

@@ -101,7 +101,7 @@ class Layout:
         index = (box.y0 // sy) * columns + box.x0 // sx
         if not 0 <= index < self.n_regions or self.box(index) != box:
             raise StoreError(
-                f"rows {box.y0} to {box.y1} and columns {box.x0} to {box.x1} are no whole shard",
+                f"rows {box.y0} to {box.y1} and columns {box.x0} to {box.x1} are not a whole shard",
                 f"a region: edges at multiples of {sy} rows and {sx} columns, or at the end of the cube",
                 "RunPlan.box(index)",
             )

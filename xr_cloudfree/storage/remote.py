@@ -150,7 +150,7 @@ def read_error(url: str, error: Exception) -> CloudfreeError:
         return not_found_error(url)
     if isinstance(first, BadZipFile) or (is_zip(url) and isinstance(first, ValueError)):
         return OptionError(
-            f"{url} is no zip file: {first}", "a zipped Zarr store", "the path of one, such as cube.zarr.zip"
+            f"{url} is not a zip file: {first}", "a zipped Zarr store", "the path of one, such as cube.zarr.zip"
         )
     if isinstance(first, ValueError) and "rotocol not known" in str(first):
         return OptionError(

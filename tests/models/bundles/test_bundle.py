@@ -80,7 +80,7 @@ class TestWriting:
     @pytest.mark.parametrize("name", bundle.FILES)
     def test_a_file_of_something_else_is_kept(self, tmp_path, name):
         (tmp_path / name).write_text("mine")
-        with pytest.raises(errors.OutputError, match="no readable model"):
+        with pytest.raises(errors.OutputError, match="not a readable model"):
             make_bundle(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "mine"
 

@@ -353,7 +353,7 @@ def _check_free(folder: Path, name: str, overwrite: bool) -> None:
         existing = None
     if existing != name:
         raise OutputError(
-            f"{folder} holds " + (f"the model {existing!r}" if existing else "files that are no readable model"),
+            f"{folder} holds " + (f"the model {existing!r}" if existing else "files that are not a readable model"),
             f"an empty folder, or one of the model {name!r}",
             "another folder, or save_pretrained(folder, overwrite=True)",
         )

@@ -62,7 +62,7 @@ TERRAMIND = Architecture(
 )
 
 ARCHITECTURES: dict[str, Architecture] = {}
-"""Architectures that were added in this process, by name, beside the installed ones."""
+"""Architectures that were added in this process, by name, besides the installed ones."""
 
 
 def names() -> list[str]:
