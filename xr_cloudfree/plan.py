@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from xr_cloudfree import io
 from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.attributes import pending
-from xr_cloudfree.cube.checks import check_scale
+from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
@@ -74,6 +75,19 @@ class CubeInfo:
     def scene(self, date: int) -> int:
         """Return the index in the arrays of a date, or of its earliest scene."""
         return date if self.scenes is None else self.scenes.members[date][0]
+
+    def check_reflectance(self, stored: NDArray[Any], seen: NDArray[np.bool_]) -> None:
+        """Raise if clear values of the cube cannot be reflectance; see `xr_cloudfree.cube.checks.check_reflectance`.
+
+        Parameters
+        ----------
+        stored : ndarray, shape (time, band, y, x)
+            Values as stored, of all dates in a window.
+        seen : ndarray of bool, shape (time, y, x)
+            Where they are clear.
+        """
+        sensor, common_names = self.cube.sensor, self.cube.common_names
+        check_reflectance(stored, seen, self.scaling, self.times, sensor, common_names, self.valid_range, self.spelling)
 
     @property
     def spelling(self) -> Spelling:

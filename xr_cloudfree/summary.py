@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.api import clear_mask_of, merge_days
-from xr_cloudfree.cube.checks import check_reflectance, check_scale
+from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.merge import scenes_of
@@ -161,9 +161,7 @@ def _clear_shares(info: CubeInfo) -> np.ndarray[Any, Any]:
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
     stored = stack([array.to_numpy() for array in merge_days(info).cube.measured])
-    check_reflectance(
-        stored, seen, info.scaling, info.times, cube.sensor, cube.common_names, info.valid_range, info.spelling
-    )
+    info.check_reflectance(stored, seen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
         clear_values = clear_where(stored, seen, info.scaling, info.valid_range)

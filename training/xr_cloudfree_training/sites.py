@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api, io
 from xr_cloudfree.accuracy.simulate import real_masks
-from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.radar import Radar, check_decibels, nearby_dates, nearest_image, parse_radar
 from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
@@ -241,9 +240,9 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     from dask.base import compute
 
     found, obj = open_s1(s1, obj) if s1_variables(s1, obj) else (None, obj)
-    understood = api.read(obj, ReadOptions(**reading))
-    cube = understood.cube
-    seen = api.clear_mask_of(understood).rename({own: role for role, own in cube.dims.items() if role != "band"})
+    info = api.read(obj, ReadOptions(**reading))
+    cube = info.cube
+    seen = api.clear_mask_of(info).rename({own: role for role, own in cube.dims.items() if role != "band"})
     arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.measured)
     seen = seen.drop_vars(list(seen.coords))
     radar = None if found is None else parse_radar(found, cube.template)
@@ -258,20 +257,11 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
         for dim, n in zip(("y", "x"), cube.shape, strict=True)
     }
     look = stack([_now(array.isel(middle)) for array in arrays])
-    check_reflectance(
-        look,
-        np.asarray(_now(seen.isel(middle))),
-        understood.scaling,
-        understood.times,
-        cube.sensor,
-        cube.common_names,
-        understood.valid_range,
-        understood.spelling,
-    )
+    info.check_reflectance(look, np.asarray(_now(seen.isel(middle))))
     if decibels:
         shown: NDArray[Any] = stack([_now(array.isel(middle)) for array in decibels])
         check_decibels(shown)
-    order = np.argsort(understood.times, kind="stable")
+    order = np.argsort(info.times, kind="stable")
     if (np.diff(order) != 1).any():
         seen, arrays = seen.isel(time=order), tuple(array.isel(time=order) for array in arrays)
     doubtful = cube.arrays[0].coords.get("suspect")
@@ -283,11 +273,11 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
         name,
         arrays,
         seen,
-        understood.times[order],
+        info.times[order],
         suspect,
         labels,
         cube.common_names,
-        understood.scaling,
+        info.scaling,
         _extent(cube.template),
         radar,
     )

@@ -24,7 +24,6 @@ from xr_cloudfree.accuracy.simulate import (
     real_masks,
     target_frames,
 )
-from xr_cloudfree.cube.checks import check_reflectance
 from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.timestamps import Times
@@ -185,9 +184,8 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
     clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
     digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
     if check:
-        scaling, valid_range = info.scaling, info.valid_range
-        check_reflectance(digits, seen, scaling, info.times, cube.sensor, cube.common_names, valid_range, info.spelling)
-        seen = clear_where(digits, seen, scaling, valid_range)
+        info.check_reflectance(digits, seen)
+        seen = clear_where(digits, seen, info.scaling, info.valid_range)
     values = to_reflectance(digits, info.scaling)
     flags = cube.arrays[0].coords.get("suspect")
     suspect = np.zeros(order.size, bool)
