@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+import xr_cloudfree  # noqa: F401  registers .cloudfree
 from tests.support.cubes import as_dataset, make_cube
 
 
