@@ -30,6 +30,7 @@ FLOORS = (
     ("models.networks",),
     ("models.pretrained",),
     ("models.registry", "models.auto"),
+    ("masking",),
     ("engine",),
     ("plan",),
     ("labels",),
