@@ -332,7 +332,7 @@ def _compute(
         shown_filled = filled
     else:
         # With a window of 0 days only that observation is read, and its observed pixels are the clear ones.
-        options = {**reading, "window": 0, "layers": "filled", "model": "nearest", "screen": False}
+        options = {**reading, "window": 0, "layers": "filled", "model": "nearest"}
         shown_filled = api.fill(obj, times[shown], **options)["filled"]
     counts = [(filled == state).mean() for state, *_ in _STATES]
     lazy = [
