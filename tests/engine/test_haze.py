@@ -1,4 +1,4 @@
-"""The screen for haze in the target's clear pixels."""
+"""Detection of haze in the target's clear pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def blob():
     return disc()
 
 
-def test_screen_finds_thin_cloud_and_leaves_clear_ground(blob):
+def test_finds_thin_cloud_and_leaves_clear_ground(blob):
     bands = land()
     # With dates on which the fields differ, a field that greens up is no cloud.
     assert haze.suspect(hide(bands, np.zeros(SHAPE, bool))).mean() < 0.002
@@ -28,7 +28,7 @@ def test_screen_finds_thin_cloud_and_leaves_clear_ground(blob):
     assert not found[~blob].any()
 
 
-def test_screen_looks_at_one_pixel_at_a_time(blob):
+def test_looks_at_one_pixel_at_a_time(blob):
     bands = land()
     hazy = (bands[TARGET] + 0.3 * blob * (0.6 - bands[TARGET])).astype(np.float32)
     obs = hide(bands, np.zeros(SHAPE, bool), hazy)
@@ -37,7 +37,7 @@ def test_screen_looks_at_one_pixel_at_a_time(blob):
     assert (haze.suspect(part) == whole[20:40, 30:50]).all()
 
 
-def test_screen_suspects_nothing_where_it_knows_nothing():
+def test_suspects_nothing_where_it_knows_nothing():
     bands = land()
     clear = np.ones((len(DAYS), *SHAPE), bool)
     assert not haze.suspect(Observations(bands + 0.3, clear, DAYS, -1)).any()

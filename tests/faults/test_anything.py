@@ -33,7 +33,7 @@ ANYTHING = st.one_of(
 )
 OPTION_NAMES = (
     "date freq merge model clear mask scheme threshold snow strict dilate bands window scale offset nodata layers "
-    "screen block"
+    "repair block"
 ).split()
 
 

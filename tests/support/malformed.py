@@ -186,9 +186,9 @@ def variable_of(values):
     return changed(lambda da: da.astype(values))
 
 
-def without_quality():
+def without_quality(**options):
     da, _ = make_cube(shape=(NY, NX))
-    return da, {}
+    return da, {"repair": False} | options
 
 
 def huge():

@@ -410,7 +410,8 @@ OPTIONS = [
     Row("dilate below zero", lambda: cube(dilate=-1), E.OptionError, V, ("dilate is -1",), "dilate=2"),
     Row("dilate beyond all", lambda: cube(dilate=10**20), E.OptionError, V, ("1000 pixels",), "dilate=2"),
     Row("dilate a fraction", lambda: cube(dilate=1.5), E.OptionTypeError, T, ("1.5",), "dilate=2"),
-    Row("screen in words", lambda: cube(screen="yes"), E.OptionTypeError, T, ("'yes'",), "screen=True"),
+    Row("repair in words", lambda: cube(repair="yes"), E.OptionError, V, ("'yes'", "auto"), "repair=True"),
+    Row("repair a number", lambda: cube(repair=1), E.OptionTypeError, T, ("repair is 1",), "repair=True"),
     Row("strict in words", lambda: quality(strict="yes"), E.OptionTypeError, T, ("'yes'",), "strict=True"),
     Row(
         "10^9 x 10^9",

@@ -3,7 +3,19 @@
 import xarray as xr
 
 from tests.support.cubes import make_cube
-from tests.support.malformed import NX, NY, Row, coded, cube, probability, quality, resampled, truth, without_quality
+from tests.support.malformed import (
+    NX,
+    NY,
+    Row,
+    coded,
+    cube,
+    numbers,
+    probability,
+    quality,
+    resampled,
+    truth,
+    without_quality,
+)
 from xr_cloudfree import errors
 
 E = errors
@@ -15,7 +27,26 @@ CODES = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]"
 def bands_alone():
     """Return bands as variables, without other layers."""
     da, _ = make_cube(shape=(NY, NX))
-    return da.to_dataset("band").rename(blue="B02", red="B04", nir="B08"), {}
+    return da.to_dataset("band").rename(blue="B02", red="B04", nir="B08"), {"repair": False}
+
+
+def few_dates(**options):
+    da, _ = make_cube(shape=(NY, NX))
+    return da.isel(time=[2, 3]), options
+
+
+def two_dates(**options):
+    ds, given = cube()
+    return ds.isel(time=[2, 3]), given | options
+
+
+def index(**options):
+    da, clear = make_cube(shape=(NY, NX))
+    return da.sel(band="red", drop=True).rename("NDVI"), ({} if "mask" in options else {"clear": clear}) | options
+
+
+def index_alone():
+    return index()[0], {}
 
 
 def cloudy():
@@ -100,6 +131,72 @@ MASKS = [
         V,
         ("no quality layer",),
         "clear=cube.isel(band=0, drop=True).notnull()",
+    ),
+    Row(
+        "no mask and too few dates",
+        few_dates,
+        E.MaskError,
+        V,
+        ("no quality layer",),
+        "clear=cube.isel(band=0, drop=True).notnull()",
+    ),
+    Row(
+        "masks from too few dates",
+        lambda: few_dates(mask="series"),
+        E.OptionError,
+        V,
+        ("2 dates", "at least 3"),
+        "mask=None, clear=cube.isel(band=0, drop=True).notnull()",
+    ),
+    Row(
+        "too few dates to correct",
+        lambda: two_dates(repair=True),
+        E.OptionError,
+        V,
+        ("2 dates", "at least 3"),
+        "repair=False",
+    ),
+    Row(
+        "masks of an index",
+        lambda: index(mask="series"),
+        E.OptionError,
+        V,
+        ("NDVI", "reflectance"),
+        "mask=None, clear=cube.notnull()",
+    ),
+    Row("an index to correct", lambda: index(repair=True), E.OptionError, V, ("NDVI",), "repair=False", clear=truth),
+    Row("no mask of an index", index_alone, E.MaskError, V, ("no quality layer",), "clear=cube.notnull()"),
+    Row(
+        "series without repair",
+        lambda: quality(mask="series", repair=False),
+        E.OptionError,
+        V,
+        ('mask="series"', "repair=False"),
+        "repair=True",
+    ),
+    Row(
+        "series, grown",
+        lambda: without_quality(mask="series", dilate=2, repair=True),
+        E.MaskError,
+        V,
+        ("dilate=",),
+        "dilate=0",
+    ),
+    Row(
+        "series by a scheme",
+        lambda: quality(mask="series", scheme="scl", strict=True, snow="not clear"),
+        E.MaskError,
+        V,
+        ("scheme=, strict=, snow=",),
+        'scheme=None, strict=False, snow="clear"',
+    ),
+    Row(
+        "series of a cube in unknown units",
+        lambda: (numbers()[0], {"mask": "series", "nodata": 0}),
+        E.ScalingError,
+        V,
+        ("unknown scale",),
+        "scale=1e-4, offset=0",
     ),
     Row("no mask beside bands", bands_alone, E.MaskError, V, ("variables: none",), "clear=ds['B02'].notnull()"),
     Row("unknown name", lambda: quality(mask="SLC"), E.MaskError, V, ("'SLC'", "SCL"), "mask='SCL'"),
