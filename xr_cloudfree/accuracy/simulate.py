@@ -119,6 +119,16 @@ def target_frames(
     return np.flatnonzero(usable)
 
 
+def choose_frames(
+    clear: NDArray[np.bool_], suspect: NDArray[np.bool_] | None, limit: int | None, seed: int
+) -> NDArray[np.intp]:
+    """Return the frames that can serve as truth, at most `limit` of them, drawn at random by `seed`."""
+    frames = target_frames(clear, suspect)
+    if limit is not None and len(frames) > limit:
+        frames = np.sort(np.random.default_rng([seed, 1]).choice(frames, limit, replace=False))
+    return frames
+
+
 def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE) -> list[NDArray[np.bool_]]:
     """Return the masks of partly cloudy frames.
 
@@ -413,10 +423,7 @@ def make_cases(
         One per frame, in order of time. Frames without a pixel to score are left out.
     """
     pool = real_masks(clear) if masks is None else masks
-    frames = target_frames(clear, suspect)
-    if limit is not None and len(frames) > limit:
-        frames = np.sort(np.random.default_rng([seed, 1]).choice(frames, limit, replace=False))
-    for frame in frames:
+    for frame in choose_frames(clear, suspect, limit, seed):
         rng = np.random.default_rng([seed, 2, int(frame)])
         shape = (clear.shape[1], clear.shape[2])
         hidden = transplant(pool, shape, HIDDEN_SHARE, rng) if track != "full" else np.ones(shape, bool)
