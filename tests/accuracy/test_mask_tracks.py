@@ -10,8 +10,8 @@ from xr_cloudfree.accuracy import mask_tracks
 from xr_cloudfree.errors import OptionError, TimeError
 
 EDGE = 40
-# The donor's mask covers the first ten columns, and its cloud two more. A Gaussian of 0.7 pixels has the weights 0.57, 0.21
-# and 0.01: smoothed, a cloud of 0.2 is 0.043 in the next column, more than 0.008, and 0.002 in the one after.
+# The donor's mask covers the first ten columns, and its cloud two more. A Gaussian of 0.7 pixels has the weights 0.57,
+# 0.21 and 0.01: smoothed, a cloud of 0.2 is 0.043 in the next column, more than 0.008, and 0.002 in the one after.
 MASKED, CLOUD, FOUND = slice(0, 10), slice(0, 12), slice(0, 13)
 
 
