@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.accuracy import metrics
-from xr_cloudfree.accuracy.simulate import choose_frames, days_from, others
+from xr_cloudfree.accuracy.simulate import Case, choose_frames, days_from, others
 from xr_cloudfree.cube.masks import dilate_not_clear
 from xr_cloudfree.errors import OptionError, TimeError, option
 from xr_cloudfree.masking.repair import Repaired, repair
@@ -360,28 +360,34 @@ def make_mask_cases(
             yield case
 
 
-def repaired(case: MaskCase, common_names: tuple[str | None, ...] = ()) -> Repaired:
+def repaired(
+    case: Case | MaskCase, common_names: tuple[str | None, ...] = (), origin: tuple[int, int] = (0, 0)
+) -> Repaired:
     """Correct the masks of a case by its series; for *no mask*, make them.
 
     Parameters
     ----------
-    case : MaskCase
-        The case.
+    case : Case or MaskCase
+        The case; a `Case` made with ``keep_values=True``, whose hidden pixels then have no value and stay hidden.
     common_names : tuple of (str or None)
         Common names of the bands.
+    origin : tuple of int
+        Row and column of the case's first pixel in its cube.
 
     Returns
     -------
     Repaired
         Corrected masks of all dates of the case.
     """
+    usable = np.asarray(np.isfinite(case.bands).all(axis=1))
     return repair(
         case.bands,
-        case.given,
+        case.clear if isinstance(case, Case) else case.given,
         case.day_offset,
-        usable=case.usable,
-        keep=~case.usable,
+        usable=usable,
+        keep=~usable,
         common_names=common_names,
+        origin=origin,
         from_series=case.track == "no mask",
     )
 
