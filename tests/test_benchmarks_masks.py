@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pandas as pd
 import pytest
 
+pytest.importorskip("netCDF4")
+
 from benchmarks import noise_test, tmask
+from benchmarks.accuracy.sites import Site
+from benchmarks.masks import page, summary
+from benchmarks.masks.__main__ import main
+from benchmarks.masks.measure import Task, measure
+from benchmarks.masks.places import COVERS, Place, find_water
+from xr_cloudfree import synthetic
 
 NAMES = ("green", "nir", "swir16")
 
@@ -90,3 +101,109 @@ class TestNoiseTest:
         usable[3] = clear[3] = False
         bands[3] = np.nan
         assert not noise_test.noise_test(bands, clear, days, usable)[3].any()
+
+
+def rows(track, mask, whole, place="a", cover="all", sensor="Landsat", **more):
+    return {"place": place, "sensor": sensor, "track": track, "mask": mask, "cover": cover, "whole": whole, **more}
+
+
+class TestSummary:
+    def test_means_over_frames_leave_out_what_has_no_error(self):
+        scores = pd.DataFrame([rows("clouds", "given", value, recall=0.5) for value in (30.0, 32.0, np.inf)])
+        found = summary.summarise(scores)
+        assert found[["frames", "whole", "recall"]].to_numpy().tolist() == [[3, 31.0, 0.5]]
+
+    def test_the_best_dilation_is_chosen_at_each_place_and_none_may_be_best(self):
+        scores = [rows("clouds", "given", 30.0), rows("clouds", "dilate 2", 33.0), rows("clouds", "dilate 4", 32.0)]
+        scores += [rows("clouds", "given", 30.0, "b"), rows("clouds", "dilate 2", 29.0, "b")]
+        best = summary.best_dilation(summary.summarise(pd.DataFrame(scores)), "clouds")
+        assert best["pixels"].to_dict() == {"a": 2, "b": 0} and best["whole"].to_dict() == {"a": 33.0, "b": 30.0}
+
+    def test_goals_are_means_over_places(self):
+        scores = []
+        for place, gained in (("a", 6.0), ("b", 2.0)):
+            scores += [rows("clouds", "given", 30.0, place), rows("clouds", "repair", 30.0 + gained, place)]
+            scores += [rows("clouds", "dilate 3", 31.5, place)]
+            scores += [rows("no mask", "repair", 30.0, place, recall=0.9, precision=0.96)]
+            scores += [rows("wrong mask", "repair", 33.6, place, restored=0.8)]
+            scores += [rows("full", "given", 30.0, place), rows("full", "repair", 29.9, place, newly_masked=np.nan)]
+            scores += [rows("haze", "given", 30.0, place), rows("haze", "repair", 30.0, place, newly_masked=0.01)]
+        found = {goal.aim: goal for goal in summary.goals(summary.summarise(pd.DataFrame(scores)))}
+        reached = [goal.reached for goal in found.values()]
+        # clouds: +4, +2.5 over the dilation, none lost; no mask: -4 dB, recall, precision; wrong mask: -0.4, 80 %.
+        assert reached == [True, True, True, False, True, False, True, True, None, None, False, True, True]
+        assert "+4.00 dB; least at b +2.00 dB" in found[next(iter(found))].found
+        assert str(found["on *full*, no loss beyond 0.05 dB"]).startswith("- **Not reached**: on *full*")
+
+    def test_nothing_measured_is_said(self):
+        goals = summary.goals(summary.summarise(pd.DataFrame([rows("other", "given", 30.0)])))
+        assert all(goal.reached is None for goal in goals) and str(goals[0]).startswith("- Not measured")
+
+
+def test_covers_are_told_by_simple_rules():
+    names = ("green", "red", "nir")
+    spectra = {
+        "vegetation": (0.08, 0.05, 0.4),
+        "water": (0.05, 0.04, 0.02),
+        "soil": (0.2, 0.25, 0.3),
+        "snow": (0.8,) * 3,
+    }
+    bands = np.array(list(spectra.values()), np.float32).T[None, :, None, :].repeat(2, axis=0)
+    clear = np.ones((2, 1, 4), bool)
+    site = Site(Path("a.nc"), "a", bands, clear, np.array(["2021-01-01", "2021-01-09"], "M8[ns]"), names, None)
+    snow = np.zeros((2, 1, 4), bool)
+    snow[1, 0, 3] = True
+    place = Place(site, "Landsat", snow, find_water(site))
+    assert place.cover(1)[0].tolist() == [3, 1, 2, 0] and COVERS[3] == "other"
+    assert place.cover(0)[0, 3] == 2  # bright, and not known as snow
+    clear[:, 0, 1] = False
+    assert not find_water(site).any()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("series")
+    for name, seed in (("landsat_north", 1), ("south", 2)):
+        cube = synthetic.cube(shape=(14, 4, 40, 36), seed=seed)
+        cube[["reflectance", "cloud_mask"]].to_netcdf(folder / f"{name}.nc")
+    return folder
+
+
+def test_from_series_to_the_page(data, capsys):
+    kept, out, scores = data / "summary.csv", data / "masks.md", data / "scores.csv"
+    out.write_text(page.PAGE.read_text())
+    asked = ["--data", str(data), "--frames", "1", "--seeds", "0", "--workers", "1"]
+    main([*asked, "--scores", str(scores), "--summary", str(kept), "--page", str(out)])
+    found = pd.read_csv(scores)
+    assert set(found["track"]) == {"clouds", "no mask", "wrong mask", "partial", "gap", "full", "haze"}
+    assert set(found["sensor"][found["place"] == "landsat_north"]) == {"Landsat"}
+    clouds = found[(found["track"] == "clouds") & (found["cover"] == "all")]
+    dilated = {f"dilate {pixels}" for pixels in range(1, 9)}
+    assert set(clouds["mask"]) == {"given", "repair", "true", "Tmask", "FORCE", *dilated}
+    text = out.read_text()
+    mean = clouds[clouds["mask"] == "true"].groupby("place")["whole"].mean()
+    row = next(line for line in text.splitlines() if line.startswith("| south |"))
+    assert f" {mean['south']:.2f} |" in row
+    assert "--data DIR --frames 1 --seeds 0 --dates 120" in text and "nan" not in text
+    assert "on *clouds*" in capsys.readouterr().out
+    again = data / "again.md"
+    again.write_text(page.PAGE.read_text())
+    main(["--page-only", "--summary", str(kept), "--page", str(again)])
+    assert again.read_text() == text
+    workers = measure(Task(data, None, 1, (0,)), 2)
+    pd.testing.assert_frame_equal(workers.drop(columns="seconds"), found.drop(columns="seconds"), check_dtype=False)
+
+
+def test_what_is_missing_is_told(tmp_path, capsys):
+    for arguments, remedy in (
+        (["--page-only", "--summary", str(tmp_path / "a.csv")], "measure first"),
+        ([], "--data my_cubes/"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert remedy in capsys.readouterr().err
+
+
+def test_the_page_shows_what_was_measured():
+    text = page.PAGE.read_text()
+    assert text == page.refresh(text, *page.load()), "python -m benchmarks.masks --page-only writes it again"

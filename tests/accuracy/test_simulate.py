@@ -165,7 +165,6 @@ def test_unknown_track_and_unsorted_dates(series):
 
 @pytest.mark.parametrize("track", simulate.TRACKS)
 def test_values_that_are_not_clear_are_kept_on_request_but_for_the_hidden_ones(series, track):
-    bands, clear, time = series
     for case, kept in zip(cases(series, track), cases(series, track, keep_values=True), strict=True):
         assert (kept.clear == case.clear).all() and (kept.scored == case.scored).all()
         given = np.broadcast_to(case.clear[:, None], case.bands.shape)

@@ -49,8 +49,8 @@ class Case:
     frame : int
         Index of the target in the original series.
     bands : ndarray of float32, shape (time, band, y, x)
-        Reflectance of the input, including the target; NaN where not clear. With ``keep_values`` NaN only where there is
-        no value, and at the hidden pixels of the target.
+        Reflectance of the input, including the target; NaN where not clear. With ``keep_values``, NaN only where there
+        is no value, and at the hidden pixels of the target.
     clear : ndarray of bool, shape (time, y, x)
         Clear mask of the input; the hidden pixels of the target are not clear.
     day_offset : ndarray of float64, shape (time,)
