@@ -16,6 +16,7 @@ from benchmarks.masks import page, summary
 from benchmarks.masks.__main__ import main
 from benchmarks.masks.measure import Task, measure
 from benchmarks.masks.places import COVERS, Place, find_water
+from benchmarks.masks.tables import tables
 from xr_cloudfree import synthetic
 
 NAMES = ("green", "nir", "swir16")
@@ -206,4 +207,5 @@ def test_what_is_missing_is_told(tmp_path, capsys):
 
 def test_the_page_shows_what_was_measured():
     text = page.PAGE.read_text()
+    assert set(tables(page.load()[0])) == {match[0] for match in page.MARKED.findall(text)} - {"command"}
     assert text == page.refresh(text, *page.load()), "python -m benchmarks.masks --page-only writes it again"
