@@ -361,7 +361,10 @@ def make_mask_cases(
 
 
 def repaired(
-    case: Case | MaskCase, common_names: tuple[str | None, ...] = (), origin: tuple[int, int] = (0, 0)
+    case: Case | MaskCase,
+    common_names: tuple[str | None, ...] = (),
+    origin: tuple[int, int] = (0, 0),
+    from_series: bool = False,
 ) -> Repaired:
     """Correct the masks of a case by its series; for *no mask*, make them.
 
@@ -373,6 +376,8 @@ def repaired(
         Common names of the bands.
     origin : tuple of int
         Row and column of the case's first pixel in its cube.
+    from_series : bool
+        Whether masks are made on other tracks, too.
 
     Returns
     -------
@@ -388,7 +393,7 @@ def repaired(
         keep=~usable,
         common_names=common_names,
         origin=origin,
-        from_series=case.track == "no mask",
+        from_series=from_series or case.track == "no mask",
     )
 
 
