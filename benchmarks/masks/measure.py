@@ -15,17 +15,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from benchmarks.masks.change import changed
 from benchmarks.masks.places import COVERS, Place, read_places
 from benchmarks.noise_test import noise_test
 from benchmarks.tmask import tmask
 from xr_cloudfree.accuracy import mask_tracks, metrics
 from xr_cloudfree.accuracy.mask_tracks import MASK_TRACKS, MaskCase, MaskTrack
 from xr_cloudfree.accuracy.simulate import TRACKS, Track, make_cases, real_masks
+from xr_cloudfree.masking.repair import LEAST_DATES, repair
 from xr_cloudfree.models.protocol import FillModel, Observations, Prediction
 from xr_cloudfree.models.registry import create
 
 MODEL = "regress"
 GIVEN, REPAIR, TRUE, TMASK, NOISE = "given", "repair", "true", "Tmask", "FORCE"
+CHANGE = "change"
 DILATIONS = range(1, 9)
 CASE = ["place", "sensor", "track", "seed", "frame"]
 ALL = "all"
@@ -73,18 +76,40 @@ class Bench:
         self.model: FillModel = create(MODEL)
         self.linear: FillModel = create("linear")
 
-    def jobs(self) -> list[tuple[str, MaskTrack | Track, int]]:
+    def jobs(self) -> list[tuple[str, str, int]]:
         """Return place, track and seed of each job, longest jobs first."""
         large = sorted(self.places.values(), key=lambda place: -place.site.bands.size)
         tracks = (*MASK_TRACKS, *TRACKS)
-        return [(place.site.name, track, seed) for place in large for track in tracks for seed in self.task.seeds]
+        jobs = [(place.site.name, track, seed) for place in large for track in tracks for seed in self.task.seeds]
+        return jobs + [(place.site.name, CHANGE, 0) for place in large]
 
     def rows(self, name: str, track: Any, seed: int) -> list[dict[str, Any]]:
         """Return the scores of one job: a row for each case, mask and cover."""
         place = self.places[name]
         told = {"place": name, "sensor": place.sensor, "track": track, "seed": seed}
+        if track == CHANGE:
+            return [told | row for row in self._change(place)]
         score = self._wrong if track in MASK_TRACKS else self._hidden
         return [told | row for row in score(place, track, seed)]
+
+    def _change(self, place: Place) -> Iterator[dict[str, Any]]:
+        """Yield the share of the pixels of real change that are masked, of the series as it is."""
+        site = place.site
+        usable = np.asarray(np.isfinite(site.bands).all(axis=1))
+        days = (site.time - site.time[0]) / np.timedelta64(1, "D")
+        found = changed(site.bands, site.clear)
+        if found.sum() < LEAST_PIXELS or len(days) < LEAST_DATES:
+            return
+        names = site.common_names
+        corrected = repair(site.bands, site.clear, days, usable=usable, keep=~usable, common_names=names)
+        masks = {
+            REPAIR: corrected.clear,
+            TMASK: tmask(site.bands, site.clear, days, names),
+            NOISE: noise_test(site.bands, site.clear, days, usable),
+        }
+        for mask, clear in masks.items():
+            told = {"frame": -1, "mask": mask, "cover": ALL, "pixels": int(found.sum())}
+            yield told | {"newly_masked": float((~clear)[found].mean())}
 
     def _wrong(self, place: Place, track: MaskTrack, seed: int) -> Iterator[dict[str, Any]]:
         """Yield the scores of masks that are wrong."""
@@ -188,6 +213,6 @@ def _start(task: Task) -> None:
     _bench = Bench(task)
 
 
-def _run(job: tuple[str, MaskTrack | Track, int]) -> list[dict[str, Any]]:
+def _run(job: tuple[str, str, int]) -> list[dict[str, Any]]:
     assert _bench is not None
     return _bench.rows(*job)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.accuracy.tables import number, table
-from benchmarks.masks.measure import GIVEN, NOISE, REPAIR, TMASK, TRUE
+from benchmarks.masks.measure import CHANGE, GIVEN, NOISE, REPAIR, TMASK, TRUE
 from benchmarks.masks.places import COVERS
 from benchmarks.masks.summary import best_dilation, gain, goals, pick
 from xr_cloudfree.accuracy.mask_tracks import MASK_TRACKS
@@ -24,6 +24,7 @@ def tables(summary: pd.DataFrame) -> dict[str, str]:
         "sensors": sensors(summary),
         "covers": covers(summary),
         "right_masks": right_masks(summary),
+        "change": change(summary),
     }
 
 
@@ -109,6 +110,16 @@ def right_masks(summary: pd.DataFrame) -> str:
             row = [track, place or "**all**", *(number(value, _DB) for value in values), number(change, "+.2f")]
             rows.append([*row, number(_at(ours, place, "newly_masked"), ".2%")])
     return table(["track", "place", "given", "corrected", "difference", "newly masked"], rows).strip()
+
+
+def change(summary: pd.DataFrame) -> str:
+    """Return the table of real change: its pixels, and the share that each mask masks."""
+    kinds = [pick(summary, CHANGE, mask) for mask in (REPAIR, TMASK, NOISE)]
+    rows = []
+    for place in [*sorted(kinds[0].index), None]:
+        pixels = "" if place is None else f"{_at(kinds[0], place, 'pixels'):.0f}"
+        rows.append([place or "**all**", pixels, *(number(_at(kind, place, "newly_masked"), _SHARE) for kind in kinds)])
+    return table(["place", "pixels", "corrected", "Tmask", "FORCE"], rows).strip()
 
 
 def _at(found: pd.DataFrame, place: str | None, metric: str) -> float:
