@@ -138,6 +138,16 @@ class TestSummary:
         assert "+4.00 dB; least at b +2.00 dB" in found[next(iter(found))].found
         assert str(found["on *full*, no loss beyond 0.05 dB"]).startswith("- **Not reached**: on *full*")
 
+    def test_places_on_which_constants_were_chosen_are_not_judged(self):
+        scores = [rows("clouds", "given", 30.0), rows("clouds", "repair", 36.0)]
+        scores += [rows("clouds", "given", 30.0, "b"), rows("clouds", "repair", 32.0, "b")]
+        found = summary.summarise(pd.DataFrame(scores), ["a"])
+        first = summary.goals(found)[0]
+        assert not first.reached and first.found == "+2.00 dB; least at b +2.00 dB."
+        made = tables(found)
+        assert "| a \\* |" in made["clouds"] and "| b |" in made["clouds"] and "Chosen on: a;" in made["goals"]
+        assert "all places" in tables(summary.summarise(pd.DataFrame(scores)))["goals"]
+
     def test_nothing_measured_is_said(self):
         goals = summary.goals(summary.summarise(pd.DataFrame([rows("other", "given", 30.0)])))
         assert all(goal.reached is None for goal in goals) and str(goals[0]).startswith("- Not measured")
@@ -188,7 +198,7 @@ def data(tmp_path_factory):
 def test_from_series_to_the_page(data, capsys):
     kept, out, scores = data / "summary.csv", data / "masks.md", data / "scores.csv"
     out.write_text(page.PAGE.read_text())
-    asked = ["--data", str(data), "--frames", "1", "--seeds", "0", "--workers", "1"]
+    asked = ["--data", str(data), "--frames", "1", "--seeds", "0", "--workers", "1", "--tuned", "south"]
     main([*asked, "--scores", str(scores), "--summary", str(kept), "--page", str(out)])
     found = pd.read_csv(scores)
     assert set(found["track"]) - {"change"} == {"clouds", "no mask", "wrong mask", "partial", "gap", "full", "haze"}
@@ -198,9 +208,9 @@ def test_from_series_to_the_page(data, capsys):
     assert set(clouds["mask"]) == {"given", "repair", "true", "Tmask", "FORCE", *dilated}
     text = out.read_text()
     mean = clouds[clouds["mask"] == "true"].groupby("place")["whole"].mean()
-    row = next(line for line in text.splitlines() if line.startswith("| south |"))
+    row = next(line for line in text.splitlines() if line.startswith("| south \\* |"))
     assert f" {mean['south']:.2f} |" in row
-    assert "--data DIR --frames 1 --seeds 0 --dates 120" in text and "nan" not in text
+    assert "--data DIR --frames 1 --seeds 0 --dates 120 --tuned south" in text and "nan" not in text
     assert "on *clouds*" in capsys.readouterr().out
     again = data / "again.md"
     again.write_text(page.PAGE.read_text())

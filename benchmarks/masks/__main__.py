@@ -19,6 +19,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=5, help="at most so many frames per place, track and seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of frames, donors and wrong masks")
     parser.add_argument("--dates", type=int, default=120, help="at most so many dates of a series, its first ones")
+    parser.add_argument(
+        "--tuned",
+        nargs="+",
+        default=[],
+        metavar="PLACE",
+        help="series on which constants of the correction were chosen",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that measure, one thread each")
     parser.add_argument("--scores", type=Path, help="also write all scores to this file (CSV)")
     parser.add_argument("--summary", type=Path, default=page.SUMMARY, help="the means by place (CSV)")
@@ -34,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scores.to_csv(options.scores, index=False, float_format="%.6g")
         sample = "" if task.sample is None else " --sample FILE"
         how = f"--frames {task.frames} --seeds {' '.join(map(str, task.seeds))} --dates {task.dates}"
-        page.write(summarise(scores), f"python -m benchmarks.masks --data DIR{sample} {how}", options.summary)
+        how += f" --tuned {' '.join(options.tuned)}" if options.tuned else ""
+        summary = summarise(scores, options.tuned)
+        page.write(summary, f"python -m benchmarks.masks --data DIR{sample} {how}", options.summary)
     elif not options.summary.is_file():
         parser.error(f"--page-only: there is no {options.summary}; measure first, without this option")
     summary, command = page.load(options.summary)

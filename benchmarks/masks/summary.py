@@ -21,14 +21,24 @@ SHARES = (
 CLOUDS, NO_MASK, WRONG_MASK = MASK_TRACKS
 
 
-def summarise(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the means over frames and seeds: a row for each place, track, mask and cover."""
+def summarise(scores: pd.DataFrame, tuned: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the means over frames and seeds: a row for each place, track, mask and cover.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Made by `measure`.
+    tuned : iterable of str
+        Places on which constants of the correction were chosen.
+    """
     finite = scores.replace([np.inf, -np.inf], np.nan)  # a cover without cloud has no error at all
     grouped = finite.groupby(KEYS, sort=False)
     metrics = [name for name in ("pixels", *PSNR, *SHARES, "seconds") if name in scores]
     out = grouped[metrics].mean()
     out.insert(0, "frames", grouped.size())
-    return out.reset_index()
+    out = out.reset_index()
+    out.insert(1, "tuned", out["place"].isin(list(tuned)))
+    return out
 
 
 def pick(summary: pd.DataFrame, track: str, mask: str, cover: str = ALL) -> pd.DataFrame:
@@ -82,7 +92,8 @@ class Goal:
 
 
 def goals(summary: pd.DataFrame) -> list[Goal]:
-    """Return the goals with what was measured: means over places."""
+    """Return the goals with what was measured: means over the places that took no part in choosing constants."""
+    summary = summary[~summary["tuned"]]
     clouds = pick(summary, CLOUDS, REPAIR)
     over_given = gain(clouds, pick(summary, CLOUDS, GIVEN))
     found = [

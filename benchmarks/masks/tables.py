@@ -18,7 +18,7 @@ _DB, _SHARE = ".2f", ".1%"
 def tables(summary: pd.DataFrame) -> dict[str, str]:
     """Return the tables of the page by name."""
     return {
-        "goals": "\n".join(map(str, goals(summary))),
+        "goals": "\n".join([_judged(summary), "", *map(str, goals(summary))]),
         **{track.replace(" ", "_"): places(summary, track) for track in MASK_TRACKS},
         "masks": masks(summary),
         "sensors": sensors(summary),
@@ -28,6 +28,21 @@ def tables(summary: pd.DataFrame) -> dict[str, str]:
     }
 
 
+def _judged(summary: pd.DataFrame) -> str:
+    """Return a sentence on which places the goals are judged."""
+    tuned = sorted(set(summary["place"][summary["tuned"]]))
+    if not tuned:
+        return "Means over all places."
+    chosen = ", ".join(tuned)
+    return f"Means over places on which no constant was chosen. Chosen on: {chosen}; these are marked with an asterisk."
+
+
+def _named(summary: pd.DataFrame, place: str | None) -> str:
+    if place is None:
+        return "**all**"
+    return f"{place} \\*" if summary["tuned"][summary["place"] == place].any() else place
+
+
 def places(summary: pd.DataFrame, track: str) -> str:
     """Return the table of one track by place: PSNR under each mask, and the corrected mask itself."""
     dilated = best_dilation(summary, track)
@@ -35,7 +50,7 @@ def places(summary: pd.DataFrame, track: str) -> str:
     ours = columns[1]
     rows = []
     for place in [*sorted(columns[0].index), None]:
-        row = [place or "**all**"]
+        row = [_named(summary, place)]
         row += [number(_at(column, place, "whole"), _DB) for column in columns]
         pixels = "" if place is None or place not in dilated.index else f" ({int(dilated.loc[place, 'pixels'])})"
         row.insert(3, number(_at(dilated, place, "whole"), _DB) + pixels)
@@ -107,7 +122,7 @@ def right_masks(summary: pd.DataFrame) -> str:
             values = [_at(kind, place, "whole") for kind in (given, ours)]
             over = gain(ours, given)
             change = over.mean() if place is None else over.get(place, np.nan)
-            row = [track, place or "**all**", *(number(value, _DB) for value in values), number(change, "+.2f")]
+            row = [track, _named(summary, place), *(number(value, _DB) for value in values), number(change, "+.2f")]
             rows.append([*row, number(_at(ours, place, "newly_masked"), ".2%")])
     return table(["track", "place", "given", "corrected", "difference", "newly masked"], rows).strip()
 
@@ -118,7 +133,9 @@ def change(summary: pd.DataFrame) -> str:
     rows = []
     for place in [*sorted(kinds[0].index), None]:
         pixels = "" if place is None else f"{_at(kinds[0], place, 'pixels'):.0f}"
-        rows.append([place or "**all**", pixels, *(number(_at(kind, place, "newly_masked"), _SHARE) for kind in kinds)])
+        rows.append(
+            [_named(summary, place), pixels, *(number(_at(kind, place, "newly_masked"), _SHARE) for kind in kinds)]
+        )
     return table(["place", "pixels", "corrected", "Tmask", "FORCE"], rows).strip()
 
 

@@ -178,3 +178,18 @@ def test_a_day_of_several_scenes_is_suspect_if_one_is(sample):
     flagged = xr_cloudfree.evaluate(both.assign_coords(suspect=("time", flags)), **how)
     lost = plain.index.difference(flagged.index)
     assert list(lost.get_level_values("date")) == [ds["time"].to_numpy()[date]]
+
+
+def test_added_clouds_keep_an_index_within_its_own_limits(sample, monkeypatch):
+    from xr_cloudfree.accuracy import evaluate as module
+
+    red, nir = sample["reflectance"].sel(band="B04", drop=True), sample["reflectance"].sel(band="B8A", drop=True)
+    index = ((red - nir) / (red + nir)).rename("ndvi")  # of the other sign: mostly below zero
+    limits = []
+    make = module.make_mask_cases
+    monkeypatch.setattr(
+        module, "make_mask_cases", lambda *given, **how: limits.append(how["limits"]) or make(*given, **how)
+    )
+    cube = xr.Dataset({"ndvi": index, "cloud_mask": sample["cloud_mask"]})
+    score = xr_cloudfree.evaluate(cube, ["linear"], tracks=["clouds"], frames=1, size=48)
+    assert limits == [(-1, 1)] and score.loc[("clouds", "linear"), "PSNR"] > 15
