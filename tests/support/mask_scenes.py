@@ -153,7 +153,7 @@ def make_land(seed: int = 0, dates: int = 20, shape: tuple[int, int] = SHAPE, st
     kind[np.argsort(wood.sum(axis=1))[: max(2, number // 8)]] = 3
     kind[rng.permutation(number)[: max(1, number // 25)]] = 5
     green = _growth(rng, days, kind)[:, field][:, None]
-    texture = 1 + 0.05 * _smooth(rng, shape, 1.5) + 0.025 * rng.standard_normal(shape)
+    texture = 1 + 0.05 * smooth(rng, shape, 1.5) + 0.025 * rng.standard_normal(shape)
     own = rng.uniform(0.88, 1.12, number)[field]
     ground = column(SOIL) * (1 - green) + column(LEAF) * green
     ground = np.where((kind == 3)[field], column(WOOD) * (0.8 + 0.4 * green), ground)
@@ -165,7 +165,7 @@ def make_land(seed: int = 0, dates: int = 20, shape: tuple[int, int] = SHAPE, st
 
 def _growth(rng: np.random.Generator, days: NDArray[np.float64], kind: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the green cover of each date and field, in [0, 1]."""
-    # Base, rise, mean first and last day of growth.
+    # Base, rise, mean first and last day of growth, in the order of `_KINDS`.
     table = np.array(
         [
             (0.1, 0.8, 100, 185),
@@ -173,8 +173,8 @@ def _growth(rng: np.random.Generator, days: NDArray[np.float64], kind: NDArray[n
             (0.5, 0.3, 105, 280),
             (0.4, 0.5, 115, 290),
             (0.04, 0.04, 120, 250),
+            (0.0, 0.0, 0, 1),
         ]
-        + [(0.0, 0.0, 0, 1)]
     )
     base, rise, first, last = table[kind].T
     first, last = first + rng.uniform(-12, 12, len(kind)), last + rng.uniform(-12, 12, len(kind))
@@ -182,7 +182,7 @@ def _growth(rng: np.random.Generator, days: NDArray[np.float64], kind: NDArray[n
     return np.asarray(base + rise / (1 + np.exp(-(day - first) / 9)) / (1 + np.exp((day - last) / 9)))
 
 
-def _smooth(rng: np.random.Generator, shape: tuple[int, int], width: float) -> NDArray[np.float64]:
+def smooth(rng: np.random.Generator, shape: tuple[int, int], width: float) -> NDArray[np.float64]:
     noise = gaussian_filter(rng.standard_normal(shape), width)
     return np.asarray(noise / noise.std())
 
@@ -199,7 +199,7 @@ def clouds(rng: np.random.Generator, shape: tuple[int, int], cover: float, edge:
     """Return the opacity of clouds with ragged, soft rims, shape (y, x)."""
     if cover <= 0:
         return np.zeros(shape, np.float32)
-    billow = sum(width * _smooth(rng, shape, width) for width in (2.0, 5.0, 11.0))
+    billow = sum(width * smooth(rng, shape, width) for width in (2.0, 5.0, 11.0))
     billow = billow / np.std(billow)
     begins = np.quantile(billow, 1 - min(cover, 1.0))
     return np.clip((billow - begins) / edge, 0, 1).astype(np.float32)
@@ -242,14 +242,14 @@ def make_weather(land: Land, cover: tuple[float, ...] = COVER) -> Weather:
 
 def covered_by(bands: Floats, weather: Weather, rng: np.random.Generator) -> Floats:
     """Return what a sensor sees of the ground through clouds, haze and shadows."""
-    bright = np.stack([1 + 0.08 * _smooth(rng, date.shape, 3.0) for date in weather.cloud])[:, None]
+    bright = np.stack([1 + 0.08 * smooth(rng, date.shape, 3.0) for date in weather.cloud])[:, None]
     lit = bands * (1 - column(SHADE) * weather.shade[:, None])
     hazy = lit + column(HAZE)[None, : bands.shape[1]] * weather.haze[:, None] * (1 - lit)
     seen = hazy * (1 - weather.cloud[:, None]) + column(CLOUD) * bright * weather.cloud[:, None]
     return np.asarray(seen, np.float32)
 
 
-def _scene(
+def scene_of(
     land: Land,
     weather: Weather,
     given: Bools | None = None,
@@ -270,7 +270,7 @@ def _scene(
 def right(seed: int = 0) -> Scene:
     """Return a series whose mask is right."""
     land = make_land(seed)
-    return _scene(land, make_weather(land))
+    return scene_of(land, make_weather(land))
 
 
 def missed_rim(seed: int = 0) -> Scene:
@@ -278,7 +278,7 @@ def missed_rim(seed: int = 0) -> Scene:
     land = make_land(seed)
     weather = make_weather(land)
     given = ~((weather.cloud > 0.5) | (weather.shade > 0.25))
-    return _scene(land, weather, given)
+    return scene_of(land, weather, given)
 
 
 def missed_shadow(seed: int = 0) -> Scene:
@@ -286,7 +286,7 @@ def missed_shadow(seed: int = 0) -> Scene:
     land = make_land(seed)
     weather = make_weather(land)
     given = ~np.stack([binary_dilation(date) if date.any() else date for date in weather.cloud > 0.02])
-    return _scene(land, weather, given)
+    return scene_of(land, weather, given)
 
 
 def missed_cloud(seed: int = 0) -> Scene:
@@ -300,7 +300,7 @@ def missed_cloud(seed: int = 0) -> Scene:
         for one in range(1, number + 1):
             if sizes[one] >= 12 and land.rng.random() < 1 / 3:
                 date[objects == one] = True
-    return _scene(land, weather, given)
+    return scene_of(land, weather, given)
 
 
 def missed_haze(seed: int = 0) -> Scene:
@@ -311,7 +311,7 @@ def missed_haze(seed: int = 0) -> Scene:
     for date in (2, 7, 12, 17):
         haze[date] = 0.18 * clouds(land.rng, land.field.shape, 0.5, edge=1.2)
     given = weather.right_mask()
-    return _scene(land, replace(weather, haze=haze), given)
+    return scene_of(land, replace(weather, haze=haze), given)
 
 
 # Masks with false alarms.
@@ -322,10 +322,10 @@ def _flagged(seed: int, draw: Callable[[Land], tuple[Land, Bools]]) -> Scene:
     land = make_land(seed)
     weather = make_weather(land)
     land, flagged = draw(land)
-    return _scene(land, weather, flagged=flagged)
+    return scene_of(land, weather, flagged=flagged)
 
 
-def _painted(land: Land, where: Bools, spectrum: Any) -> Land:
+def painted(land: Land, where: Bools, spectrum: Any) -> Land:
     """Return the land with another cover in some pixels (y, x) or (time, y, x), with the texture that it had."""
     where = np.broadcast_to(where, (len(land.days), *land.field.shape))
     texture = land.ground.mean(axis=1, keepdims=True)
@@ -341,7 +341,7 @@ def roofs(seed: int = 0) -> Scene:
         where = np.zeros(land.field.shape, bool)
         for row, col in land.rng.integers(6, min(land.field.shape) - 14, (7, 2)):
             where[row : row + land.rng.integers(3, 8), col : col + land.rng.integers(4, 9)] = True
-        return _painted(land, where, ROOF), np.broadcast_to(where, (len(land.days), *where.shape))
+        return painted(land, where, ROOF), np.broadcast_to(where, (len(land.days), *where.shape))
 
     return _flagged(seed, draw)
 
@@ -352,7 +352,7 @@ def sand(seed: int = 0) -> Scene:
     def draw(land: Land) -> tuple[Land, Bools]:
         rows, columns = np.indices(land.field.shape)
         where = np.abs(rows + 0.4 * columns - 70 + 3 * np.sin(columns / 9)) < 7
-        return _painted(land, where, SAND), where & (land.rng.random((len(land.days), 1, 1)) < 0.75)
+        return painted(land, where, SAND), where & (land.rng.random((len(land.days), 1, 1)) < 0.75)
 
     return _flagged(seed, draw)
 
@@ -370,7 +370,7 @@ def blobs(seed: int = 0) -> Scene:
     """Return a series whose mask flags every tenth clear pixel, in blobs."""
 
     def draw(land: Land) -> tuple[Land, Bools]:
-        fields = [_smooth(land.rng, land.field.shape, 4.0) for _ in land.days]
+        fields = [smooth(land.rng, land.field.shape, 4.0) for _ in land.days]
         return land, np.stack([one > np.quantile(one, 0.9) for one in fields])
 
     return _flagged(seed, draw)
@@ -392,11 +392,11 @@ def snow_edge(seed: int = 0) -> Scene:
 
     def draw(land: Land) -> tuple[Land, Bools]:
         rows, columns = np.indices(land.field.shape)
-        height = 70 - np.hypot(rows - 45, columns - 50) + 4 * _smooth(land.rng, land.field.shape, 4.0)
+        height = 70 - np.hypot(rows - 45, columns - 50) + 4 * smooth(land.rng, land.field.shape, 4.0)
         line = np.linspace(35, 62, len(land.days))[:, None, None]
         snow = height > line
         edge = np.stack([date & ~binary_erosion(date, iterations=3) for date in snow])
-        return _painted(land, snow, SNOW), edge
+        return painted(land, snow, SNOW), edge
 
     return _flagged(seed, draw)
 
@@ -423,7 +423,7 @@ def _changed(land: Land, weather: Weather, event: NDArray[np.intp], spectrum: An
     date = np.arange(len(land.days))[:, None, None]
     since = date - event
     during = (since >= 0) & (since < (len(land.days) if lasts is None else lasts))
-    return _scene(_painted(land, during, spectrum), weather, changed=during & (since < FIRST_DATES))
+    return scene_of(painted(land, during, spectrum), weather, changed=during & (since < FIRST_DATES))
 
 
 def harvest(seed: int = 0) -> Scene:
@@ -441,17 +441,17 @@ def clear_cut(seed: int = 0) -> Scene:
     return _change(seed, ("wood",), tuple(0.9 * value for value in SOIL), part=0.5)
 
 
-def _region(land: Land, size: float) -> Bools:
+def region(land: Land, size: float) -> Bools:
     """Return one large, round, ragged region, shape (y, x)."""
     rows, columns = np.indices(land.field.shape)
     away = np.hypot(rows - 50, columns - 44)
-    return np.asarray(away + 5 * _smooth(land.rng, land.field.shape, 5.0) < size)
+    return np.asarray(away + 5 * smooth(land.rng, land.field.shape, 5.0) < size)
 
 
 def _regional(seed: int, spectrum: Any, size: float, lasts: int | None, begin: int = 9) -> Scene:
     land = make_land(seed)
     weather = make_weather(land)
-    event = np.where(_region(land, size), begin, len(land.days))
+    event = np.where(region(land, size), begin, len(land.days))
     return _changed(land, weather, event, spectrum, lasts)
 
 
