@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -14,9 +15,17 @@ from xr_cloudfree import api
 from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.dates import parse_targets
 from xr_cloudfree.cube.dims import dim_of, time_of
+from xr_cloudfree.cube.masks import decode, repeat
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
 from xr_cloudfree.cube.timestamps import Times, cube_times
-from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
+from xr_cloudfree.errors import (
+    BandError,
+    CloudfreeError,
+    CloudfreeWarning,
+    MissingDependencyError,
+    OptionError,
+    TimeError,
+)
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import Merge, ReadOptions
@@ -81,7 +90,7 @@ def before_after(
     bands : sequence of str, optional
         One band to show in grey, or three as red, green and blue; by default true colour if the cube has these bands.
     stretch : tuple of float
-        Percentiles of the clear pixels that become black and white.
+        Percentiles of the clear pixels that become dark and white. In grey the lower one is black.
     figsize : tuple of float, optional
         Width and height in inches.
     **options
@@ -167,7 +176,8 @@ def rgb(
 ) -> Axes:
     """Plot one date of a cube, or a filled image, in colour.
 
-    Computes only the bands and the date that are shown. No mask is needed; clouds are shown as observed.
+    Computes only the bands and the date that are shown, and that date of the quality layer if there is one, for the
+    stretch. No mask is needed; clouds are shown as observed.
 
     Parameters
     ----------
@@ -181,7 +191,8 @@ def rgb(
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     stretch : tuple of float
-        Percentiles of the date's values that become black and white.
+        Percentiles of the date's clear pixels, or of all where that is not known or too few are clear, that become
+        dark and white. In grey the lower one is black.
     nodata : float, optional
         Stored value that means "missing", if the attributes do not declare it.
     merge : {"day"}, optional
@@ -224,7 +235,9 @@ def rgb(
         if figsize is None:
             figsize = 5.5, float(np.clip(4.6 * place.ratio, 2.0, 10.0)) + 0.8
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
-    _show(ax, colours(values, known, limits(values, known, stretch, show.natural)), place)
+    clear = None if merge is not None else _given_clear(obj, cube, show, which)
+    where = known if clear is None or (known & clear).mean() < _LEAST_CLEAR else known & clear
+    _show(ax, colours(values, known, limits(values, where, stretch, show.natural)), place)
     _map_axes(ax, place)
     ax.set_title(": ".join(part for part in (title, show.label) if part))
     return ax
@@ -426,6 +439,20 @@ def _layers(cube: Cube, show: Composite, which: int) -> list[xr.DataArray]:
     if "band" in cube.arrays[0].dims:
         return [thin(cube.arrays[0].isel(time=which, band=i)) for i in show.index]
     return [thin(cube.arrays[i].isel(time=which)) for i in show.index]
+
+
+def _given_clear(obj: Any, cube: Cube, show: Composite, which: int) -> NDArray[np.bool_] | None:
+    """Return where the quality layer has one date as clear, shape (y, x); None without a layer that can be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CloudfreeWarning)
+            info = api.read(obj, ReadOptions(bands=[cube.bands[i] for i in show.index], repair=False))
+        layer = info.quality.isel(time=[which]).to_numpy()
+        clear = repeat(decode(layer, info.rule), info.rule.factor).clear[0]
+    except CloudfreeError:
+        return None
+    rows, columns = cube.shape
+    return thin(xr.DataArray(clear[:rows, :columns], dims=("y", "x"))).to_numpy()
 
 
 def _valid(values: NDArray[Any], scaling: Scaling) -> NDArray[np.bool_]:
