@@ -13,6 +13,7 @@ from xr_cloudfree.plot.picture import Place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Colours by Okabe and Ito, which remain distinct with colour blindness; observed pixels are pale.
 ORANGE = (0.90, 0.62, 0.0)
@@ -62,16 +63,17 @@ def map_axes(ax: Axes, place: Place) -> None:
         label.set(color=INK, fontsize=9)
 
 
-def legend(ax: Axes, entries: Sequence[tuple[str, Any]], columns: int | None = None) -> None:
-    """Draw a legend of names and colours below a map, in one line or in some columns."""
+def legend(of: Axes | Figure, entries: Sequence[tuple[str, Any]]) -> None:
+    """Draw a legend of names and colours in one line below a map, or below all maps of a figure."""
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     handles = [Patch(facecolor=colour, edgecolor="0.6", lw=0.5, label=name) for name, colour in entries]
-    ax.legend(
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    of.legend(
         handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
-        ncols=columns or len(handles),
+        **({"loc": "outside lower center"} if isinstance(of, Figure) else below),
+        ncols=len(handles),
         frameon=False,
         fontsize=9,
         handlelength=1.0,

@@ -242,7 +242,7 @@ def mask(
     known = all_valid(image, resolve_scaling(cube.arrays, nodata=reading.get("nodata")))
     where = known & seen if (known & seen).mean() >= _LEAST_CLEAR else known
     place = place_of(cube)
-    figure, axes = _three_panels(plt, place, figsize)
+    figure, axes = _three_panels(plt, place, figsize, text=1.6)
     show_picture(axes[0], colours(image, known, limits(image, where, stretch, show.natural)), place)
     axes[0].set_title(f"As observed, {show.label}", fontsize=10)
     show_picture(axes[1], np.where(was_seen[..., None], PALE, NEUTRAL).astype(np.float32), place)
@@ -253,16 +253,15 @@ def mask(
     for (*_, colour), state in zip(_CHANGES, values[n + 2 : len(lazy)], strict=True):
         picture[state] = colour
     show_picture(axes[2], picture, place)
-    axes[2].set_title(f"{'Made' if made else 'Corrected'} by the series, {percent(clear_share)} clear", fontsize=10)
-    legend(axes[1], [("clear", PALE), ("not clear", NEUTRAL)])
-    changed = zip(_CHANGES, shares, strict=True)
-    legend(axes[2], [(f"{name} {percent(share)}", colour) for (*_, name, colour), share in changed if share], columns=2)
-    parts = dict(zip((name for *_, name, _ in _CHANGES), shares, strict=True))
-    masked, restored = parts["masked: cloud"] + parts["masked: shadow"], parts["restored"]
-    figure.suptitle(
-        f"{day(times[which])}: {percent(masked)} masked and {percent(restored)} restored by the series",
-        fontweight="bold",
+    axes[2].set_title(
+        f"{'Made from' if made else 'Corrected by'} the series, {percent(clear_share)} clear", fontsize=10
     )
+    part = dict(zip((name for *_, name, _ in _CHANGES), shares, strict=True))
+    entries = ((name, colour) for *_, name, colour in _CHANGES)
+    legend(figure, [(f"{name} {percent(part[name])}", colour) for name, colour in entries if part[name]])
+    masked = f"{percent(part['masked: cloud'] + part['masked: shadow'])} masked"
+    restored = "" if made else f" and {percent(part['restored'])} restored"
+    figure.suptitle(f"{day(times[which])}: {masked}{restored} by the series", fontweight="bold")
     return figure
 
 
@@ -414,10 +413,12 @@ def timeline(
     return ax
 
 
-def _three_panels(plt: Any, place: Place, figsize: tuple[float, float] | None) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure with three maps side by side, with coordinates at the first."""
+def _three_panels(
+    plt: Any, place: Place, figsize: tuple[float, float] | None, text: float = 1.1
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with three maps side by side, with coordinates at the first, and some inches for text."""
     if figsize is None:
-        figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + 1.1
+        figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + text
     figure: Figure = plt.figure(figsize=figsize, layout="constrained")
     axes = figure.subplots(1, 3, sharex=True, sharey=True)
     map_axes(axes[0], place)
