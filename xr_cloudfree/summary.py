@@ -5,11 +5,9 @@ from __future__ import annotations
 import html
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from xr_cloudfree.api import masks_of, merge_days
 from xr_cloudfree.cube.checks import check_scale
@@ -18,10 +16,9 @@ from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.merge import scenes_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, cube_times
-from xr_cloudfree.cube.validity import clear_where, measured
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
-from xr_cloudfree.layers import MASK_CHANGE
+from xr_cloudfree.layers import MASK_CHANGE, SCORE
 from xr_cloudfree.masking.repair import Change
 from xr_cloudfree.options import Merge, ReadOptions
 from xr_cloudfree.plan import CubeInfo, read
@@ -30,6 +27,7 @@ from xr_cloudfree.plan import CubeInfo, read
 MAX_BYTES = 2**29
 # Of a cube with more values, masks are not corrected: that takes seconds, not milliseconds.
 MAX_CORRECTED = 2**22
+# The mask of a date and the series disagree if more than this share of its measured pixels is changed.
 _WHOLLY = 0.5
 
 
@@ -41,6 +39,12 @@ class DateShare:
     clear: float
     masked: float | None = None
     restored: float | None = None
+    measured: float = 1.0
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the series changed the mask of most pixels."""
+        return (self.masked or 0.0) + (self.restored or 0.0) > _WHOLLY * self.measured
 
     @property
     def changes(self) -> str:
@@ -109,8 +113,11 @@ def _bar(date: DateShare, width: int) -> str:
     return f"<div title='{said}' style='display:inline-block;width:{width}px;margin-right:1px'>{inner}</div>"
 
 
-def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summary:
-    """Summarise how the package reads a cube. A chunked cube is not computed, and of a large one no mask corrected.
+def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, compute: bool = False) -> Summary:
+    """Summarise how the package reads a cube.
+
+    By default a chunked cube is not computed, of one larger than `MAX_BYTES` no value is read, and of one with more
+    values than `MAX_CORRECTED` the masks are not corrected by the series, because a repr appears unasked.
 
     Parameters
     ----------
@@ -118,6 +125,8 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         The cube.
     merge : {"day"}, optional
         As in `fill`.
+    compute : bool
+        Compute the shares of each date in any case, block by block.
 
     Returns
     -------
@@ -156,13 +165,16 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     lazy = any(array.chunks is not None for array in (*cube.arrays, info.quality))
     large = sum(array.nbytes for array in cube.arrays) > MAX_BYTES
     checked = not lazy and not large
-    values, found = info.scaling.source, None
+    values, shares = info.scaling.source, tuple[DateShare, ...]()
     if cube.limits is not None and values == Scaling.source:
         values = "float values are the index"
     try:
         check_scale(cube.dtype, info.scaling, cube.sensor, cube.limits is not None)
         if checked:
-            found = _masks(info)
+            _check_values(info)
+        if checked or compute:
+            corrected = info.repair and (compute or sum(array.size for array in cube.arrays) <= MAX_CORRECTED)
+            shares = _date_shares(info if corrected else replace(info, repair=False))
         elif info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
@@ -176,62 +188,25 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     unused = [str(name) for name in variables if name not in used]
     if unused:
         lines.append(("not used", ", ".join(unused) + " (to take one as the mask: mask=name)"))
-    if not checked:
+    if not checked and not compute:
         reason = "lazy" if lazy else "large"
         lines.append(("clear", f"the cube is {reason}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
-    if info.repair and (found is None or found.change is None):
+    summary = Summary(title, tuple(lines), shares)
+    if not info.repair:
+        return summary
+    if not summary.corrected:
         layer = f".cloudfree.clear_mask(layers={MASK_CHANGE.name!r})"
-        lines.append(("repair", f"masks are corrected by the series when they are needed; ask for {layer}"))
-    if found is None:
-        return Summary(title, tuple(lines))
-    days = [str(day) for day in times.astype("M8[D]")]
-    shares = found.shares(days)
-    if found.change is not None:
-        lines.append(("repair", _repair_text(found, info.rule.from_series)))
-        wholly = [days[date] for date in np.argsort(times) if found.disagrees[date]]
-        if wholly and not info.rule.from_series:
-            lines.append(("warning", _wholly_text(wholly)))
-    return Summary(title, tuple(lines), tuple(shares[date] for date in np.argsort(times)))
+        how = f"masks are corrected by the series when they are needed; ask for {layer}"
+        return replace(summary, lines=(*lines, ("repair", how)))
+    lines.append(("repair", _repair_text(shares, info.rule.from_series)))
+    wholly = [date.day for date in shares if date.disagrees]
+    if wholly and not info.rule.from_series:
+        lines.append(("warning", _wholly_text(wholly)))
+    return replace(summary, lines=tuple(lines))
 
 
-@dataclass(frozen=True, eq=False)
-class _Masks:
-    """The masks of a cube in memory, (time, y, x)."""
-
-    given: NDArray[np.bool_]
-    valid: NDArray[np.bool_]  # a measurement in every band
-    change: NDArray[np.uint8] | None = None  # None if it was not computed
-
-    def shares(self, days: list[str]) -> list[DateShare]:
-        """Return the shares of each date."""
-        by_date = self.given.mean(axis=(1, 2)).tolist()
-        if self.change is None:
-            return [DateShare(day, clear) for day, clear in zip(days, by_date, strict=True)]
-        masked, restored = self.masked.mean(axis=(1, 2)).tolist(), self.restored.mean(axis=(1, 2)).tolist()
-        return [
-            DateShare(day, clear - less + more, less, more)
-            for day, clear, less, more in zip(days, by_date, masked, restored, strict=True)
-        ]
-
-    @property
-    def masked(self) -> NDArray[np.bool_]:
-        """True where the series masked a pixel."""
-        return np.asarray(np.isin(self.change, (Change.CLOUD, Change.SHADOW)))
-
-    @property
-    def restored(self) -> NDArray[np.bool_]:
-        """True where the series restored a pixel."""
-        return np.asarray(self.change == Change.RESTORED)
-
-    @property
-    def disagrees(self) -> NDArray[np.bool_]:
-        """True for a date on which the series changes the mask of most pixels, shape (time,)."""
-        changed = (self.masked | self.restored).sum(axis=(1, 2))
-        return np.asarray(changed > _WHOLLY * self.valid.sum(axis=(1, 2)))
-
-
-def _masks(info: CubeInfo) -> _Masks:
-    """Return the masks of a cube in memory, after the checks of values that `fill` makes.
+def _check_values(info: CubeInfo) -> None:
+    """Make the checks of values that `fill` makes, on a cube in memory.
 
     Raises
     ------
@@ -239,29 +214,40 @@ def _masks(info: CubeInfo) -> _Masks:
         If the values are refused.
     """
     given = replace(info, repair=False)
-    seen = _in_memory(given, ())["clear"]
+    clear = masks_of(given, check=False)["clear"]
+    clear = clear.rename({name: role for role, name in info.cube.dims.items() if role != "band"})
     stored = stack([array.to_numpy() for array in merge_days(given).cube.measured])
-    info.check_reflectance(stored, seen)
+    info.check_reflectance(stored, clear.transpose("time", "y", "x").to_numpy())
+
+
+def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
+    """Return the shares of each date in order of time, by masks that are corrected if the cube is read so."""
+    layers = (MASK_CHANGE.name, SCORE.name) if info.repair else ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
-        clear = clear_where(stored, seen, info.scaling, info.valid_range)
-        valid = measured(stored, info.scaling, info.valid_range, axis=1).all(axis=1)
-        if not info.repair or stored.size > MAX_CORRECTED:
-            return _Masks(clear, valid)
-        return _Masks(clear, valid, _in_memory(info, (MASK_CHANGE.name,))[MASK_CHANGE.name])
+        masks = masks_of(info, layers)
+        parts = {"clear": masks["clear"]}
+        if layers:
+            change = masks[MASK_CHANGE.name]
+            parts["masked"] = (change == Change.CLOUD) | (change == Change.SHADOW)
+            parts["restored"] = change == Change.RESTORED
+            parts["measured"] = masks[SCORE.name].notnull()
+        over = [info.cube.dims[axis] for axis in ("y", "x")]
+        means = xr.Dataset({name: part.mean(over) for name, part in parts.items()}).compute()
+    columns = {str(name): mean.to_numpy().tolist() for name, mean in means.data_vars.items()}
+    days = [str(day) for day in info.times.astype("M8[D]")]
+    dates = [
+        DateShare(day, **dict(zip(columns, row, strict=True)))
+        for day, *row in zip(days, *columns.values(), strict=True)
+    ]
+    return tuple(dates[date] for date in np.argsort(info.times))
 
 
-def _in_memory(info: CubeInfo, layers: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Return the clear mask of a cube in memory and layers beside it, each (time, y, x)."""
-    masks = masks_of(info, layers, check=False)
-    masks = masks.rename({name: role for role, name in info.cube.dims.items() if role != "band"})
-    return {str(name): mask.transpose("time", "y", "x").to_numpy() for name, mask in masks.data_vars.items()}
-
-
-def _repair_text(found: _Masks, from_series: bool) -> str:
-    masked, restored = (f"{100 * float(changed.mean()):.2g} %" for changed in (found.masked, found.restored))
-    more = "" if from_series else f", {restored} restored"
-    return f"by the series: {masked} of all pixels masked{more}; .cloudfree.plot.mask(date) shows them"
+def _repair_text(shares: tuple[DateShare, ...], from_series: bool) -> str:
+    masked = sum(date.masked or 0.0 for date in shares) / len(shares)
+    restored = sum(date.restored or 0.0 for date in shares) / len(shares)
+    more = "" if from_series else f", {100 * restored:.2g} % restored"
+    return f"by the series: {100 * masked:.2g} % of all pixels masked{more}; .cloudfree.plot.mask(date) shows them"
 
 
 def _wholly_text(days: list[str], most: int = 4) -> str:
