@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import xarray as xr
 
+import xr_cloudfree
 from tests.support import odd_series
 from tests.support.mask_checks import consistent
 from tests.support.mask_scenes import burn, figures, harvest, missed_cloud, right
+from xr_cloudfree.errors import CloudfreeWarning, OptionError
 from xr_cloudfree.masking.repair import LEAST_DATES, Change
 
 BOTH = pytest.mark.parametrize("from_series", [False, True])
@@ -178,13 +181,10 @@ class TestFewBands:
         _, got = made_of(odd_series.only(name, change()))
         assert got.changed <= 0.02 and got.lost <= 0.02
 
-    @pytest.mark.parametrize("change", [right, harvest, burn])
-    def test_an_index_keeps_its_real_change(self, change):
-        """An index such as NDVI has no brightness; what the mask has as clear stays, and so does real change."""
-        scene = odd_series.index(change())
-        made, got = made_of(scene)
-        never_all_masked(scene, made)
-        assert got.lost <= 0.02 and not got.changed > 0.02
+    @BOTH
+    def test_an_index_under_an_unknown_name_is_no_error(self, from_series):
+        """An index is not corrected where it is known as one (see below); passed as a band it is no error."""
+        made_of(odd_series.index(harvest()), from_series)
 
     @BOTH
     def test_bands_without_names(self, from_series):
@@ -194,3 +194,57 @@ class TestFewBands:
         for one in (scene, rgb):
             _, got = made_of(one, from_series)
             assert got.found >= 0.8 and got.lost <= (0.05 if from_series else 0.01)
+
+
+class TestWholeCubes:
+    """The same as a user meets it: `repair="auto"` leaves alone what cannot be corrected, True says why not."""
+
+    @staticmethod
+    def cube(scene):
+        time = np.datetime64("2023-01-01", "ns") + np.round(scene.days * 86400).astype("m8[s]")
+        coords = {"time": time, "band": list(scene.names)}
+        da = xr.DataArray(scene.bands, dims=("time", "band", "y", "x"), coords=coords)
+        return da, xr.DataArray(scene.given, dims=("time", "y", "x"), coords={"time": time})
+
+    def test_two_dates(self):
+        """Two dates are left as they are; on request an error says that three are needed."""
+        da, clear = self.cube(odd_series.two_dates())
+        for repair in ("auto", False):
+            np.testing.assert_array_equal(xr_cloudfree.clear_mask(da, clear=clear, repair=repair), clear)
+        with pytest.raises(OptionError, match="at least 3 dates"):
+            xr_cloudfree.clear_mask(da, clear=clear, repair=True)
+
+    def test_an_index(self):
+        """NDVI is not corrected, for clouds change reflectance, not every index; on request an error says so."""
+        scene = right()
+        da, clear = self.cube(replace(odd_series.index(scene), names=("ndvi",)))
+        np.testing.assert_array_equal(xr_cloudfree.clear_mask(da, clear=clear), clear)
+        with pytest.raises(OptionError, match="ndvi"):
+            xr_cloudfree.clear_mask(da, clear=clear, repair=True)
+
+    def test_a_date_without_any_value_and_edges_are_not_clear(self):
+        """Missing values are not clear and not filled from; the rest of the cube is filled as usual."""
+        scene = odd_series.swath_edges()
+        bands = scene.bands.copy()
+        bands[7] = np.nan
+        da, clear = self.cube(replace(scene, bands=bands))
+        image = xr_cloudfree.fill(da, da.time[7].values, clear=clear, model="linear", layers="all", repair=True)
+        assert bool((image["filled"] == 2).mean() > 0.9) and bool((image["mask_change"] == 0).all())
+
+    def test_no_mask_is_one_warning(self):
+        """Without a mask it is made from the series, and one warning says so."""
+        da, _ = self.cube(missed_cloud())
+        with pytest.warns(CloudfreeWarning, match="made from the series") as caught:
+            made = xr_cloudfree.clear_mask(da)
+        assert len(caught) == 1
+        np.testing.assert_array_equal(made, xr_cloudfree.clear_mask(da, mask="series"))
+
+    def test_never_all_masked_in_silence(self):
+        """Where the mask and the series disagree on a whole date, the summary of the cube says so."""
+        scene = right()
+        given = scene.given.copy()
+        given[4] = False
+        da, clear = self.cube(replace(scene, given=given))
+        mask = (~clear).astype(np.uint8).assign_attrs(flag_values=[0, 1], flag_meanings="clear cloud")
+        text = repr(xr.Dataset({"reflectance": da, "cloud_mask": mask}).cloudfree)
+        assert "disagree on most pixels of " + str(da.time[4].values)[:10] in text

@@ -114,4 +114,4 @@ def only(name: str, scene: Scene) -> Scene:
 def index(scene: Scene) -> Scene:
     """Return the NDVI of a series as its only band, which has no common name."""
     red, nir = scene.bands[:, 2], scene.bands[:, 3]
-    return replace(scene, bands=((nir - red) / (nir + red))[:, None], names=(None,))
+    return replace(scene, bands=np.clip((nir - red) / (nir + red), -1, 1)[:, None], names=(None,))
