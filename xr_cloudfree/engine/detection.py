@@ -219,17 +219,17 @@ class Detection(BackendArray):
         found = {tile.core: self._take(date, tile.core) for tile in tiles}
         if lacking := [tile for tile in tiles if found[tile.core] is None]:
             extents = [tile.extent.clip(grid.cube) for tile in lacking]
-            window = Box(*(choose(edges) for choose, edges in zip((min, max, min, max), zip(*extents), strict=True)))
+            window = _around(extents)
             images = [_read(variable, date, window) for variable in self.sources]
             image = images[0] if images[0].ndim == 3 else np.stack(images)
             for place, values in self.job.detect(image, window, lacking):
                 found[place] = values
                 self._keep(date, place, values)
         out = np.empty(box.shape, self.dtype)
-        for place, values in found.items():
+        for place, layer in found.items():
             inner = place.clip(box)
-            assert values is not None
-            out[inner.within(box)] = values[inner.within(place)]
+            assert layer is not None
+            out[inner.within(box)] = layer[inner.within(place)]
         return out
 
     def _take(self, date: int, core: Box) -> Array | None:
@@ -271,6 +271,16 @@ class Detection(BackendArray):
             job = replace(self.job, reads=np.array(list(group), np.intp))
             parts.append(build_graph(job, sources)["quality"])
         return parts[0] if len(parts) == 1 else da.concatenate(parts)
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    """Return the box that holds several."""
+    return Box(
+        min(box.y0 for box in boxes),
+        max(box.y1 for box in boxes),
+        min(box.x0 for box in boxes),
+        max(box.x1 for box in boxes),
+    )
 
 
 def _read(variable: xr.Variable, date: int, window: Box) -> Array:
@@ -378,8 +388,5 @@ def _others(obj: xr.DataArray | xr.Dataset, cube: Cube) -> list[str]:
     if not isinstance(obj, xr.Dataset) or cube.layout != "bands":
         return []
     dims = {cube.dims[role] for role in ("time", "y", "x")}
-    return [
-        str(name)
-        for name, array in obj.data_vars.items()
-        if name not in cube.bands and set(array.dims) == dims and array.dtype == cube.dtype and not is_quality(str(name))
-    ]
+    like = [str(name) for name, array in obj.data_vars.items() if {*array.dims} == dims and array.dtype == cube.dtype]
+    return [name for name in like if name not in cube.bands and not is_quality(name)]

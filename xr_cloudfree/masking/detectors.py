@@ -1,7 +1,7 @@
 """Cloud detectors of other packages: what one declares, how it is found by name, and what of a cube it can be given.
 
-A detector sees one date at a time. It is found by the entry-point group ``xr_cloudfree.detectors``, whether it is one of
-this package (`csmask`, `omnicloudmask`, `s2cloudless` are small files beside this one) or of another.
+A detector sees one date at a time. It is found by the entry-point group ``xr_cloudfree.detectors``, whether it is one
+of this package (`csmask`, `omnicloudmask`, `s2cloudless` are small files beside this one) or of another.
 """
 
 from __future__ import annotations
@@ -155,7 +155,8 @@ class DetectorSpec:
                 ),
             )
         if self.level is not None and level is not None and level != self.level:
-            needed, found = ("top-of-atmosphere", "surface") if self.level == "toa" else ("surface", "top-of-atmosphere")
+            names = {"toa": "top-of-atmosphere", "surface": "surface"}
+            needed, found = names[self.level], names[level]
             raise MaskError(
                 f"mask={self.name!r} on {found} reflectance",
                 f"{needed} reflectance (Level-1C)" if self.level == "toa" else f"{needed} reflectance",

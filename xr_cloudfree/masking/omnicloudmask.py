@@ -78,9 +78,12 @@ class OmniCloudMask:
             get_models(model_dir=self.weights)
         except Exception as error:  # whatever the libraries for downloads raise
             place = "its own folder" if self.weights is None else self.weights
+            cause = error.__cause__ or error
+            why = str(cause).strip().splitlines() or [type(cause).__name__]
             raise WeightsError(
-                f"the weights of omnicloudmask are not in {place}, and cannot be downloaded: "
-                f"{(str(error) or type(error).__name__).splitlines()[0]}",
+                f"the weights of omnicloudmask are not in {place}, and cannot be downloaded: {why[0].rstrip('.')}",
                 "the files of https://huggingface.co/NickWright/OmniCloudMask in a folder, or access to it",
-                either(option("mask='omnicloudmask:FOLDER'"), option("mask=None") + " for the cube's own quality layer"),
+                either(
+                    option("mask='omnicloudmask:FOLDER'"), option("mask=None") + " for the cube's own quality layer"
+                ),
             ) from error

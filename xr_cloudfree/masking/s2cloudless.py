@@ -30,9 +30,7 @@ class S2Cloudless:
         package="s2cloudless",
         license="CC-BY-SA-4.0",
         source="https://doi.org/10.1016/j.rse.2022.112990",
-        bands=(
-            *("coastal", "blue", "red", "rededge071", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),
-        ),
+        bands=(*("coastal", "blue", "red", "rededge071", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),),
         scheme="probability",
         threshold=0.4,
         sensors=("sentinel-2",),
