@@ -262,14 +262,16 @@ def find(mask: object, variables: Collection[str]) -> Detector | None:
 @lru_cache(maxsize=8)
 def _create(name: str, **settings: str) -> Detector:
     point = plugins.installed(GROUP)[name]
-    created = plugins.load(point)(**settings)
-    if not isinstance(created, Detector) or not isinstance(created.spec, DetectorSpec):
-        raise ModelError(
-            f"{point.value} returns a {type(created).__name__}",
-            "a detector: an object with `spec` and `detect`",
-            "see xr_cloudfree.masking.detectors.Detector",
-        )
-    return created
+    make = plugins.load(point)
+    created = make(**settings) if callable(make) else None
+    if isinstance(created, Detector) and isinstance(created.spec, DetectorSpec):
+        return created
+    found = f"makes a {type(created).__name__}" if callable(make) else "is not callable"
+    raise ModelError(
+        f"the entry point {point.value} of the detector {name!r} {found}",
+        "a callable that makes a detector, an object with `spec` and `detect`",
+        f"mask={name!r} with another release of the package, or another mask",
+    )
 
 
 def choose_bands(spec: DetectorSpec, cube: Cube, others: Sequence[str] = ()) -> dict[str, int]:
