@@ -91,7 +91,9 @@ def fill(
     mask : DataArray or str, optional
         A quality layer or its name; exclusive with `clear`. On the cube's grid, or on a coarser one that nests
         exactly. By default ``cloud_mask``, or else the sensor's own layer (SCL, QA_PIXEL, Fmask, cfmask and others),
-        as a variable of a Dataset or as one of the bands of an array.
+        as a variable of a Dataset or as one of the bands of an array. Or a cloud detector of another package, where
+        it is installed: ``"csmask"``, ``"omnicloudmask"`` (``"omnicloudmask:FOLDER"`` with weights in a folder) or
+        ``"s2cloudless"``.
     scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
 "modis_state", "probability", "clear_score"}, optional
         How to read `mask`; takes precedence over the flags in its attributes and over its name. Without `mask`, the
@@ -155,7 +157,7 @@ def fill(
     ScalingError
         If values do not look like reflectance, or those of `s1` not like decibels: when values are computed.
     ModelNotFoundError, WeightsError, HubError, MissingDependencyError
-        If there is no such model, or it cannot be used.
+        If there is no such model, or it cannot be used; the last also for a detector whose package is not installed.
 
     Warns
     -----

@@ -71,7 +71,8 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Quality layer. By default cloud_mask, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others).",
+        help="Quality layer, or a cloud detector: csmask, omnicloudmask, s2cloudless. By default cloud_mask, then the "
+        "sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others).",
         rich_help_panel=CLEAR,
     ),
 ]
