@@ -48,7 +48,7 @@ def test_a_variable_comes_before_a_detector():
     assert find(None, []) is None and find("SCL", []) is None and find(da, []) is None
 
 
-@pytest.mark.parametrize("name, meant", [("brigth", "bright"), ("Likely", "likely"), ("likley:there", "likely:there")])
+@pytest.mark.parametrize("name, meant", [("brightt", "bright"), ("Likely", "likely"), ("likly_:there", "likely:there")])
 def test_a_name_that_is_nearly_one_is_corrected(name, meant):
     da, _ = make_cube()
     error = fails(MaskError, da, "neither a variable nor a detector", mask=name)
@@ -58,8 +58,8 @@ def test_a_name_that_is_nearly_one_is_corrected(name, meant):
 def test_a_name_that_is_none_stays_a_variable():
     da, _ = make_cube()
     fails(MaskError, da.to_dataset(name="reflectance"), "no variable 'quality'", mask="quality")
-    ds = da.to_dataset(name="reflectance").assign(brite=make_cube()[1])
-    fails(MaskError, ds, "no variable 'brit'", mask="brit")
+    ds = da.to_dataset(name="reflectance").assign(brightness=make_cube()[1])
+    fails(MaskError, ds, "no variable 'bright_ness'", mask="bright_ness")
 
 
 def test_a_package_that_is_not_installed():
