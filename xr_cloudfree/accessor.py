@@ -39,7 +39,7 @@ class _Accessor:
     def to_zarr(self, store: str | os.PathLike[str], date: Any = None, **options: Any) -> xr.Dataset:
         return stores.to_zarr(self._obj, store, date, **options)
 
-    def clear_mask(self, **options: Any) -> xr.DataArray:
+    def clear_mask(self, **options: Any) -> Any:
         return api.clear_mask(self._obj, **options)
 
     def evaluate(self, **options: Any) -> pd.DataFrame:

@@ -15,11 +15,11 @@ from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.errors import ModelNotFoundError
-from xr_cloudfree.labels import label, restore_kind
-from xr_cloudfree.layers import COMMON_LAYERS
+from xr_cloudfree.labels import label, repair_attrs, restore_kind
+from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
-from xr_cloudfree.options import Merge, ReadOptions, Snow, parse_flag
+from xr_cloudfree.options import Merge, ReadOptions, Repair, Snow, parse_flag, parse_mask_layers
 from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.plan import in_regions
@@ -48,8 +48,8 @@ def fill(
     offset: float | None = None,
     nodata: float | None = None,
     merge: Merge | None = None,
+    repair: Repair = "auto",
     layers: Literal["all"] | str | Sequence[str] | None = None,
-    screen: bool = False,
     check: bool = True,
     block: int | tuple[int, int] | None = None,
     s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
@@ -91,9 +91,10 @@ def fill(
     mask : DataArray or str, optional
         A quality layer or its name; exclusive with `clear`. On the cube's grid, or on a coarser one that nests
         exactly. By default ``cloud_mask``, or else the sensor's own layer (SCL, QA_PIXEL, Fmask, cfmask and others),
-        as a variable of a Dataset or as one of the bands of an array. Or a cloud detector of another package, where
-        it is installed: ``"csmask"``, ``"omnicloudmask"`` (``"omnicloudmask:FOLDER"`` with weights in a folder) or
-        ``"s2cloudless"``.
+        as a variable of a Dataset or as one of the bands of an array. ``"series"`` makes the masks from the series
+        alone, as is done with a warning where no layer is found; pixels that lack a band are then not clear.
+        A cloud detector of another package, where it is installed: ``"csmask"``, ``"omnicloudmask"``
+        (``"omnicloudmask:FOLDER"`` with weights in a folder) or ``"s2cloudless"``.
     scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
 "modis_state", "probability", "clear_score"}, optional
         How to read `mask`; takes precedence over the flags in its attributes and over its name. Without `mask`, the
@@ -122,13 +123,17 @@ def fill(
         most bands; of several the earliest, and of those with the same time stamp the one with the smaller value in
         the first band that differs. The date has the time stamp, and the other coordinates along time, of the earliest
         scene of the day.
+    repair : {"auto"} or bool
+        Whether the masks are corrected by the series: cloud, haze and shadow that they miss are masked, and false
+        alarms are restored. All dates of the cube are read for it, whatever the target. Pixels that lack a band, that
+        were not measured, or that are snow with ``snow="not clear"``, are never restored. ``"auto"`` does so for
+        reflectance on three dates or more.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
-        ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"snow"``. ``filled`` is 0 not filled, 1
-        observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on which the
-        pixel is clear and has a value in some band.
-    screen : bool
-        Also fill the target's suspect pixels, which are flagged clear but look like haze.
+        ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"mask_change"``, ``"snow"``. ``filled`` is 0
+        not filled, 1 observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on
+        which the pixel is clear and has a value in some band; ``mask_change`` is 0 as given, 1 masked as cloud, 2
+        masked as shadow, 3 restored, and 0 everywhere if the target date was not observed.
     check : bool
         False accepts values that do not look like reflectance (such as an index with an unknown name), takes numbers
         that may mark missing values as measurements, and does not check whether a mask is inverted.
@@ -163,8 +168,8 @@ def fill(
     -----
     CloudfreeWarning
         When called: if a layer among the bands is not reflectance, or a date with a time falls on a day that was
-        observed at another time. When values are computed: if some dates lack a band, numbers are taken as missing
-        values although no metadata declare them, or a mask seems to be inverted.
+        observed at another time, or the cube has no quality layer. When values are computed: if some dates lack a band,
+        numbers are taken as missing values although no metadata declare them, or a mask seems to be inverted.
 
     Examples
     --------
@@ -191,6 +196,7 @@ def fill(
         offset=offset,
         nodata=nodata,
         merge=merge,
+        repair=repair,
     )
     plan = plan_fill(
         obj,
@@ -200,7 +206,6 @@ def fill(
         model=model,
         window=window,
         layers=layers,
-        screen=screen,
         check=check,
         block=block,
         s1=s1,
@@ -228,20 +233,31 @@ def clear_mask(
     offset: float | None = None,
     nodata: float | None = None,
     merge: Merge | None = None,
+    repair: Repair = "auto",
+    layers: str | Sequence[str] | None = None,
     check: bool = True,
-) -> xr.DataArray:
+) -> Any:
     """Return the clear mask that `fill` uses: True where a pixel is clear and valid in every band.
 
-    Lazy for chunked input. The parameters are those of `fill`; with ``merge="day"`` there is one date for each day, in
-    chronological order.
+    Lazy for chunked input. The other parameters are those of `fill`; with ``merge="day"`` there is one date for each
+    day, in chronological order.
+
+    Parameters
+    ----------
+    layers : sequence of str, optional
+        What to return beside the mask: ``"mask_change"``, how it differs from the given one (0 as given, 1 masked as
+        cloud, 2 masked as shadow, 3 restored), and ``"score"``, the evidence of cloud or shadow in the series, from 0
+        to 1, NaN where a pixel lacks a value.
 
     Returns
     -------
-    DataArray of bool
-        Dimensions (time, y, x), under the cube's own names.
+    DataArray of bool, or Dataset
+        Dimensions (time, y, x), under the cube's own names; with `layers` a Dataset of ``clear`` and the layers.
 
     Raises
     ------
+    OptionError
+        If `layers` are requested with ``repair=False``.
     ScalingError
         If most values cannot be reflectance: when values are computed, and unless `check` is False.
 
@@ -252,7 +268,11 @@ def clear_mask(
     >>> clear = xr_cloudfree.clear_mask(synthetic.cube(shape=(12, 4, 64, 64), seed=1))
     >>> clear.dtype, clear.dims
     (dtype('bool'), ('time', 'y', 'x'))
+    >>> masks = xr_cloudfree.clear_mask(synthetic.cube(shape=(12, 4, 64, 64), seed=1), layers="mask_change")
+    >>> list(masks.data_vars)
+    ['clear', 'mask_change']
     """
+    requested = parse_mask_layers(layers, repair)
     reading = ReadOptions(
         clear=clear,
         mask=mask,
@@ -266,30 +286,40 @@ def clear_mask(
         offset=offset,
         nodata=nodata,
         merge=merge,
+        repair=repair,
     )
     info = read(obj, reading)
     parse_flag("check", check)
-    return clear_mask_of(info, check=check)
+    masks = masks_of(info, requested, check=check)
+    return masks if requested else masks["clear"]
 
 
 def clear_mask_of(info: CubeInfo, *, check: bool = True) -> xr.DataArray:
     """Return the clear mask of a cube that has been read; see `clear_mask`."""
+    return masks_of(info, check=check)["clear"]
+
+
+def masks_of(info: CubeInfo, layers: Sequence[str] = (), *, check: bool = True) -> xr.Dataset:
+    """Return the clear mask of a cube that has been read, and layers beside it; see `clear_mask`."""
     cube = info.cube
-    values = _run(_clear_job(info, check=check), info)["clear"]
-    out = _dates_of(cube.template, info, values).rename("clear")
-    out.attrs = {
-        "long_name": "seen as clear, and valid in every band",
-        "cloudfree_mask": info.rule.label,
-    }
-    out.encoding = {}
-    back = {role: name for role, name in cube.dims.items() if role in out.dims and role != name}
-    return out.rename(back)
+    how = {"cloudfree_mask": info.rule.label} | repair_attrs(info.repair, info.rule)
+    attrs = {"clear": {"long_name": "seen as clear, and valid in every band", **how}}
+    attrs |= {layer.name: layer.attrs for layer in (MASK_CHANGE, SCORE)}
+    outputs = _run(_clear_job(info, check=check, layers=tuple(layers)), info)
+    masks = {}
+    for name, values in outputs.items():
+        out = _dates_of(cube.template, info, values).rename(name)
+        out.attrs, out.encoding = attrs[name], {}
+        back = {role: own for role, own in cube.dims.items() if role in out.dims and role != own}
+        masks[name] = out.rename(back)
+    return xr.Dataset(masks, attrs=how)
 
 
 def merge_days(info: CubeInfo) -> CubeInfo:
     """Return a cube with the scenes of each day merged, and its clear mask as the quality layer; lazy if the cube is.
 
-    `fill` does not need it: it merges the scenes of each block itself.
+    The mask is corrected by the series where the cube is read so. `fill` does not need it: it merges the scenes of each
+    block itself.
     """
     if info.scenes is None:
         return info
@@ -305,6 +335,7 @@ def merge_days(info: CubeInfo) -> CubeInfo:
         quality=_dates_of(cube.template, info, outputs["clear"]),
         rule=MaskRule(label=info.rule.label),
         scenes=None,
+        repair=False,
     )
 
 
@@ -346,18 +377,21 @@ def list_models() -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("name")
 
 
-def _clear_job(info: CubeInfo, stored: bool = False, check: bool = True) -> ClearJob:
+def _clear_job(info: CubeInfo, stored: bool = False, check: bool = True, layers: tuple[str, ...] = ()) -> ClearJob:
     cube, n_times = info.cube, info.times.size
     return ClearJob(
-        make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None),
+        make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None, repair=info.repair),
         info.rule,
         info.scaling,
-        n_times,
+        info.times,
         info.scenes,
         (len(cube.labels), cube.dtype) if stored else None,
         cube.extras,
         info.valid_range if check else None,
         cube.sensor,
+        info.repair,
+        cube.common_names,
+        layers,
     )
 
 

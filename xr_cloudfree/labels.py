@@ -12,6 +12,7 @@ import xarray as xr
 from xr_cloudfree.cube.attributes import SCALING, pending, same_number
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs, needs_axis_attrs
+from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
 from xr_cloudfree.layers import LAYERS
@@ -167,6 +168,7 @@ def _provenance_attrs(plan: FillPlan) -> dict[str, Any]:
         "cloudfree_mask": plan.info.rule.label,
         "cloudfree_version": __version__,
     }
+    attrs |= repair_attrs(job.repair, job.rule)
     if job.model.spec.weights_sha256 is not None:
         attrs["cloudfree_weights"] = job.model.spec.weights_sha256
     if job.model.spec.note is not None:
@@ -177,6 +179,11 @@ def _provenance_attrs(plan: FillPlan) -> dict[str, Any]:
     if job.window is not None:
         attrs["cloudfree_window_days"] = list(job.window)
     return attrs
+
+
+def repair_attrs(repair: bool, rule: MaskRule) -> dict[str, str]:
+    """Return the attribute that says whether the given masks were corrected; none if there were none to correct."""
+    return {"cloudfree_repair": "masks corrected by the series"} if repair and not rule.from_series else {}
 
 
 def _scale_attrs(array: xr.DataArray, scaling: Scaling) -> dict[str, Any]:

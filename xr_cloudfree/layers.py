@@ -58,6 +58,18 @@ class Layer:
         return attrs
 
 
+MASK_CHANGE = Layer(
+    "mask_change",
+    "any model",
+    ("y", "x"),
+    "uint8",
+    "how the mask of the target date differs from the given one",
+    flags=((0, "as_given"), (1, "masked_cloud"), (2, "masked_shadow"), (3, "restored")),
+)
+SCORE = Layer(
+    "score", "mask", ("y", "x"), "float32", "evidence of cloud or shadow in the series: 0 none, 1 certain", "1"
+)
+"""A layer of `xr_cloudfree.clear_mask` alone."""
 _TABLE = (
     Layer(
         "filled",
@@ -99,6 +111,7 @@ _TABLE = (
         "bool",
         "flagged clear on the target date, but looks like haze or thin cloud",
     ),
+    MASK_CHANGE,
     Layer("snow", "mask", ("y", "x"), "bool", "observed as snow on the target date"),
 )
 

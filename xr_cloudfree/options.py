@@ -12,10 +12,11 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.errors import OptionError, OptionTypeError, either, option
-from xr_cloudfree.layers import LAYERS
+from xr_cloudfree.layers import LAYERS, MASK_CHANGE, SCORE
 
 Snow = Literal["clear", "not clear"]
 Merge = Literal["day"]
+Repair = Literal["auto"] | bool
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -30,7 +31,7 @@ class ReadOptions:
     clear : DataArray of bool or str, optional
         Layer that is True where a pixel is clear, or its name.
     mask : DataArray or str, optional
-        Quality layer, its name, or that of a detector; exclusive with `clear`.
+        Quality layer, its name, that of a detector, or ``"series"``; exclusive with `clear`.
     scheme : str, optional
         How to read `mask`: a name of `xr_cloudfree.cube.schemes.SCHEMES`.
     threshold : float, optional
@@ -49,6 +50,8 @@ class ReadOptions:
         Stored value that means "missing".
     merge : {"day"}, optional
         Make one date of all scenes of a day.
+    repair : {"auto"} or bool
+        Whether the masks are corrected by the series.
 
     Examples
     --------
@@ -71,6 +74,7 @@ class ReadOptions:
     offset: float | None = None
     nodata: float | None = None
     merge: Merge | None = None
+    repair: Repair = "auto"
 
     @classmethod
     def split(cls, options: Mapping[str, Any]) -> tuple[ReadOptions, dict[str, Any]]:
@@ -261,9 +265,54 @@ def parse_flag(name: str, value: Any) -> bool:
 
     Examples
     --------
-    >>> parse_flag("screen", True)
+    >>> parse_flag("check", True)
     True
     """
     if not isinstance(value, bool):
         raise OptionTypeError(f"{name} is {value!r}", "True or False", option(f"{name}=True"))
     return value
+
+
+def parse_repair(value: Any) -> Repair:
+    """Return the option `repair`, checked.
+
+    Raises
+    ------
+    OptionTypeError
+        If it is neither text nor True or False.
+    OptionError
+        If it is another text than ``"auto"``.
+    """
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value == "auto":
+        return "auto"
+    error = OptionError if isinstance(value, str) else OptionTypeError
+    raise error(f"repair is {value!r}", '"auto", True or False', option("repair=True"))
+
+
+def parse_mask_layers(layers: Any, repair: Any) -> tuple[str, ...]:
+    """Return the layers requested of `xr_cloudfree.clear_mask`, in the order of the output.
+
+    Raises
+    ------
+    OptionTypeError
+        If a layer is not text.
+    OptionError
+        If there is no such layer, or the masks are not to be corrected.
+    """
+    if layers is None:
+        return ()
+    names = (MASK_CHANGE.name, SCORE.name)
+    requested = [layers] if isinstance(layers, str) else layers if isinstance(layers, list | tuple) else [layers]
+    for layer in requested:
+        if not isinstance(layer, str) or layer not in names:
+            error = OptionError if isinstance(layer, str) else OptionTypeError
+            raise error(f"layers holds {layer!r}", f"some of {names}", option(f"layers={list(names)}"))
+    if requested and repair is False:
+        raise OptionError(
+            f"layers={list(requested)} with repair=False",
+            "repair, which they describe",
+            either(option("repair=True"), option("layers=None")),
+        )
+    return tuple(name for name in names if name in requested)

@@ -31,13 +31,15 @@ from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
 from xr_cloudfree.engine.detection import detected
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
+from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
 from xr_cloudfree.masking import detectors
+from xr_cloudfree.masking.repair import LEAST_DATES
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers
+from xr_cloudfree.options import ReadOptions, Repair, parse_block, parse_flag, parse_layers, parse_repair
 from xr_cloudfree.storage.locations import is_url, parse_location
 
 # Larger graphs of dask do not run well anywhere.
@@ -55,7 +57,7 @@ class CubeInfo:
     times : ndarray of datetime64[ns], shape (time,)
         The time stamps of its dates.
     quality : DataArray, shape (time, y, x)
-        The quality layer, or the clear mask.
+        The quality layer, or the clear mask; one pixel per date if the masks are made from the series.
     rule : MaskRule
         How the quality layer is read.
     scaling : Scaling
@@ -64,6 +66,8 @@ class CubeInfo:
         Which stored numbers can be measurements.
     scenes : Scenes, optional
         The scenes that are merged into each date; the arrays then hold the scenes. None if each date is one scene.
+    repair : bool
+        Whether the masks are corrected by the series, or made from it.
     """
 
     cube: Cube
@@ -73,6 +77,7 @@ class CubeInfo:
     scaling: Scaling
     valid_range: ValidRange
     scenes: Scenes | None = None
+    repair: bool = False
 
     def scene(self, date: int) -> int:
         """Return the index in the arrays of a date, or of its earliest scene."""
@@ -140,12 +145,15 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
         As `xr_cloudfree.fill` raises them.
     """
     reading = reading or ReadOptions()
+    repair = parse_repair(reading.repair)
     if isinstance(obj, xr.Dataset):
         obj = crs_as_coordinate(obj)
     cube = parse_cube(obj, reading.bands)
     merge = parse_merge(reading.merge)
     times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
     scenes = scenes_of(cube.arrays[0], times) if merge else None
+    times = times if scenes is None else scenes.times
+    fits = _fits_repair(cube, times)
     layers = {str(name): layer for name, layer in (obj.data_vars.items() if isinstance(obj, xr.Dataset) else ())}
     for argument in ("clear", "mask"):
         if isinstance(layer := getattr(reading, argument), xr.DataArray):
@@ -163,6 +171,7 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
         template=cube.template,
         band=cube.band_expression,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
+        from_series=fits is None and repair is not False,
     )
     if detector is not None:
         rule = replace(rule, label=detector.spec.label(rule.threshold))
@@ -176,7 +185,40 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
         index=cube.limits is not None,
     )
     valid_range = derive_valid_range(cube.measured, scaling, cube.limits)
-    return CubeInfo(cube, times if scenes is None else scenes.times, quality, rule, scaling, valid_range, scenes)
+    if rule.from_series or repair is True:
+        _check_repair(rule, repair, fits, cube)
+        check_scale(cube.dtype, scaling, cube.sensor)
+    repaired = repair is True or (repair == "auto" and fits is None and scaling.scale is not None)
+    return CubeInfo(cube, times, quality, rule, scaling, valid_range, scenes, repaired)
+
+
+def _fits_repair(cube: Cube, times: Times) -> tuple[str, str] | None:
+    """Return None if masks can be corrected by the series; otherwise what was found, and what is needed."""
+    if times.size < LEAST_DATES:
+        return f"{times.size} date{'s' if times.size > 1 else ''}", f"at least {LEAST_DATES} dates"
+    if cube.limits is not None:
+        return f"{', '.join(cube.bands)}, which is not reflectance", "reflectance, which clouds and shadows change"
+    return None
+
+
+def _check_repair(rule: MaskRule, repair: Repair, fits: tuple[str, str] | None, cube: Cube) -> None:
+    """Raise if masks are to be corrected by the series, or made from it, and cannot be."""
+    layer = either(
+        option("mask=None") + " to use the cube's own layer",
+        option("mask=None", f"clear={cube.band_expression}.notnull()") + " if cloudy pixels have no value",
+    )
+    if rule.from_series and repair is False:
+        raise OptionError(
+            'mask="series" was given with repair=False',
+            "repair, which makes the masks from the series",
+            either(option("repair=True"), layer),
+        )
+    if fits is not None:
+        found, needed = fits
+        given = 'mask="series"' if rule.from_series else "repair=True"
+        raise OptionError(
+            f"{given} was given for {found}", needed, layer if rule.from_series else option("repair=False")
+        )
 
 
 def _renamed(layer: Any, cube: Cube) -> Any:
@@ -248,7 +290,6 @@ def plan_fill(
     model: str | FillModel = "auto",
     window: Any = None,
     layers: Literal["all"] | str | Sequence[str] | None = None,
-    screen: bool = False,
     check: bool = True,
     block: int | tuple[int, int] | None = None,
     s1: Any = None,
@@ -262,7 +303,6 @@ def plan_fill(
     requested_model = registry.create(model)
     s1, cut = open_s1(s1, obj)
     info = read(cut, reading)
-    parse_flag("screen", screen)
     parse_flag("check", check)
     cube, times, rule = info.cube, info.times, info.rule
     if cube.extras:
@@ -300,6 +340,7 @@ def plan_fill(
         parse_block(block, spec.stride),
         most_blocks,
         0 if radar is None else _s1_bytes(radar, targets),
+        info.repair,
     )
     job = FillJob(
         model=chosen,
@@ -316,7 +357,7 @@ def plan_fill(
         extras=cube.extras,
         limits=_value_limits(cube, info.scaling),
         layers=requested_layers,
-        screen=screen,
+        repair=info.repair,
         check=check,
         s1_times=None if radar is None else radar.times,
         valid_range=info.valid_range if check else None,
@@ -346,6 +387,7 @@ def make_grid(
     block: tuple[int, int] | None,
     most_blocks: int = MAX_BLOCKS,
     more_bytes: int = 0,
+    repair: bool = False,
 ) -> TileGrid:
     """Lay out the blocks and tiles of a cube.
 
@@ -363,6 +405,8 @@ def make_grid(
         Blocks above which the cube is refused.
     more_bytes : int
         Bytes that are held of a pixel besides the cube.
+    repair : bool
+        Whether masks are corrected by the series, which takes larger windows.
 
     Raises
     ------
@@ -374,9 +418,18 @@ def make_grid(
         n_bands, itemsize = len(cube.bands), cube.dtype.itemsize
         # The window as stored, its masks, and for each target the image as float and as stored.
         per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4) + more_bytes
+        if repair:
+            per_pixel += repair_bytes(n_times, n_bands)
         chunks = cube.arrays[0].chunks
         edges = None if chunks is None else (max(chunks[-2]), max(chunks[-1]))
-        block = choose_block(cube.shape, per_pixel, stride, edges, most_with_halo=spec.block if spec else 256)
+        block = choose_block(
+            cube.shape,
+            per_pixel,
+            stride,
+            edges,
+            most_with_halo=spec.block if spec else 256,
+            margin=MARGIN if repair else 0,
+        )
     grid = TileGrid(cube.shape, block, tile, stride, taper)
     if grid.n_blocks > most_blocks:
         raise SizeError(

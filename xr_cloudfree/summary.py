@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,9 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
     ]
     try:
-        info = read(obj, ReadOptions(merge=merge))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
+            info = read(obj, ReadOptions(merge=merge))
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
@@ -160,7 +162,8 @@ def _clear_shares(info: CubeInfo) -> np.ndarray[Any, Any]:
     clear = clear_mask_of(info, check=False)
     clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
     seen = clear.transpose("time", "y", "x").to_numpy()
-    stored = stack([array.to_numpy() for array in merge_days(info).cube.measured])
+    merged = merge_days(replace(info, repair=False))  # the masks are known by now
+    stored = stack([array.to_numpy() for array in merged.cube.measured])
     info.check_reflectance(stored, seen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked

@@ -31,7 +31,7 @@ def union(dtype="float32", shape=(40, 44)):
 def one_band(da, clear, band, **how):
     """The band alone, with its own clear pixels."""
     alone = da.sel(band=[band])
-    return xr_cloudfree.fill(alone, TARGET, clear=clear, **how)
+    return xr_cloudfree.fill(alone, TARGET, clear=clear, repair=False, **how)
 
 
 @pytest.mark.parametrize("model", BY_BAND)
@@ -39,7 +39,7 @@ def one_band(da, clear, band, **how):
 def test_a_model_of_single_bands_answers_as_for_each_band_alone(model, dtype):
     da, clear = union(dtype)
     nodata = {"nodata": 0} if dtype == "uint16" else {}
-    image = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, **nodata)
+    image = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, repair=False, **nodata)
     for band in da.band.values:
         xr.testing.assert_equal(image.sel(band=[band]), one_band(da, clear, band, model=model, **nodata))
 
@@ -47,7 +47,7 @@ def test_a_model_of_single_bands_answers_as_for_each_band_alone(model, dtype):
 @pytest.mark.parametrize("model", CLASSICAL)
 def test_nothing_that_can_be_filled_is_left_out(model):
     da, clear = union()
-    image = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, layers=["filled"])
+    image = xr_cloudfree.fill(da, TARGET, clear=clear, model=model, layers=["filled"], repair=False)
     seen = (clear & da.notnull()).any("time")
     np.testing.assert_array_equal(image.reflectance.notnull(), seen.transpose("band", "y", "x"))
     expected = np.where(seen.all("band"), 2, np.where(seen.any("band"), 3, 0))
@@ -73,11 +73,11 @@ def test_regress_uses_all_dates_of_the_bands_that_have_them():
     da, clear = make_cube(shape=(40, 44))
     lacking = da.copy(deep=True)
     lacking[[0, 2, 5], 2] = np.nan
-    image = xr_cloudfree.fill(lacking, TARGET, clear=clear, model="regress")
-    pair = xr_cloudfree.fill(da.sel(band=["blue", "red"]), TARGET, clear=clear, model="regress")
+    image = xr_cloudfree.fill(lacking, TARGET, clear=clear, model="regress", repair=False)
+    pair = xr_cloudfree.fill(da.sel(band=["blue", "red"]), TARGET, clear=clear, model="regress", repair=False)
     xr.testing.assert_equal(image.sel(band=["blue", "red"]), pair)
     there = [1, 3, 4, 6]
-    whole = xr_cloudfree.fill(da.isel(time=there), TARGET, clear=clear.isel(time=there), model="regress")
+    whole = xr_cloudfree.fill(da.isel(time=there), TARGET, clear=clear.isel(time=there), model="regress", repair=False)
     xr.testing.assert_equal(image.sel(band=["nir"]).drop_vars("time"), whole.sel(band=["nir"]).drop_vars("time"))
 
 
@@ -124,7 +124,7 @@ def test_what_lies_under_cloud_says_nothing_of_a_tile(model):
     lacking = da.copy(deep=True)
     lacking[2, 2, :, :200] = np.nan  # unseen
     lacking[4, 1, :20, 280:] = np.nan  # seen, and far from it
-    how = dict(model=model, layers="all")
+    how = dict(model=model, layers="all", repair=False)
     whole = xr_cloudfree.fill(lacking, TARGET, clear=clear, **how)
     stride = xr_cloudfree.models.registry.create(model).spec.stride or 20
     xr.testing.assert_identical(xr_cloudfree.fill(lacking, TARGET, clear=clear, block=stride, **how), whole)

@@ -22,7 +22,8 @@ def sources():
 @pytest.fixture
 def job():
     grid = TileGrid((40, 60), (16, 16))
-    return ClearJob(grid, MaskRule(factor=2, dilate=3), Scaling(1.0, 0.0, None), 3, stored=(2, np.dtype("float32")))
+    times = np.arange(3).astype("M8[ns]")
+    return ClearJob(grid, MaskRule(factor=2, dilate=3), Scaling(1.0, 0.0, None), times, stored=(2, np.dtype("float32")))
 
 
 def test_cut_out_of_a_region_is_what_is_read_for_the_block(job, sources):

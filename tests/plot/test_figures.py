@@ -47,7 +47,7 @@ def pixels(ax) -> np.ndarray:
 
 
 def test_before_after_shows_the_observation_the_origin_and_the_filled_image(steady) -> None:
-    figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear", stretch=(0, 100))
+    figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear", repair=False, stretch=(0, 100))
     before, origin, after = figure.axes
     assert figure.get_suptitle() == "2021-05-11: 50 % filled by linear"
     assert before.get_title() == "As observed, 50 % clear (hatched: not clear)"
@@ -65,7 +65,7 @@ def test_before_after_shows_the_observation_the_origin_and_the_filled_image(stea
 
 
 def test_before_after_of_a_date_between_shows_the_nearest(steady) -> None:
-    figure = plot.before_after(steady, "2021-05-13", model="linear", clear="clear")
+    figure = plot.before_after(steady, "2021-05-13", model="linear", clear="clear", repair=False)
     assert figure.get_suptitle() == (
         "2021-05-13, not observed (nearest observation 2 days before): 100 % filled by linear"
     )
@@ -75,7 +75,7 @@ def test_before_after_of_a_date_between_shows_the_nearest(steady) -> None:
 
 def test_before_after_shows_pixels_without_data(steady) -> None:
     steady["clear"][:, 0, 0] = False
-    figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear")
+    figure = plot.before_after(steady, "2021-05-11", model="linear", clear="clear", repair=False)
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert labels == ["observed 50 %", "filled 46 %", "not filled 4 %"]
     np.testing.assert_allclose(pixels(figure.axes[2])[0, 0], NEUTRAL, rtol=1e-6)
@@ -93,7 +93,7 @@ def test_before_after_takes_a_filled_image(steady) -> None:
 
 def test_before_after_of_bands_as_variables() -> None:
     da, clear = make_cube(dtype="uint16")
-    figure = plot.before_after(as_dataset(da, clear), str(DATES[3])[:10], model="linear")
+    figure = plot.before_after(as_dataset(da, clear), str(DATES[3])[:10], model="linear", repair=False)
     filled = float((~clear[3] & clear.any("time")).mean())
     assert figure.get_suptitle() == f"2021-06-03: {filled:.0%} filled by linear".replace("%", " %")
     assert figure.axes[2].get_xlabel() == "B02, B04, B08"
@@ -187,7 +187,7 @@ def test_timeline_shows_the_clear_share_of_each_date(n) -> None:
     )
     mask = xr.DataArray(clear, dims=("time", "lat", "lon"), coords={"time": times})
     shuffled = np.random.default_rng(0).permutation(n)
-    ax = plot.timeline(da.isel(time=shuffled), clear=mask.isel(time=shuffled))
+    ax = plot.timeline(da.isel(time=shuffled), clear=mask.isel(time=shuffled), repair=False)
     [dots] = ax.get_lines()
     np.testing.assert_allclose(dots.get_ydata(), share, atol=6e-4)
     np.testing.assert_array_equal(dots.get_xdata(), times)
@@ -219,11 +219,11 @@ def test_plots_read_only_the_dates_that_they_need(steady) -> None:
     plot.rgb(cube, "2021-05-11")
     assert seen == {("reflectance", 1)}
     seen.clear()
-    plot.before_after(cube, "2021-05-11", model="linear", window=(10, 0), clear="clear")
+    plot.before_after(cube, "2021-05-11", model="linear", window=(10, 0), clear="clear", repair=False)
     assert seen == {(name, date) for name in ("reflectance", "clear") for date in (0, 1)}
     seen.clear()
     image = xr_cloudfree.fill(steady, "2021-05-18", model="linear", clear="clear", layers="filled")
-    plot.before_after(cube, "2021-05-18", image=image, clear="clear")
+    plot.before_after(cube, "2021-05-18", image=image, clear="clear", repair=False)
     assert seen == {("reflectance", 2), ("clear", 2)}
 
 

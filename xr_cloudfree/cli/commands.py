@@ -98,7 +98,7 @@ def flag(name: str, value: str) -> str | None:
         literal = parse_value(value)
     except ValueError:
         return None
-    if (name, literal) in (("check", False), ("snow", "not clear")):
+    if (name, literal) in (("check", False), ("repair", False), ("snow", "not clear")):
         return f"--no-{name}"
     if literal is None or literal is False:
         return f"no --{name}"

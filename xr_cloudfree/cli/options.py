@@ -43,7 +43,6 @@ Window = Annotated[
     str | None,
     typer.Option(metavar="DAYS", help="Days before and after the target date from which to use dates: 60, or 60,0."),
 ]
-Screen = Annotated[bool, typer.Option("--screen", help="Also fill pixels that are flagged clear but look like haze.")]
 S1 = Annotated[
     str | None,
     typer.Option(
@@ -72,7 +71,8 @@ Mask = Annotated[
     typer.Option(
         metavar="NAME",
         help="Quality layer, or a cloud detector: csmask, omnicloudmask, s2cloudless. By default cloud_mask, then the "
-        "sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others).",
+        "sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others). series makes the masks from the series, as where no "
+        "layer is found.",
         rich_help_panel=CLEAR,
     ),
 ]
@@ -97,6 +97,16 @@ Strict = Annotated[
     typer.Option("--strict", help="Count doubtful classes (SCL 2 and 7) as not clear.", rich_help_panel=CLEAR),
 ]
 Dilate = Annotated[int, typer.Option(min=0, help="Grow clouds and shadows by this many pixels.", rich_help_panel=CLEAR)]
+Repair = Annotated[
+    bool | None,
+    typer.Option(
+        "--repair/--no-repair",
+        help="Correct the masks by the series, or take them as they are. By default they are corrected where the cube "
+        "is reflectance on three dates or more.",
+        rich_help_panel=CLEAR,
+        show_default=False,
+    ),
+]
 Bands = Annotated[
     str | None,
     typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=VALUES),
@@ -148,11 +158,13 @@ class Reading:
     offset: Offset = None
     nodata: Nodata = None
     merge: Merge = None
+    repair: Repair = None
 
     def options(self) -> dict[str, Any]:
         """Return the options as `xr_cloudfree.fill` takes them."""
         snow = "clear" if self.snow else "not clear"
-        return vars(self) | {"snow": snow, "bands": parse_names(self.bands)}
+        repair = "auto" if self.repair is None else self.repair
+        return vars(self) | {"snow": snow, "bands": parse_names(self.bands), "repair": repair}
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,6 @@ class Filling:
     freq: Freq = None
     model: Model = "auto"
     window: Window = None
-    screen: Screen = False
     s1: S1 = None
     layers: Layers = None
 

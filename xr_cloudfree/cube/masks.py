@@ -36,6 +36,8 @@ class MaskRule:
         Pixels of the cube by which cloud and shadow grow.
     factor : int
         Pixels of the cube per pixel of the quality layer, along each axis.
+    from_series : bool
+        Whether there is no layer, and the masks are made from the series; then every pixel is decoded as clear.
     label : str
         The layer and its scheme, for messages.
     typed : str
@@ -49,6 +51,7 @@ class MaskRule:
     top: float = 1.0
     dilate: int = 0
     factor: int = 1
+    from_series: bool = False
     label: str = "clear"
     typed: str = field(default="layer", repr=False, compare=False)
 

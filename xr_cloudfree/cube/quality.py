@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -24,9 +25,20 @@ from xr_cloudfree.cube.schemes import (
     scheme_of_layer,
     states,
 )
-from xr_cloudfree.errors import MaskError, MaskTypeError, OptionError, OptionTypeError, Remedy, either, option
+from xr_cloudfree.errors import (
+    CloudfreeWarning,
+    MaskError,
+    MaskTypeError,
+    OptionError,
+    OptionTypeError,
+    Remedy,
+    either,
+    option,
+)
 from xr_cloudfree.options import ReadOptions, Snow
 
+SERIES = "series"
+"""Value of `mask` for masks that are made from the series, without a quality layer."""
 # A larger dilation leaves nothing clear, and is slow.
 MAX_DILATE = 1000
 # Probabilities that are in percent although a byte could hold more.
@@ -41,6 +53,7 @@ def resolve_mask(
     template: xr.DataArray,
     band: str = "cube",
     axes: Axes | None = None,
+    from_series: bool = False,
 ) -> tuple[xr.DataArray, MaskRule]:
     """Return the quality layer of a cube and the rule to read it, from metadata only.
 
@@ -48,8 +61,8 @@ def resolve_mask(
     the sensor's own layer (SCL, QA_PIXEL, Fmask, CFMask and others known by name). The scheme comes from
     ``reading.scheme``, else from a table of flags in the layer's attributes (see `flags.scheme_of_flags`), else from
     the layer's name. A boolean layer is accepted as `clear` only: as `mask`, it would be unknown which of its values is
-    cloud. Where the name or the flags identify a layer, a `scheme` of another type is refused: classes are not
-    probabilities, and a clear score is not a cloud probability.
+    cloud. With ``mask="series"`` there is no layer. Where the name or the flags identify a layer, a `scheme` of another
+    type is refused: classes are not probabilities, and a clear score is not a cloud probability.
 
     Landsat's QA_RADSAT is not used; to exclude saturated pixels, pass
     ``mask=ds.QA_PIXEL.where(ds.QA_RADSAT == 0, 1)``.
@@ -66,12 +79,14 @@ def resolve_mask(
         Expression for one band of the cube, for remedies.
     axes : Axes, optional
         The user's names of the dimensions, for remedies.
+    from_series : bool
+        Whether masks can be made from the series if there is no layer.
 
     Returns
     -------
     quality : DataArray, shape (time, y, x)
         The layer on the dates of the cube and on its grid, or on one that is `MaskRule.factor` times coarser.
-        Not computed.
+        Not computed. One pixel per date, True, if the masks are made from the series.
     rule : MaskRule
         How to read it.
 
@@ -89,6 +104,11 @@ def resolve_mask(
         If its pixels are neither those of the cube nor nest in them.
     OptionError
         If the value of an option is not allowed.
+
+    Warns
+    -----
+    CloudfreeWarning
+        If no layer is found and the masks are made from the series.
     """
     clear, mask, scheme, threshold = reading.clear, reading.mask, reading.scheme, reading.threshold
     snow, strict, dilate = reading.snow, reading.strict, reading.dilate
@@ -118,8 +138,14 @@ def resolve_mask(
         if layer.dtype != np.bool_:
             raise _not_clear(layer, name, typed)
         rule = MaskRule(dilate=int(dilate), label=f"{name} (boolean, True is clear)", typed=typed)
+    elif isinstance(mask, str) and mask == SERIES:
+        return _no_layer(template, reading)
     else:
-        layer, name, typed = _layer(variables, _find(variables, band, scheme) if mask is None else mask, "mask")
+        if mask is None:
+            mask = _find(variables, band, scheme, from_series and not _reads_layer(reading))
+            if mask == SERIES:
+                return _no_layer(template, reading)
+        layer, name, typed = _layer(variables, mask, "mask")
         known = _scheme(layer, name, typed, scheme, threshold)
         _check_capable(known, name, snow, strict)
         label = known.name
@@ -137,6 +163,38 @@ def resolve_mask(
         )
     layer, factor = align(layer, name, typed, template, axes)
     return layer, replace(rule, factor=factor)
+
+
+def _reads_layer(reading: ReadOptions) -> dict[str, str]:
+    """Return the options that say how a layer is read, and their values without effect."""
+    chosen = reading.chosen()
+    return {
+        name: value
+        for name, value in {
+            "scheme": "None",
+            "threshold": "None",
+            "strict": "False",
+            "snow": '"clear"',
+            "dilate": "0",
+        }.items()
+        if name in chosen
+    }
+
+
+def _no_layer(template: xr.DataArray, reading: ReadOptions) -> tuple[xr.DataArray, MaskRule]:
+    """Return the layer and the rule for masks that are made from the series."""
+    if needless := _reads_layer(reading):
+        raise MaskError(
+            f'mask="series" was given with {", ".join(f"{name}=" for name in needless)}',
+            "no option that says how a quality layer is read: there is none",
+            either(
+                option(*(f"{name}={value}" for name, value in needless.items())),
+                option("mask=") + " with a quality layer",
+            ),
+        )
+    seen = np.ones((template.sizes["time"], 1, 1), bool)
+    layer = xr.DataArray(seen, dims=("time", "y", "x"), name=SERIES)
+    return layer, MaskRule(from_series=True, label=SERIES)
 
 
 def _check_options(snow: object, strict: object, dilate: object, threshold: object) -> None:
@@ -243,8 +301,8 @@ def _default_layer(variables: Mapping[str, xr.DataArray], wanted: Sequence[str] 
     return next((lower[name] for name in wanted or ["cloud_mask", *own] if name in lower), None)
 
 
-def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) -> str:
-    """Return the name of the variable to use by default, for a scheme if one is given."""
+def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None, from_series: bool) -> str:
+    """Return the name of the variable to use by default, for a scheme if one is given; `SERIES` if there is none."""
     wanted: list[str] = []
     if scheme is not None:
         requested = find_scheme(scheme)
@@ -276,6 +334,14 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None) 
             option(f"clear={band}.notnull()") + " if cloudy pixels have no value",
             option("clear=") + " or " + option("mask=") + " with a quality layer",
         )
+    if from_series and scored is None:
+        warnings.warn(
+            f"the cube has no quality layer: its masks are made from the series, as with mask='series'. If this is not "
+            f"wanted: {remedy}",
+            CloudfreeWarning,
+            stacklevel=2,
+        )
+        return SERIES
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
     names = wanted or ["cloud_mask", "scl", "qa_pixel", "fmask", "cfmask"]
     raise MaskError(

@@ -12,13 +12,18 @@ from xr_cloudfree.cube.checks import check_level
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
 from xr_cloudfree.cube.merge import MaskedWindow, Scenes, merge_scenes
 from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange, clear_where, measured
 from xr_cloudfree.engine.blocks import Array, Block, Output, Windows, stack
 from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.repairs import repair_masks, repair_window
+from xr_cloudfree.layers import MASK_CHANGE, SCORE
 
 
 def quality_window(window: Box, rule: MaskRule, grid: TileGrid) -> Box:
     """Return the part of the quality layer, in its own pixels, from which a window of the cube is decoded."""
+    if rule.from_series:
+        return Box(0, 1, 0, 1)  # there is no layer, only one pixel in its place
     reach = window.grow(rule.dilate).clip(grid.cube)
     factor = rule.factor
     return Box(reach.y0 // factor, -(-reach.y1 // factor), reach.x0 // factor, -(-reach.x1 // factor))
@@ -42,6 +47,9 @@ def read_quality(
     together : sequence of sequence of int
         Scenes that are merged into one date: the cloud of one grows into those that lie beside it.
     """
+    if rule.from_series:
+        shape = (len(quality), *window.shape)
+        return Decoded(np.ones(shape, bool), np.zeros(shape, bool), np.zeros(shape, bool))
     read = quality_window(window, rule, grid)
     seen = repeat(decode(quality, rule), rule.factor)
     fine = Box(*(edge * rule.factor for edge in read))
@@ -145,8 +153,8 @@ class ClearJob:
         How the quality layer is read.
     scaling : Scaling
         How stored numbers become reflectance.
-    n_times : int
-        Number of dates.
+    times : ndarray of datetime64[ns], shape (time,)
+        The time stamps of the dates.
     scenes : Scenes, optional
         The scenes that are merged into each date; None if each date is one scene.
     stored : tuple of (int, dtype), optional
@@ -157,17 +165,26 @@ class ClearJob:
         Which numbers can be measurements; None for all.
     sensor : str or None
         The sensor, where it is known.
+    repair : bool
+        Whether the masks are corrected by the series.
+    common_names : tuple of (str or None)
+        STAC common names of the bands.
+    layers : tuple of str
+        Layers to return as well: the names of `MASK_CHANGE` and `SCORE`.
     """
 
     grid: TileGrid
     rule: MaskRule
     scaling: Scaling
-    n_times: int
+    times: Times
     scenes: Scenes | None = None
     stored: tuple[int, np.dtype[np.generic]] | None = None
     extras: tuple[int, ...] = ()
     valid_range: ValidRange | None = None
     sensor: str | None = None
+    repair: bool = False
+    common_names: tuple[str | None, ...] = ()
+    layers: tuple[str, ...] = ()
 
     s1_reads = np.empty(0, np.intp)
     lead: tuple[int, ...] = ()
@@ -175,48 +192,66 @@ class ClearJob:
     @property
     def name(self) -> str:
         """Prefix of the tasks' names; not that of one of several outputs."""
-        return "cloudfree-clear" if self.stored is None else "cloudfree-merge"
+        return "cloudfree-clear" if len(self.outputs) == 1 else "cloudfree-masks"
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """The clear mask, and the values if they are requested."""
-        clear = Output("clear", ("time", "y", "x"), np.dtype(bool))
-        return (
-            (clear,) if self.stored is None else (clear, Output("stored", ("time", "band", "y", "x"), self.stored[1]))
-        )
+        """The clear mask, and the values and layers that are requested."""
+        outputs = [Output("clear", ("time", "y", "x"), np.dtype(bool))]
+        if self.stored is not None:
+            outputs.append(Output("stored", ("time", "band", "y", "x"), self.stored[1]))
+        for layer in (MASK_CHANGE, SCORE):
+            if layer.name in self.layers:
+                outputs.append(Output(layer.name, ("time", "y", "x"), np.dtype(layer.dtype)))
+        return tuple(outputs)
 
     @property
     def reads(self) -> NDArray[np.intp]:
         """All dates, or the scenes of all of them."""
-        return np.arange(self.n_times if self.scenes is None else self.scenes.n_scenes)
+        return np.arange(self.times.size if self.scenes is None else self.scenes.n_scenes)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Length of the outputs' dimensions, without rows and columns."""
-        return {"time": self.n_times, "band": 0 if self.stored is None else self.stored[0]}
+        return {"time": self.times.size, "band": 0 if self.stored is None else self.stored[0]}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
         """Return the windows of a block: of the bands, and of the quality layer in its own pixels."""
-        return box, quality_window(box, self.rule, self.grid)
+        window = repair_window(box, self.grid.cube) if self.repair else box
+        return window, quality_window(window, self.rule, self.grid)
 
     def run(self, box: Box, windows: Windows) -> tuple[Array, ...]:
         """Compute the clear mask of one block."""
+        (window, _), dates = self.windows(box), np.arange(self.times.size)
         decoded = decode_window(
-            windows,
-            self.rule,
-            self.scaling,
-            self.grid,
-            box,
-            np.arange(self.n_times),
-            self.scenes,
-            self.extras,
-            self.valid_range,
+            windows, self.rule, self.scaling, self.grid, window, dates, self.scenes, self.extras, self.valid_range
         )
-        stored, _ = split_extras(decoded.stored, self.extras)
+        part = box.within(window)
+        stored, _ = split_extras(decoded.stored[(..., *part)], self.extras)
+        seen = decoded.clear[(..., *part)]
         if self.valid_range is not None:
-            check_level(stored, decoded.clear, self.scaling, self.valid_range, self.sensor)
-        clear = clear_where(stored, decoded.clear, self.scaling, self.valid_range)
-        return (clear,) if self.stored is None else (clear, decoded.stored)
+            check_level(stored, seen, self.scaling, self.valid_range, self.sensor)
+        clear = clear_where(stored, seen, self.scaling, self.valid_range)
+        layers: dict[str, Array] = {}
+        if self.repair:
+            repaired = repair_masks(
+                decoded,
+                self.times,
+                window,
+                rule=self.rule,
+                scaling=self.scaling,
+                valid_range=self.valid_range,
+                extras=self.extras,
+                common_names=self.common_names,
+            ).crop(dates, part)
+            clear, layers = repaired.clear, {MASK_CHANGE.name: repaired.change, SCORE.name: repaired.score}
+        else:
+            layers = {
+                MASK_CHANGE.name: np.zeros(clear.shape, np.uint8),
+                SCORE.name: np.full(clear.shape, np.nan, np.float32),
+            }
+        values: list[Array] = [clear] if self.stored is None else [clear, decoded.stored[(..., *part)]]
+        return (*values, *(layers[output.name] for output in self.outputs if output.name in layers))
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
         """Compute the clear masks of several blocks."""

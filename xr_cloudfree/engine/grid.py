@@ -174,6 +174,7 @@ def choose_block(
     chunks: tuple[int, int] | None = None,
     budget: int = 96 * 2**20,
     most_with_halo: int = 256,
+    margin: int = 0,
 ) -> tuple[int, int]:
     """Choose the rows and columns of a block: as large as memory allows, aligned with tiles and, if possible, chunks.
 
@@ -192,7 +193,10 @@ def choose_block(
     budget : int
         Bytes that a block's pixels may take.
     most_with_halo : int
-        Greatest edge of a block of a chunked cube, for tiles that reach beyond the block.
+        Greatest edge of a block of a chunked cube, for windows that reach beyond the block.
+    margin : int
+        Pixels that a window has on each side besides those of its tiles. A block is at least twice as wide, even if
+        its window takes more than the budget: windows of smaller ones would consist mostly of margins.
 
     Examples
     --------
@@ -202,8 +206,9 @@ def choose_block(
     (256, 256)
     """
     unit = stride or 64
-    most = max(int((budget / max(bytes_per_pixel, 1)) ** 0.5) // unit, 1) * unit
-    if stride is not None and chunks is not None:
+    widest = int((budget / max(bytes_per_pixel, 1)) ** 0.5)
+    most = max((widest - 2 * margin) // unit, -(-2 * margin // unit), 1) * unit
+    if (stride is not None or margin) and chunks is not None:
         # Blocks with a halo keep their neighbours' chunks in memory; small blocks keep fewer of them at a time. Dask
         # held a quarter of a cube with blocks of 256, and half of it with blocks of 512 (benchmarks/memory.py).
         most = min(most, max(most_with_halo // unit, 1) * unit)

@@ -18,6 +18,7 @@ from xr_cloudfree.cube.validity import ValidRange
 from xr_cloudfree.engine.blocks import Output
 from xr_cloudfree.engine.clear import quality_window
 from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.repairs import repair_window
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.models.protocol import FillModel, optional
 
@@ -58,8 +59,8 @@ class FillParameters:
         clipped to them.
     layers : tuple of str
         The layers requested.
-    screen : bool
-        Whether suspect pixels of the target are filled.
+    repair : bool
+        Whether the masks are corrected by the series; all dates of the cube are read for it.
     check : bool
         Whether values that do not look like reflectance, or like decibels, are refused.
     bands : tuple of str
@@ -80,8 +81,10 @@ class FillParameters:
     ----------
     dates : ndarray of int
         Indices of the dates that some target can use.
+    series : ndarray of int
+        Indices of the dates that are read: those dates, or with `repair` all.
     reads : ndarray of int
-        Indices of the cube's images that are read: those dates, or their scenes.
+        Indices of the cube's images that are read: those of `series`, or their scenes.
     s1_reads : ndarray of int
         Indices of the Sentinel-1 images that are read.
     """
@@ -98,7 +101,7 @@ class FillParameters:
     dtype: np.dtype[np.generic]
     limits: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     layers: tuple[str, ...] = ()
-    screen: bool = False
+    repair: bool = False
     check: bool = True
     bands: tuple[str, ...] = ()
     extras: tuple[int, ...] = ()
@@ -107,6 +110,7 @@ class FillParameters:
     spelling: Spelling = field(default_factory=Spelling)
     scenes: Scenes | None = None
     dates: NDArray[np.intp] = field(init=False)
+    series: NDArray[np.intp] = field(init=False)
     reads: NDArray[np.intp] = field(init=False)
     s1_reads: NDArray[np.intp] = field(init=False)
 
@@ -114,8 +118,10 @@ class FillParameters:
         # Only dates that some target can use are read at all.
         used = [candidates(self.times, instant, self.window)[0] for instant in self.targets.instants]
         dates = np.unique(np.concatenate(used))
+        series = np.arange(self.times.size) if self.repair else dates
         object.__setattr__(self, "dates", dates)
-        object.__setattr__(self, "reads", dates if self.scenes is None else self.scenes.of(dates))
+        object.__setattr__(self, "series", series)
+        object.__setattr__(self, "reads", series if self.scenes is None else self.scenes.of(series))
         none = np.empty(0, np.intp)
         s1_reads = none if self.s1_times is None else nearby_dates(self.s1_times, self.targets.instants)
         object.__setattr__(self, "s1_reads", s1_reads)
@@ -147,6 +153,8 @@ class FillParameters:
     def windows(self, box: Box) -> tuple[Box, Box]:
         """Return the windows of a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
         window = self.grid.window(box)
+        if self.repair:
+            window = repair_window(window, self.grid.cube)
         return window, quality_window(window, self.rule, self.grid)
 
     @property
@@ -156,5 +164,5 @@ class FillParameters:
         requested = optional(self.model).tiles_at_once
         edge = self.model.spec.tile or max(self.grid.block)
         # As read, as prepared, and what the model computes from it.
-        tile_bytes = 3 * 4 * edge**2 * self.reads.size * len(self.common_names)
+        tile_bytes = 3 * 4 * edge**2 * self.dates.size * len(self.common_names)
         return max(batch, min(requested, TILE_BYTES // max(tile_bytes, 1)) // batch * batch)

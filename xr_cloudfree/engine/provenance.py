@@ -40,6 +40,8 @@ class Provenance:
         Reflectance per unit of the model's uncertainty.
     haze : ndarray of bool, shape (y, x), or None
         Where the target looks like haze; None if it was not observed or this was not requested.
+    change : ndarray of uint8, shape (y, x), or None
+        How the target's mask differs from the given one; None if it was not observed or this was not requested.
     snowy : ndarray of bool, shape (y, x), or None
         Where the target's quality layer says snow; None if it was not observed or this was not requested.
     """
@@ -55,6 +57,7 @@ class Provenance:
     n_dates: int
     unit: float
     haze: NDArray[np.bool_] | None = None
+    change: NDArray[np.uint8] | None = None
     snowy: NDArray[np.bool_] | None = None
 
     @property
@@ -110,6 +113,10 @@ class Provenance:
     def suspect(self) -> NDArray[np.bool_]:
         """Return where the target is flagged clear and looks like haze."""
         return np.zeros(self.clear.shape[1:], bool) if self.haze is None else self.haze
+
+    def mask_change(self) -> NDArray[np.uint8]:
+        """Return how the target's mask differs from the given one, as flags."""
+        return np.zeros(self.clear.shape[1:], np.uint8) if self.change is None else self.change
 
     def snow(self) -> NDArray[np.bool_]:
         """Return where the target was observed as snow."""

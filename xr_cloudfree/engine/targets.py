@@ -22,9 +22,10 @@ from xr_cloudfree.engine.grid import Box, Tile
 from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES, FillParameters
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
+from xr_cloudfree.engine.repairs import repair_masks
 from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ScalingError, option
-from xr_cloudfree.layers import LAYERS, PARTLY
+from xr_cloudfree.layers import LAYERS, MASK_CHANGE, PARTLY
 from xr_cloudfree.models.protocol import Observations, Prediction
 
 T = TypeVar("T", bound=np.generic)
@@ -42,6 +43,7 @@ class DecodedBlock:
     valid: NDArray[np.bool_] | None  # by band; None where all bands of a pixel have a value or none has
     times: Times
     window: Box
+    change: NDArray[np.uint8] | None  # (time, y, x), how the masks differ from the given ones
     s1: NDArray[Any] | None  # VV and VH of all images that are read
     extras: Array | None  # layers that are not bands
 
@@ -52,13 +54,13 @@ class BlockTarget:
 
     box: Box
     block: DecodedBlock
-    order: NDArray[np.intp]  # candidate dates among those that were read, by time
+    order: NDArray[np.intp]  # candidate dates among those of the block, by time
     offsets: NDArray[np.float64]
-    own: int  # the target's own observation among the dates that were read, or -1
+    own: int  # the target's own observation among the dates of the block, or -1
     target: int  # the same among the candidates
     clear: NDArray[np.bool_]  # of the candidates
     seen: NDArray[np.bool_]  # clear and valid in some band
-    haze: NDArray[np.bool_] | None
+    haze: NDArray[np.bool_] | None  # of the block alone
     s1: NDArray[np.float32] | None  # the Sentinel-1 image for the target
     tiles: list[Tile]
     extents: tuple[Box, ...]  # each once: tiles that were moved inwards at the cube's border may coincide
@@ -79,18 +81,20 @@ class TargetTile:
 
 def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBlock:
     """Decode the windows of a block and check their values."""
-    window = job.grid.window(box)
-    decoded = decode_window(
+    (read, _), window = job.windows(box), job.grid.window(box)
+    whole = decode_window(
         windows,
         job.rule,
         job.scaling,
         job.grid,
-        window,
-        job.dates,
+        read,
+        job.series,
         job.scenes,
         job.extras,
         job.valid_range,
     )
+    part = window.within(read)
+    decoded = whole.crop(job.dates, part) if job.repair else whole
     stored, extras = split_extras(decoded.stored, job.extras)
     times = job.times[job.dates]
     if job.check:  # the values as stored, before any of them counts as missing
@@ -105,18 +109,33 @@ def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBloc
             job.valid_range,
             job.spelling,
         )
-    clear = clear_where(stored, decoded.clear, job.scaling, job.valid_range)
-    valid = valid_by_band(stored, decoded.clear, clear, job.scaling, job.valid_range)
-    if valid is not None:
-        _warn_of_missing_bands(job, valid)
+    seen, clear = decoded.clear, clear_where(stored, decoded.clear, job.scaling, job.valid_range)
     if job.check:
         check_polarity(stored, clear, decoded, job.scaling, job.common_names, job.rule)
+    change: NDArray[np.uint8] | None = None
+    if job.repair:
+        repaired = repair_masks(
+            whole,
+            job.times,
+            read,
+            rule=job.rule,
+            scaling=job.scaling,
+            valid_range=job.valid_range,
+            extras=job.extras,
+            common_names=job.common_names,
+        ).crop(job.dates, part)
+        seen, clear = repaired.seen, repaired.clear
+        change = repaired.change if MASK_CHANGE.name in job.layers else None
+    del whole
+    valid = valid_by_band(stored, seen, clear, job.scaling, job.valid_range)
+    if valid is not None:
+        _warn_of_missing_bands(job, valid)
     # Free arrays that no layer needs before the models run.
     snow = decoded.snow if "snow" in job.layers else None
-    s1: NDArray[Any] | None = stack(windows.s1) if windows.s1 else None
+    s1: NDArray[Any] | None = np.ascontiguousarray(stack(windows.s1)[(..., *part)]) if windows.s1 else None
     if s1 is not None and job.check:
         check_decibels(s1)
-    return DecodedBlock(stored, _for_kernels(stored), decoded.clear, snow, clear, valid, times, window, s1, extras)
+    return DecodedBlock(stored, _for_kernels(stored), seen, snow, clear, valid, times, window, change, s1, extras)
 
 
 def _warn_of_missing_bands(job: FillParameters, valid: NDArray[np.bool_]) -> None:
@@ -148,15 +167,10 @@ def make_target(job: FillParameters, box: Box, block: DecodedBlock, which: int) 
     clear = block.clear[dates]
     seen = clear if block.valid is None else block.seen[dates] & block.valid[dates].any(axis=1)
     haze: NDArray[np.bool_] | None = None
-    if target >= 0 and (job.screen or "suspect" in job.layers):
-        # In the whole window: with `screen`, suspect pixels are left out of the halo as well.
-        reflectance = scaling.to_reflectance(block.values[dates], job.scaling)
-        haze = suspect(Observations(reflectance, clear, offsets, target, common_names=job.common_names))
-    if haze is not None and job.screen:
-        clear = clear.copy()
-        clear[target] &= ~haze
-        seen = clear if block.valid is None else seen.copy()
-        seen[target] &= ~haze
+    if target >= 0 and "suspect" in job.layers:
+        inner = (..., *box.within(block.window))
+        reflectance = scaling.to_reflectance(block.values[dates][inner], job.scaling)
+        haze = suspect(Observations(reflectance, clear[inner], offsets, target, common_names=job.common_names))
     tiles = job.grid.tiles(box)
     extents = tuple(dict.fromkeys(tile.extent for tile in tiles))
     s1 = None
@@ -223,7 +237,8 @@ def finish_target(job: FillParameters, target: BlockTarget) -> tuple[Array, ...]
         reads=job.dates[target.order],
         n_dates=job.times.size,
         unit=1.0 if job.model.spec.units == "reflectance" else (job.scaling.scale or 1.0),
-        haze=None if haze is None else haze[inner],
+        haze=haze,
+        change=None if block.change is None or own < 0 else block.change[own][inner],
         snowy=None if block.snow is None or own < 0 else block.snow[own][inner],
     )
     outputs: list[Array] = [image if block.extras is None else _with_extras(job, target, image, inner)]
@@ -237,8 +252,6 @@ def _restore(image: Array, job: FillParameters, target: BlockTarget, inner: tupl
     """Put the target's own clear values back, bit for bit, and return where; shape (band, y, x)."""
     values = target.block.stored[target.own][(slice(None), *inner)]
     keep = target.block.seen[target.own][inner]
-    if target.haze is not None and job.screen:
-        keep = keep & ~target.haze[inner]
     valid = measured(values, job.scaling, job.valid_range, axis=0) & keep
     np.copyto(image, values, where=valid, casting="same_kind")
     return np.asarray(valid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -332,7 +332,7 @@ def _compute(
         shown_filled = filled
     else:
         # With a window of 0 days only that observation is read, and its observed pixels are the clear ones.
-        options = {**reading, "window": 0, "layers": "filled", "model": "nearest", "screen": False}
+        options = {**reading, "window": 0, "layers": "filled", "model": "nearest"}
         shown_filled = api.fill(obj, times[shown], **options)["filled"]
     counts = [(filled == state).mean() for state, *_ in _STATES]
     lazy = [
@@ -397,7 +397,7 @@ def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any
     if options.get("merge") is None:
         return cube
     reading, _ = ReadOptions.split(options)
-    return api.merge_days(api.read(obj, reading)).cube
+    return api.merge_days(replace(api.read(obj, reading), repair=False)).cube  # the masks are not needed
 
 
 def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:

@@ -16,6 +16,7 @@ from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES
+from xr_cloudfree.engine.repairs import repair_bytes
 from xr_cloudfree.errors import OptionError, SizeError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.models.protocol import optional
@@ -108,12 +109,15 @@ class RunPlan:
         inner, tiles = _pixels_of(job.windows(block)[0]), {tile.extent for tile in job.grid.tiles(block)}
         decoded = sum(_width(array, stored=False) for array in self.bands)
         if job.scenes is not None:
-            n_dates += job.dates.size  # the scenes and the dates merged from them
+            n_dates += job.series.size  # the scenes and the dates merged from them
         copied = block != region or any(windows.stored_bytes(a) != a.dtype.itemsize for a in self.bands)
         converted = 0 if job.dtype in KERNEL_DTYPES else 4 * n_bands
         # Values, two masks, and one date being decoded.
         work = inner * n_dates * (decoded * copied + converted + 2) + inner * decoded * 2 * copied
-        prediction = 8 * n_bands + 3 + 4 * n_dates * ("gate" in job.layers)
+        if job.repair:  # and the part of the window that the model needs
+            work += inner * repair_bytes(job.series.size, n_bands)
+            work += _pixels_of(job.grid.window(block)) * job.dates.size * (decoded + 2)
+        prediction = 8 * n_bands + 3 + 4 * job.dates.size * ("gate" in job.layers)
         work += sum(map(_pixels_of, tiles)) * prediction
         if job.grid.tile is not None:
             work += job.tiles_at_once * job.grid.tile**2 * _tile_bytes(job)
@@ -226,7 +230,7 @@ def _read_bytes(job: BlockJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Var
 
 def _tile_bytes(job: FillJob) -> int:
     """Return the working memory of the model per pixel of a tile."""
-    return optional(job.model).pixel_bytes(job.reads.size, len(job.common_names))
+    return optional(job.model).pixel_bytes(job.dates.size, len(job.common_names))
 
 
 def _pixels_of(box: Box) -> int:
@@ -244,7 +248,7 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
 
     A shard is a whole number of blocks. Without a halo it is also a whole number of input chunks if memory allows, so
     each chunk is decoded once; blocks are as wide as a shard, because contiguous rows are copied faster. With a halo
-    a block is a shard, which shares the fewest tiles.
+    a block is a shard, which shares the fewest tiles; so it is where masks are corrected, which takes a margin.
     """
     job, cube = plan.job, plan.info.cube
     stride, block = job.model.spec.stride, job.grid.block
@@ -252,6 +256,8 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         variables, radar = ([array.variable for array in arrays] for arrays in (cube.arrays, plan.s1_arrays))
         per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.info.quality.dtype.itemsize
         per_pixel += _output_bytes(job)
+        if job.repair:
+            per_pixel += repair_bytes(job.series.size, len(job.common_names))
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
         chunks = windows.chunk_edges(variables[0])
         edges = []
@@ -262,7 +268,7 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         shard = edges[0], edges[1]
     if not fixed:
         rows = max(BLOCK_PIXELS // shard[1], 1)
-        block = shard if stride else (largest_part(shard[0], rows), shard[1])
+        block = shard if stride or job.repair else (largest_part(shard[0], rows), shard[1])
     elif any(edge % part for edge, part in zip(shard, block, strict=True)):
         raise OptionError(
             f"block is {block} and shard {shard}",
@@ -321,8 +327,9 @@ def _fingerprint(
         "dates": f"{dates[0]} to {dates[-1]}, {len(dates)} {_hash([*dates, str(targets.scalar)])}",
         "window": "all dates" if job.window is None else f"{job.window[0]:g} and {job.window[1]:g} days",
         "layers": ", ".join(job.layers) or "none",
-        "screen and check": f"{job.screen}, {job.check}",
+        "check": str(job.check),
         "mask": f"{job.rule.label} {_hash(job.rule)}",
+        "repair": str(job.repair),
         "scaling": f"{job.scaling} {_hash(job.limits)}",
         "bands": ", ".join(info.cube.bands),
         "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",

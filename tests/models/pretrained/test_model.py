@@ -386,7 +386,7 @@ class TestFill:
 
     def test_the_output_contract(self, tmp_path):
         da, clear = make_cube()
-        out = xr_cloudfree.fill(da, TARGET, clear=clear, model=make_model(tmp_path), layers="all")
+        out = xr_cloudfree.fill(da, TARGET, clear=clear, model=make_model(tmp_path), layers="all", repair=False)
         valid = clear & da.notnull().all("band")
         own = valid.sel(time=TARGET, drop=True)
         image = out["reflectance"]
@@ -400,7 +400,7 @@ class TestFill:
         da, clear = make_cube()
         model = make_model(tmp_path)
         none = clear & (clear.time != DATES[3])
-        out = xr_cloudfree.fill(da, TARGET, clear=none, model=model, window=2, layers=["filled"])
+        out = xr_cloudfree.fill(da, TARGET, clear=none, model=model, window=2, layers=["filled"], repair=False)
         assert out["reflectance"].isnull().all() and (out["filled"] == 0).all()
         with pytest.raises(errors.TimeError, match="no observation within 2 days"):
             xr_cloudfree.fill(da, "2021-06-15", clear=clear, model=model, window=2)
@@ -557,14 +557,14 @@ def paper(tmp_path):
 
 def test_the_papers_network_fills(paper):
     da, clear = make_cube()
-    out = xr_cloudfree.fill(da, TARGET, clear=clear, model=paper, layers="all")
+    out = xr_cloudfree.fill(da, TARGET, clear=clear, model=paper, layers="all", repair=False)
     seen = (clear & da.notnull().all("band")).any("time")
     np.testing.assert_array_equal(out["filled"] > 0, seen)
     np.testing.assert_array_equal(out["reflectance"].notnull().all("band"), seen)
     # What the others' weights lack to 1 is that of the target's own clear pixels.
     own = clear.sel(time=TARGET, drop=True) & seen
     np.testing.assert_allclose(out["gate"].sum("observation").where(own, 1), 1, atol=1e-4)
-    turned = xr_cloudfree.fill(da[:, [2, 0, 1]], TARGET, clear=clear, model=paper)
+    turned = xr_cloudfree.fill(da[:, [2, 0, 1]], TARGET, clear=clear, model=paper, repair=False)
     xr.testing.assert_allclose(turned[[1, 2, 0]], out["reflectance"], atol=1e-5)
     with pytest.raises(errors.BandError, match="needs band 'red'"):
         xr_cloudfree.fill(da, TARGET, clear=clear, model=paper, bands=["blue", "nir"])

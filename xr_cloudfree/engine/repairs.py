@@ -1,0 +1,130 @@
+"""Masks of a window corrected by the series: the input of `xr_cloudfree.masking.repair`, and its output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.merge import MaskedWindow
+from xr_cloudfree.cube.scaling import Scaling, to_reflectance
+from xr_cloudfree.cube.timestamps import Times
+from xr_cloudfree.cube.validity import ValidRange, measured
+from xr_cloudfree.engine.blocks import as_slice
+from xr_cloudfree.engine.grid import Box
+from xr_cloudfree.masking.repair import CELL, REACH, repair
+
+MARGIN = -(-REACH // CELL) * CELL
+"""Pixels by which a window of whole cells grows on each side."""
+
+
+def repair_window(window: Box, cube: Box) -> Box:
+    """Return the part of the cube that the masks of a window depend on, in whole cells.
+
+    Examples
+    --------
+    >>> repair_window(Box(0, 1000, 0, 1000), Box(0, 1000, 0, 1000))
+    Box(y0=0, y1=1000, x0=0, x1=1000)
+    """
+    reach = window.grow(REACH)
+    starts, stops = (reach.y0 // CELL, reach.x0 // CELL), (-(-reach.y1 // CELL), -(-reach.x1 // CELL))
+    return Box(starts[0] * CELL, stops[0] * CELL, starts[1] * CELL, stops[1] * CELL).clip(cube)
+
+
+def repair_bytes(n_dates: int, n_bands: int) -> int:
+    """Return the bytes per pixel of a window that the correction of its masks takes, besides the window itself."""
+    # Reflectance and as much again while it is used; masks, changes and scores.
+    return n_dates * (2 * 4 * n_bands + 16)
+
+
+@dataclass(frozen=True, eq=False)
+class RepairedWindow:
+    """Corrected masks of a window; all arrays have the shape (time, y, x).
+
+    Parameters
+    ----------
+    seen : ndarray of bool
+        Clear by the corrected mask. Pixels that lack a band are as in the given mask; if there is none, not clear,
+        because nothing says whether they are.
+    clear : ndarray of bool
+        Those that have a measurement in every band.
+    change : ndarray of uint8
+        Codes of `xr_cloudfree.masking.repair.Change`.
+    score : ndarray of float32
+        From 0, clear, to 1, cloud or shadow; NaN where there is no measurement.
+    """
+
+    seen: NDArray[np.bool_]
+    clear: NDArray[np.bool_]
+    change: NDArray[np.uint8]
+    score: NDArray[np.float32]
+
+    def crop(self, dates: NDArray[np.intp], part: tuple[slice, slice]) -> RepairedWindow:
+        """Return the masks of some dates in a part of the window, without holding on to the others."""
+        cut = (as_slice(dates), *part)
+        return RepairedWindow(
+            self.seen[cut].copy(), self.clear[cut].copy(), self.change[cut].copy(), self.score[cut].copy()
+        )
+
+
+def repair_masks(
+    decoded: MaskedWindow,
+    times: Times,
+    window: Box,
+    *,
+    rule: MaskRule,
+    scaling: Scaling,
+    valid_range: ValidRange | None,
+    extras: tuple[int, ...],
+    common_names: tuple[str | None, ...],
+) -> RepairedWindow:
+    """Correct the masks of all dates in a window by the series, or make them (see `MaskRule.from_series`).
+
+    Parameters
+    ----------
+    decoded : MaskedWindow
+        The stored values of all dates of the cube, and what the quality layer says.
+    times : ndarray of datetime64[ns], shape (time,)
+        Their time stamps, in any order: the result does not depend on it.
+    window : Box
+        The window, see `repair_window`.
+    rule, scaling : MaskRule, Scaling
+        How the quality layer and the values are read.
+    valid_range : ValidRange or None
+        Which numbers can be measurements; None for all.
+    extras : tuple of int
+        Positions along the band axis of layers that are not bands.
+    common_names : tuple of (str or None)
+        STAC common name of each band.
+    """
+    n_dates, n_bands, *shape = decoded.stored.shape
+    spectral = np.array([band for band in range(n_bands) if band not in extras], np.intp)
+    order = np.argsort(times, kind="stable")
+    bands = np.empty((n_dates, spectral.size, *shape), np.float32)
+    usable = np.empty((n_dates, *shape), bool)
+    for position, date in enumerate(order):  # all at once would take as much memory again
+        image = decoded.stored[date, as_slice(spectral)]
+        good = measured(image, scaling, valid_range, axis=0)
+        bands[position] = to_reflectance(image, scaling)
+        np.copyto(bands[position], np.nan, where=~good)
+        usable[position] = good.all(axis=0)
+    in_time = as_slice(order)
+    kept = decoded.missing if rule.snow == "clear" else decoded.missing | decoded.snow
+    found = repair(
+        bands,
+        decoded.clear[in_time],
+        (times[order] - times[order[0]]) / np.timedelta64(1, "D"),
+        usable=usable,
+        keep=kept[in_time],
+        common_names=common_names,
+        origin=(window.y0, window.x0),
+        from_series=rule.from_series,
+    )
+    del bands
+    back = as_slice(np.argsort(order, kind="stable"))
+    usable = usable[back]
+    clear = found.clear[back] & usable
+    seen = clear if rule.from_series else clear | (decoded.clear & ~usable)
+    return RepairedWindow(seen, clear, found.change[back], found.score[back])
