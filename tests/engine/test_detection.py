@@ -47,12 +47,14 @@ def test_the_layer_is_made_of_tiles_that_start_at_the_first_pixel():
 @pytest.mark.parametrize("chunks", [{"time": 1, "y": 16, "x": 16}, {"time": 3, "y": 23, "x": 19}, {"y": 50, "band": 1}])
 @pytest.mark.parametrize("dtype", ["float32", "uint16"])
 @pytest.mark.parametrize("layout", ["array", "bands"])
-def test_chunks_do_not_matter(chunks, dtype, layout):
+@pytest.mark.parametrize("repair", [False, True])
+def test_chunks_do_not_matter(chunks, dtype, layout, repair):
     da, _ = make_cube(dtype=dtype)
     cube = da if layout == "array" else as_bands(da)
-    at_once = xr_cloudfree.clear_mask(cube, mask="bright", dilate=2)
+    how = {"mask": "bright", "dilate": 2, "repair": repair}
+    at_once = xr_cloudfree.clear_mask(cube, **how)
     known = {dim: size for dim, size in chunks.items() if dim in cube.dims}
-    lazy = xr_cloudfree.clear_mask(cube.chunk(known), mask="bright", dilate=2)
+    lazy = xr_cloudfree.clear_mask(cube.chunk(known), **how)
     assert lazy.chunks is not None and not at_once.all() and at_once.any()
     xr.testing.assert_identical(lazy.compute(scheduler="synchronous"), at_once)
     xr.testing.assert_identical(
@@ -141,8 +143,8 @@ def test_fill_reads_the_layer_as_any_mask():
 def test_bands_that_are_not_filled_are_seen():
     da, _ = make_cube()
     for cube in (da, as_bands(da), da.to_dataset(name="reflectance")):
-        whole = xr_cloudfree.fill(cube, TARGET, mask="bright", model="linear")
-        blue = xr_cloudfree.fill(cube, TARGET, mask="bright", model="linear", bands=["blue"])
+        whole = xr_cloudfree.fill(cube, TARGET, mask="bright", model="linear", repair=False)
+        blue = xr_cloudfree.fill(cube, TARGET, mask="bright", model="linear", bands=["blue"], repair=False)
         chosen = whole.sel(band=["blue"]) if "band" in whole.dims else whole[["blue"]]
         xr.testing.assert_equal(blue, chosen)
 
@@ -157,7 +159,7 @@ def test_order_and_names_of_dimensions_do_not_matter():
 def test_a_probability_has_its_own_threshold():
     da, _ = make_cube()
     brightest = da.sel(band=["red", "nir"]).max("band")
-    clear = xr_cloudfree.clear_mask(da, mask="likely", threshold=0.3)
+    clear = xr_cloudfree.clear_mask(da, mask="likely", threshold=0.3, repair=False)
     np.testing.assert_array_equal(clear, (brightest < 0.3) & da.notnull().all("band"))
     assert clear.attrs["cloudfree_mask"] == "likely (bright-pixels 1.5, license MIT), threshold 0.3"
     assert xr_cloudfree.clear_mask(da, mask="likely").attrs["cloudfree_mask"].endswith("threshold 0.6")
@@ -168,10 +170,11 @@ def test_scenes_of_a_day_are_seen_one_by_one():
     two = da.isel(time=[0, 1, 2]).assign_coords(
         time=np.array(["2021-05-01T10", "2021-05-01T11", "2021-05-09"], "M8[ns]")
     )
-    merged = xr_cloudfree.clear_mask(two, mask="bright", merge="day")
-    alone = xr_cloudfree.clear_mask(da, mask="bright")
+    merged = xr_cloudfree.clear_mask(two, mask="bright", merge="day", repair=False)
+    alone = xr_cloudfree.clear_mask(da, mask="bright", repair=False)
     np.testing.assert_array_equal(merged[0], alone[0] | alone[1])
-    xr.testing.assert_identical(xr_cloudfree.clear_mask(two.chunk(x=30), mask="bright", merge="day").compute(), merged)
+    lazy = xr_cloudfree.clear_mask(two.chunk(x=30), mask="bright", merge="day", repair=False)
+    xr.testing.assert_identical(lazy.compute(), merged)
 
 
 def test_to_zarr_from_files_from_dask_and_from_memory(tmp_path):
