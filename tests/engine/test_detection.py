@@ -14,6 +14,7 @@ from xr_cloudfree.engine import detection
 from xr_cloudfree.errors import ModelError
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import read
+from xr_cloudfree.runner.plan import plan_run
 from xr_cloudfree.stores import resume
 
 pytestmark = pytest.mark.usefixtures("bright_pixels")
@@ -221,6 +222,16 @@ def test_batch_makes_the_same(tmp_path):
             ds, tmp_path / "out.zarr", TARGET, mask="bright", model="linear", shard=32, client=client, progress=False
         )
     np.testing.assert_array_equal(stored.reflectance, whole.reflectance)
+
+
+def test_the_memory_of_a_region_counts_the_detector():
+    da, _ = make_cube()
+    with_layer, _ = plan_run(
+        da, TARGET, ReadOptions(mask=layer_of(da).load().rename("csmask")), model="linear", shard=32
+    )
+    detecting, _ = plan_run(da, TARGET, ReadOptions(mask="bright"), model="linear", shard=32)
+    kept = detection._KEPT_BYTES + detection.detection_of(detecting.quality).job.detector.spec.memory
+    assert kept < detecting.memory - with_layer.memory < kept + da.isel(time=0).nbytes + 1
 
 
 def test_what_the_layer_depends_on_changes_its_stamp():

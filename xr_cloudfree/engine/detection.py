@@ -198,6 +198,12 @@ class Detection(BackendArray):
         made = (job.detector.spec.label(), job.detector, job.bands, job.level, job.scaling, job.valid_range)
         return repr((*made, job.positions, job.grid.tile, job.grid.stride))
 
+    def memory(self, box: Box) -> int:
+        """Return the bytes that reading a part takes, besides its values: one date, the detector, the tiles kept."""
+        (height, width), bands = self._window(self._tiles(box)).shape, sum(map(_date_values, self.sources))
+        image = height * width * bands * int(self.sources[0].dtype.itemsize)
+        return image + self.job.detector.spec.memory + _KEPT_BYTES
+
     def __getitem__(self, key: Any) -> Any:
         """Return a part of the layer, in memory."""
         return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._part)
@@ -213,13 +219,10 @@ class Detection(BackendArray):
 
     def _date(self, date: int, box: Box) -> Array:
         """Return the layer of one date in a box."""
-        grid, core = self.job.grid, self.job.detector.spec.core
-        whole = Box(box.y0 // core * core, -(-box.y1 // core) * core, box.x0 // core * core, -(-box.x1 // core) * core)
-        tiles = grid.tiles(whole.clip(grid.cube))
+        tiles = self._tiles(box)
         found = {tile.core: self._take(date, tile.core) for tile in tiles}
         if lacking := [tile for tile in tiles if found[tile.core] is None]:
-            extents = [tile.extent.clip(grid.cube) for tile in lacking]
-            window = _around(extents)
+            window = self._window(lacking)
             images = [_read(variable, date, window) for variable in self.sources]
             image = images[0] if images[0].ndim == 3 else np.stack(images)
             for place, values in self.job.detect(image, window, lacking):
@@ -231,6 +234,22 @@ class Detection(BackendArray):
             assert layer is not None
             out[inner.within(box)] = layer[inner.within(place)]
         return out
+
+    def _tiles(self, box: Box) -> list[Tile]:
+        """Return the tiles whose cores a box touches, each with its whole core."""
+        grid, core = self.job.grid, self.job.detector.spec.core
+        whole = Box(box.y0 // core * core, -(-box.y1 // core) * core, box.x0 // core * core, -(-box.x1 // core) * core)
+        return grid.tiles(whole.clip(grid.cube))
+
+    def _window(self, tiles: Sequence[Tile]) -> Box:
+        """Return the part of the cube that some tiles need."""
+        extents = [tile.extent for tile in tiles]
+        return Box(
+            min(extent.y0 for extent in extents),
+            max(extent.y1 for extent in extents),
+            min(extent.x0 for extent in extents),
+            max(extent.x1 for extent in extents),
+        ).clip(self.job.grid.cube)
 
     def _take(self, date: int, core: Box) -> Array | None:
         """Return the core of a tile if it is kept."""
@@ -264,7 +283,7 @@ class Detection(BackendArray):
 
         sources = Windows([chunk(variable) for variable in self.sources], None)
         tile = np.prod([min(self.job.grid.tile or 0, size) for size in self.job.grid.shape])
-        date_bytes = int(tile) * sum(v.dtype.itemsize * int(np.prod(v.shape[1:-2], dtype=int)) for v in self.sources)
+        date_bytes = int(tile) * self.sources[0].dtype.itemsize * sum(map(_date_values, self.sources))
         together = max(_TASK_BYTES // max(date_bytes, 1), 1)
         parts = []
         for _, group in groupby(self.job.reads.tolist(), key=lambda date: date // together):
@@ -273,14 +292,9 @@ class Detection(BackendArray):
         return parts[0] if len(parts) == 1 else da.concatenate(parts)
 
 
-def _around(boxes: Sequence[Box]) -> Box:
-    """Return the box that holds several."""
-    return Box(
-        min(box.y0 for box in boxes),
-        max(box.y1 for box in boxes),
-        min(box.x0 for box in boxes),
-        max(box.x1 for box in boxes),
-    )
+def _date_values(variable: xr.Variable) -> int:
+    """Return how many values an array has for one pixel of one date."""
+    return int(np.prod(variable.shape[1:-2], dtype=int))
 
 
 def _read(variable: xr.Variable, date: int, window: Box) -> Array:

@@ -41,6 +41,7 @@ class CSmask:
         core=512,
         margin=100,
         least=256,
+        memory=512 * 2**20,
     )
 
     def detect(self, image: NDArray[np.float32], bands: tuple[str, ...], level: Level | None) -> NDArray[Any]:

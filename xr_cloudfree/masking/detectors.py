@@ -77,6 +77,8 @@ class DetectorSpec:
         Pixels around it that the detector sees as well.
     least : int
         Smallest edge of an image that it takes; smaller ones are continued by reflection.
+    memory : int
+        Bytes that it takes for one tile, with its weights and the libraries that it loads.
     """
 
     name: str
@@ -95,6 +97,7 @@ class DetectorSpec:
     core: int = 512
     margin: int = 64
     least: int = 1
+    memory: int = 256 * 2**20
 
     @property
     def reads(self) -> Scheme:

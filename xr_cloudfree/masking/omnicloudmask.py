@@ -53,6 +53,7 @@ class OmniCloudMask:
         core=512,
         margin=128,
         least=64,
+        memory=1280 * 2**20,
     )
 
     def detect(self, image: NDArray[np.float32], bands: tuple[str, ...], level: Level | None) -> NDArray[Any]:
