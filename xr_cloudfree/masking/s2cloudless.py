@@ -23,6 +23,11 @@ class S2Cloudless:
     ----------
     Skakun, S. et al.: Cloud Mask Intercomparison eXercise (CMIX). Remote Sensing of Environment 274 (2022),
     https://doi.org/10.1016/j.rse.2022.112990
+
+    Examples
+    --------
+    >>> S2Cloudless().spec.level
+    'toa'
     """
 
     spec = DetectorSpec(
@@ -30,7 +35,7 @@ class S2Cloudless:
         package="s2cloudless",
         license="CC-BY-SA-4.0",
         source="https://doi.org/10.1016/j.rse.2022.112990",
-        bands=(*("coastal", "blue", "red", "rededge071", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),),
+        bands=tuple("coastal blue red rededge071 nir nir08 nir09 cirrus swir16 swir22".split()),
         scheme="probability",
         threshold=0.4,
         sensors=("sentinel-2",),
