@@ -21,8 +21,8 @@ class S2Cloudless:
 
     References
     ----------
-    Skakun, S. et al.: Cloud Mask Intercomparison eXercise (CMIX). Remote Sensing of Environment 274 (2022),
-    https://doi.org/10.1016/j.rse.2022.112990
+    Skakun et al. 2022, Cloud Mask Intercomparison eXercise (CMIX): An evaluation of cloud masking algorithms for
+    Landsat 8 and Sentinel-2, doi 10.1016/j.rse.2022.112990, where it is one of those compared.
 
     Examples
     --------
