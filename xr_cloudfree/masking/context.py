@@ -16,10 +16,10 @@ CELL = 32
 STEP = 2
 # Ridge penalty relative to the number of samples, and in samples.
 RIDGE, PRIOR = 0.02, 20.0
-# Fits after the first, with weights from the residuals, and the residual, in scales, at which weights reach zero.
-ROUNDS, CUT = 2, 3.5
-# Least scale of residuals, in reflectance.
-LEAST_SCALE = 1e-4
+# The residual, in scales, at which weights reach zero in the second fit.
+CUT = 3.5
+# Expected size of residuals, and the number of samples that this is worth.
+USUAL_SIZE, USUAL_COUNT = 0.01, 5.0
 
 
 def predict_deviation(
@@ -49,17 +49,22 @@ def predict_deviation(
     outputs = _by_cell(deviation, rows, columns).astype(np.float64)
     inputs = np.concatenate([np.ones_like(inputs[..., :1]), inputs], axis=2)
     fit = _by_cell(usable[None], rows, columns)[..., 0].astype(np.float64)
-    weights = fit
-    coefficients = np.zeros((rows * columns, inputs.shape[2], n_bands))
-    for round_ in range(ROUNDS + 1):
-        moments = np.concatenate([inputs, outputs], axis=2)
-        own = np.matmul((inputs * weights[..., None]).transpose(0, 2, 1), moments)
-        coefficients = _solve(_around(own, rows, columns))
-        if round_ < ROUNDS:
-            residual = outputs - np.matmul(inputs, coefficients)
-            size = np.sqrt(np.mean(residual * residual, axis=2))
-            weights = fit * _tukey(size, _scale(size, weights, rows, columns))
+    coefficients = _fit(inputs, outputs, fit, rows, columns)
+    residual = outputs - np.matmul(inputs, coefficients)
+    size = np.sqrt(np.mean(residual * residual, axis=2))
+    # The scale is that of the cell alone, so that a pixel depends on no more than the second cells around its own.
+    total = (size * fit).sum(axis=1) + USUAL_SIZE * USUAL_COUNT
+    scale = 1.2 * total / (fit.sum(axis=1) + USUAL_COUNT)
+    coefficients = _fit(inputs, outputs, fit * _tukey(size, scale[:, None]), rows, columns)
     return _apply(coefficients.astype(np.float32), features, columns)
+
+
+def _fit(
+    inputs: NDArray[np.float64], outputs: NDArray[np.float64], weights: NDArray[np.float64], rows: int, columns: int
+) -> NDArray[np.float64]:
+    """Return the coefficients of each cell, fitted to its samples and those of the cells around it."""
+    moments = np.matmul((inputs * weights[..., None]).transpose(0, 2, 1), np.concatenate([inputs, outputs], axis=2))
+    return _solve(_around(moments, rows, columns))
 
 
 def _by_cell(images: NDArray[np.generic], rows: int, columns: int) -> NDArray[np.generic]:
@@ -97,15 +102,6 @@ def _solve(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     slopes = np.linalg.solve(gram, cross)
     level = target / (count * (1 + RIDGE) + PRIOR)
     return np.concatenate([level - np.matmul(mean, slopes), slopes], axis=1)
-
-
-def _scale(
-    size: NDArray[np.float64], weights: NDArray[np.float64], rows: int, columns: int
-) -> NDArray[np.float64]:
-    """Return the scale of the residuals around each cell: the weighted mean of their sizes, shape (cell, 1)."""
-    sums = np.stack([(size * weights).sum(axis=1), weights.sum(axis=1)], axis=1)
-    total = _around(sums, rows, columns)
-    return 1.2 * total[:, :1] / np.maximum(total[:, 1:], 1e-9) + LEAST_SCALE
 
 
 def _tukey(size: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -31,6 +31,7 @@ def evidence(
     clear: NDArray[np.bool_],
     before: NDArray[np.int16],
     after: NDArray[np.int16],
+    from_series: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return the inputs of the classifier for one date.
 
@@ -46,6 +47,8 @@ def evidence(
         Where the date has values, and where it is presently taken as clear.
     before, after : ndarray of int16, shape (y, x)
         Its clear neighbours in time, see `kernels.neighbours`.
+    from_series : bool
+        Whether there is no given mask.
 
     Returns
     -------
@@ -81,7 +84,7 @@ def evidence(
     enlarged = [_enlarge(image, shape) for image in (*wide, *level, kernels.box(coarse[2], 7))]
     rise, fall = (kernels.box(np.where(known, image, np.float32(0)), 3) for image in (rise, fall))
     absolute = (*fine[:2], *wider[:2], *enlarged[:2], noise, gap, seen, expected)
-    shares = (one_sided, *(_enlarge(kernels.box(strong, edge), shape) for edge in (3, 7)))
+    shares = (one_sided, _enlarge(kernels.box(strong, 3), shape), np.full(shape, from_series, np.float32))
     scale = noise + np.float32(LEAST_NOISE)
     scaled = (*fine, *wider, *enlarged, gap, rise, fall)
     inputs = [np.clip(image / scale, -12, 12) / 3 for image in scaled]

@@ -16,12 +16,13 @@ from xr_cloudfree.masking.kernels import box, neighbours
 
 ROUNDS = 2
 """Times that the dates are judged, the second time by the others as the first has corrected them."""
-REACH = ROUNDS * (CELL + 68)
+REACH = ROUNDS * (3 * CELL + 32)
 """Pixels on each side on which the result at a pixel depends."""
 LEAST_DATES = 3
 """Minimum number of dates of a series from which masks can be corrected."""
 # Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
 NEARBY = 21
+EARLY = 1
 # Probability of cloud or shadow from which a clear pixel is masked: near given cloud, and elsewhere.
 MASKED_NEAR, MASKED = 0.7, 0.95
 # Probability below which a pixel that is not clear is restored.
@@ -101,7 +102,7 @@ def repair(
         )
         judged = state.copy()
         for date in range(len(bands)):
-            inputs, known = evidence(bands, days, date, usable[date], state[date], before[date], after[date])
+            inputs, known = evidence(bands, days, date, usable[date], state[date], before[date], after[date], from_series)
             odds = classifier(inputs, known)
             if from_series:
                 limits = np.full(odds.shape, _odds(MADE)), np.full(odds.shape, _odds(MADE))
@@ -110,6 +111,8 @@ def repair(
                 limits = np.where(near, _odds(MASKED_NEAR), _odds(MASKED)), np.full(odds.shape, _odds(RESTORED))
             masked = known & start[date] & (odds > limits[0])
             restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < limits[1])
+            if round_ < ROUNDS - 1 and not EARLY:
+                restored &= False
             judged[date] = (start[date] & ~masked) | restored
             if round_ == ROUNDS - 1:
                 score[date] = np.where(known, 1 / (1 + np.exp(-odds)), np.nan)
