@@ -16,6 +16,9 @@ from xr_cloudfree.cube.crs import KEYS
 from xr_cloudfree.cube.dims import DIM_NAMES, STANDARD_NAMES
 from xr_cloudfree.cube.schemes import SCHEMES, Flag, layer_names
 from xr_cloudfree.cube.sensors import BAND_NAMES, INDICES, SENSORS, Sensor
+from xr_cloudfree.masking.csmask import CSmask
+from xr_cloudfree.masking.omnicloudmask import OmniCloudMask
+from xr_cloudfree.masking.s2cloudless import S2Cloudless
 
 FORMS = runpy.run_path(str(Path(__file__).with_name("forms.py")))
 PAGES = sorted(Path(__file__).parent.glob("*/*.md"))
@@ -34,6 +37,7 @@ def tables() -> dict[str, str]:
         "models": models(),
         "schemes": schemes(),
         "scores": scores(),
+        "detectors": detectors(),
         **{f"scheme_{scheme.name}": flags(scheme.flags) for scheme in SCHEMES.values() if scheme.flags},
         "layouts": rows(("input", "form", "output for one date"), *FORMS["LAYOUTS"]),
         "dims": dims(),
@@ -95,6 +99,19 @@ def scores() -> str:
         ("scheme", "recognised names", "threshold"),
         *((f"`{name}`", known(layer_names(SCHEMES[name])), end) for name, end in ends.items()),
     )
+
+
+def detectors() -> str:
+    """Return the detectors: package, license, what they need and what they give."""
+    levels = {None: "any level", "toa": "top of the atmosphere"}
+    body = []
+    for spec in (CSmask.spec, OmniCloudMask.spec, S2Cloudless.spec):
+        more = f", and {', '.join(spec.more_bands)} if there" if spec.more_bands else ""
+        made_for = f"{', '.join(spec.sensors) or 'any sensor'}; {levels[spec.level]}"
+        values = f"`{spec.scheme}`" + ("" if spec.threshold is None else f", `threshold={spec.threshold:g}`")
+        package = f"[{spec.package}]({spec.source}), {spec.license}"
+        body.append((f'`mask="{spec.name}"`', package, ", ".join(spec.bands) + more, made_for, values))
+    return rows(("option", "package and license", "bands", "made for", "read as"), *body)
 
 
 def known(names: Iterable[str]) -> str:

@@ -99,7 +99,8 @@ def compare(ds: xr.Dataset, path: Path) -> None:
     for (top, bottom), name in zip(axes[:, 1:-1].T, MODELS, strict=True):
         # `linear` has no uncertainty; the last of the models does.
         layers = ["filled", "uncertainty"] if name == MODELS[-1] else ["filled"]
-        filled = ds["reflectance"].cloudfree.fill(CLEAR, clear=reduced, model=name, layers=layers)
+        # What is hidden is clear in truth, and repair would restore it.
+        filled = ds["reflectance"].cloudfree.fill(CLEAR, clear=reduced, model=name, layers=layers, repair=False)
         error = np.abs(filled["reflectance"] - truth).mean("band").where(hidden)
         show(top, filled["reflectance"], name)
         bottom.imshow(error, **style)

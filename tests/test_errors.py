@@ -67,7 +67,13 @@ OPTIONS = "|".join(
     [*inspect.signature(xr_cloudfree.fill).parameters, "shard", "overwrite", "stall", "tracks", "frames"]
 )
 # Errors that no command raises: those of plots, and of models on a GPU in a forked process.
-PYTHON_ONLY = {"plot/figures.py", "plot/picture.py", "models/pretrained/runtime.py"}
+PYTHON_ONLY = {
+    "plot/drawing.py",
+    "plot/figures.py",
+    "plot/picture.py",
+    "plot/reading.py",
+    "models/pretrained/runtime.py",
+}
 
 
 def plain_text(node: ast.AST) -> Iterator[str]:

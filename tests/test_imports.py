@@ -31,6 +31,7 @@ FLOORS = (
     ("models.pretrained",),
     ("models.registry", "models.auto"),
     ("masking",),
+    ("accuracy.mask_tracks",),
     ("engine",),
     ("plan",),
     ("labels",),

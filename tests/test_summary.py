@@ -5,7 +5,9 @@ import pytest
 import xarray as xr
 
 import xr_cloudfree  # noqa: F401  registers .cloudfree
+from tests.support.clouded import clouded
 from tests.support.cubes import as_dataset, make_cube
+from xr_cloudfree import summary
 
 
 @pytest.fixture(scope="module")
@@ -14,20 +16,74 @@ def sample():
 
 
 def test_the_repr_says_what_was_understood(sample):
-    share = float(sample.cloudfree.clear_mask().sel(time="2021-07-23").mean())
     text = repr(sample.cloudfree)
+    clear = sample.cloudfree.clear_mask().sel(time="2021-07-23").mean().item()
     for part in (
         "B8A (nir08)",
         "sentinel-2",
         "EPSG:4326",
         "128 x 128",
         "cloud_mask",
-        f"2021-07-23 {share:4.0%}",
+        f"2021-07-23 {clear:4.0%}",
         "scl",
     ):
         assert part in text
     page = sample.cloudfree._repr_html_()
-    assert "<table>" in page and f"2021-07-23: {share:.0%} clear" in page
+    assert "<table>" in page and f"2021-07-23: {clear:.0%} clear" in page
+
+
+def faulty():
+    """Return a series with errors in its mask: some on one date, and one date that is masked but clear."""
+    da, clear = clouded()
+    clear[4] = False
+    mask = (~clear).astype("uint8").assign_attrs(flag_values=[0, 1], flag_meanings="clear cloud")
+    return xr.Dataset({"reflectance": da, "cloud_mask": mask})
+
+
+def test_the_repr_says_what_the_series_changed_on_each_date():
+    ds = faulty()
+    masks = ds.cloudfree.clear_mask(layers="mask_change")
+    text, page = repr(ds.cloudfree), ds.cloudfree._repr_html_()
+    assert "with what the series masked (-) and restored (+)" in text
+    for date, day in enumerate(ds.time.dt.strftime("%Y-%m-%d").values.tolist()):
+        change = masks["mask_change"][date]
+        masked, restored = float(change.isin([1, 2]).mean()), float((change == 3).mean())
+        share = float(masks["clear"][date].mean())
+        parts = [f"{sign}{100 * part:.0f}" for sign, part in (("-", masked), ("+", restored)) if part >= 0.005]
+        assert " ".join([f"{day} {share:4.0%}", *parts]) in text
+        assert f"{day}: {share:.0%} clear, {masked:.0%} masked and {restored:.0%} restored by the series" in page
+    whole = masks["mask_change"]
+    assert f"{100 * float(whole.isin([1, 2]).mean()):.2g} % of all pixels masked" in text
+
+
+def test_the_repr_warns_of_dates_on_which_mask_and_series_disagree():
+    ds = faulty()
+    [line] = [line for line in repr(ds.cloudfree).splitlines() if line.strip().startswith("warning")]
+    assert "disagree" in line and "2021-06-11" in line and "2021-06-03" not in line
+    assert ".cloudfree.plot.mask('2021-06-11')" in line
+    ds["cloud_mask"][4] = 0
+    assert "warning" not in repr(ds.cloudfree)
+
+
+def test_the_repr_of_a_cube_without_a_mask_says_that_the_series_makes_it():
+    da, _ = clouded()
+    text = repr(da.cloudfree)
+    assert "none: made from the series" in text and "restored" not in text.replace("restored (+)", "")
+    assert "warning" not in text
+
+
+def test_of_a_large_cube_the_repr_gives_the_given_mask(monkeypatch):
+    ds = faulty()
+    monkeypatch.setattr(summary, "MAX_CORRECTED", ds["reflectance"].size - 1)
+    text = repr(ds.cloudfree)
+    assert "2021-06-11   0%" in text and "when they are needed" in text and "(-)" not in text
+    layer = ds.cloudfree.clear_mask(layers="mask_change")  # what the repr tells to type
+    assert "layers='mask_change'" in text and "mask_change" in layer
+
+
+def test_two_dates_are_not_corrected():
+    text = repr(faulty().isel(time=[0, 3]).cloudfree)
+    assert "repair" not in text and "2021-05-01 100%" in text
 
 
 def test_the_repr_of_an_index_does_not_call_it_reflectance(sample):
@@ -39,8 +95,8 @@ def test_the_repr_of_an_index_does_not_call_it_reflectance(sample):
 
 def test_the_repr_never_fails_and_never_computes():
     da, clear = make_cube()
-    assert "mask    series" in repr(da.cloudfree)
-    assert "clear=" in repr(da.isel(time=slice(2)).cloudfree)  # too few dates to make masks from
+    few = repr(da.isel(time=[0, 1]).cloudfree)
+    assert "pass" in few or "clear=" in few
     assert "not usable" in repr(da.isel(time=0).cloudfree)
     assert "not usable" in repr(as_dataset(da, clear).drop_vars("time").cloudfree)
     lazy = as_dataset(da, clear).chunk(y=10)

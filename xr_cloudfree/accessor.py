@@ -76,6 +76,10 @@ class CloudfreePlots:
         """See `xr_cloudfree.plot.before_after`."""
         return plot.before_after(self._obj, date, **options)
 
+    def mask(self, date: Any, **options: Any) -> Any:
+        """See `xr_cloudfree.plot.mask`."""
+        return plot.mask(self._obj, date, **options)
+
     def timeline(self, **options: Any) -> Any:
         """See `xr_cloudfree.plot.timeline`."""
         return plot.timeline(self._obj, **options)
@@ -85,5 +89,6 @@ class CloudfreePlots:
         return plot.rgb(self._obj, date, **options)
 
     _forward(before_after, plot.before_after)
+    _forward(mask, plot.mask)
     _forward(timeline, plot.timeline)
     _forward(rgb, plot.rgb)

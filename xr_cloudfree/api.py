@@ -93,6 +93,8 @@ def fill(
         exactly. By default ``cloud_mask``, or else the sensor's own layer (SCL, QA_PIXEL, Fmask, cfmask and others),
         as a variable of a Dataset or as one of the bands of an array. ``"series"`` makes the masks from the series
         alone, as is done with a warning where no layer is found; pixels that lack a band are then not clear.
+        A cloud detector of another package, where it is installed: ``"csmask"``, ``"omnicloudmask"``
+        (``"omnicloudmask:FOLDER"`` with weights in a folder) or ``"s2cloudless"``.
     scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
 "modis_state", "probability", "clear_score"}, optional
         How to read `mask`; takes precedence over the flags in its attributes and over its name. Without `mask`, the
@@ -160,7 +162,7 @@ def fill(
     ScalingError
         If values do not look like reflectance, or those of `s1` not like decibels: when values are computed.
     ModelNotFoundError, WeightsError, HubError, MissingDependencyError
-        If there is no such model, or it cannot be used.
+        If there is no such model, or it cannot be used; the last also for a detector whose package is not installed.
 
     Warns
     -----

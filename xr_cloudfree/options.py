@@ -31,7 +31,7 @@ class ReadOptions:
     clear : DataArray of bool or str, optional
         Layer that is True where a pixel is clear, or its name.
     mask : DataArray or str, optional
-        Quality layer, its name, or ``"series"``; exclusive with `clear`.
+        Quality layer, its name, that of a detector, or ``"series"``; exclusive with `clear`.
     scheme : str, optional
         How to read `mask`: a name of `xr_cloudfree.cube.schemes.SCHEMES`.
     threshold : float, optional

@@ -28,11 +28,13 @@ from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
+from xr_cloudfree.engine.detection import detected
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block
 from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
+from xr_cloudfree.masking import detectors
 from xr_cloudfree.masking.repair import LEAST_DATES
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
@@ -156,14 +158,23 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
     for argument in ("clear", "mask"):
         if isinstance(layer := getattr(reading, argument), xr.DataArray):
             check_sizes(layer, argument)
+    variables = {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands}
+    variables |= cube.quality
+    detector = detectors.find(reading.mask, variables) if reading.clear is None else None
+    if detector is None:
+        chosen = replace(reading, clear=_renamed(reading.clear, cube), mask=_renamed(reading.mask, cube))
+    else:
+        chosen = detected(obj, cube, reading, detector)
     quality, rule = resolve_mask(
-        {name: _renamed(layer, cube) for name, layer in layers.items() if name not in cube.bands} | dict(cube.quality),
-        replace(reading, clear=_renamed(reading.clear, cube), mask=_renamed(reading.mask, cube)),
+        variables,
+        chosen,
         template=cube.template,
         band=cube.band_expression,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
         from_series=fits is None and repair is not False,
     )
+    if detector is not None:
+        rule = replace(rule, label=detector.spec.label(rule.threshold))
     spelling = spelling_of(cube)
     scaling = resolve_scaling(
         cube.measured,

@@ -5,46 +5,79 @@ from __future__ import annotations
 import html
 import warnings
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from xr_cloudfree.api import clear_mask_of, merge_days
+from xr_cloudfree.api import masks_of, merge_days
 from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
 from xr_cloudfree.cube.merge import scenes_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, cube_times
-from xr_cloudfree.cube.validity import clear_where
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
+from xr_cloudfree.layers import MASK_CHANGE, SCORE
+from xr_cloudfree.masking.repair import Change
 from xr_cloudfree.options import Merge, ReadOptions
 from xr_cloudfree.plan import CubeInfo, read
 
 # A repr appears unasked: of a larger cube, values are not read.
 MAX_BYTES = 2**29
+# Of a cube with more values, masks are not corrected: that takes seconds, not milliseconds.
+MAX_CORRECTED = 2**22
+# The mask of a date and the series disagree if more than this share of its measured pixels is changed.
+_WHOLLY = 0.5
+
+
+@dataclass(frozen=True)
+class DateShare:
+    """Shares of the pixels of one date, in [0, 1]; what the series changed is None if that was not computed."""
+
+    day: str
+    clear: float
+    masked: float | None = None
+    restored: float | None = None
+    measured: float = 1.0
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the series changed the mask of most pixels."""
+        return (self.masked or 0.0) + (self.restored or 0.0) > _WHOLLY * self.measured
+
+    @property
+    def changes(self) -> str:
+        """What the series masked and restored, in per cent of the pixels."""
+        both = (("-", self.masked), ("+", self.restored))
+        return " ".join(f"{sign}{share:.0%}"[:-1] for sign, share in both if share is not None and share >= 0.005)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Lines of (label, text), and the clear share of each date if it is known without computing a lazy cube."""
+    """Lines of (label, text), and the shares of each date if they are known without computing a lazy cube."""
 
     title: str
     lines: tuple[tuple[str, str], ...]
-    dates: tuple[str, ...] = ()
-    shares: tuple[float, ...] | None = None
+    shares: tuple[DateShare, ...] = ()
+
+    @property
+    def corrected(self) -> bool:
+        """Whether the clear shares are those of masks that the series corrected."""
+        return any(date.masked is not None for date in self.shares)
 
     def text(self) -> str:
         """Return the summary as plain text."""
         width = max(len(label) for label, _ in self.lines)
         rows = [f"<{self.title}>", *(f"  {label:<{width}}  {value}" for label, value in self.lines)]
-        if self.shares is not None:
-            rows.append("  clear per date [%]")
-            marks = [f"{day} {share:4.0%}" for day, share in zip(self.dates, self.shares, strict=True)]
-            marks = _abbreviated(marks)
-            rows += ["    " + "   ".join(marks[i : i + 5]) for i in range(0, len(marks), 5)]
+        if self.shares:
+            note = ", with what the series masked (-) and restored (+)" if self.corrected else ""
+            rows.append(f"  clear per date [%]{note}")
+            marks = _abbreviated([f"{date.day} {date.clear:4.0%} {date.changes}".rstrip() for date in self.shares])
+            wide = max(len(mark) for mark in marks)
+            each = 5 if wide <= 15 else 4
+            lines = (marks[i : i + each] for i in range(0, len(marks), each))
+            rows += ["    " + "   ".join(f"{mark:<{wide}}" for mark in line).rstrip() for line in lines]
         return "\n".join(rows)
 
     def html(self) -> str:
@@ -55,22 +88,36 @@ class Summary:
             for label, value in self.lines
         )
         bars = ""
-        if self.shares is not None:
+        if self.shares:
             width = max(2, 480 // len(self.shares))
-            parts = "".join(
-                f"<div title='{day}: {share:.0%} clear' style='display:inline-block;width:{width}px;"
-                f"height:{max(1, round(40 * share))}px;background:#3b82c4;margin-right:1px'></div>"
-                for day, share in zip(self.dates, self.shares, strict=True)
-            )
+            parts = "".join(_bar(date, width) for date in self.shares)
+            note = ", of it restored by the series (green); masked by the series (orange)" if self.corrected else ""
             bars = (
-                "<div style='font-size:smaller'>clear share per date, "
-                f"{self.dates[0]} to {self.dates[-1]}</div><div style='height:42px'>{parts}</div>"
+                f"<div style='font-size:smaller'>clear share per date{note}, "
+                f"{self.shares[0].day} to {self.shares[-1].day}</div><div style='height:42px'>{parts}</div>"
             )
         return f"<div><strong>{html.escape(self.title)}</strong><table>{rows}</table>{bars}</div>"
 
 
-def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summary:
-    """Summarise how the package reads a cube. A chunked cube is not computed.
+def _bar(date: DateShare, width: int) -> str:
+    """Return the bar of one date: clear as given, restored, and masked, from the bottom up."""
+    masked, restored = date.masked or 0.0, date.restored or 0.0
+    parts = (("#e69f00", masked), ("#009e73", restored), ("#3b82c4", date.clear - restored))
+    heights = [(colour, max(round(40 * share), int(colour == "#3b82c4"))) for colour, share in parts]
+    said = f"{date.day}: {date.clear:.0%} clear"
+    if date.masked is not None:
+        said += f", {masked:.0%} masked and {restored:.0%} restored by the series"
+    inner = "".join(
+        f"<div style='height:{height}px;background:{colour}'></div>" for colour, height in heights if height
+    )
+    return f"<div title='{said}' style='display:inline-block;width:{width}px;margin-right:1px'>{inner}</div>"
+
+
+def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, compute: bool = False) -> Summary:
+    """Summarise how the package reads a cube.
+
+    By default a chunked cube is not computed, of one larger than `MAX_BYTES` no value is read, and of one with more
+    values than `MAX_CORRECTED` the masks are not corrected by the series, because a repr appears unasked.
 
     Parameters
     ----------
@@ -78,6 +125,8 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         The cube.
     merge : {"day"}, optional
         As in `fill`.
+    compute : bool
+        Compute the shares of each date in any case, block by block.
 
     Returns
     -------
@@ -112,17 +161,20 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
         return Summary(title, (*lines, ("not usable", str(error))))
-    lines.append(("mask", info.rule.label))
+    lines.append(("mask", "none: made from the series" if info.rule.from_series else info.rule.label))
     lazy = any(array.chunks is not None for array in (*cube.arrays, info.quality))
     large = sum(array.nbytes for array in cube.arrays) > MAX_BYTES
     checked = not lazy and not large
-    values, by_time = info.scaling.source, None
+    values, shares = info.scaling.source, tuple[DateShare, ...]()
     if cube.limits is not None and values == Scaling.source:
         values = "float values are the index"
     try:
         check_scale(cube.dtype, info.scaling, cube.sensor, cube.limits is not None)
         if checked:
-            by_time = _clear_shares(info)
+            _check_values(info)
+        if checked or compute:
+            corrected = info.repair and (compute or sum(array.size for array in cube.arrays) <= MAX_CORRECTED)
+            shares = _date_shares(info if corrected else replace(info, repair=False))
         elif info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
@@ -136,39 +188,72 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None) -> Summ
     unused = [str(name) for name in variables if name not in used]
     if unused:
         lines.append(("not used", ", ".join(unused) + " (to take one as the mask: mask=name)"))
-    if not checked:
+    if not checked and not compute:
         reason = "lazy" if lazy else "large"
         lines.append(("clear", f"the cube is {reason}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
-    if by_time is None:
-        return Summary(title, tuple(lines))
-    by_time = by_time[np.argsort(times)]
-    return Summary(
-        title,
-        tuple(lines),
-        tuple(str(day) for day in order.astype("M8[D]")),
-        tuple(float(share) for share in by_time),
-    )
+    summary = Summary(title, tuple(lines), shares)
+    if not info.repair:
+        return summary
+    if not summary.corrected:
+        layer = f".cloudfree.clear_mask(layers={MASK_CHANGE.name!r})"
+        how = f"masks are corrected by the series when they are needed; ask for {layer}"
+        return replace(summary, lines=(*lines, ("repair", how)))
+    lines.append(("repair", _repair_text(shares, info.rule.from_series)))
+    wholly = [date.day for date in shares if date.disagrees]
+    if wholly and not info.rule.from_series:
+        lines.append(("warning", _wholly_text(wholly)))
+    return replace(summary, lines=tuple(lines))
 
 
-def _clear_shares(info: CubeInfo) -> np.ndarray[Any, Any]:
-    """Return the clear share of each date, after the checks of values that `fill` makes.
+def _check_values(info: CubeInfo) -> None:
+    """Make the checks of values that `fill` makes, on a cube in memory.
 
     Raises
     ------
     CloudfreeError
         If the values are refused.
     """
-    cube = info.cube
-    clear = clear_mask_of(info, check=False)
-    clear = clear.rename({name: role for role, name in cube.dims.items() if role != "band"})
-    seen = clear.transpose("time", "y", "x").to_numpy()
-    merged = merge_days(replace(info, repair=False))  # the masks are known by now
-    stored = stack([array.to_numpy() for array in merged.cube.measured])
-    info.check_reflectance(stored, seen)
+    given = replace(info, repair=False)
+    clear = masks_of(given, check=False)["clear"]
+    clear = clear.rename({name: role for role, name in info.cube.dims.items() if role != "band"})
+    stored = stack([array.to_numpy() for array in merge_days(given).cube.measured])
+    info.check_reflectance(stored, clear.transpose("time", "y", "x").to_numpy())
+
+
+def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
+    """Return the shares of each date in order of time, by masks that are corrected if the cube is read so."""
+    layers = (MASK_CHANGE.name, SCORE.name) if info.repair else ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
-        clear_values = clear_where(stored, seen, info.scaling, info.valid_range)
-    return np.asarray(clear_values.mean(axis=(1, 2)))
+        masks = masks_of(info, layers)
+        parts = {"clear": masks["clear"]}
+        if layers:
+            change = masks[MASK_CHANGE.name]
+            parts["masked"] = (change == Change.CLOUD) | (change == Change.SHADOW)
+            parts["restored"] = change == Change.RESTORED
+            parts["measured"] = masks[SCORE.name].notnull()
+        over = [info.cube.dims[axis] for axis in ("y", "x")]
+        means = xr.Dataset({name: part.mean(over) for name, part in parts.items()}).compute()
+    columns = {str(name): mean.to_numpy().tolist() for name, mean in means.data_vars.items()}
+    days = [str(day) for day in info.times.astype("M8[D]")]
+    dates = [
+        DateShare(day, **dict(zip(columns, row, strict=True)))
+        for day, *row in zip(days, *columns.values(), strict=True)
+    ]
+    return tuple(dates[date] for date in np.argsort(info.times))
+
+
+def _repair_text(shares: tuple[DateShare, ...], from_series: bool) -> str:
+    masked = sum(date.masked or 0.0 for date in shares) / len(shares)
+    restored = sum(date.restored or 0.0 for date in shares) / len(shares)
+    more = "" if from_series else f", {100 * restored:.2g} % restored"
+    return f"by the series: {100 * masked:.2g} % of all pixels masked{more}; .cloudfree.plot.mask(date) shows them"
+
+
+def _wholly_text(days: list[str], most: int = 4) -> str:
+    more = f" and {len(days) - most} more" if len(days) > most else ""
+    look = f".cloudfree.plot.mask({days[0]!r})"
+    return f"the mask and the series disagree on most pixels of {', '.join(days[:most])}{more}; see {look}"
 
 
 def _abbreviated(marks: list[str], limit: int = 40) -> list[str]:

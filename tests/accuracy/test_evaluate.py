@@ -67,8 +67,12 @@ def test_a_cube_without_clouds_has_none_to_hide_under(sample):
 
 
 def test_haze_around_the_hidden_pixels_does_not_count(sample):
-    """Linear in time does not look at the target, so what is around the hidden pixels must not change its score."""
-    score = sample.cloudfree.evaluate(models=["linear"], tracks=["partial", "haze"], frames=2).drop(columns="seconds")
+    """Linear in time does not look at the target, so what is around the hidden pixels must not change its score.
+
+    It would if masks were corrected: haze on one date bears on what the others are compared with.
+    """
+    how = {"models": ["linear"], "tracks": ["partial", "haze"], "frames": 2, "repair": False}
+    score = sample.cloudfree.evaluate(**how).drop(columns="seconds")
     assert (score.loc["partial"] == score.loc["haze"]).loc["linear", ["MAE", "PSNR", "SSIM"]].all()
 
 
@@ -81,3 +85,111 @@ def test_digital_numbers_without_a_scale_are_refused_as_fill_refuses_them(sample
 def test_an_unknown_option_is_named(sample):
     with pytest.raises(errors.OptionTypeError, match="'model'"):
         xr_cloudfree.evaluate(sample, model="linear")
+
+
+def test_added_clouds_are_scored_under_the_mask_and_on_its_rim(sample):
+    how = {"models": ["linear"], "frames": 2, "size": 96, "repair": False}
+    score = sample.cloudfree.evaluate(tracks=["clouds", "no mask", "partial"], **how)
+    clouds, no_mask, partial = (score.loc[(track, "linear")] for track in ("clouds", "no mask", "partial"))
+    # The donor's mask is all right but for its rim, on which the cloud is still there.
+    assert (
+        0 < clouds["recall"] < 1 and clouds["precision"] < 1 and clouds["false_alarms"] == clouds["newly_masked"] == 0
+    )
+    assert clouds["PSNR_under"] > no_mask["PSNR_under"] and clouds["PSNR_rim"] == no_mask["PSNR_rim"]
+    assert no_mask["recall"] == 0 and np.isnan(clouds["restored"])
+    assert partial["newly_masked"] == 0 and np.isnan(partial[["recall", "PSNR_under", "PSNR_rim"]].astype(float)).all()
+
+
+def test_masks_are_corrected_unless_refused_and_each_case_once(sample, monkeypatch):
+    from xr_cloudfree.accuracy import evaluate as module
+    from xr_cloudfree.accuracy import mask_tracks
+
+    seen = []
+
+    def keep(case, *how, **options):
+        found = mask_tracks.repaired(case, *how, **options)
+        seen.append((case, found))
+        return found
+
+    monkeypatch.setattr(module, "repaired", keep)
+    how = {"models": ["nearest", "linear"], "tracks": ["partial", "wrong mask"], "frames": 2, "size": 96}
+    score = sample.cloudfree.evaluate(**how)
+    assert [case.track for case, _ in seen] == ["partial", "partial", "wrong mask", "wrong mask"]
+    wrong = [mask_tracks.mask_scores(case, found.clear) for case, found in seen[2:]]
+    for name in ("recall", "restored", "newly_masked"):
+        assert score.loc[("wrong mask", "linear"), name] == pytest.approx(np.mean([one[name] for one in wrong]))
+    for case, found in seen[:2]:
+        hidden = ~case.clear[case.target] & case.truth_clear
+        # The hidden values are nowhere, those of the other dates are there, and what is hidden stays so.
+        assert np.isnan(case.bands[case.target][:, hidden]).all() and not found.clear[case.target][hidden].any()
+        others = np.delete(case.bands, case.target, axis=0)
+        assert np.isfinite(others).mean() > np.delete(case.clear, case.target, axis=0).mean() + 0.1
+    seen.clear()
+    assert not sample.cloudfree.evaluate(repair=False, **how).equals(score) and not seen
+
+
+def test_snow_that_is_not_clear_and_what_was_not_measured_take_no_part(sample, monkeypatch):
+    from xr_cloudfree.accuracy import evaluate as module
+
+    date = int((sample["cloud_mask"] != 0).mean(["y", "x"]).argmax("time"))  # no truth
+    classes = (sample["cloud_mask"] != 0).astype("u1")
+    classes.attrs = {"flag_values": np.arange(4, dtype="u1"), "flag_meanings": "clear cloud snow nodata"}
+    classes[date] = 0
+    classes[date, :20], classes[date, 20:60] = 2, 3
+    cases = []
+    repaired = module.repaired
+    monkeypatch.setattr(module, "repaired", lambda case, *a, **k: cases.append(case) or repaired(case, *a, **k))
+    time = sample["time"].to_numpy()
+    for snow in ("clear", "not clear"):
+        ds = sample.assign(cloud_mask=classes)
+        xr_cloudfree.evaluate(ds, ["linear"], tracks=["full"], frames=1, snow=snow)
+        days = (time[date] - time[cases[-1].frame]) / np.timedelta64(1, "D")
+        usable = np.isfinite(cases[-1].bands[np.abs(cases[-1].day_offset - days).argmin()]).all(axis=0)
+        assert usable[:20].all() if snow == "clear" else not usable[:20].any()
+        assert not usable[20:60].any() and usable[60:].all()
+
+
+def test_a_cube_without_a_mask_is_evaluated_on_masks_made_from_its_series(sample):
+    bare = sample[["reflectance"]]
+    how = {"models": ["linear"], "tracks": ["full", "clouds"], "frames": 1, "size": 64}
+    score = xr_cloudfree.evaluate(bare, mask="series", **how)
+    assert np.isfinite(score["MAE"]).all() and score.loc[("clouds", "linear"), "recall"] > 0
+    with pytest.warns(errors.CloudfreeWarning, match="made from the series"):
+        assert xr_cloudfree.evaluate(bare, **how).drop(columns="seconds").equals(score.drop(columns="seconds"))
+
+
+def test_a_cube_without_clouds_has_none_to_add(sample):
+    clear = xr.ones_like(sample["cloud_mask"], dtype=bool)
+    with pytest.raises(errors.OptionError, match="15 % to 80 %"):
+        xr_cloudfree.evaluate(sample, ["linear"], clear=clear, tracks=["clouds"])
+    with pytest.raises(errors.OptionError, match="no track 'cloud'"):
+        xr_cloudfree.evaluate(sample, tracks=["cloud"])
+
+
+def test_a_day_of_several_scenes_is_suspect_if_one_is(sample):
+    ds = sample.isel(time=slice(0, 12), y=slice(0, 48), x=slice(0, 48)).drop_vars("suspect", errors="ignore")
+    date = int((ds["cloud_mask"] == 0).mean(["y", "x"]).argmax("time"))
+    second = ds.isel(time=[date])
+    second = second.assign_coords(time=second["time"] + np.timedelta64(1, "m"))
+    both = xr.concat([ds, second], "time").sortby("time")
+    flags = both["time"].isin(second["time"]).to_numpy()
+    how = {"models": ["nearest"], "tracks": ["full"], "frames": None, "merge": "day", "detail": True}
+    plain = xr_cloudfree.evaluate(both, **how)
+    flagged = xr_cloudfree.evaluate(both.assign_coords(suspect=("time", flags)), **how)
+    lost = plain.index.difference(flagged.index)
+    assert list(lost.get_level_values("date")) == [ds["time"].to_numpy()[date]]
+
+
+def test_added_clouds_keep_an_index_within_its_own_limits(sample, monkeypatch):
+    from xr_cloudfree.accuracy import evaluate as module
+
+    red, nir = sample["reflectance"].sel(band="B04", drop=True), sample["reflectance"].sel(band="B8A", drop=True)
+    index = ((red - nir) / (red + nir)).rename("ndvi")  # of the other sign: mostly below zero
+    limits = []
+    make = module.make_mask_cases
+    monkeypatch.setattr(
+        module, "make_mask_cases", lambda *given, **how: limits.append(how["limits"]) or make(*given, **how)
+    )
+    cube = xr.Dataset({"ndvi": index, "cloud_mask": sample["cloud_mask"]})
+    score = xr_cloudfree.evaluate(cube, ["linear"], tracks=["clouds"], frames=1, size=48)
+    assert limits == [(-1, 1)] and score.loc[("clouds", "linear"), "PSNR"] > 15

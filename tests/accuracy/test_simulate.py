@@ -161,3 +161,15 @@ def test_unknown_track_and_unsorted_dates(series):
         simulate.make_case(bands, clear, time, 0, "half", hidden, rng)
     with pytest.raises(TimeError):
         simulate.make_case(bands, clear, time[::-1], 0, "partial", hidden, rng)
+
+
+@pytest.mark.parametrize("track", simulate.TRACKS)
+def test_values_that_are_not_clear_are_kept_on_request_but_for_the_hidden_ones(series, track):
+    for case, kept in zip(cases(series, track), cases(series, track, keep_values=True), strict=True):
+        assert (kept.clear == case.clear).all() and (kept.scored == case.scored).all()
+        given = np.broadcast_to(case.clear[:, None], case.bands.shape)
+        assert (kept.bands[given] == case.bands[given]).all()
+        assert np.isnan(kept.bands[kept.target][:, kept.scored]).all()
+        assert np.isfinite(np.delete(kept.bands, kept.target, axis=0)).all()
+        others = np.delete(kept.bands, kept.target, axis=0)
+        assert not np.isin(kept.truth[:, kept.scored], others).any()

@@ -19,6 +19,9 @@ def test_info_is_the_repr(cube) -> None:
     share = float(io.open_cube(PORTUGAL).cloudfree.clear_mask().sel(time="2021-07-23").mean())
     assert f"2021-07-23 {share:4.0%}" in dated
     assert "lazy" not in dated
+    # The same as of the cube in memory, but for where its scale comes from.
+    loaded = repr(io.open_cube(PORTUGAL).load().cloudfree).splitlines()
+    assert set(loaded) - set(dated.splitlines()) <= {line for line in loaded if line.startswith("  values")}
 
 
 def test_models_are_listed() -> None:

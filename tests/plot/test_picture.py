@@ -10,7 +10,7 @@ import xarray as xr
 
 from tests.support.cubes import DATES
 from xr_cloudfree.cube.conventions import parse_cube
-from xr_cloudfree.plot.picture import choose_bands, limits, place_of, thin
+from xr_cloudfree.plot.picture import choose_bands, colours, limits, place_of, thin
 
 
 def test_degrees_of_longitude_are_drawn_shorter(portugal) -> None:
@@ -51,3 +51,14 @@ def test_a_constant_image_has_a_stretch() -> None:
         warnings.simplefilter("error")
         ends = limits(np.full((1, 2, 2), 0.3), np.ones((2, 2), bool), (2, 98), natural=False)
     assert ends[1, 0] > ends[0, 0] == pytest.approx(0.3)
+
+
+def test_dark_fields_are_dark_but_not_black_in_colour() -> None:
+    """Woods beside bright soil: the darkest pixels keep a tone and a hue, and grey pixels stay grey."""
+    wood, soil, grey = (0.02, 0.035, 0.02), (0.3, 0.22, 0.15), (0.1, 0.1, 0.1)
+    values = np.array([wood] * 30 + [soil] * 60 + [grey] * 10).T.reshape(3, 10, 10)
+    everywhere = np.ones((10, 10), bool)
+    picture = colours(values, everywhere, limits(values, everywhere, (2, 98), natural=True)).reshape(-1, 3)
+    assert picture[0].min() > 0.1 and picture[0, 1] > picture[0, 0] + 0.03
+    assert picture[-1].max() - picture[-1].min() < 1e-6
+    assert picture[30].max() > 0.95

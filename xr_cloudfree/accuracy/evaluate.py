@@ -1,10 +1,10 @@
-"""Score models on a cube: clear pixels are hidden under real clouds of other dates, filled, and compared."""
+"""Score models and masks on a cube: clouds of other dates are laid over clear ones, filled, and compared."""
 
 from __future__ import annotations
 
 import os
 import time as clock
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 
 from xr_cloudfree import api
 from xr_cloudfree.accuracy import metrics
+from xr_cloudfree.accuracy.mask_tracks import (
+    DONOR_SHARE,
+    LIMITS,
+    MASK_TRACKS,
+    MaskCase,
+    MaskTrack,
+    image_scores,
+    make_mask_cases,
+    mask_scores,
+    repaired,
+)
 from xr_cloudfree.accuracy.simulate import (
+    HIDDEN_SHARE,
     MIN_CLEAR,
     TRACKS,
     Case,
@@ -27,24 +39,33 @@ from xr_cloudfree.accuracy.simulate import (
 from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.timestamps import Times
-from xr_cloudfree.cube.validity import clear_where
-from xr_cloudfree.engine.blocks import stack
+from xr_cloudfree.cube.validity import clear_where, measured
+from xr_cloudfree.engine.blocks import Windows, stack
+from xr_cloudfree.engine.clear import decode_window, quality_window, split_extras
+from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.errors import OptionError, TimeError, code, either, option
+from xr_cloudfree.masking.repair import repair
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import ReadOptions, check_names, parse_count, parse_list
-from xr_cloudfree.plan import open_s1
+from xr_cloudfree.plan import CubeInfo, make_grid, open_s1
 
 # Minimum data range for the SSIM, about the noise of a sensor: a constant band has no structure to compare.
 LEAST_RANGE = 1e-3
-COLUMNS = ("frames", "answered", "MAE", "RMSE", "PSNR", "SAM", "SSIM", "coverage90", "seconds")
+MASK_COLUMNS = ("recall", "precision", "false_alarms", "newly_masked", "restored")
+COLUMNS = (
+    *("frames", "answered", "MAE", "RMSE", "PSNR", "PSNR_under", "PSNR_rim", "SAM", "SSIM", "coverage90"),
+    *MASK_COLUMNS,
+    "seconds",
+)
+ALL_TRACKS = (*TRACKS, *MASK_TRACKS)
 
 
 def evaluate(
     obj: xr.DataArray | xr.Dataset,
     models: Sequence[str | FillModel] = ("nearest", "median", "linear", "regress", "auto"),
     *,
-    tracks: Sequence[Track] = ("partial", "gap", "full", "haze"),
+    tracks: Sequence[Track | MaskTrack] = ("partial", "gap", "full", "haze"),
     frames: int | None = 10,
     size: int = 256,
     seed: int = 0,
@@ -59,6 +80,11 @@ def evaluate(
     frame is hidden under a real cloud mask of another date, the models fill it, and their results at the hidden pixels
     are compared with the frame.
 
+    The tracks *clouds*, *no mask* and *wrong mask* measure masks as well: the clouds and shadows of another date, the
+    donor, are added to the frame, also where the donor's mask misses them, and the whole image is compared. On all
+    tracks the masks are corrected by the series unless ``repair=False``, once for each frame; hidden values take no
+    part in it. To see what the correction is worth, call this function with ``repair=True`` and with ``repair=False``.
+
     Unlike `fill`, this function computes: it reads all dates of a window of at most `size` x `size` pixels at the
     centre of the cube.
 
@@ -68,9 +94,10 @@ def evaluate(
         The cube, as for `fill`.
     models : sequence of str or FillModel
         Models to compare; `auto` is the default of `fill`. A learned model takes seconds per frame.
-    tracks : sequence of {"partial", "gap", "full", "haze"}
+    tracks : sequence of {"partial", "gap", "full", "haze", "clouds", "no mask", "wrong mask"}
         How frames are hidden: partly; partly, with all dates within 20 days removed; completely; partly, with clouds
-        that extend beyond the mask.
+        that extend beyond the mask. Or which masks are given with added clouds: the donor's; none; the donor's, but on
+        every date 20 % of the cloud objects are missing, and 10 % of the clear pixels are masked.
     frames : int or None
         Maximum number of frames, drawn at random; None uses all.
     size : int
@@ -85,21 +112,32 @@ def evaluate(
         Sentinel-1, as for `fill`. Only models that take it receive it.
     **reading
         How to read the cube: `clear`, `mask`, `scheme`, `threshold`, `snow`, `strict`, `dilate`, `bands`, `scale`,
-        `offset`, `nodata`, `merge` as for `fill`.
+        `offset`, `nodata`, `merge`, `repair` as for `fill`.
 
     Returns
     -------
     DataFrame
         Indexed by track and model (and date, with `detail`). MAE and RMSE in reflectance, PSNR in dB with a peak of
         1, SAM in degrees, SSIM, the share of the truth inside the 90 % interval for models with an uncertainty, the
-        share of the hidden pixels that were filled, and seconds per frame.
+        share of the scored pixels that have a value, and seconds per frame for the fill alone.
+
+        With added clouds, PSNR also under the donor's mask, and on the rim, the cloud that this mask misses; and of the
+        mask of the target: ``recall``, the share of cloud and shadow that it masks; ``precision``, the share of what it
+        calls clear that is clear; ``false_alarms``, the share of the clear pixels that it masks; ``restored``, the
+        share of the pixels that *wrong mask* flagged that are clear again. ``newly_masked`` is the share of the clear
+        pixels that only the correction masks, on any track.
 
     Raises
     ------
     TimeError
         If no frame is clear enough to serve as truth.
     OptionError
-        If a track does not exist, there are no clouds to hide pixels under, or `s1` is given and no model takes it.
+        If a track does not exist, there are no clouds to hide pixels under or to add, or `s1` is given and no model
+        takes it.
+
+    References
+    ----------
+    The clouds are those of `xr_cloudfree.accuracy.mask_tracks`.
 
     Examples
     --------
@@ -109,39 +147,45 @@ def evaluate(
     >>> score = xr_cloudfree.evaluate(ds, ["nearest", "linear"], tracks=["full"], frames=2)
     >>> bool(score.loc[("full", "linear"), "MAE"] < score.loc[("full", "nearest"), "MAE"])
     True
+    >>> score = xr_cloudfree.evaluate(ds, ["linear"], tracks=["clouds"], frames=2, repair=False)
+    >>> bool(score.loc[("clouds", "linear"), "recall"] < 1)  # the masks of this cube miss some cloud
+    True
     """
     size, seed = parse_count("size", size, 1, option("size=256")), parse_count("seed", seed, 0, option("seed=0"))
     if frames is not None:
         frames = parse_count("frames", frames, 1, either(option("frames=10"), code("frames=None for all")))
     tracks = parse_list("tracks", tracks, option("tracks=['partial']"))
     for track in tracks:
-        if track not in TRACKS:
-            raise OptionError(f"there is no track {track!r}", f"some of {TRACKS}", option("tracks=['partial']"))
+        if track not in ALL_TRACKS:
+            raise OptionError(f"there is no track {track!r}", f"some of {ALL_TRACKS}", option("tracks=['partial']"))
     check_names(reading, evaluate, ReadOptions)
     requested = parse_list("models", models, option("models=['linear', 'regress']"))
     instances = [registry.create(model) for model in requested]
     if s1 is not None and not any(model.spec.takes_s1 for model in instances):
         instances[0].spec.check_s1()
     window = _window(obj, size, ReadOptions(**reading), s1, check)
-    values, seen, times, suspect = window.values, window.seen, window.times, window.suspect
-    if not target_frames(seen, suspect).size:
+    seen, times = window.seen, window.times
+    if not target_frames(seen, window.suspect).size:
         best = seen.mean(axis=(1, 2)).max()
         raise TimeError(
             f"the clearest date is {best:.0%} clear in the central {seen.shape[1]} x {seen.shape[2]} pixels",
             f"a date that is more than {MIN_CLEAR:.0%} clear, to serve as truth",
             either(option("size=64") + " for a smaller window", "a longer series"),
         )
-    if not real_masks(seen) and set(tracks) - {"full"}:
-        raise OptionError(
-            "no date of this cube is partly cloudy (10 to 80 %)",
-            "a partly cloudy date, whose cloud mask is used to hide clear dates",
-            option("tracks=['full']"),
-        )
+    if not real_masks(seen) and set(tracks) & {"partial", "gap", "haze"}:
+        raise _no_clouds(HIDDEN_SHARE, "whose cloud mask is used to hide clear dates")
     rows = []
     for track in tracks:
-        for case in make_cases(values, seen, times, track, suspect=suspect, limit=frames, seed=seed):
+        found = False
+        for case in _cases(window, track, frames, seed):
+            found = True
             row = {"track": track, "date": times[case.frame]}
-            rows += [{**row, "model": model.spec.name, **_score(case, model, window)} for model in instances]
+            clear, masks = _masks(case, window)
+            rows += [
+                {**row, "model": model.spec.name, **_score(case, clear, model, window), **masks} for model in instances
+            ]
+        if not found and track in MASK_TRACKS:
+            raise _no_clouds(DONOR_SHARE, "of another pass than the clear dates, whose clouds are added to them")
     table = pd.DataFrame(rows)
     if detail:
         return table.set_index(["track", "model", "date"])
@@ -151,15 +195,31 @@ def evaluate(
     return out.reindex(columns=list(COLUMNS))
 
 
+def _no_clouds(share: tuple[float, float], use: str) -> OptionError:
+    return OptionError(
+        f"no date of this cube is partly cloudy ({share[0]:.0%} to {share[1]:.0%})".replace("%", " %"),
+        f"a partly cloudy date, {use}",
+        option("tracks=['full']"),
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class _Window:
-    """The central part of a cube in memory, sorted by time; Sentinel-1 in its own order."""
+    """The central part of a cube in memory, sorted by time; Sentinel-1 in its own order.
+
+    Values that were not measured are NaN, and so are those of snow that is not clear: no correction restores them.
+    """
 
     values: NDArray[np.float32]
     seen: NDArray[np.bool_]
     times: Times
     suspect: NDArray[np.bool_]
     bands: tuple[str, ...]
+    common_names: tuple[str | None, ...]
+    limits: tuple[float, float]
+    origin: tuple[int, int]
+    repair: bool
+    from_series: bool
     s1: xr.DataArray | None
 
 
@@ -167,47 +227,100 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
     from dask.base import compute
 
     s1, obj = open_s1(s1, obj)
-    scenes = api.read(obj, reading)
-    info = api.merge_days(scenes)
-    cube = info.cube
-    order = np.argsort(info.times, kind="stable")
-    middle = {}
-    for dim, length in zip(("y", "x"), cube.shape, strict=True):
-        first = max((length - size) // 2, 0)
-        middle[dim] = slice(first, first + size)
-    # The checks need the values as stored, before any of them counts as missing.
-    clear = info.quality
-    if scenes.scenes is None:
-        back = {name: role for role, name in cube.dims.items() if role != "band"}
-        clear = api.clear_mask_of(scenes, check=False).rename(back)
+    info = api.read(obj, reading)
+    cube, rule, dates = info.cube, info.rule, np.arange(info.times.size)
+    first = [max((length - size) // 2, 0) for length in cube.shape]
+    box = Box(first[0], min(first[0] + size, cube.shape[0]), first[1], min(first[1] + size, cube.shape[1]))
+    grid = make_grid(cube, cube.arrays[0].sizes["time"], 0, None, None)
+    middle, of_quality = _part(box), _part(quality_window(box, rule, grid))
     # Scores are numbers, so lazy cubes are computed here, as documented.
-    clear, *stored = compute(clear.isel(middle), *(array.isel(middle) for array in cube.measured))
-    digits, seen = stack([array.to_numpy() for array in stored]), clear.to_numpy()
-    if check:
-        info.check_reflectance(digits, seen)
-        seen = clear_where(digits, seen, info.scaling, info.valid_range)
-    values = to_reflectance(digits, info.scaling)
-    flags = cube.arrays[0].coords.get("suspect")
-    suspect = np.zeros(order.size, bool)
-    if flags is not None and flags.dims == ("time",):
-        suspect = flags.to_numpy().astype(bool)
+    quality, *stored = compute(info.quality.isel(of_quality), *(array.isel(middle) for array in cube.arrays))
+    windows = Windows([array.to_numpy() for array in stored], quality.to_numpy())
+    valid_range = info.valid_range if check else None
+    decoded = decode_window(windows, rule, info.scaling, grid, box, dates, info.scenes, cube.extras, info.valid_range)
+    digits, _ = split_extras(decoded.stored, cube.extras)
+    if check:  # the values as stored, before any of them counts as missing
+        info.check_reflectance(digits, decoded.clear)
+    order = np.argsort(info.times, kind="stable")
+    seen = clear_where(digits, decoded.clear, info.scaling, valid_range)[order]
+    usable = np.stack([measured(image, info.scaling, valid_range, axis=0).all(axis=0) for image in digits])
+    usable &= ~decoded.missing
+    if rule.snow == "not clear":
+        usable &= ~decoded.snow
+    values = to_reflectance(digits, info.scaling)[order]
+    values[~np.broadcast_to(usable[order][:, None], values.shape)] = np.nan
+    times = info.times[order]
+    if rule.from_series:
+        days = (times - times[0]) / np.timedelta64(1, "D")
+        how: dict[str, Any] = {"common_names": cube.common_names, "origin": (box.y0, box.x0), "from_series": True}
+        seen = repair(values, seen, days, usable=usable[order], keep=~usable[order], **how).clear
     radar = None
     if s1 is not None:
         sentinel1 = parse_radar(s1, cube.template)
         decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in sentinel1.arrays))])
         coords = {"time": sentinel1.times, "band": list(POLARISATIONS)}
         radar = xr.DataArray(decibels, dims=("time", "band", "y", "x"), coords=coords)
-    return _Window(values[order], seen[order], info.times[order], suspect[order], cube.bands, radar)
+    return _Window(
+        values,
+        seen,
+        times,
+        _suspect(info)[order],
+        cube.bands,
+        cube.common_names,
+        cube.limits or LIMITS,
+        (box.y0, box.x0),
+        info.repair,
+        rule.from_series,
+        radar,
+    )
 
 
-def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
+def _part(box: Box) -> dict[str, slice]:
+    return {"y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1)}
+
+
+def _suspect(info: CubeInfo) -> NDArray[np.bool_]:
+    """Return the dates that the cube's coordinate ``suspect`` flags; of merged scenes, any of them."""
+    flags = info.cube.arrays[0].coords.get("suspect")
+    if flags is None or flags.dims != ("time",):
+        return np.zeros(info.times.size, bool)
+    of_scenes = flags.to_numpy().astype(bool)
+    if info.scenes is None:
+        return np.asarray(of_scenes)
+    return np.array([of_scenes[list(members)].any() for members in info.scenes.members])
+
+
+def _cases(window: _Window, track: Any, frames: int | None, seed: int) -> Iterator[Case | MaskCase]:
+    how: dict[str, Any] = {"suspect": window.suspect, "limit": frames, "seed": seed}
+    if track in MASK_TRACKS:
+        yield from make_mask_cases(window.values, window.seen, window.times, track, limits=window.limits, **how)
+    else:
+        keep = window.repair
+        yield from make_cases(window.values, window.seen, window.times, track, keep_values=keep, **how)
+
+
+def _masks(case: Case | MaskCase, window: _Window) -> tuple[NDArray[np.bool_], dict[str, float]]:
+    """Return the clear masks of a case, corrected if the cube is read so, and their scores."""
+    clear = case.given if isinstance(case, MaskCase) else case.clear
+    if window.repair:
+        clear = repaired(case, window.common_names, window.origin, from_series=window.from_series).clear
+    if isinstance(case, MaskCase):
+        scores = mask_scores(case, clear)
+        return clear, {name: scores[name] for name in MASK_COLUMNS}
+    with np.errstate(invalid="ignore"):  # of *haze*, only pixels without haze are clear
+        still = case.clear[case.target] & (case.bands[case.target] == case.truth).all(axis=0)
+    masked = ~clear[case.target]
+    return clear, {"newly_masked": float(masked[still].mean()) if still.any() else np.nan}
+
+
+def _score(case: Case | MaskCase, mask: NDArray[np.bool_], model: FillModel, window: _Window) -> dict[str, float]:
     day, bands = window.times[case.frame], window.bands
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
     cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
-    clear = xr.DataArray(case.clear, dims=("time", "y", "x"), coords={"time": times})
+    clear = xr.DataArray(mask, dims=("time", "y", "x"), coords={"time": times})
     layers = ["filled", "uncertainty"] if "uncertainty" in model.spec.layers else ["filled"]
-    # The cube has been checked, and simulated haze need not look like reflectance.
-    options: dict[str, Any] = {"model": model, "scale": 1.0, "layers": layers, "check": False}
+    # The cube has been checked, and simulated haze need not look like reflectance. Its masks are corrected already.
+    options: dict[str, Any] = {"model": model, "scale": 1.0, "layers": layers, "check": False, "repair": False}
     radar = window.s1 if model.spec.takes_s1 else None
     if radar is not None and not nearby_dates(radar["time"].to_numpy(), [day]).size:
         radar = None
@@ -219,7 +332,8 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
     filled = api.fill(cube, times[case.target], clear=clear, s1=radar, **options)
     seconds = clock.perf_counter() - start
     image = filled["reflectance"].to_numpy()
-    where = case.scored & np.isfinite(image).all(axis=0)
+    known = np.isfinite(image).all(axis=0)
+    where = case.scored & known
     truth = case.truth
     if not where.any():
         return {"answered": 0.0, "seconds": seconds}
@@ -236,9 +350,13 @@ def _score(case: Case, model: FillModel, window: _Window) -> dict[str, float]:
         "SSIM": metrics.ssim(np.where(where, image, whole), whole, where, np.maximum(span, LEAST_RANGE)),
         "seconds": seconds,
     }
+    if isinstance(case, MaskCase):
+        scores = image_scores(case, image)
+        score |= {"PSNR_under": scores["under"], "PSNR_rim": scores["rim"]}
     if "uncertainty" in layers:
         sigma = filled["uncertainty"].to_numpy()
-        valid = where & np.isfinite(sigma).all(axis=0)
+        # Only what was filled has an interval.
+        valid = where & ~mask[case.target] & np.isfinite(sigma).all(axis=0)
         if valid.any():  # a filled pixel may lack an uncertainty
             score["coverage90"] = metrics.interval_coverage(image, truth, sigma, valid)[0]
     return score

@@ -49,7 +49,8 @@ class Case:
     frame : int
         Index of the target in the original series.
     bands : ndarray of float32, shape (time, band, y, x)
-        Reflectance of the input, including the target; NaN where not clear.
+        Reflectance of the input, including the target; NaN where not clear. With ``keep_values``, NaN only where there
+        is no value, and at the hidden pixels of the target.
     clear : ndarray of bool, shape (time, y, x)
         Clear mask of the input; the hidden pixels of the target are not clear.
     day_offset : ndarray of float64, shape (time,)
@@ -117,6 +118,16 @@ def target_frames(
     if suspect is not None:
         usable &= ~suspect
     return np.flatnonzero(usable)
+
+
+def choose_frames(
+    clear: NDArray[np.bool_], suspect: NDArray[np.bool_] | None, limit: int | None, seed: int
+) -> NDArray[np.intp]:
+    """Return the frames that can serve as truth, at most `limit` of them, drawn at random by `seed`."""
+    frames = target_frames(clear, suspect)
+    if limit is not None and len(frames) > limit:
+        frames = np.sort(np.random.default_rng([seed, 1]).choice(frames, limit, replace=False))
+    return frames
 
 
 def real_masks(clear: NDArray[np.bool_], share: tuple[float, float] = HIDDEN_SHARE) -> list[NDArray[np.bool_]]:
@@ -277,6 +288,8 @@ def make_case(
     track: Track,
     hidden: NDArray[np.bool_],
     rng: np.random.Generator,
+    *,
+    keep_values: bool = False,
 ) -> Case:
     """Hide a part of one frame according to a track.
 
@@ -296,6 +309,8 @@ def make_case(
         Pixels to hide; ignored by the track *full*, which hides all.
     rng : numpy.random.Generator
         Random generator, used by *haze* only.
+    keep_values : bool
+        True keeps values that are not clear, but for the hidden ones: masks cannot be corrected without them.
 
     Returns
     -------
@@ -317,7 +332,7 @@ def make_case(
     if track == "full":
         hidden = np.ones_like(hidden)
     shown = haze(bands[frame].astype(np.float32), hidden, rng) if track == "haze" else None
-    return hide(bands, clear, time, frame, track, hidden, keep, shown)
+    return hide(bands, clear, time, frame, track, hidden, keep, shown, keep_values=keep_values)
 
 
 def days_from(time: NDArray[np.datetime64], frame: int) -> NDArray[np.float64]:
@@ -348,6 +363,8 @@ def hide(
     hidden: NDArray[np.bool_],
     keep: NDArray[np.bool_],
     shown: NDArray[np.float32] | None = None,
+    *,
+    keep_values: bool = False,
 ) -> Case:
     """Build a case from a frame, the pixels to hide and the dates to keep.
 
@@ -361,6 +378,8 @@ def hide(
         Other dates to keep; the target is always kept.
     shown : ndarray of float32, shape (band, y, x), optional
         Values of the target in the input where it is not hidden; by default the frame itself.
+    keep_values : bool
+        As for `make_case`.
     """
     keep = keep.copy()
     keep[frame] = True
@@ -369,7 +388,9 @@ def hide(
     if shown is not None:
         values[target] = shown
     seen[target] &= ~hidden
-    values[~np.broadcast_to(seen[:, None], values.shape)] = np.nan
+    unseen = np.zeros_like(seen) if keep_values else ~seen
+    unseen[target] |= hidden
+    values[np.broadcast_to(unseen[:, None], values.shape)] = np.nan
     elsewhere = np.delete(seen, target, axis=0).any(axis=0)
     scored = hidden & clear[frame] & elsewhere
     return Case(track, frame, values, seen, offset[keep], target, bands[frame], clear[frame], scored)
@@ -385,6 +406,7 @@ def make_cases(
     suspect: NDArray[np.bool_] | None = None,
     limit: int | None = None,
     seed: int = 0,
+    keep_values: bool = False,
 ) -> Iterator[Case]:
     """Hide each frame that can serve as truth under a real cloud mask.
 
@@ -406,6 +428,8 @@ def make_cases(
         Maximum number of frames, drawn at random.
     seed : int
         Seed of the random numbers; for one seed, a frame has the same mask in every track.
+    keep_values : bool
+        As for `make_case`.
 
     Yields
     ------
@@ -413,13 +437,10 @@ def make_cases(
         One per frame, in order of time. Frames without a pixel to score are left out.
     """
     pool = real_masks(clear) if masks is None else masks
-    frames = target_frames(clear, suspect)
-    if limit is not None and len(frames) > limit:
-        frames = np.sort(np.random.default_rng([seed, 1]).choice(frames, limit, replace=False))
-    for frame in frames:
+    for frame in choose_frames(clear, suspect, limit, seed):
         rng = np.random.default_rng([seed, 2, int(frame)])
         shape = (clear.shape[1], clear.shape[2])
         hidden = transplant(pool, shape, HIDDEN_SHARE, rng) if track != "full" else np.ones(shape, bool)
-        case = make_case(bands, clear, time, int(frame), track, hidden, rng)
+        case = make_case(bands, clear, time, int(frame), track, hidden, rng, keep_values=keep_values)
         if case.scored.any():
             yield case

@@ -33,9 +33,16 @@ _COLUMNS = {
     "MAE": ("MAE", 4),
     "RMSE": ("RMSE", 4),
     "PSNR": ("PSNR [dB]", 1),
+    "PSNR_under": ("under the mask", 1),
+    "PSNR_rim": ("on its rim", 1),
     "SAM": ("SAM [°]", 2),
     "SSIM": ("SSIM", 3),
     "coverage90": ("in 90 % interval", 2),
+    "recall": ("cloud masked", 2),
+    "precision": ("clear right", 2),
+    "false_alarms": ("clear masked", 2),
+    "newly_masked": ("newly masked", 3),
+    "restored": ("restored", 2),
     "seconds": ("seconds per date", 2),
 }
 
@@ -51,7 +58,9 @@ def evaluate(
         str,
         typer.Option(
             help="How pixels are hidden. partial: under another date's clouds; gap: the same, without the dates "
-            "within 20 days; full: the whole date; haze: under clouds that reach beyond their mask."
+            "within 20 days; full: the whole date; haze: under clouds that reach beyond their mask. Or, with added "
+            "clouds of other dates, which masks are given: clouds: theirs, which miss some; no mask; wrong mask: with "
+            "whole clouds missing and clear pixels masked."
         ),
     ] = "partial,gap,full,haze",
     frames: Annotated[int, typer.Option(min=0, help="Use at most this many clear dates; 0 uses all.")] = 10,
@@ -73,12 +82,13 @@ def evaluate(
     """Measure the error of models on your own cube.
 
     Clear pixels are hidden under the cube's own clouds, filled, and compared with their true values.
-    Errors are in reflectance: an MAE of 0.01 is one hundredth.
+    Errors are in reflectance: an MAE of 0.01 is one hundredth. Masks are corrected by the series unless --no-repair.
 
     [bold]Examples[/bold]
 
     [cyan]cloudfree evaluate cube.zarr
-    cloudfree evaluate cube.zarr --models linear,regress --csv score.csv[/cyan]
+    cloudfree evaluate cube.zarr --models linear,regress --csv score.csv
+    cloudfree evaluate cube.zarr --models regress --tracks "clouds,no mask" --no-repair[/cyan]
     """
     with plain_errors(debug):
         from xr_cloudfree import io

@@ -14,7 +14,10 @@ from xr_cloudfree.cli.progress import progress_bar
 def info(
     cube: CubePath,
     dates: Annotated[
-        bool, typer.Option("--dates", help="Also list the clear share of each date; reads the whole cube.")
+        bool,
+        typer.Option(
+            "--dates", help="Also list the clear share of each date and what the series changed; reads the whole cube."
+        ),
     ] = False,
     merge: Merge = None,
     quiet: Quiet = False,
@@ -28,22 +31,12 @@ def info(
     cloudfree info cube.zarr --dates[/cyan]
     """
     with plain_errors(debug):
-        from dataclasses import replace
-
-        from xr_cloudfree import api, io, summary
+        from xr_cloudfree import io, summary
         from xr_cloudfree.cube.merge import parse_merge
 
         opened: Any = io.open_cube(cube)
-        merging = parse_merge(merge)
-        described = summary.describe(opened, merging)
-        if dates:
-            share = api.clear_mask(opened, merge=merging)
-            share = share.mean(share.dims[1:])
-            with progress_bar(quiet):
-                share = share.compute().sortby(share.dims[0])
-            days = tuple(str(day) for day in share[share.dims[0]].to_numpy().astype("datetime64[D]"))
-            lines = tuple(line for line in described.lines if line[0] != "clear")
-            described = replace(described, lines=lines, dates=days, shares=tuple(float(s) for s in share))
+        with progress_bar(quiet or not dates):
+            described = summary.describe(opened, parse_merge(merge), compute=dates)
         typer.echo(described.text())
 
 

@@ -70,8 +70,9 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Quality layer. By default cloud_mask, then the sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others). "
-        "series makes the masks from the series, as where no layer is found.",
+        help="Quality layer, or a cloud detector: csmask, omnicloudmask, s2cloudless. By default cloud_mask, then the "
+        "sensor's own (SCL, QA_PIXEL, Fmask, cfmask and others). series makes the masks from the series, as where no "
+        "layer is found.",
         rich_help_panel=CLEAR,
     ),
 ]

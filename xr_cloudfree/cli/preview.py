@@ -30,7 +30,7 @@ def picture_paths(preview: Path | None, image: xr.Dataset, overwrite: bool) -> l
         return []
     from xr_cloudfree import io
     from xr_cloudfree.cube.dims import time_of
-    from xr_cloudfree.plot.figures import pyplot
+    from xr_cloudfree.plot.drawing import pyplot
 
     # Figures are drawn into files: no window opens, with or without a display.
     pyplot().switch_backend("agg")
@@ -62,7 +62,7 @@ def draw(obj: Any, cube: Cube, time: Any, image: xr.Dataset, picture: Path, opti
         Options of `xr_cloudfree.fill` with which the cube was read.
     """
     from xr_cloudfree.plot import before_after
-    from xr_cloudfree.plot.figures import pyplot
+    from xr_cloudfree.plot.drawing import pyplot
     from xr_cloudfree.plot.picture import choose_bands
 
     shown = [cube.bands[i] for i in choose_bands(cube).index]

@@ -60,8 +60,8 @@ class Windows:
     ----------
     bands : sequence of array
         One array (time, band, y, x), or one (time, y, x) per band.
-    quality : array, shape (time, y, x)
-        The quality layer, or the clear mask, in its own pixels.
+    quality : array, shape (time, y, x), or None
+        The quality layer, or the clear mask, in its own pixels; None where it is being made.
     s1 : sequence of array
         Sentinel-1: one array (time, 2, y, x), or VV and VH (time, y, x); empty for none.
     """
@@ -73,11 +73,13 @@ class Windows:
     @property
     def arrays(self) -> tuple[Any, ...]:
         """All arrays: the bands, the quality layer, Sentinel-1."""
-        return (*self.bands, self.quality, *self.s1)
+        return (*self.bands, *(() if self.quality is None else (self.quality,)), *self.s1)
 
     def map(self, function: Callable[[Any], Any]) -> Windows:
         """Return the same with a function applied to each array."""
-        return Windows([function(a) for a in self.bands], function(self.quality), [function(a) for a in self.s1])
+        bands = [function(a) for a in self.bands]  # before the quality layer: the order of `arrays`
+        quality = None if self.quality is None else function(self.quality)
+        return Windows(bands, quality, [function(a) for a in self.s1])
 
 
 Block = tuple[Box, Windows]
@@ -163,7 +165,7 @@ def read_windows(
     window, quality_window = job.windows(part)
     return Windows(
         [read(array, job.reads, window) for array in sources.bands],
-        read(sources.quality, job.reads, quality_window),
+        None if sources.quality is None else read(sources.quality, job.reads, quality_window),
         [read(array, job.s1_reads, window) for array in sources.s1],
     )
 

@@ -1,9 +1,9 @@
-"""The plots: a date before and after filling, a date in colour, and the clear share over time."""
+"""The plots: a date before and after filling, its mask, a date in colour, and the clear share over time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,15 +11,32 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree import api
-from xr_cloudfree.cube.conventions import Cube, parse_cube
+from xr_cloudfree.cube.conventions import Cube
 from xr_cloudfree.cube.dates import parse_targets
-from xr_cloudfree.cube.dims import dim_of, time_of
-from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, valid
+from xr_cloudfree.cube.quality import SERIES
+from xr_cloudfree.cube.scaling import resolve_scaling
 from xr_cloudfree.cube.timestamps import Times, cube_times
-from xr_cloudfree.errors import BandError, MissingDependencyError, OptionError, TimeError
+from xr_cloudfree.errors import (
+    OptionError,
+)
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
+from xr_cloudfree.masking.repair import Change
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import Merge, ReadOptions
+from xr_cloudfree.options import Merge
+from xr_cloudfree.plot.drawing import (
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PALE,
+    SAND,
+    hatch,
+    legend,
+    map_axes,
+    percent,
+    pyplot,
+    show_picture,
+)
 from xr_cloudfree.plot.picture import (
     NEUTRAL,
     Composite,
@@ -31,24 +48,36 @@ from xr_cloudfree.plot.picture import (
     place_of,
     thin,
 )
+from xr_cloudfree.plot.reading import (
+    all_valid,
+    band_layers,
+    compute_all,
+    day,
+    given_clear,
+    observed_index,
+    read_cube,
+    with_time,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Colours by Okabe and Ito, which remain distinct with colour blindness; observed pixels are pale.
-_ORANGE = (0.90, 0.62, 0.0)
-_BLUE = (0.0, 0.45, 0.70)
-_PALE = (0.87, 0.92, 0.95)
-_SAND = (0.94, 0.89, 0.26)
 _STATES = (
-    (OBSERVED, "observed", _PALE),
-    (FILLED, "filled", _ORANGE),
-    (PARTLY, "filled in some bands", _SAND),
+    (OBSERVED, "observed", PALE),
+    (FILLED, "filled", ORANGE),
+    (PARTLY, "filled in some bands", SAND),
     (NOT_FILLED, "not filled", NEUTRAL),
 )
-_INK = "0.25"
-# Below this clear share the stretch is taken from the filled image.
+# How a pixel of the mask differs from the given one: code, whether it is clear now, name, colour.
+_CHANGES = (
+    (Change.AS_GIVEN, True, "clear as given", PALE),
+    (Change.RESTORED, True, "restored", GREEN),
+    (Change.AS_GIVEN, False, "not clear as given", NEUTRAL),
+    (Change.CLOUD, False, "masked: cloud", ORANGE),
+    (Change.SHADOW, False, "masked: shadow", BLUE),
+)
+# Below this clear share the stretch is taken from the filled image, or from all pixels.
 _LEAST_CLEAR = 0.02
 
 
@@ -81,7 +110,7 @@ def before_after(
     bands : sequence of str, optional
         One band to show in grey, or three as red, green and blue; by default true colour if the cube has these bands.
     stretch : tuple of float
-        Percentiles of the clear pixels that become black and white.
+        Percentiles of the clear pixels that become dark and white. In grey the lower one is black.
     figsize : tuple of float, optional
         Width and height in inches.
     **options
@@ -103,11 +132,11 @@ def before_after(
     """
     plt = pyplot()
     stretch = check_stretch(stretch)
-    cube, reading = _read(obj, bands, options)
+    cube, reading = read_cube(obj, bands, options)
     times = cube_times(cube.arrays[0])
     targets = parse_targets(date, times)
     if not targets.scalar:
-        raise OptionError(f"date is {date!r}", "one date", f"date={_day(targets.times[0])!r}")
+        raise OptionError(f"date is {date!r}", "one date", f"date={day(targets.times[0])!r}")
     show = choose_bands(cube, bands)
     if image is None:
         # The cast is needed because the overloads of `fill` take either a DataArray or a Dataset.
@@ -119,38 +148,120 @@ def before_after(
 
     ends = limits(*scene.stretch_pixels(), stretch, show.natural)
     place = place_of(cube)
-    if figsize is None:
-        figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + 1.1
-    figure: Figure = plt.figure(figsize=figsize, layout="constrained")
-    axes = figure.subplots(1, 3, sharex=True, sharey=True)
-
-    _show(axes[0], colours(scene.before, scene.measured, ends), place)
+    figure, axes = _three_panels(plt, place, figsize)
+    show_picture(axes[0], colours(scene.before, scene.measured, ends), place)
     hidden = scene.measured & ~scene.clear
-    _hatch(axes[0], hidden, place)
+    hatch(axes[0], hidden, place)
     note = " (hatched: not clear)" if hidden.any() else ""
-    label = "As observed" if own >= 0 else f"Observed {_day(times[shown])}"
-    axes[0].set_title(f"{label}, {_percent(scene.clear_share)} clear{note}", fontsize=10)
+    label = "As observed" if own >= 0 else f"Observed {day(times[shown])}"
+    axes[0].set_title(f"{label}, {percent(scene.clear_share)} clear{note}", fontsize=10)
     origin = np.empty((*scene.state.shape, 3), np.float32)
     for state, _, colour in _STATES:
         origin[scene.state == state] = colour
-    _show(axes[1], origin, place)
+    show_picture(axes[1], origin, place)
     axes[1].set_title("Where the values come from", fontsize=10)
-    _show(axes[2], colours(scene.after, scene.state != NOT_FILLED, ends), place)
+    show_picture(axes[2], colours(scene.after, scene.state != NOT_FILLED, ends), place)
     axes[2].set_title("Filled", fontsize=10)
 
-    _legend(
+    legend(
         axes[1],
-        [(f"{name} {_percent(scene.shares[s])}", c) for s, name, c in _STATES if scene.shares[s] > 0],
+        [(f"{name} {percent(scene.shares[s])}", c) for s, name, c in _STATES if scene.shares[s] > 0],
     )
-    _map_axes(axes[0], place)
-    for ax in axes[1:]:
-        ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
-    axes[2].set_xlabel(show.label, color=_INK, fontsize=9)
+    axes[2].set_xlabel(show.label, color=INK, fontsize=9)
     remark = "" if own >= 0 else f", not observed ({_distance(times[shown], instant)})"
     figure.suptitle(
-        f"{_day(targets.times[0])}{remark}: {_percent(scene.shares[FILLED])} filled by {model_name}",
+        f"{day(targets.times[0])}{remark}: {percent(scene.shares[FILLED])} filled by {model_name}",
         fontweight="bold",
     )
+    return figure
+
+
+def mask(
+    obj: xr.DataArray | xr.Dataset,
+    date: Any,
+    *,
+    bands: Sequence[str] | None = None,
+    stretch: tuple[float, float] = (2.0, 98.0),
+    figsize: tuple[float, float] | None = None,
+    **options: Any,
+) -> Figure:
+    """Plot a date as observed, its given mask, and how the series corrected the mask, side by side.
+
+    Computes that date, and for the correction the masks of all dates, block by block.
+
+    Parameters
+    ----------
+    obj : DataArray or Dataset
+        The cube, as for `fill`.
+    date : str, datetime, numpy.datetime64 or pandas.Timestamp
+        An observed date.
+    bands : sequence of str, optional
+        One band to show in grey, or three as red, green and blue; by default true colour if the cube has these bands.
+        The masks are corrected by all bands of the cube.
+    stretch : tuple of float
+        Percentiles of the pixels that are clear by the corrected mask, that become dark and white. In grey the lower
+        one is black.
+    figsize : tuple of float, optional
+        Width and height in inches.
+    **options
+        Options of `clear_mask`: the mask and the scaling.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        A figure with three panels.
+
+    Raises
+    ------
+    TimeError
+        If the date was not observed.
+    BandError
+        If a band does not exist.
+    OptionError
+        If ``repair=False`` is given.
+    MissingDependencyError
+        If matplotlib is not installed.
+    """
+    plt = pyplot()
+    stretch = check_stretch(stretch)
+    cube, reading = read_cube(obj, bands, options)
+    times = cube_times(cube.arrays[0])
+    which = observed_index(date, times)
+    show = choose_bands(cube, bands)
+    masks = api.clear_mask(obj, layers="mask_change", **reading)
+    time = masks["clear"].dims[0]
+    clear, change = (masks[name].isel({time: which}) for name in ("clear", "mask_change"))
+    given = xr.where(change == Change.AS_GIVEN, clear, change != Change.RESTORED)
+    states = [(change == code) & (clear == seen) for code, seen, *_ in _CHANGES]
+    lazy = [*band_layers(cube, show, which), thin(clear), thin(given), *(thin(state) for state in states)]
+    values = compute_all([*lazy, given.mean(), clear.mean(), *(state.mean() for state in states)])
+    n = len(show.index)
+    image, seen, was_seen = np.stack(values[:n]), values[n], values[n + 1]
+    given_share, clear_share, *shares = (float(share) for share in values[len(lazy) :])
+
+    known = all_valid(image, resolve_scaling(cube.arrays, nodata=reading.get("nodata")))
+    where = known & seen if (known & seen).mean() >= _LEAST_CLEAR else known
+    place = place_of(cube)
+    figure, axes = _three_panels(plt, place, figsize, text=1.6)
+    show_picture(axes[0], colours(image, known, limits(image, where, stretch, show.natural)), place)
+    axes[0].set_title(f"As observed, {show.label}", fontsize=10)
+    show_picture(axes[1], np.where(was_seen[..., None], PALE, NEUTRAL).astype(np.float32), place)
+    made = masks.attrs["cloudfree_mask"] == SERIES
+    title = "No mask given" if made else f"Given mask, {percent(given_share)} clear"
+    axes[1].set_title(title, fontsize=10)
+    picture = np.empty((*seen.shape, 3), np.float32)
+    for (*_, colour), state in zip(_CHANGES, values[n + 2 : len(lazy)], strict=True):
+        picture[state] = colour
+    show_picture(axes[2], picture, place)
+    axes[2].set_title(
+        f"{'Made from' if made else 'Corrected by'} the series, {percent(clear_share)} clear", fontsize=10
+    )
+    part = dict(zip((name for *_, name, _ in _CHANGES), shares, strict=True))
+    entries = ((name, colour) for *_, name, colour in _CHANGES)
+    legend(figure, [(f"{name} {percent(part[name])}", colour) for name, colour in entries if part[name]])
+    masked = f"{percent(part['masked: cloud'] + part['masked: shadow'])} masked"
+    restored = "" if made else f" and {percent(part['restored'])} restored"
+    figure.suptitle(f"{day(times[which])}: {masked}{restored} by the series", fontweight="bold")
     return figure
 
 
@@ -167,7 +278,8 @@ def rgb(
 ) -> Axes:
     """Plot one date of a cube, or a filled image, in colour.
 
-    Computes only the bands and the date that are shown. No mask is needed; clouds are shown as observed.
+    Computes only the bands and the date that are shown, and that date of the quality layer if there is one, for the
+    stretch. No mask is needed; clouds are shown as observed.
 
     Parameters
     ----------
@@ -181,7 +293,8 @@ def rgb(
     ax : matplotlib.axes.Axes, optional
         Where to draw; a new figure by default.
     stretch : tuple of float
-        Percentiles of the date's values that become black and white.
+        Percentiles of the date's clear pixels, or of all where that is not known or too few are clear, that become
+        dark and white. In grey the lower one is black.
     nodata : float, optional
         Stored value that means "missing", if the attributes do not declare it.
     merge : {"day"}, optional
@@ -205,27 +318,29 @@ def rgb(
     """
     plt = pyplot()
     stretch = check_stretch(stretch)
-    obj = _with_time(obj)
+    obj = with_time(obj)
     options: dict[str, Any] = {"nodata": nodata, "merge": merge}
     if merge is not None:
-        options["clear"] = xr.ones_like(_read(obj, bands, {})[0].template, dtype=bool)
-    cube, _ = _read(obj, bands, options)
+        options["clear"] = xr.ones_like(read_cube(obj, bands, {})[0].template, dtype=bool)
+    cube, _ = read_cube(obj, bands, options)
     show = choose_bands(cube, bands)
     which, title = 0, ""
     if "time" in cube.arrays[0].coords:
         times = cube_times(cube.arrays[0])
-        which = int(np.argmax(times)) if date is None else _observed(date, times)
-        title = _day(times[which])
+        which = int(np.argmax(times)) if date is None else observed_index(date, times)
+        title = day(times[which])
     scaling = resolve_scaling(cube.arrays, nodata=nodata)
-    values = np.stack(_compute_all(_layers(cube, show, which)))
-    known = _valid(values, scaling)
+    values = np.stack(compute_all(band_layers(cube, show, which)))
+    known = all_valid(values, scaling)
     place = place_of(cube)
     if ax is None:
         if figsize is None:
             figsize = 5.5, float(np.clip(4.6 * place.ratio, 2.0, 10.0)) + 0.8
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
-    _show(ax, colours(values, known, limits(values, known, stretch, show.natural)), place)
-    _map_axes(ax, place)
+    clear = None if merge is not None else given_clear(obj, cube, show, which)
+    where = known if clear is None or (known & clear).mean() < _LEAST_CLEAR else known & clear
+    show_picture(ax, colours(values, known, limits(values, where, stretch, show.natural)), place)
+    map_axes(ax, place)
     ax.set_title(": ".join(part for part in (title, show.label) if part))
     return ax
 
@@ -269,7 +384,7 @@ def timeline(
     dates: Any = matplotlib.dates
 
     clear = api.clear_mask(obj, **options)
-    shares = _compute_all([clear.mean(clear.dims[1:])])[0]
+    shares = compute_all([clear.mean(clear.dims[1:])])[0]
     times = cube_times(clear.rename({clear.dims[0]: "time"}))
     order = np.argsort(times)
     times, shares = times[order], shares[order]
@@ -277,8 +392,8 @@ def timeline(
         ax = plt.figure(figsize=figsize, layout="constrained").subplots()
     # Stems and dots remain distinct for dates close together, unlike bars.
     few = times.size <= 80
-    ax.vlines(times, 0, shares, color=_BLUE, lw=1.4 if few else 0.7)
-    ax.plot(times, shares, "o", color=_BLUE, ms=4.5 if few else 2.2, clip_on=False)
+    ax.vlines(times, 0, shares, color=BLUE, lw=1.4 if few else 0.7)
+    ax.plot(times, shares, "o", color=BLUE, ms=4.5 if few else 2.2, clip_on=False)
     ax.set_ylim(0, 1)
     ax.margins(x=0.02)
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -289,13 +404,27 @@ def timeline(
     ax.grid(axis="y", color="0.9", lw=0.8)
     ax.set_axisbelow(True)
     ax.set_ylabel("clear")
-    n_clear, median = int((shares > 0.95).sum()), _percent(float(np.median(shares)))
+    n_clear, median = int((shares > 0.95).sum()), percent(float(np.median(shares)))
     ax.set_title(
         f"{times.size} dates, {n_clear} of them more than 95 % clear; median {median}",
         loc="left",
         fontsize=10,
     )
     return ax
+
+
+def _three_panels(
+    plt: Any, place: Place, figsize: tuple[float, float] | None, text: float = 1.1
+) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with three maps side by side, with coordinates at the first, and some inches for text."""
+    if figsize is None:
+        figsize = 12.0, float(np.clip(3.55 * place.ratio, 2.0, 9.0)) + text
+    figure: Figure = plt.figure(figsize=figsize, layout="constrained")
+    axes = figure.subplots(1, 3, sharex=True, sharey=True)
+    map_axes(axes[0], place)
+    for ax in axes[1:]:
+        ax.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
+    return figure, axes
 
 
 @dataclass(frozen=True, eq=False)
@@ -336,17 +465,17 @@ def _compute(
         shown_filled = api.fill(obj, times[shown], **options)["filled"]
     counts = [(filled == state).mean() for state, *_ in _STATES]
     lazy = [
-        *_layers(cube, show, shown),
+        *band_layers(cube, show, shown),
         *(thin(layer) for layer in (*after, filled, shown_filled)),
         (shown_filled == OBSERVED).mean(),
         *counts,
     ]
-    values = _compute_all(lazy)
+    values = compute_all(lazy)
     n = len(show.index)
     before = np.stack(values[:n])
     return _Scene(
         before=before,
-        measured=_valid(before, resolve_scaling(cube.arrays, nodata=reading.get("nodata"))),
+        measured=all_valid(before, resolve_scaling(cube.arrays, nodata=reading.get("nodata"))),
         clear=values[2 * n + 1] == OBSERVED,
         clear_share=float(values[2 * n + 2]),
         after=np.stack(values[n : 2 * n]),
@@ -376,157 +505,7 @@ def _of_image(cube: Cube, show: Composite, image: xr.Dataset) -> tuple[list[xr.D
     return [image[variable].isel({band: labels.index(name)}) for name in names], image["filled"]
 
 
-def _read(
-    obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None, options: dict[str, Any]
-) -> tuple[Cube, dict[str, Any]]:
-    """Return the cube, and the options to fill it with.
-
-    All bands are filled; if they cannot be recognised by their names, only the bands to show are read and filled.
-    """
-    try:
-        return _as_dates(parse_cube(obj), obj, options), options
-    except BandError:
-        if bands is None:
-            raise
-        options = {**options, "bands": bands}
-        return _as_dates(parse_cube(obj, bands), obj, options), options
-
-
-def _as_dates(cube: Cube, obj: xr.DataArray | xr.Dataset, options: dict[str, Any]) -> Cube:
-    """Merge the scenes of the cube if the options request it."""
-    if options.get("merge") is None:
-        return cube
-    reading, _ = ReadOptions.split(options)
-    return api.merge_days(replace(api.read(obj, reading), repair=False)).cube  # the masks are not needed
-
-
-def _with_time(obj: xr.DataArray | xr.Dataset) -> xr.DataArray | xr.Dataset:
-    """Return an image without a time dimension as a cube of one date."""
-    if isinstance(obj, xr.DataArray | xr.Dataset) and dim_of(obj, "time") is None:
-        return obj.expand_dims(time_of(obj) or "time")
-    return obj
-
-
-def _observed(date: Any, times: Times) -> int:
-    targets = parse_targets(date, times)
-    if not targets.scalar:
-        raise OptionError(f"date is {date!r}", "one date", f"date={_day(targets.times[0])!r}")
-    if targets.own[0] < 0:
-        nearest = _day(times[np.argmin(np.abs(times - targets.times[0]))])
-        raise TimeError(
-            f"nothing was observed on {_day(targets.times[0])}",
-            "an observed date",
-            f"date={nearest!r}, which is the nearest, or cube.cloudfree.fill({_day(targets.times[0])!r})",
-        )
-    return targets.own[0]
-
-
-def _layers(cube: Cube, show: Composite, which: int) -> list[xr.DataArray]:
-    """Return the bands to show of one date, each (y, x)."""
-    if "band" in cube.arrays[0].dims:
-        return [thin(cube.arrays[0].isel(time=which, band=i)) for i in show.index]
-    return [thin(cube.arrays[i].isel(time=which)) for i in show.index]
-
-
-def _valid(values: NDArray[Any], scaling: Scaling) -> NDArray[np.bool_]:
-    """Return True where all bands shown are valid, shape (y, x)."""
-    everywhere: NDArray[np.bool_] = np.logical_and.reduce(valid(values, scaling), axis=0)
-    return everywhere
-
-
-def _compute_all(arrays: Sequence[xr.DataArray]) -> list[NDArray[Any]]:
-    """Compute all arrays at once."""
-    from dask.base import compute
-
-    return [array.to_numpy() for array in compute(*arrays)]
-
-
-def _show(ax: Axes, picture: NDArray[Any], place: Place) -> None:
-    ax.imshow(place.turned(picture), extent=place.extent, aspect=place.aspect, interpolation="nearest")
-    for spine in ax.spines.values():
-        spine.set_color("0.6")
-
-
-def _hatch(ax: Axes, where: NDArray[np.bool_], place: Place) -> None:
-    """Hatch some pixels and draw their outline, leaving the image visible."""
-    if not where.any():
-        return
-    import matplotlib as mpl
-
-    # Contours are drawn through pixel centres; the padding closes regions at the border.
-    inside = np.pad(place.turned(where).astype(float), 1)
-    left, right, bottom, top = place.extent
-    rows, columns = where.shape
-    x = left + (right - left) * (np.arange(-1, columns + 1) + 0.5) / columns
-    y = top + (bottom - top) * (np.arange(-1, rows + 1) + 0.5) / rows
-    with mpl.rc_context({"hatch.color": _ORANGE, "hatch.linewidth": 0.7}):
-        ax.contourf(x, y, inside, [0.5, 1.5], colors="none", hatches=["/////"])
-    ax.contour(x, y, inside, [0.5], colors=[_ORANGE], linewidths=0.9)
-    ax.set(xlim=(left, right), ylim=(bottom, top))
-
-
-def _map_axes(ax: Axes, place: Place) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    ax.set_xlabel(place.labels[0])
-    ax.set_ylabel(place.labels[1])
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(MaxNLocator(4, prune="both"))
-    ax.ticklabel_format(style="plain", useOffset=False)
-    ax.tick_params(labelsize=8, color="0.6", labelcolor=_INK)
-    for label in (ax.xaxis.label, ax.yaxis.label):
-        label.set(color=_INK, fontsize=9)
-
-
-def _legend(ax: Axes, entries: Sequence[tuple[str, Any]]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(facecolor=colour, edgecolor="0.6", lw=0.5, label=name) for name, colour in entries]
-    ax.legend(
-        handles=handles,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0.0),
-        ncols=len(handles),
-        frameon=False,
-        fontsize=9,
-        handlelength=1.0,
-        handleheight=1.0,
-        labelcolor=_INK,
-    )
-
-
-def _percent(share: float) -> str:
-    """Format a share in per cent; 0 and 100 only if they are exact."""
-    if 0 < share < 0.005:
-        return "<1 %"
-    if 0.995 < share < 1:
-        return ">99 %"
-    return f"{share:.0%}".replace("%", " %")
-
-
-def _day(time: np.datetime64) -> str:
-    """Format the date."""
-    return str(time.astype("datetime64[D]"))
-
-
 def _distance(observed: np.datetime64, target: np.datetime64) -> str:
     days = float((observed - target) / np.timedelta64(1, "D"))
     unit = "day" if abs(days) == 1 else "days"
     return f"nearest observation {abs(days):.3g} {unit} {'before' if days < 0 else 'after'}"
-
-
-def pyplot() -> Any:
-    """Import matplotlib's pyplot.
-
-    Raises
-    ------
-    MissingDependencyError
-        If it is not installed.
-    """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise MissingDependencyError(
-            "matplotlib is not installed", "matplotlib, to plot", 'pip install "xr-cloudfree[viz]"'
-        ) from error
-    return plt

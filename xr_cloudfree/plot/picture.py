@@ -16,6 +16,9 @@ from xr_cloudfree.errors import BandError, OptionError
 # Maximum number of pixels along the longer edge, more than a page or a screen resolves.
 MOST_PIXELS = 1200
 NEUTRAL = (0.72, 0.72, 0.72)
+# In colour, the lower percentile is dark but not black: black lies below it by this share of the range, and mid-tones
+# are raised by this exponent. Otherwise woods and irrigated fields beside bright soil would all be black.
+_TOE, _EXPONENT = 0.1, 0.8
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def check_stretch(stretch: tuple[float, float]) -> tuple[float, float]:
 def limits(
     values: NDArray[Any], where: NDArray[np.bool_], stretch: tuple[float, float], natural: bool
 ) -> NDArray[np.float64]:
-    """Compute the values that are displayed as black and white.
+    """Compute the values that are displayed as black and white; in colour, black lies a little below the percentile.
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def limits(
     stretch : tuple of float
         Percentiles.
     natural : bool
-        Whether all bands share one white, for natural colours; otherwise each band is stretched by itself.
+        Whether all bands share black and white, for natural colours; otherwise each band is stretched by itself.
 
     Returns
     -------
@@ -119,13 +122,15 @@ def limits(
         return np.array([[0.0], [1.0]]).repeat(len(values), axis=1)
     ends = np.percentile(values[:, where].astype(np.float64), stretch, axis=1)
     if natural:
-        ends[1] = ends[1].max()
+        ends[:] = [[ends[0].min()], [ends[1].max()]]
     ends[1] = np.where(ends[1] > ends[0], ends[1], ends[0] + 1.0)
+    if len(values) == 3:
+        ends[0] -= _TOE * (ends[1] - ends[0])
     return np.asarray(ends)
 
 
 def colours(values: NDArray[Any], known: NDArray[np.bool_], ends: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Convert bands to colours; neutral grey where there is no data.
+    """Convert bands to colours, or one band to grey; neutral grey where there is no data.
 
     Parameters
     ----------
@@ -149,6 +154,8 @@ def colours(values: NDArray[Any], known: NDArray[np.bool_], ends: NDArray[np.flo
     """
     black, white = ends[:, :, None, None]
     shown = np.clip((np.where(known, values, 0.0) - black) / (white - black), 0.0, 1.0)
+    if len(values) == 3:
+        shown **= _EXPONENT
     shown = np.broadcast_to(shown, (3, *known.shape))
     picture: NDArray[np.float32] = np.moveaxis(shown, 0, -1).astype(np.float32)
     picture[~known] = NEUTRAL

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.engine.blocks import BlockJob, Windows
+from xr_cloudfree.engine.detection import detection_of
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES
@@ -101,7 +102,7 @@ class RunPlan:
         """Bytes needed to fill a region, in addition to what the process holds already.
 
         The sum of its windows, its outputs, one block in progress with the predictions for its tiles, and the tiles
-        that the model processes together (for a network, including its activations).
+        that the model processes together (for a network, including its activations); with a detector, what it takes.
         """
         job, region = self.job, self.largest
         (height, width), n_bands, n_dates = job.grid.block, len(job.common_names), job.reads.size
@@ -121,8 +122,10 @@ class RunPlan:
         work += sum(map(_pixels_of, tiles)) * prediction
         if job.grid.tile is not None:
             work += job.tiles_at_once * job.grid.tile**2 * _tile_bytes(job)
+        detection = detection_of(self.quality)
+        loose = LOOSE + (0 if detection is None else detection.memory(job.windows(region)[1]))
         # Outputs count three times: the region, a block, and a shard being encoded.
-        return int(LOOSE + SPARE * (self.window_bytes + work + 3 * _pixels_of(region) * _output_bytes(job)))
+        return int(loose + SPARE * (self.window_bytes + work + 3 * _pixels_of(region) * _output_bytes(job)))
 
     def box(self, index: int) -> Box:
         """The pixels of a region."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import compat
 from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Stored, Window, as_slice
+from xr_cloudfree.engine.detection import Detection, detection_of
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner import fingerprints
 from xr_cloudfree.storage.locations import is_url, parse_location
@@ -83,8 +84,12 @@ def windowed(variable: xr.Variable) -> xr.Variable:
 def chunked(variable: xr.Variable) -> da.Array | Stored:
     """Return an array in chunks for a graph, still encoded if it was only opened from a file.
 
-    Chunks stay in memory while neighbouring blocks wait for them; decoded they would take four times as much.
+    Chunks stay in memory while neighbouring blocks wait for them; decoded they would take four times as much. A layer
+    that a detector makes becomes tasks of the graph.
     """
+    if (detection := detection_of(variable)) is not None:
+        made: da.Array = detection.chunked(chunked)
+        return made
     if variable.chunks is None:
         variable = windowed(variable)
         edges = variable.encoding.get("preferred_chunks", {}) if is_lazy(variable) else {}
@@ -149,6 +154,8 @@ def _index_as_text(index: tuple[Any, ...]) -> str:
 
 def _content(layer: Any) -> str:
     """Return the fingerprint of the content of one layer of a lazy array; empty for a layer without content."""
+    if isinstance(layer, Detection):
+        return " ".join([layer.identity, *map(stamp, layer.sources)])
     if isinstance(layer, np.ndarray):
         return _hash_values(layer)
     if (stored := compat.zarr_array(layer)) is not None:

@@ -1,0 +1,6 @@
+"""Benchmark of masks: given, corrected by the series, true, dilated, and corrected by published methods.
+
+``python -m benchmarks.masks --data DIR`` adds the clouds of real dates to clear frames of each series in DIR, fills
+them by `regress` under each mask, and writes docs/development/masks.md. The pieces: `places` (the series and their
+covers), `measure` (scores of each mask on each case), `tables`, `page`.
+"""
