@@ -30,7 +30,7 @@ from xr_cloudfree.cube.timestamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
 from xr_cloudfree.engine.detection import detected
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.engine.grid import TileGrid, choose_block
+from xr_cloudfree.engine.grid import BLOCK_BYTES, WIDE_BYTES, TileGrid, choose_block
 from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
@@ -427,6 +427,7 @@ def make_grid(
             per_pixel,
             stride,
             edges,
+            budget=WIDE_BYTES if repair else BLOCK_BYTES,
             most_with_halo=spec.block if spec else 256,
             margin=MARGIN if repair else 0,
         )

@@ -167,12 +167,16 @@ class TileGrid:
         return tiles
 
 
+BLOCK_BYTES, WIDE_BYTES = 96 * 2**20, 256 * 2**20
+"""Bytes that the pixels of a block may take: usually, and with a margin, which small blocks repeat most."""
+
+
 def choose_block(
     shape: tuple[int, int],
     bytes_per_pixel: int,
     stride: int | None = None,
     chunks: tuple[int, int] | None = None,
-    budget: int = 96 * 2**20,
+    budget: int = BLOCK_BYTES,
     most_with_halo: int = 256,
     margin: int = 0,
 ) -> tuple[int, int]:
@@ -207,7 +211,8 @@ def choose_block(
     """
     unit = stride or 64
     widest = int((budget / max(bytes_per_pixel, 1)) ** 0.5)
-    most = max((widest - 2 * margin) // unit, -(-2 * margin // unit), 1) * unit
+    least = -(-2 * margin // unit) * unit
+    most = max((widest - 2 * margin) // unit * unit, least, unit)
     if (stride is not None or margin) and chunks is not None:
         # Blocks with a halo keep their neighbours' chunks in memory; small blocks keep fewer of them at a time. Dask
         # held a quarter of a cube with blocks of 256, and half of it with blocks of 512 (benchmarks/memory.py).
@@ -219,7 +224,7 @@ def choose_block(
             edge = most // chunk * chunk
         elif chunk > most:
             # A chunk is held until its last block is done; blocks that divide it release it soonest.
-            parts = [n for n in range(unit, most * 5 // 4 + 1, unit) if chunk % n == 0]
+            parts = [n for n in range(max(unit, least), most * 5 // 4 + 1, unit) if chunk % n == 0]
             edge = max(parts, default=most)
         edges.append(min(edge, -(-size // unit) * unit))
     return edges[0], edges[1]

@@ -108,8 +108,9 @@ def repair_masks(
         image = decoded.stored[date, as_slice(spectral)]
         good = measured(image, scaling, valid_range, axis=0)
         bands[position] = to_reflectance(image, scaling)
-        np.copyto(bands[position], np.nan, where=~good)
         usable[position] = good.all(axis=0)
+        if not usable[position].all():
+            np.copyto(bands[position], np.nan, where=~good)
     in_time = as_slice(order)
     kept = decoded.missing if rule.snow == "clear" else decoded.missing | decoded.snow
     found = repair(

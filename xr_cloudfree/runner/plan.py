@@ -261,7 +261,9 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         per_pixel += _output_bytes(job)
         if job.repair:
             per_pixel += repair_bytes(job.series.size, len(job.common_names))
-        usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
+        # A margin is read and corrected again for each region, so with one regions are as large as they may be.
+        sizes = (MOST_BYTES if job.repair else REGION_BYTES, MOST_BYTES)
+        usual, most = (int((size / per_pixel) ** 0.5) for size in sizes)
         chunks = windows.chunk_edges(variables[0])
         edges = []
         for i, size in enumerate(cube.shape):
