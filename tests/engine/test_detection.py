@@ -11,7 +11,7 @@ from tests.support.cubes import contents, make_cube
 from tests.support.detectors import bright_by_hand, bright_pixels  # noqa: F401
 from xr_cloudfree import io
 from xr_cloudfree.engine import detection
-from xr_cloudfree.errors import ModelError
+from xr_cloudfree.errors import MaskError
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import read
 from xr_cloudfree.runner.plan import plan_run
@@ -253,7 +253,7 @@ def test_what_the_layer_depends_on_changes_its_stamp():
 def test_a_detector_that_fails_is_named(name, words):
     da, _ = make_cube()
     for cube in (da, da.chunk(y=10)):
-        with pytest.raises(ModelError, match=f"{name}.*{words}"):
+        with pytest.raises(MaskError, match=f"{name}.*{words}"):
             xr_cloudfree.clear_mask(cube, mask=name).compute()
 
 

@@ -16,8 +16,11 @@ Level = Literal["toa", "surface"]
 # Parts of the names of attributes and coordinates that tell the level.
 _KEYS = ("level", "product", "collection", "title", "dataset", "data_type")
 # Codes of products: Sentinel-2 Level-1C and -2A, Landsat Level 1 and 2, their collections in catalogues.
-_TOA = re.compile(r"l-?1c|msi1c|level[-_ ]?1|\bl1(tp|gt|gs)?\b|c2-?l1|\btoa\b|top[-_ ]of[-_ ](the[-_ ])?atmosphere")
-_SURFACE = re.compile(r"l-?2a|msi2a|level[-_ ]?2|\bl2(sp|sr)?\b|c2-?l2|\bboa\b|nbart|surface[-_ ]reflectance|\bsr\b")
+_WORD = r"(?<![a-z0-9])(%s)(?![a-z0-9])"
+_TOA = re.compile(
+    r"l-?1c|msi1c|level[-_ ]?1|c2-?l1|top[-_ ]of[-_ ](the[-_ ])?atmosphere|" + _WORD % "l1(tp|gt|gs)?|toa"
+)
+_SURFACE = re.compile(r"l-?2a|msi2a|level[-_ ]?2|c2-?l2|nbart|surface[-_ ]reflectance|" + _WORD % "l2(sp|sr)?|boa|sr")
 # Beginnings of the names of bands, and names of layers, that one level alone has.
 _TOA_NAMES = re.compile(r"toa_")
 _SURFACE_NAMES = re.compile(r"(sr|boa|nbar|nbart|sur_refl)_|(scl|snw|cld|aot|wvp|oa_fmask)$")

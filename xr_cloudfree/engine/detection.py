@@ -29,7 +29,7 @@ from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, to_reflectance
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range, measured
 from xr_cloudfree.engine.blocks import Array, Block, Output, Windows, stack
 from xr_cloudfree.engine.grid import Box, Tile, TileGrid
-from xr_cloudfree.errors import CloudfreeError, MaskError, ModelError, option
+from xr_cloudfree.errors import CloudfreeError, MaskError, either, option
 from xr_cloudfree.masking.detectors import Detector, choose_bands
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.storage.read_errors import guarded
@@ -150,16 +150,16 @@ class DetectJob:
         except (CloudfreeError, MemoryError):
             raise
         except Exception as error:  # each package has its own errors
-            raise ModelError(
+            raise MaskError(
                 f"the detector {spec.name!r} failed: {type(error).__name__}: {error}",
-                f"{spec.package} as its authors made it",
-                f"pip install --upgrade {spec.package}",
+                f"another release of {spec.package}, or another mask",
+                either(f"pip install --upgrade {spec.package}", option("mask=None") + " for the cube's quality layer"),
             ) from error
         if values.shape != image.shape[1:]:
-            raise ModelError(
+            raise MaskError(
                 f"the detector {spec.name!r} returned the shape {values.shape} for {image.shape[1:]} pixels",
                 "one value for each pixel",
-                "see xr_cloudfree.masking.detectors.Detector",
+                option("mask=None") + " for the cube's quality layer",
             )
         return values
 

@@ -21,8 +21,13 @@ class CSmask:
 
     References
     ----------
-    Wieland, M., Li, Y., Martinis, S.: Multi-sensor cloud and cloud shadow segmentation with a convolutional neural
-    network. Remote Sensing of Environment 230 (2019), https://doi.org/10.1016/j.rse.2019.05.022
+    Wieland et al. 2019, Multi-sensor cloud and cloud shadow segmentation with a convolutional neural network,
+    doi 10.1016/j.rse.2019.05.022.
+
+    Examples
+    --------
+    >>> CSmask().spec.more_bands
+    ('swir16', 'swir22')
     """
 
     # The package divides an image into tiles of 256 pixels. 512 + 2 * 100 pixels are the most that four by four of

@@ -177,6 +177,16 @@ class Detector(Protocol):
 
     An entry point of the group ``xr_cloudfree.detectors`` names a callable that returns one: without arguments, or
     with ``weights=folder`` if its spec takes weights. It is small when pickled, and has no state but caches.
+
+    Examples
+    --------
+    >>> class Bright:
+    ...     spec = DetectorSpec("bright", "a-package", "MIT", "", ("red",), "csmask")
+    ...
+    ...     def detect(self, image, bands, level):
+    ...         return (np.nan_to_num(image[0]) > 0.3).astype(np.uint8)
+    >>> isinstance(Bright(), Detector)
+    True
     """
 
     @property

@@ -33,9 +33,13 @@ class OmniCloudMask:
 
     References
     ----------
-    Wright, N. et al.: Training sensor-agnostic deep learning models for remote sensing: Achieving state-of-the-art
-    cloud and cloud shadow identification with OmniCloudMask. Remote Sensing of Environment 322 (2025),
-    https://doi.org/10.1016/j.rse.2025.114694
+    Wright et al. 2025, Training sensor-agnostic deep learning models for remote sensing: Achieving state-of-the-art
+    cloud and cloud shadow identification with OmniCloudMask, doi 10.1016/j.rse.2025.114694.
+
+    Examples
+    --------
+    >>> OmniCloudMask().spec.bands
+    ('red', 'green', 'nir')
     """
 
     weights: str | None = None

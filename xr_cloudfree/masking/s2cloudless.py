@@ -21,8 +21,13 @@ class S2Cloudless:
 
     References
     ----------
-    Skakun, S. et al.: Cloud Mask Intercomparison eXercise (CMIX). Remote Sensing of Environment 274 (2022),
-    https://doi.org/10.1016/j.rse.2022.112990
+    Skakun et al. 2022, Cloud Mask Intercomparison eXercise (CMIX): An evaluation of cloud masking algorithms for
+    Landsat 8 and Sentinel-2, doi 10.1016/j.rse.2022.112990, where it is one of those compared.
+
+    Examples
+    --------
+    >>> S2Cloudless().spec.level
+    'toa'
     """
 
     spec = DetectorSpec(
@@ -30,7 +35,7 @@ class S2Cloudless:
         package="s2cloudless",
         license="CC-BY-SA-4.0",
         source="https://doi.org/10.1016/j.rse.2022.112990",
-        bands=(*("coastal", "blue", "red", "rededge071", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22"),),
+        bands=tuple("coastal blue red rededge071 nir nir08 nir09 cirrus swir16 swir22".split()),
         scheme="probability",
         threshold=0.4,
         sensors=("sentinel-2",),

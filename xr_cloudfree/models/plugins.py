@@ -16,7 +16,7 @@ def installed(group: str) -> dict[str, EntryPoint]:
     Parameters
     ----------
     group : str
-        ``"xr_cloudfree.models"`` or ``"xr_cloudfree.networks"``.
+        ``"xr_cloudfree.models"``, ``"xr_cloudfree.networks"`` or ``"xr_cloudfree.detectors"``.
 
     Raises
     ------

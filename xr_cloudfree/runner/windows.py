@@ -60,7 +60,7 @@ def _opened(variable: xr.Variable) -> Any:
 
 def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Window:
     """Read a window of an array into memory; each chunk it touches is decompressed once."""
-    if is_lazy(variable):
+    if is_lazy(variable) and detection_of(variable) is None:  # a detection guards its own sources
         variable = xr.Variable(variable.dims, guarded(compat.raw_data(variable)))
     part = variable[(as_slice(dates), Ellipsis, *box.slices)]
     if part.chunks is not None:

@@ -19,14 +19,14 @@ _LANES = 512  # pixels processed together: 24 dates of uint16 take 24 KiB
 _GROUP = 64  # pixels whose geometric medians are iterated together
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no writable cache directory: compile once per process
         return numba.njit(nogil=True)(function)
 
 
-@_compiled
+@compiled
 def _count(clear: Any, number: Any, last: Any) -> None:
     dates, pixels = clear.shape
     for start in range(0, pixels, _LANES):
@@ -48,7 +48,7 @@ def count(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16
     return number, last
 
 
-@_compiled
+@compiled
 def _bracket(clear: Any, split: int, before: Any, after: Any) -> None:
     dates, pixels = clear.shape
     for start in range(0, pixels, _LANES):
@@ -73,7 +73,7 @@ def bracket(clear: NDArray[np.bool_], split: int) -> tuple[NDArray[np.int16], ND
     return before, after
 
 
-@_compiled
+@compiled
 def _blend(bands: Any, before: Any, after: Any, weight: Any, out: Any) -> None:
     _, n_bands, pixels = bands.shape
     for start in range(0, pixels, _LANES):
@@ -127,7 +127,7 @@ def network(dates: int) -> tuple[NDArray[np.int32], int, int]:
     return np.array(kept[::-1], np.int32).reshape(-1, 2), low, high
 
 
-@_compiled
+@compiled
 def _median(bands: Any, clear: Any, pairs: Any, low: int, high: int, least: Any, most: Any, out: Any) -> None:
     dates, n_bands, pixels = bands.shape
     single = high if dates % 2 else low
@@ -186,7 +186,7 @@ def median(bands: NDArray[np.generic], clear: NDArray[np.bool_]) -> NDArray[np.f
     return out
 
 
-@_compiled
+@compiled
 def _mix(bands: Any, clear: Any, weights: Any, out: Any) -> None:
     dates, n_bands, pixels = bands.shape
     nothing = np.float32(0)
@@ -210,7 +210,7 @@ def mix(bands: NDArray[np.generic], clear: NDArray[np.bool_], weights: NDArray[n
     return out
 
 
-@_compiled
+@compiled
 def _load(bands: Any, clear: Any, p: int, values: Any, point: Any, lane: int, index: Any) -> int:
     """Copy the clear values of one pixel into a lane and their mean into `point`; return their number."""
     dates, n_bands, _ = bands.shape
@@ -228,7 +228,7 @@ def _load(bands: Any, clear: Any, p: int, values: Any, point: Any, lane: int, in
     return number
 
 
-@_compiled
+@compiled
 def _weiszfeld_sums(
     values: Any,
     number: Any,
@@ -278,7 +278,7 @@ def _weiszfeld_sums(
                 target[p] += weight[p] * (value[p] - x[p])
 
 
-@_compiled
+@compiled
 def _geomedian(bands: Any, clear: Any, tolerance: float, limit: int, out: Any) -> None:
     dates, n_bands, pixels = bands.shape
     zero, one, tiny = np.float32(0), np.float32(1), np.float32(1e-30)
@@ -370,7 +370,7 @@ def geomedian(
     return out
 
 
-@_compiled
+@compiled
 def _interior_error(bands: Any, clear: Any, days: Any, growth: Any, out: Any) -> None:
     dates, n_bands, pixels = bands.shape
     zero, one = np.float32(0), np.float32(1)

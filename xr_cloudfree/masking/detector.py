@@ -1,0 +1,92 @@
+"""Evidence for cloud and shadow in a date, from what the other dates predict of it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.masking import kernels
+from xr_cloudfree.masking.context import predict_deviation
+from xr_cloudfree.masking.kernels import BLOCK
+
+# Pixels around cloud that a fit leaves out, as the edge of a square.
+RIM = 9
+# Least number of pixels that this must leave in a window of 64 x 64 pixels, else the rim is used as well.
+LEAST_FITTED = 40
+# Least scale of noise, in reflectance.
+LEAST_NOISE = 0.004
+# A deviation is strong from this many scales of the noise on, and this reflectance.
+STRONG, STRONG_REFLECTANCE = 3.0, 0.01
+SCALED = 15
+"""Number of inputs that are measured in scales of the noise; they come first."""
+
+
+def evidence(
+    bands: NDArray[np.float32],
+    days: NDArray[np.float64],
+    date: int,
+    usable: NDArray[np.bool_],
+    clear: NDArray[np.bool_],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return the inputs of the classifier for one date.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, y, x)
+        Reflectance, finite; the first pixel is that of a cell.
+    days : ndarray of float64, shape (time,)
+        Increasing.
+    date : int
+        Index of the date.
+    usable, clear : ndarray of bool, shape (y, x)
+        Where the date has values, and where it is presently taken as clear.
+    before, after : ndarray of int16, shape (y, x)
+        Its clear neighbours in time, see `kernels.neighbours`.
+
+    Returns
+    -------
+    inputs : ndarray of float32, shape (input, y, x)
+        Inputs of the classifier.
+    known : ndarray of bool, shape (y, x)
+        Where there is anything to compare the date with.
+    """
+    n_bands, *shape = bands.shape[1:]
+    per_band, summary = kernels.compare(
+        bands.reshape(*bands.shape[:2], -1), usable.ravel(), before.ravel(), after.ravel(), days, date
+    )
+    per_band, summary = per_band.reshape(-1, *shape), summary.reshape(-1, *shape)
+    known_share, one_sided, gap, seen, expected, rise, fall = summary
+    known = known_share > 0
+    deviation = per_band[2 * n_bands :]
+    cloudy = kernels.box((usable & ~clear).astype(np.float32), RIM)
+    fitted = known & clear & (cloudy < 1e-3)
+    context = predict_deviation(per_band[: 2 * n_bands], deviation, fitted)
+    rest = np.where(known, deviation - context, np.float32(0))
+
+    fine = kernels.extremes(rest)
+    wider = [kernels.box(image, 5) for image in fine]
+    seen_clear = (known & clear).astype(np.float32)
+    coarse = [kernels.blocks(image) for image in (*fine, np.abs(fine[2]) * seen_clear, seen_clear)]
+    wide = [kernels.box(image, 3) for image in coarse[:3]]
+    noise = kernels.box(coarse[3], 7) / (kernels.box(coarse[4], 7) + np.float32(0.02))
+    level = np.stack([kernels.blocks(image) for image in deviation])
+    level = [kernels.box(image, 3) for image in (level.min(axis=0), level.max(axis=0))]
+    noise = _enlarge(noise, shape)
+    bound = STRONG * noise + np.float32(STRONG_REFLECTANCE)
+    strong = kernels.blocks((((fine[0] > bound) | (fine[1] < -bound)) & known).astype(np.float32))
+    enlarged = [_enlarge(image, shape) for image in (*wide, *level, kernels.box(coarse[2], 7))]
+    rise, fall = (kernels.box(np.where(known, image, np.float32(0)), 3) for image in (rise, fall))
+    absolute = (*fine[:2], *wider[:2], *enlarged[:2], noise, gap, seen, expected)
+    shares = (one_sided, *(_enlarge(kernels.box(strong, edge), shape) for edge in (3, 7)))
+    scale = noise + np.float32(LEAST_NOISE)
+    scaled = (*fine, *wider, *enlarged, gap, rise, fall)
+    inputs = [np.clip(image / scale, -12, 12) / 3 for image in scaled]
+    inputs += [np.clip(image * 20, -4, 4) for image in absolute]
+    return np.stack([*inputs, *shares]).astype(np.float32, copy=False), known
+
+
+def _enlarge(image: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Repeat the blocks of a coarse map, cropped to the pixels."""
+    return image.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)[: shape[0], : shape[1]]

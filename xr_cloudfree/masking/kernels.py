@@ -1,0 +1,269 @@
+"""Compiled kernels of the correction of masks.
+
+Sums run in a fixed order and fast-math is off, so the result at a pixel does not depend on the window that holds it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.models.kernels.compiled import compiled
+
+BLOCK = 4
+"""Edge, in pixels, of the blocks on which coarse maps are computed; they start at pixel (0, 0) of the cube."""
+
+
+@compiled
+def _neighbours(clear: Any, before: Any, after: Any) -> None:
+    dates, pixels = clear.shape
+    for p in range(pixels):
+        before[0, p] = -1
+        after[dates - 1, p] = -1
+    for t in range(1, dates):
+        for p in range(pixels):
+            before[t, p] = t - 1 if clear[t - 1, p] else before[t - 1, p]
+    for t in range(dates - 2, -1, -1):
+        for p in range(pixels):
+            after[t, p] = t + 1 if clear[t + 1, p] else after[t + 1, p]
+
+
+def neighbours(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """Return the previous and the next clear date of every date.
+
+    Parameters
+    ----------
+    clear : ndarray of bool, shape (time, pixel)
+        True where clear; dates in increasing order.
+
+    Returns
+    -------
+    before, after : ndarray of int16, shape (time, pixel)
+        Indices of dates, -1 where there is none.
+    """
+    before, after = np.empty((2, *clear.shape), np.int16)
+    _neighbours(clear.view(np.uint8), before, after)
+    return before, after
+
+
+@compiled
+def _compare(bands: Any, usable: Any, before: Any, after: Any, days: Any, t: int, out: Any, summary: Any) -> None:
+    n_bands, pixels = bands.shape[1], bands.shape[2]
+    for p in range(pixels):
+        b, a = before[p], after[p]
+        known = usable[p] and (b >= 0 or a >= 0)
+        summary[0, p] = 1.0 if known else 0.0
+        summary[1, p] = 0.0 if b >= 0 and a >= 0 else 1.0
+        if not known:
+            for k in range(1 + 3 * n_bands):
+                out[k, p] = 0.0
+            for k in range(2, 7):
+                summary[k, p] = 0.0
+            continue
+        first, second = b if b >= 0 else a, a if a >= 0 else b
+        span = days[second] - days[first]
+        weight = np.float32((days[t] - days[first]) / span) if span > 0 else np.float32(0)
+        rise, fall = np.float32(np.inf), np.float32(np.inf)
+        gap, seen, expected = np.float32(0), np.float32(0), np.float32(0)
+        for k in range(n_bands):
+            x, y, v = bands[first, k, p], bands[second, k, p], bands[t, k, p]
+            line = x + (y - x) * weight
+            out[k, p] = line
+            out[n_bands + k, p] = x - y
+            out[2 * n_bands + k, p] = v - line
+            gap += abs(x - y)
+            seen += v
+            expected += line
+            rise = min(rise, v - max(x, y))
+            fall = min(fall, min(x, y) - v)
+        n = np.float32(n_bands)
+        summary[2, p] = gap / n
+        summary[3, p] = seen / n
+        summary[4, p] = expected / n
+        summary[5, p] = rise
+        summary[6, p] = fall
+
+
+def compare(
+    bands: NDArray[np.float32],
+    usable: NDArray[np.bool_],
+    before: NDArray[np.int16],
+    after: NDArray[np.int16],
+    days: NDArray[np.float64],
+    date: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Compare a date with the linear interpolation between its clear neighbours in time.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, pixel)
+        Reflectance.
+    usable : ndarray of bool, shape (pixel,)
+        True where the date has a value.
+    before, after : ndarray of int16, shape (pixel,)
+        Its clear neighbours, see `neighbours`.
+    days : ndarray of float64, shape (time,)
+        Increasing.
+    date : int
+        Index of the date.
+
+    Returns
+    -------
+    per_band : ndarray of float32, shape (3 * band, pixel)
+        The interpolation, the change between the neighbours, and the date less the interpolation; 0 where unknown.
+    summary : ndarray of float32, shape (7, pixel)
+        Whether both are known; whether there is a neighbour on one side only; means over the bands of the absolute
+        change, of the date and of the interpolation; the least rise above both neighbours, and the least fall below
+        both, of all bands.
+    """
+    n_bands, pixels = bands.shape[1:]
+    per_band, summary = np.empty((3 * n_bands + 1, pixels), np.float32), np.empty((7, pixels), np.float32)
+    _compare(bands, usable.view(np.uint8), before, after, days, date, per_band, summary)
+    return per_band[:-1], summary
+
+
+@compiled
+def _box(image: Any, reach: int, rows: Any, out: Any) -> None:
+    height, width = image.shape
+    share = np.float32(1.0 / (2 * reach + 1))
+    for y in range(height):
+        for x in range(width):
+            rows[y, x] = 0.0
+        for d in range(-reach, reach + 1):
+            source = min(max(y + d, 0), height - 1)
+            for x in range(width):
+                rows[y, x] += image[source, x]
+        for x in range(width):
+            total = np.float32(0.0)
+            for d in range(-reach, reach + 1):
+                total += rows[y, min(max(x + d, 0), width - 1)]
+            out[y, x] = total * share * share
+
+
+def box(image: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
+    """Return the mean in a square around each pixel, of an odd edge; the image continues beyond its border.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (y, x)
+        The image.
+    edge : int
+        Edge of the square in pixels.
+    """
+    out, rows = np.empty((2, *image.shape), np.float32)
+    _box(np.ascontiguousarray(image), edge // 2, rows, out)
+    return out
+
+
+@compiled
+def _extremes(images: Any, out: Any) -> None:
+    n, height, width = images.shape
+    ninth, share = np.float32(1.0 / 9.0), np.float32(1.0 / n)
+    for y in range(height):
+        up, down = max(y - 1, 0), min(y + 1, height - 1)
+        for x in range(width):
+            left, right = max(x - 1, 0), min(x + 1, width - 1)
+            least, most, total = np.float32(np.inf), np.float32(-np.inf), np.float32(0.0)
+            for k in range(n):
+                image = images[k]
+                value = (
+                    (image[up, left] + image[up, x] + image[up, right])
+                    + (image[y, left] + image[y, x] + image[y, right])
+                    + (image[down, left] + image[down, x] + image[down, right])
+                ) * ninth
+                least, most, total = min(least, value), max(most, value), total + value
+            out[0, y, x], out[1, y, x], out[2, y, x] = least, most, total * share
+
+
+def extremes(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the least, the greatest and the mean over the bands of the means of 3 x 3 pixels.
+
+    Parameters
+    ----------
+    images : ndarray of float32, shape (band, y, x)
+        One image per band.
+
+    Returns
+    -------
+    ndarray of float32, shape (3, y, x)
+    """
+    out = np.empty((3, *images.shape[1:]), np.float32)
+    _extremes(np.ascontiguousarray(images), out)
+    return out
+
+
+@compiled
+def _blocks(image: Any, edge: int, out: Any) -> None:
+    height, width = image.shape
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            total = np.float32(0.0)
+            count = np.float32(0.0)
+            for y in range(i * edge, min((i + 1) * edge, height)):
+                for x in range(j * edge, min((j + 1) * edge, width)):
+                    total += image[y, x]
+                    count += np.float32(1.0)
+            out[i, j] = total / count
+
+
+def blocks(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the means of the blocks of an image; those at the lower and right border may be smaller.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (y, x)
+        The image; its first pixel is that of a block.
+    """
+    height, width = image.shape
+    out = np.empty((-(-height // BLOCK), -(-width // BLOCK)), np.float32)
+    _blocks(np.ascontiguousarray(image), BLOCK, out)
+    return out
+
+
+@compiled
+def _perceptron(inputs: Any, where: Any, first: Any, bias: Any, last: Any, shift: float, out: Any) -> None:
+    n_inputs, n_hidden = first.shape[1], first.shape[0]
+    for index in range(where.shape[0]):
+        p = where[index]
+        total = np.float32(shift)
+        for h in range(n_hidden):
+            value = bias[h]
+            for k in range(n_inputs):
+                value += first[h, k] * inputs[k, p]
+            if value > 0:
+                total += last[h] * value
+        out[p] = total
+
+
+def perceptron(
+    inputs: NDArray[np.float32],
+    where: NDArray[np.intp],
+    first: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    last: NDArray[np.float32],
+    shift: float,
+) -> NDArray[np.float32]:
+    """Return the output of a perceptron with one hidden layer of rectified units.
+
+    Parameters
+    ----------
+    inputs : ndarray of float32, shape (input, pixel)
+        Inputs.
+    where : ndarray of int, shape (n,)
+        The pixels for which it is computed; 0 elsewhere.
+    first, bias : ndarray of float32, shapes (hidden, input) and (hidden,)
+        The hidden layer.
+    last : ndarray of float32, shape (hidden,)
+        The output layer.
+    shift : float
+        Its bias.
+
+    Returns
+    -------
+    ndarray of float32, shape (pixel,)
+    """
+    out = np.zeros(inputs.shape[1], np.float32)
+    _perceptron(inputs, where, first, bias, last, shift, out)
+    return out
