@@ -8,9 +8,11 @@ import xr_cloudfree
 from tests.support.clouded import CLOUD, CLOUDED, DATES, SHAPE, clouded
 from tests.support.cubes import as_dataset
 from xr_cloudfree.engine import repairs
-from xr_cloudfree.engine.grid import Box, choose_block
-from xr_cloudfree.engine.repairs import MARGIN, repair_window
+from xr_cloudfree.engine.grid import Box, choose_wide_block
+from xr_cloudfree.engine.repairs import repair_window
 from xr_cloudfree.masking.repair import CELL, REACH, Change, Repaired, repair
+from xr_cloudfree.options import ReadOptions
+from xr_cloudfree.plan import plan_fill
 
 CUBE = Box(0, 1000, 0, 700)
 
@@ -47,10 +49,24 @@ def test_windows_of_neighbours_lie_in_that_of_both():
     assert all(repair_window(part, CUBE).clip(whole) == repair_window(part, CUBE) for part in parts)
 
 
-def test_blocks_shrink_by_the_margin_but_not_to_nothing():
-    plain = choose_block((10980, 10980), 192)
-    assert choose_block((10980, 10980), 192, margin=MARGIN) == tuple(edge - 2 * MARGIN for edge in plain)
-    assert min(choose_block((10980, 10980), 10**6, margin=MARGIN)) >= 2 * MARGIN
+@pytest.mark.parametrize("margin", [32, 64, 224])
+@pytest.mark.parametrize("bytes_per_pixel", [10, 1000, 10_000])
+def test_blocks_are_wide_enough_for_their_margin(margin, bytes_per_pixel):
+    height, width = choose_wide_block((10980, 5000), bytes_per_pixel, None, margin)
+    assert height % 64 == width % 64 == 0 and margin <= min(height, width) <= max(height, width) <= 2048 + 64
+    window = (max(height, width) + 2 * margin) ** 2 * bytes_per_pixel
+    assert window < 2**28 or max(height, width) < 2 * margin + 64
+    assert window < 2**30 or max(height, width) < margin + 64
+    # A cube that the window spans is one block.
+    assert choose_wide_block((height + 2 * margin, 90), bytes_per_pixel, None, margin)[1] == 128
+    whole, _ = choose_wide_block((margin, 90), bytes_per_pixel, None, margin)
+    assert whole >= margin
+
+
+def test_a_small_cube_is_one_block():
+    da, clear = clouded()
+    plan = plan_fill(da, None, ReadOptions(clear=clear), model="linear")
+    assert plan.job.repair and plan.job.grid.n_blocks == 1
 
 
 def test_dates_are_in_order_and_values_reflectance(given):
