@@ -27,7 +27,7 @@ from xr_cloudfree.plan import CubeInfo, read
 MAX_BYTES = 2**29
 # Of a cube with more values, masks are not corrected: that takes seconds, not milliseconds.
 MAX_CORRECTED = 2**22
-# The mask of a date and the series disagree if more than this share of its measured pixels is changed.
+# The mask of a date and the series disagree if more than this share of the pixels that can be compared is changed.
 _WHOLLY = 0.5
 
 
@@ -39,12 +39,12 @@ class DateShare:
     clear: float
     masked: float | None = None
     restored: float | None = None
-    measured: float = 1.0
+    compared: float = 1.0
 
     @property
     def disagrees(self) -> bool:
         """Whether the series changed the mask of most pixels."""
-        return (self.masked or 0.0) + (self.restored or 0.0) > _WHOLLY * self.measured
+        return (self.masked or 0.0) + (self.restored or 0.0) > _WHOLLY * self.compared
 
     @property
     def changes(self) -> str:
@@ -231,7 +231,7 @@ def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
             change = masks[MASK_CHANGE.name]
             parts["masked"] = (change == Change.CLOUD) | (change == Change.SHADOW)
             parts["restored"] = change == Change.RESTORED
-            parts["measured"] = masks[SCORE.name].notnull()
+            parts["compared"] = masks[SCORE.name].notnull()
         over = [info.cube.dims[axis] for axis in ("y", "x")]
         means = xr.Dataset({name: part.mean(over) for name, part in parts.items()}).compute()
     columns = {str(name): mean.to_numpy().tolist() for name, mean in means.data_vars.items()}

@@ -91,9 +91,9 @@ def test_before_after_shows_pixels_without_data(steady) -> None:
 
 
 def test_before_after_takes_a_filled_image(steady) -> None:
-    image = xr_cloudfree.fill(steady, "2021-05-11", model="linear", clear="clear", layers="filled")
+    image = xr_cloudfree.fill(steady, "2021-05-11", model="linear", clear="clear", layers="filled", repair=False)
     image["reflectance"][:] = 0.2
-    figure = plot.before_after(steady, "2021-05-11", image=image, clear="clear", stretch=(0, 100))
+    figure = plot.before_after(steady, "2021-05-11", image=image, clear="clear", stretch=(0, 100), repair=False)
     assert (pixels(figure.axes[2]) == 1).all()
     with pytest.raises(OptionError, match="image"):
         plot.before_after(steady, "2021-05-11", image=image.drop_vars("filled"), clear="clear")

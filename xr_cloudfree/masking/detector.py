@@ -19,6 +19,8 @@ LEAST_NOISE = 0.004
 STRONG, STRONG_REFLECTANCE = 3.0, 0.01
 SCALED = 15
 """Number of inputs that are measured in scales of the noise; they come first."""
+BRIGHTNESS = 5
+"""The input that is positive where a date is brighter than predicted, and negative where it is darker."""
 
 
 def evidence(

@@ -8,16 +8,26 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.models.classical.pixelwise import Linear
-from xr_cloudfree.models.protocol import Observations
+from xr_cloudfree.masking.bootstrap import first_mask
+from xr_cloudfree.masking.classifier import load
+from xr_cloudfree.masking.context import CELL
+from xr_cloudfree.masking.detector import BRIGHTNESS, evidence
+from xr_cloudfree.masking.kernels import box, neighbours
 
-REACH = 24
+ROUNDS = 2
+"""Times that the dates are judged, the second time by the others as the first has corrected them."""
+REACH = ROUNDS * (CELL + 68)
 """Pixels on each side on which the result at a pixel depends."""
-CELL = 64
-"""Edge, in pixels, of the cells that fits are made on; they start at pixel (0, 0) of the cube."""
 LEAST_DATES = 3
 """Minimum number of dates of a series from which masks can be corrected."""
-_THRESHOLD = 0.02
+# Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
+NEARBY = 21
+# Probability of cloud or shadow from which a clear pixel is masked: near given cloud, and elsewhere.
+MASKED_NEAR, MASKED = 0.7, 0.95
+# Probability below which a pixel that is not clear is restored.
+RESTORED = 0.5
+# Probability from which a pixel is masked without a given mask.
+MADE = 0.5
 
 
 class Change(IntEnum):
@@ -80,24 +90,38 @@ def repair(
     from_series : bool
         Whether to make the masks without a given one.
     """
-    from scipy.ndimage import uniform_filter
+    start = first_mask(bands, usable) if from_series else given & usable
+    bands = np.where(usable[:, None], bands, np.float32(0))
+    classifier = load()
+    state, score = start, np.full(usable.shape, np.nan, np.float32)
+    bright = np.zeros(usable.shape, bool)
+    for round_ in range(ROUNDS):
+        before, after = (
+            index.reshape(usable.shape) for index in neighbours(state.reshape(len(state), -1))
+        )
+        judged = state.copy()
+        for date in range(len(bands)):
+            inputs, known = evidence(bands, days, date, usable[date], state[date], before[date], after[date])
+            odds = classifier(inputs, known)
+            if from_series:
+                limits = np.full(odds.shape, _odds(MADE)), np.full(odds.shape, _odds(MADE))
+            else:
+                near = box((usable[date] & ~given[date]).astype(np.float32), NEARBY) > 0
+                limits = np.where(near, _odds(MASKED_NEAR), _odds(MASKED)), np.full(odds.shape, _odds(RESTORED))
+            masked = known & start[date] & (odds > limits[0])
+            restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < limits[1])
+            judged[date] = (start[date] & ~masked) | restored
+            if round_ == ROUNDS - 1:
+                score[date] = np.where(known, 1 / (1 + np.exp(-odds)), np.nan)
+                bright[date] = inputs[BRIGHTNESS] > 0
+        state = judged
+    base = usable if from_series else given & usable
+    masked = base & ~state
+    change = np.where(masked, np.where(bright, Change.CLOUD, Change.SHADOW), Change.AS_GIVEN).astype(np.uint8)
+    change[state & ~base] = Change.RESTORED
+    return Repaired(state, change, score)
 
-    clear = (usable if from_series else given & usable).copy()
-    change = np.zeros(clear.shape, np.uint8)
-    score = np.full(clear.shape, np.nan, np.float32)
-    start = clear.copy()
-    for date in range(len(bands)):
-        others = start.copy()
-        others[date] = False
-        expected = Linear().predict([Observations(np.nan_to_num(bands), others, days - days[date])])[0]
-        rise = np.where(usable[date] & expected.known, np.nan_to_num(bands[date]) - expected.bands, 0)
-        rise = np.stack([uniform_filter(band, 3) for band in rise])
-        cloud, shadow = rise.min(axis=0) > _THRESHOLD, rise.max(axis=0) < -_THRESHOLD
-        score[date] = np.where(usable[date], np.clip(np.maximum(rise.min(axis=0), -rise.max(axis=0)) / 0.04, 0, 1), np.nan)
-        change[date][start[date] & cloud] = Change.CLOUD
-        change[date][start[date] & shadow] = Change.SHADOW
-        calm = usable[date] & ~keep[date] & expected.known & (np.abs(rise).max(axis=0) < _THRESHOLD / 2)
-        if not from_series:
-            change[date][~start[date] & calm] = Change.RESTORED
-        clear[date] = (start[date] & ~cloud & ~shadow) | (change[date] == Change.RESTORED)
-    return Repaired(clear, change, score)
+
+def _odds(probability: float) -> np.float32:
+    """Return the log-odds of a probability."""
+    return np.float32(np.log(probability / (1 - probability)))

@@ -1,0 +1,56 @@
+"""A first mask without a given one, from each pixel's own series."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.models.kernels import dispatch as kernels
+
+# Share of a pixel's dates, in increasing brightness, at which its reference lies: below the clouds of most series.
+REFERENCE = 0.35
+# Rise of all bands above the reference that is cloud, and fall that is shadow, as a share of the reference.
+CLOUD_RISE, SHADOW_FALL = 0.04, 0.5
+# Deviations from the median from which a single index is an outlier.
+OUTLIER = 2.5
+
+
+def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return where the dates of a series may be clear: neither brighter nor darker in all bands than most others.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, y, x)
+        Reflectance, finite.
+    usable : ndarray of bool, shape (time, y, x)
+        Where there are values.
+
+    Returns
+    -------
+    ndarray of bool, shape (time, y, x)
+    """
+    dates, n_bands, *shape = bands.shape
+    flat, seen = bands.reshape(dates, n_bands, -1), np.ascontiguousarray(usable.reshape(dates, -1))
+    if n_bands == 1:
+        median = kernels.median(flat, seen)
+        spread = np.maximum(1.4826 * kernels.median(np.abs(flat - median), seen), np.float32(0.01))
+        return usable & (np.abs(flat - median) <= OUTLIER * spread)[:, 0].reshape(usable.shape)
+    reference = _quantile(flat, seen)
+    out = usable.copy()
+    for date in range(dates):
+        rise = flat[date] - reference
+        cloud = (rise > CLOUD_RISE).all(axis=0)
+        shadow = (rise < -SHADOW_FALL * np.abs(reference)).all(axis=0)
+        out[date] &= ~(cloud | shadow).reshape(shape)
+    return out
+
+
+def _quantile(flat: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the reference of each band and pixel, the value of one date; 0 where there is none."""
+    out = np.zeros(flat.shape[1:], np.float32)
+    rank = np.floor(REFERENCE * np.maximum(seen.sum(axis=0) - 1, 0)).astype(np.intp)
+    for band in range(flat.shape[1]):
+        ordered = np.sort(np.where(seen, flat[:, band], np.float32(np.inf)), axis=0)
+        value = np.take_along_axis(ordered, rank[None], axis=0)[0]
+        out[band] = np.where(np.isfinite(value), value, np.float32(0))
+    return out
