@@ -14,7 +14,8 @@ from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange, measured
 from xr_cloudfree.engine.blocks import as_slice
 from xr_cloudfree.engine.grid import Box
-from xr_cloudfree.masking.repair import CELL, REACH, repair
+from xr_cloudfree.masking.context import CELL
+from xr_cloudfree.masking.repair import REACH, repair
 
 MARGIN = -(-REACH // CELL) * CELL
 """Pixels by which a window of whole cells grows on each side."""
