@@ -36,8 +36,8 @@ def repair_window(window: Box, cube: Box) -> Box:
 
 def repair_bytes(n_dates: int, n_bands: int) -> int:
     """Return the bytes per pixel of a window that the correction of its masks takes, besides the window itself."""
-    # Reflectance and as much again while it is used; masks, changes and scores.
-    return n_dates * (2 * 4 * n_bands + 16)
+    # Reflectance and as much again while it is used; masks, changes and scores; what is computed of one date.
+    return n_dates * (2 * 4 * n_bands + 30) + 20 * n_bands + 450
 
 
 @dataclass(frozen=True, eq=False)
