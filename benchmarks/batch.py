@@ -22,6 +22,8 @@ from typing import Any
 EDGES = (1024, 2048, 4096)
 DATES, BANDS, SCENE = 24, 8, 1024
 TARGET = "2023-08-05"  # between two dates of the cube
+# All dates, with the masks as they are.
+HOW: Mapping[str, Any] = {"window": 1000, "repair": False}
 REGIONS = 100_000
 
 
@@ -85,7 +87,7 @@ def lazy(model: str) -> Callable[[str, str], None]:
     def job(path: str, out: str) -> None:
         from xr_cloudfree import fill
 
-        fill(opened(path), TARGET, model=model, window=1000).to_zarr(out, mode="w", consolidated=False)
+        fill(opened(path), TARGET, **HOW, model=model).to_zarr(out, mode="w", consolidated=False)
 
     return job
 
@@ -96,7 +98,7 @@ def streamed(model: str) -> Callable[[str, str], None]:
     def job(path: str, out: str) -> None:
         from xr_cloudfree import to_zarr
 
-        to_zarr(opened(path), out, date=TARGET, model=model, window=1000)
+        to_zarr(opened(path), out, date=TARGET, **HOW, model=model)
 
     return job
 
@@ -115,7 +117,7 @@ def batched(workers: int) -> Callable[[str, str], None]:
         ):
             client.run(warm)
             start = time.perf_counter(), sum(client.run(time.process_time).values())
-            batch(opened(path), out, date=TARGET, model="median", client=client, window=1000, progress=False)
+            batch(opened(path), out, date=TARGET, **HOW, model="median", client=client, progress=False)
             job.told = {  # type: ignore[attr-defined]
                 "wall": time.perf_counter() - start[0],
                 "workers": sum(client.run(time.process_time).values()) - start[1],
@@ -160,7 +162,7 @@ def warm() -> None:
     with tempfile.TemporaryDirectory() as folder:
         small.to_zarr(f"{folder}/small.zarr", consolidated=False)
         for model in ("median", "linear"):
-            to_zarr(opened(f"{folder}/small.zarr"), f"{folder}/{model}.zarr", date=TARGET, model=model)
+            to_zarr(opened(f"{folder}/small.zarr"), f"{folder}/{model}.zarr", date=TARGET, **HOW, model=model)
 
 
 def one(name: str, path: str, out: str) -> None:
@@ -223,7 +225,7 @@ def overhead(path: str, out: str) -> None:
     took = {}
     for shard in (SCENE, 64):
         wall, cpu = time.perf_counter(), time.process_time()
-        how: Mapping[str, Any] = {"date": TARGET, "model": "median", "window": 1000, "block": 64, "shard": shard}
+        how: Mapping[str, Any] = {"date": TARGET, **HOW, "model": "median", "block": 64, "shard": shard}
         to_zarr(ds, f"{out}-{shard}.zarr", **how)
         took[shard] = time.perf_counter() - wall, time.process_time() - cpu
     more = (SCENE // 64) ** 2 - 1

@@ -35,12 +35,12 @@ def one(model: str, edge: int, chunks: dict[str, int]) -> None:
     warnings.simplefilter("ignore")
     kernels.median  # noqa: B018  (so is numba)
     small = synthetic.cube(shape=(24, 4, 32, 32))
-    fill(small, "2023-08-09", model=model)
+    fill(small, "2023-08-09", model=model, repair=False)
     ds = synthetic.cube(shape=(24, 4, edge, edge), chunks=chunks)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        image = fill(ds, "2023-08-09", model=model)
+        image = fill(ds, "2023-08-09", model=model, repair=False)
         image.to_zarr(f"{folder}/out.zarr", consolidated=False)
     seconds = time.perf_counter() - start
     above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024

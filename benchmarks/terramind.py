@@ -82,10 +82,10 @@ def fill_one(size: str, precision: str) -> None:
             encoder, whole = best(lambda: network.tokens(image)), best(lambda: network(batch))
         ds = xr.open_zarr(store, mask_and_scale=False, consolidated=False)
         recorder = Recorder(model.spec)
-        fill(ds, date, model=recorder).compute(scheduler="synchronous")
+        fill(ds, date, model=recorder, repair=False).compute(scheduler="synchronous")
         asked = recorder.asked
         with Clock() as filled:
-            fill(ds, date, model=model).to_zarr(f"{folder}/out.zarr", consolidated=False)
+            fill(ds, date, model=model, repair=False).to_zarr(f"{folder}/out.zarr", consolidated=False)
         with Clock() as alone:
             for first in range(0, len(asked), model.spec.batch):
                 model.predict([tile(where) for where in asked[first : first + model.spec.batch]])

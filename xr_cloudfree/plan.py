@@ -30,7 +30,7 @@ from xr_cloudfree.cube.timestamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
 from xr_cloudfree.engine.detection import detected
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.engine.grid import TileGrid, choose_block
+from xr_cloudfree.engine.grid import TileGrid, choose_block, choose_wide_block
 from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
@@ -419,17 +419,11 @@ def make_grid(
         # The window as stored, its masks, and for each target the image as float and as stored.
         per_pixel = n_times * (n_bands * itemsize + 3) + n_targets * n_bands * (itemsize + 4) + more_bytes
         if repair:
-            per_pixel += repair_bytes(n_times, n_bands)
+            block = choose_wide_block(cube.shape, per_pixel + repair_bytes(n_times, n_bands), stride, MARGIN)
+    if block is None:
         chunks = cube.arrays[0].chunks
         edges = None if chunks is None else (max(chunks[-2]), max(chunks[-1]))
-        block = choose_block(
-            cube.shape,
-            per_pixel,
-            stride,
-            edges,
-            most_with_halo=spec.block if spec else 256,
-            margin=MARGIN if repair else 0,
-        )
+        block = choose_block(cube.shape, per_pixel, stride, edges, most_with_halo=spec.block if spec else 256)
     grid = TileGrid(cube.shape, block, tile, stride, taper)
     if grid.n_blocks > most_blocks:
         raise SizeError(

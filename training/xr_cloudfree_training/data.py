@@ -208,7 +208,8 @@ class CubeData(LightningDataModule):
         Further cubes that supply cloud shapes for training only. Samples of a site are hidden under its own cloud
         shapes and these; random shapes are added where there are few.
     reading : dict
-        Mask and scaling options of `xr_cloudfree.fill`, from `clear` to `nodata`.
+        Mask and scaling options of `xr_cloudfree.fill`, from `clear` to `nodata`, and `repair`: masks are taken as they
+        are given unless it says otherwise.
     s1 : str, optional
         Name of the variable that holds Sentinel-1 in decibels, or of two separated by a comma, as in
         `xr_cloudfree.fill`; for a network with ``s1: true``. Samples of cubes without it have none.

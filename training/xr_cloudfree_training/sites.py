@@ -194,7 +194,8 @@ def read_sites(cubes: Sequence[Any], reading: Mapping[str, Any], memory: float, 
     cubes : sequence of path, DataArray or Dataset
         Cubes as returned by `find_cubes`.
     reading : mapping
-        Mask and scaling options of `xr_cloudfree.fill`, from `clear` to `nodata`.
+        Mask and scaling options of `xr_cloudfree.fill`, from `clear` to `nodata`, and `repair`: masks are taken as they
+        are given unless it says otherwise.
     memory : float
         Bytes that may be held in memory; further cubes are read crop by crop.
     s1 : str, optional
@@ -240,7 +241,7 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     from dask.base import compute
 
     found, obj = open_s1(s1, obj) if s1_variables(s1, obj) else (None, obj)
-    info = api.read(obj, ReadOptions(**reading))
+    info = api.read(obj, ReadOptions(**{"repair": False, **reading}))
     cube = info.cube
     seen = api.clear_mask_of(info).rename({own: role for role, own in cube.dims.items() if role != "band"})
     arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.measured)
@@ -318,6 +319,7 @@ def cloud_shapes(obj: Any, reading: Mapping[str, Any]) -> list[NDArray[np.bool_]
         As for `read_sites`.
     """
     cube = io.open_cube(obj) if isinstance(obj, str | os.PathLike) else obj
+    reading = {"repair": False, **reading}
     try:
         clear = api.clear_mask(cube, **reading)
     except BandError:

@@ -85,6 +85,8 @@ def flag(name: str, value: str) -> str | None:
     '--bands B02,B03'
     >>> flag("check", "False")
     '--no-check'
+    >>> flag("repair", "False")
+    '--no-repair'
     >>> flag("mask", "None")
     'no --mask'
     >>> flag("clear", "ds.good")

@@ -174,7 +174,6 @@ def choose_block(
     chunks: tuple[int, int] | None = None,
     budget: int = 96 * 2**20,
     most_with_halo: int = 256,
-    margin: int = 0,
 ) -> tuple[int, int]:
     """Choose the rows and columns of a block: as large as memory allows, aligned with tiles and, if possible, chunks.
 
@@ -193,10 +192,7 @@ def choose_block(
     budget : int
         Bytes that a block's pixels may take.
     most_with_halo : int
-        Greatest edge of a block of a chunked cube, for windows that reach beyond the block.
-    margin : int
-        Pixels that a window has on each side besides those of its tiles. A block is at least twice as wide, even if
-        its window takes more than the budget: windows of smaller ones would consist mostly of margins.
+        Greatest edge of a block of a chunked cube, for tiles that reach beyond the block.
 
     Examples
     --------
@@ -206,9 +202,8 @@ def choose_block(
     (256, 256)
     """
     unit = stride or 64
-    widest = int((budget / max(bytes_per_pixel, 1)) ** 0.5)
-    most = max((widest - 2 * margin) // unit, -(-2 * margin // unit), 1) * unit
-    if (stride is not None or margin) and chunks is not None:
+    most = max(int((budget / max(bytes_per_pixel, 1)) ** 0.5) // unit, 1) * unit
+    if stride is not None and chunks is not None:
         # Blocks with a halo keep their neighbours' chunks in memory; small blocks keep fewer of them at a time. Dask
         # held a quarter of a cube with blocks of 256, and half of it with blocks of 512 (benchmarks/memory.py).
         most = min(most, max(most_with_halo // unit, 1) * unit)
@@ -222,4 +217,40 @@ def choose_block(
             parts = [n for n in range(unit, most * 5 // 4 + 1, unit) if chunk % n == 0]
             edge = max(parts, default=most)
         edges.append(min(edge, -(-size // unit) * unit))
+    return edges[0], edges[1]
+
+
+def choose_wide_block(
+    shape: tuple[int, int], bytes_per_pixel: int, stride: int | None, margin: int, most: int = 2048
+) -> tuple[int, int]:
+    """Choose the rows and columns of a block whose window has a margin on each side, as where masks are corrected.
+
+    Small blocks repeat the margin most. So a window may take 256 MiB; up to 1 GiB if its block would be narrower than
+    two margins, and more if it would be narrower than one. A block spans the cube where its window does.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Rows and columns of the cube.
+    bytes_per_pixel : int
+        Bytes that a task holds for one pixel of the window.
+    stride : int or None
+        Distance between tiles; edges of blocks are multiples of it.
+    margin : int
+        Pixels of the window on each side of the block.
+    most : int
+        Greatest edge of a block.
+
+    Examples
+    --------
+    >>> choose_wide_block((10980, 400), bytes_per_pixel=1000, stride=None, margin=64)
+    (384, 448)
+    """
+    unit = stride or 64
+    usual, limit = (int((size / max(bytes_per_pixel, 1)) ** 0.5) - 2 * margin for size in (2**28, 2**30))
+    edge = max(min(max(usual, min(2 * margin, limit)), most) // unit, -(-margin // unit), 1) * unit
+    edges = []
+    for size in shape:
+        count = 1 if size <= min(edge + 2 * margin, most) else -(-size // edge)
+        edges.append(-(-size // (count * unit)) * unit)
     return edges[0], edges[1]

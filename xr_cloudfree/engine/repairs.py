@@ -14,7 +14,8 @@ from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange, measured
 from xr_cloudfree.engine.blocks import as_slice
 from xr_cloudfree.engine.grid import Box
-from xr_cloudfree.masking.repair import CELL, REACH, repair
+from xr_cloudfree.masking.context import CELL
+from xr_cloudfree.masking.repair import REACH, repair
 
 MARGIN = -(-REACH // CELL) * CELL
 """Pixels by which a window of whole cells grows on each side."""
@@ -35,8 +36,8 @@ def repair_window(window: Box, cube: Box) -> Box:
 
 def repair_bytes(n_dates: int, n_bands: int) -> int:
     """Return the bytes per pixel of a window that the correction of its masks takes, besides the window itself."""
-    # Reflectance and as much again while it is used; masks, changes and scores.
-    return n_dates * (2 * 4 * n_bands + 16)
+    # Reflectance and as much again while it is used; masks, changes and scores; what is computed of one date.
+    return n_dates * (2 * 4 * n_bands + 30) + 20 * n_bands + 450
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,8 +109,9 @@ def repair_masks(
         image = decoded.stored[date, as_slice(spectral)]
         good = measured(image, scaling, valid_range, axis=0)
         bands[position] = to_reflectance(image, scaling)
-        np.copyto(bands[position], np.nan, where=~good)
         usable[position] = good.all(axis=0)
+        if not usable[position].all():
+            np.copyto(bands[position], np.nan, where=~good)
     in_time = as_slice(order)
     kept = decoded.missing if rule.snow == "clear" else decoded.missing | decoded.snow
     found = repair(

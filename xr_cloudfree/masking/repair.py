@@ -8,11 +8,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.masking.bootstrap import first_mask
-from xr_cloudfree.masking.classifier import load
 from xr_cloudfree.masking.context import CELL
-from xr_cloudfree.masking.detector import BRIGHTNESS, evidence
-from xr_cloudfree.masking.kernels import box, neighbours
 
 ROUNDS = 2
 """Times that the dates are judged, the second time by the others as the first has corrected them."""
@@ -91,6 +87,12 @@ def repair(
     from_series : bool
         Whether to make the masks without a given one.
     """
+    # numba is imported only where it is needed.
+    from xr_cloudfree.masking.bootstrap import first_mask
+    from xr_cloudfree.masking.classifier import load
+    from xr_cloudfree.masking.detector import BRIGHTNESS, evidence
+    from xr_cloudfree.masking.kernels import box, neighbours
+
     start = first_mask(bands, usable) if from_series else given & usable
     bands = np.where(usable[:, None], bands, np.float32(0))
     classifier = load()

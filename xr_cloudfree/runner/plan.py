@@ -15,9 +15,9 @@ import xarray as xr
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.detection import detection_of
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.grid import Box, TileGrid, choose_wide_block
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES
-from xr_cloudfree.engine.repairs import repair_bytes
+from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import OptionError, SizeError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.models.protocol import optional
@@ -269,6 +269,8 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
             chunk = None if chunks is None or unit > 1 else chunks[i]
             edges.append(_edge(size, unit, chunk, usual, most))
         shard = edges[0], edges[1]
+        if job.repair and not fixed:
+            shard = choose_wide_block(cube.shape, per_pixel, stride, MARGIN, MOST_EDGE)
     if not fixed:
         rows = max(BLOCK_PIXELS // shard[1], 1)
         block = shard if stride or job.repair else (largest_part(shard[0], rows), shard[1])
