@@ -390,7 +390,6 @@ def _clear_job(info: CubeInfo, stored: bool = False, check: bool = True, layers:
         info.valid_range if check else None,
         cube.sensor,
         info.repair,
-        cube.common_names,
         layers,
     )
 

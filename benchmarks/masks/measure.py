@@ -101,7 +101,7 @@ class Bench:
         if found.sum() < LEAST_PIXELS or len(days) < LEAST_DATES:
             return
         names = site.common_names
-        corrected = repair(site.bands, site.clear, days, usable=usable, keep=~usable, common_names=names)
+        corrected = repair(site.bands, site.clear, days, usable=usable, keep=~usable)
         masks = {
             REPAIR: corrected.clear,
             TMASK: tmask(site.bands, site.clear, days, names),
@@ -139,7 +139,7 @@ class Bench:
         yield GIVEN, case.given, 0.0
         yield TRUE, case.true, 0.0
         start = time.perf_counter()
-        found = mask_tracks.repaired(case, common_names).clear
+        found = mask_tracks.repaired(case).clear
         yield REPAIR, found, time.perf_counter() - start
         start = time.perf_counter()
         found = tmask(case.bands, case.given, case.day_offset, common_names)
@@ -159,7 +159,7 @@ class Bench:
             return
         how: dict[str, Any] = {"masks": pool, "suspect": site.suspect, "limit": self.task.frames, "seed": seed}
         for case in make_cases(site.bands, site.clear, site.time, track, keep_values=True, **how):
-            found = mask_tracks.repaired(case, site.common_names).clear
+            found = mask_tracks.repaired(case).clear
             fallback = self._predict(self.linear, case.bands, case.clear, case, site.common_names)
             shown = case.bands[case.target]
             # Of *haze*, only pixels without haze are truly clear.

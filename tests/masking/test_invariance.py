@@ -58,7 +58,7 @@ def test_the_window_does_not_matter(from_series, data):
         last = data.draw(st.integers(first + 1, min(size, first + 40)))
         inner.append(slice(first, last))
         outer.append(grown(first, last, size))
-    part = cropped(scene, *outer).repaired(from_series=from_series, origin=(outer[0].start, outer[1].start))
+    part = cropped(scene, *outer).repaired(from_series=from_series)
     within = tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
     for name in ("clear", "change", "score"):
         made, wanted = getattr(part, name)[:, within[0], within[1]], getattr(whole[from_series], name)

@@ -66,7 +66,7 @@ class Scene:
             self.bands,
             self.given,
             self.days,
-            **{"usable": self.usable, "keep": keep, "common_names": self.names, "from_series": from_series, **options},
+            **{"usable": self.usable, "keep": keep, "from_series": from_series, **options},
         )
 
     def dates(self, which: Any) -> Scene:

@@ -217,7 +217,6 @@ class _Window:
     bands: tuple[str, ...]
     common_names: tuple[str | None, ...]
     limits: tuple[float, float]
-    origin: tuple[int, int]
     repair: bool
     from_series: bool
     s1: xr.DataArray | None
@@ -252,8 +251,7 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
     times = info.times[order]
     if rule.from_series:
         days = (times - times[0]) / np.timedelta64(1, "D")
-        how: dict[str, Any] = {"common_names": cube.common_names, "origin": (box.y0, box.x0), "from_series": True}
-        seen = repair(values, seen, days, usable=usable[order], keep=~usable[order], **how).clear
+        seen = repair(values, seen, days, usable=usable[order], keep=~usable[order], from_series=True).clear
     radar = None
     if s1 is not None:
         sentinel1 = parse_radar(s1, cube.template)
@@ -268,7 +266,6 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
         cube.bands,
         cube.common_names,
         cube.limits or LIMITS,
-        (box.y0, box.x0),
         info.repair,
         rule.from_series,
         radar,
@@ -303,7 +300,7 @@ def _masks(case: Case | MaskCase, window: _Window) -> tuple[NDArray[np.bool_], d
     """Return the clear masks of a case, corrected if the cube is read so, and their scores."""
     clear = case.given if isinstance(case, MaskCase) else case.clear
     if window.repair:
-        clear = repaired(case, window.common_names, window.origin, from_series=window.from_series).clear
+        clear = repaired(case, from_series=window.from_series).clear
     if isinstance(case, MaskCase):
         scores = mask_scores(case, clear)
         return clear, {name: scores[name] for name in MASK_COLUMNS}

@@ -362,8 +362,6 @@ def make_mask_cases(
 
 def repaired(
     case: Case | MaskCase,
-    common_names: tuple[str | None, ...] = (),
-    origin: tuple[int, int] = (0, 0),
     from_series: bool = False,
 ) -> Repaired:
     """Correct the masks of a case by its series; for *no mask*, make them.
@@ -372,10 +370,6 @@ def repaired(
     ----------
     case : Case or MaskCase
         The case; a `Case` made with ``keep_values=True``, whose hidden pixels then have no value and stay hidden.
-    common_names : tuple of (str or None)
-        Common names of the bands.
-    origin : tuple of int
-        Row and column of the case's first pixel in its cube.
     from_series : bool
         Whether masks are made on other tracks, too.
 
@@ -391,8 +385,6 @@ def repaired(
         case.day_offset,
         usable=usable,
         keep=~usable,
-        common_names=common_names,
-        origin=origin,
         from_series=from_series or case.track == "no mask",
     )
 

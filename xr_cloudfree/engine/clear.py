@@ -167,8 +167,6 @@ class ClearJob:
         The sensor, where it is known.
     repair : bool
         Whether the masks are corrected by the series.
-    common_names : tuple of (str or None)
-        STAC common names of the bands.
     layers : tuple of str
         Layers to return as well: the names of `MASK_CHANGE` and `SCORE`.
     """
@@ -183,7 +181,6 @@ class ClearJob:
     valid_range: ValidRange | None = None
     sensor: str | None = None
     repair: bool = False
-    common_names: tuple[str | None, ...] = ()
     layers: tuple[str, ...] = ()
 
     s1_reads = np.empty(0, np.intp)
@@ -237,12 +234,10 @@ class ClearJob:
             repaired = repair_masks(
                 decoded,
                 self.times,
-                window,
                 rule=self.rule,
                 scaling=self.scaling,
                 valid_range=self.valid_range,
                 extras=self.extras,
-                common_names=self.common_names,
             ).crop(dates, part)
             clear, layers = repaired.clear, {MASK_CHANGE.name: repaired.change, SCORE.name: repaired.score}
         else:

@@ -73,13 +73,11 @@ class RepairedWindow:
 def repair_masks(
     decoded: MaskedWindow,
     times: Times,
-    window: Box,
     *,
     rule: MaskRule,
     scaling: Scaling,
     valid_range: ValidRange | None,
     extras: tuple[int, ...],
-    common_names: tuple[str | None, ...],
 ) -> RepairedWindow:
     """Correct the masks of all dates in a window by the series, or make them (see `MaskRule.from_series`).
 
@@ -89,16 +87,12 @@ def repair_masks(
         The stored values of all dates of the cube, and what the quality layer says.
     times : ndarray of datetime64[ns], shape (time,)
         Their time stamps, in any order: the result does not depend on it.
-    window : Box
-        The window, see `repair_window`.
     rule, scaling : MaskRule, Scaling
         How the quality layer and the values are read.
     valid_range : ValidRange or None
         Which numbers can be measurements; None for all.
     extras : tuple of int
         Positions along the band axis of layers that are not bands.
-    common_names : tuple of (str or None)
-        STAC common name of each band.
     """
     n_dates, n_bands, *shape = decoded.stored.shape
     spectral = np.array([band for band in range(n_bands) if band not in extras], np.intp)
@@ -120,8 +114,6 @@ def repair_masks(
         (times[order] - times[order[0]]) / np.timedelta64(1, "D"),
         usable=usable,
         keep=kept[in_time],
-        common_names=common_names,
-        origin=(window.y0, window.x0),
         from_series=rule.from_series,
     )
     del bands

@@ -117,12 +117,10 @@ def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBloc
         repaired = repair_masks(
             whole,
             job.times,
-            read,
             rule=job.rule,
             scaling=job.scaling,
             valid_range=job.valid_range,
             extras=job.extras,
-            common_names=job.common_names,
         ).crop(job.dates, part)
         seen, clear = repaired.seen, repaired.clear
         change = repaired.change if MASK_CHANGE.name in job.layers else None

@@ -34,7 +34,8 @@ def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray
     if n_bands == 1:
         median = kernels.median(flat, seen)
         spread = np.maximum(1.4826 * kernels.median(np.abs(flat - median), seen), np.float32(0.01))
-        return usable & (np.abs(flat - median) <= OUTLIER * spread)[:, 0].reshape(usable.shape)
+        ordinary = (np.abs(flat - median) <= OUTLIER * spread)[:, 0]
+        return np.asarray(usable & ordinary.reshape(usable.shape))
     reference = _quantile(flat, seen)
     out = usable.copy()
     for date in range(dates):

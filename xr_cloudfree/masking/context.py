@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.masking.kernels import predict_cells
+
 CELL = 32
 """Edge, in pixels, of the cells that fits are made on; they start at pixel (0, 0) of the cube."""
 # Pixels between the samples of a cell.
@@ -23,10 +25,9 @@ USUAL_SIZE, USUAL_COUNT = 0.01, 5.0
 
 
 def predict_deviation(
-    features: NDArray[np.float32], deviation: NDArray[np.float32], usable: NDArray[np.bool_]
+    features: NDArray[np.float32], deviation: NDArray[np.float32], weight: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Predict the deviation of a date from its interpolation, from fits to the usable pixels of each cell and those
-    around it.
+    """Predict the deviation of a date from its interpolation, with fits to each cell and the cells around it.
 
     Parameters
     ----------
@@ -34,21 +35,21 @@ def predict_deviation(
         Features of each pixel; the first pixel is that of a cell.
     deviation : ndarray of float32, shape (band, y, x)
         What to predict.
-    usable : ndarray of bool, shape (y, x)
-        Pixels to fit.
+    weight : ndarray of float32, shape (y, x)
+        Weight of each pixel in the fits; 0 for pixels that may be cloud.
 
     Returns
     -------
     ndarray of float32, shape (band, y, x)
     """
-    n_bands, height, width = deviation.shape
+    height, width = weight.shape
     rows, columns = -(-height // CELL), -(-width // CELL)
-    if not usable.any():
+    if not weight.any():
         return np.zeros_like(deviation)
     inputs = _by_cell(features, rows, columns).astype(np.float64)
     outputs = _by_cell(deviation, rows, columns).astype(np.float64)
     inputs = np.concatenate([np.ones_like(inputs[..., :1]), inputs], axis=2)
-    fit = _by_cell(usable[None], rows, columns)[..., 0].astype(np.float64)
+    fit = _by_cell(weight[None], rows, columns)[..., 0].astype(np.float64)
     coefficients = _fit(inputs, outputs, fit, rows, columns)
     residual = outputs - np.matmul(inputs, coefficients)
     size = np.sqrt(np.mean(residual * residual, axis=2))
@@ -56,7 +57,7 @@ def predict_deviation(
     total = (size * fit).sum(axis=1) + USUAL_SIZE * USUAL_COUNT
     scale = 1.2 * total / (fit.sum(axis=1) + USUAL_COUNT)
     coefficients = _fit(inputs, outputs, fit * _tukey(size, scale[:, None]), rows, columns)
-    return _apply(coefficients.astype(np.float32), features, columns)
+    return predict_cells(coefficients.astype(np.float32), features, CELL, columns)
 
 
 def _fit(
@@ -69,7 +70,7 @@ def _fit(
 
 def _by_cell(images: NDArray[np.generic], rows: int, columns: int) -> NDArray[np.generic]:
     """Return the samples of each cell, shape (cell, sample, image); 0 beyond the border."""
-    n, height, width = images.shape
+    n = len(images)
     sampled = images[:, ::STEP, ::STEP]
     edge = CELL // STEP
     padding = [(0, 0), (0, rows * edge - sampled.shape[1]), (0, columns * edge - sampled.shape[2])]
@@ -107,18 +108,3 @@ def _solve(moments: NDArray[np.float64]) -> NDArray[np.float64]:
 def _tukey(size: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     ratio = np.minimum(size / (CUT * scale), 1.0)
     return np.asarray((1.0 - ratio * ratio) ** 2)
-
-
-def _apply(coefficients: NDArray[np.float32], features: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
-    """Predict every pixel with the coefficients of its cell."""
-    _, height, width = features.shape
-    out = np.empty((coefficients.shape[2], height, width), np.float32)
-    for cell, values in enumerate(coefficients):
-        row, column = divmod(cell, columns)
-        part = (slice(None), slice(row * CELL, (row + 1) * CELL), slice(column * CELL, (column + 1) * CELL))
-        images = features[part]
-        for band, image in enumerate(out[part]):
-            image[...] = values[0, band]
-            for k in range(len(images)):
-                image += values[1 + k, band] * images[k]
-    return out

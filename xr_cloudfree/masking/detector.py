@@ -9,10 +9,8 @@ from xr_cloudfree.masking import kernels
 from xr_cloudfree.masking.context import predict_deviation
 from xr_cloudfree.masking.kernels import BLOCK
 
-# Pixels around cloud that a fit leaves out, as the edge of a square.
-RIM = 9
-# Least number of pixels that this must leave in a window of 64 x 64 pixels, else the rim is used as well.
-LEAST_FITTED = 40
+# Edges of the squares around cloud that a fit leaves out, and in which pixels count little, since masks miss rims.
+RIM, FAR_RIM, RIM_WEIGHT = 9, 21, 0.1
 # Least scale of noise, in reflectance.
 LEAST_NOISE = 0.004
 # A deviation is strong from this many scales of the noise on, and this reflectance.
@@ -57,7 +55,7 @@ def evidence(
     known : ndarray of bool, shape (y, x)
         Where there is anything to compare the date with.
     """
-    n_bands, *shape = bands.shape[1:]
+    n_bands, shape = bands.shape[1], usable.shape
     per_band, summary = kernels.compare(
         bands.reshape(*bands.shape[:2], -1), usable.ravel(), before.ravel(), after.ravel(), days, date
     )
@@ -65,9 +63,10 @@ def evidence(
     known_share, one_sided, gap, seen, expected, rise, fall = summary
     known = known_share > 0
     deviation = per_band[2 * n_bands :]
-    cloudy = kernels.box((usable & ~clear).astype(np.float32), RIM)
-    fitted = known & clear & (cloudy < 1e-3)
-    context = predict_deviation(per_band[: 2 * n_bands], deviation, fitted)
+    cloud = (usable & ~clear).astype(np.float32)
+    weight = np.where(kernels.box(cloud, FAR_RIM) > 0, np.float32(RIM_WEIGHT), np.float32(1))
+    weight[~(known & clear) | (kernels.box(cloud, RIM) > 0)] = 0
+    context = predict_deviation(per_band[: 2 * n_bands], deviation, weight)
     rest = np.where(known, deviation - context, np.float32(0))
 
     fine = kernels.extremes(rest)
@@ -76,8 +75,8 @@ def evidence(
     coarse = [kernels.blocks(image) for image in (*fine, np.abs(fine[2]) * seen_clear, seen_clear)]
     wide = [kernels.box(image, 3) for image in coarse[:3]]
     noise = kernels.box(coarse[3], 7) / (kernels.box(coarse[4], 7) + np.float32(0.02))
-    level = np.stack([kernels.blocks(image) for image in deviation])
-    level = [kernels.box(image, 3) for image in (level.min(axis=0), level.max(axis=0))]
+    uncorrected = np.stack([kernels.blocks(image) for image in deviation])
+    level = [kernels.box(image, 3) for image in (uncorrected.min(axis=0), uncorrected.max(axis=0))]
     noise = _enlarge(noise, shape)
     bound = STRONG * noise + np.float32(STRONG_REFLECTANCE)
     strong = kernels.blocks((((fine[0] > bound) | (fine[1] < -bound)) & known).astype(np.float32))
@@ -87,9 +86,18 @@ def evidence(
     shares = (one_sided, _enlarge(kernels.box(strong, 3), shape), np.full(shape, from_series, np.float32))
     scale = noise + np.float32(LEAST_NOISE)
     scaled = (*fine, *wider, *enlarged, gap, rise, fall)
-    inputs = [np.clip(image / scale, -12, 12) / 3 for image in scaled]
-    inputs += [np.clip(image * 20, -4, 4) for image in absolute]
-    return np.stack([*inputs, *shares]).astype(np.float32, copy=False), known
+    inputs = np.empty((len(scaled) + len(absolute) + len(shares), *shape), np.float32)
+    for image, out in zip(scaled, inputs, strict=False):
+        np.divide(image, scale, out=out)
+    np.clip(inputs[: len(scaled)], -12, 12, out=inputs[: len(scaled)])
+    inputs[: len(scaled)] /= 3
+    rest_of = inputs[len(scaled) :]
+    for image, out in zip(absolute, rest_of, strict=False):
+        np.multiply(image, 20, out=out)
+    np.clip(rest_of[: len(absolute)], -4, 4, out=rest_of[: len(absolute)])
+    for image, out in zip(shares, rest_of[len(absolute) :], strict=True):
+        out[...] = image
+    return inputs, known
 
 
 def _enlarge(image: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:

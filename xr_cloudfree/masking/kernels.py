@@ -5,6 +5,7 @@ Sums run in a fixed order and fast-math is off, so the result at a pixel does no
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.models.kernels.compiled import compiled
 
+_LANES = 256  # pixels that the perceptron takes together
 BLOCK = 4
 """Edge, in pixels, of the blocks on which coarse maps are computed; they start at pixel (0, 0) of the cube."""
 
@@ -125,6 +127,50 @@ def compare(
 
 
 @compiled
+def _predict_cells(coefficients: Any, features: Any, edge: int, columns: int, out: Any) -> None:
+    n_features, height, width = features.shape
+    n_bands = out.shape[0]
+    for cell in range(coefficients.shape[0]):
+        top, left = cell // columns * edge, cell % columns * edge
+        bottom, right = min(top + edge, height), min(left + edge, width)
+        values = coefficients[cell]
+        for band in range(n_bands):
+            for y in range(top, bottom):
+                row = out[band, y]
+                for x in range(left, right):
+                    row[x] = values[0, band]
+                for k in range(n_features):
+                    factor, feature = values[1 + k, band], features[k, y]
+                    for x in range(left, right):
+                        row[x] += factor * feature[x]
+
+
+def predict_cells(
+    coefficients: NDArray[np.float32], features: NDArray[np.float32], edge: int, columns: int
+) -> NDArray[np.float32]:
+    """Predict every pixel with the coefficients of its cell.
+
+    Parameters
+    ----------
+    coefficients : ndarray of float32, shape (cell, 1 + feature, band)
+        Intercept and slopes of each cell, row by row.
+    features : ndarray of float32, shape (feature, y, x)
+        Features of each pixel.
+    edge : int
+        Edge of a cell in pixels.
+    columns : int
+        Number of cells in a row.
+
+    Returns
+    -------
+    ndarray of float32, shape (band, y, x)
+    """
+    out = np.empty((coefficients.shape[2], *features.shape[1:]), np.float32)
+    _predict_cells(np.ascontiguousarray(coefficients), np.ascontiguousarray(features), edge, columns, out)
+    return out
+
+
+@compiled
 def _box(image: Any, reach: int, rows: Any, out: Any) -> None:
     height, width = image.shape
     share = np.float32(1.0 / (2 * reach + 1))
@@ -152,7 +198,7 @@ def box(image: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
     edge : int
         Edge of the square in pixels.
     """
-    out, rows = np.empty((2, *image.shape), np.float32)
+    out, rows = np.empty(image.shape, np.float32), np.empty(image.shape, np.float32)
     _box(np.ascontiguousarray(image), edge // 2, rows, out)
     return out
 
@@ -225,16 +271,26 @@ def blocks(image: NDArray[np.float32]) -> NDArray[np.float32]:
 @compiled
 def _perceptron(inputs: Any, where: Any, first: Any, bias: Any, last: Any, shift: float, out: Any) -> None:
     n_inputs, n_hidden = first.shape[1], first.shape[0]
-    for index in range(where.shape[0]):
-        p = where[index]
-        total = np.float32(shift)
+    part = np.zeros((n_inputs, _LANES), np.float32)
+    hidden, total = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
+    for start in range(0, where.shape[0], _LANES):
+        width = min(_LANES, where.shape[0] - start)
+        for k in range(n_inputs):
+            for i in range(width):
+                part[k, i] = inputs[k, where[start + i]]
+        total[:] = shift
         for h in range(n_hidden):
-            value = bias[h]
+            hidden[:] = bias[h]
             for k in range(n_inputs):
-                value += first[h, k] * inputs[k, p]
-            if value > 0:
-                total += last[h] * value
-        out[p] = total
+                factor = first[h, k]
+                row = part[k]
+                for i in range(_LANES):
+                    hidden[i] += factor * row[i]
+            factor = last[h]
+            for i in range(_LANES):
+                total[i] += factor * max(hidden[i], np.float32(0))
+        for i in range(width):
+            out[where[start + i]] = total[i]
 
 
 def perceptron(
@@ -266,4 +322,17 @@ def perceptron(
     """
     out = np.zeros(inputs.shape[1], np.float32)
     _perceptron(inputs, where, first, bias, last, shift, out)
+    return out
+
+
+@compiled
+def _probability(odds: Any, out: Any) -> None:
+    for i in range(odds.shape[0]):
+        out[i] = 1.0 / (1.0 + math.exp(-odds[i]))
+
+
+def probability(odds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probabilities of log-odds, shape (n,)."""
+    out = np.empty(odds.shape, np.float32)
+    _probability(odds, out)
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -12,17 +13,18 @@ from xr_cloudfree.masking.context import CELL
 
 ROUNDS = 2
 """Times that the dates are judged, the second time by the others as the first has corrected them."""
-REACH = ROUNDS * (3 * CELL + 32)
+REACH = ROUNDS * (3 * CELL + 40)
 """Pixels on each side on which the result at a pixel depends."""
 LEAST_DATES = 3
 """Minimum number of dates of a series from which masks can be corrected."""
+LEAST_CLEAR = 6
+"""Minimum number of clear dates of a pixel by which its other dates are judged."""
 # Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
 NEARBY = 21
-EARLY = 1
 # Probability of cloud or shadow from which a clear pixel is masked: near given cloud, and elsewhere.
-MASKED_NEAR, MASKED = 0.7, 0.95
+MASKED_NEAR, MASKED = 0.4, 0.9
 # Probability below which a pixel that is not clear is restored.
-RESTORED = 0.5
+RESTORED = 0.05
 # Probability from which a pixel is masked without a given mask.
 MADE = 0.5
 
@@ -62,8 +64,6 @@ def repair(
     *,
     usable: NDArray[np.bool_],
     keep: NDArray[np.bool_],
-    common_names: tuple[str | None, ...] = (),
-    origin: tuple[int, int] = (0, 0),
     from_series: bool = False,
 ) -> Repaired:
     """Correct the masks of a series, or make them.
@@ -71,7 +71,7 @@ def repair(
     Parameters
     ----------
     bands : ndarray of float32, shape (time, band, y, x)
-        Reflectance, dates in increasing order; NaN where there is no value.
+        Reflectance, dates in increasing order; NaN where there is no value. The first pixel is that of a cell.
     given : ndarray of bool, shape (time, y, x)
         True where a pixel is clear according to the given mask.
     days : ndarray of float64, shape (time,)
@@ -80,53 +80,56 @@ def repair(
         True where every band has a value.
     keep : ndarray of bool, shape (time, y, x)
         True where a pixel may not be restored.
-    common_names : tuple of (str or None)
-        STAC common name of each band.
-    origin : tuple of int
-        Row and column of the first pixel in the cube.
     from_series : bool
         Whether to make the masks without a given one.
     """
+    base = usable if from_series else given & usable
+    score, change = np.full(usable.shape, np.nan, np.float32), np.full(usable.shape, Change.AS_GIVEN, np.uint8)
+    if len(bands) < LEAST_DATES:
+        return Repaired(base.copy(), change, score)
     # numba is imported only where it is needed.
     from xr_cloudfree.masking.bootstrap import first_mask
     from xr_cloudfree.masking.classifier import load
     from xr_cloudfree.masking.detector import BRIGHTNESS, evidence
-    from xr_cloudfree.masking.kernels import box, neighbours
+    from xr_cloudfree.masking.kernels import neighbours, probability
 
-    start = first_mask(bands, usable) if from_series else given & usable
-    bands = np.where(usable[:, None], bands, np.float32(0))
     classifier = load()
-    state, score = start, np.full(usable.shape, np.nan, np.float32)
-    bright = np.zeros(usable.shape, bool)
+    bands = np.where(usable[:, None], bands, np.float32(0))
+    start = first_mask(bands, usable) if from_series else base
+    judgeable = start.sum(axis=0) >= LEAST_CLEAR
+    state = start
     for round_ in range(ROUNDS):
-        before, after = (
-            index.reshape(usable.shape) for index in neighbours(state.reshape(len(state), -1))
-        )
+        before, after = (index.reshape(usable.shape) for index in neighbours(state.reshape(len(state), -1)))
         judged = state.copy()
         for date in range(len(bands)):
-            inputs, known = evidence(bands, days, date, usable[date], state[date], before[date], after[date], from_series)
+            inputs, known = evidence(
+                bands, days, date, usable[date], state[date], before[date], after[date], from_series
+            )
+            known &= judgeable
             odds = classifier(inputs, known)
-            if from_series:
-                limits = np.full(odds.shape, _odds(MADE)), np.full(odds.shape, _odds(MADE))
-            else:
-                near = box((usable[date] & ~given[date]).astype(np.float32), NEARBY) > 0
-                limits = np.where(near, _odds(MASKED_NEAR), _odds(MASKED)), np.full(odds.shape, _odds(RESTORED))
-            masked = known & start[date] & (odds > limits[0])
-            restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < limits[1])
-            if round_ < ROUNDS - 1 and not EARLY:
-                restored &= False
+            cloudy, calm = _limits(given[date] | ~usable[date], from_series)
+            masked = known & start[date] & (odds > cloudy)
+            restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < calm)
             judged[date] = (start[date] & ~masked) | restored
             if round_ == ROUNDS - 1:
-                score[date] = np.where(known, 1 / (1 + np.exp(-odds)), np.nan)
-                bright[date] = inputs[BRIGHTNESS] > 0
+                score[date][known] = probability(odds[known])
+                newly = base[date] & ~judged[date]
+                change[date][newly] = np.where(inputs[BRIGHTNESS][newly] > 0, Change.CLOUD, Change.SHADOW)
+                change[date][judged[date] & ~base[date]] = Change.RESTORED
         state = judged
-    base = usable if from_series else given & usable
-    masked = base & ~state
-    change = np.where(masked, np.where(bright, Change.CLOUD, Change.SHADOW), Change.AS_GIVEN).astype(np.uint8)
-    change[state & ~base] = Change.RESTORED
     return Repaired(state, change, score)
 
 
-def _odds(probability: float) -> np.float32:
+def _limits(clear: NDArray[np.bool_], from_series: bool) -> tuple[NDArray[np.float32] | float, float]:
+    """Return the log-odds above which pixels of a date are masked, and below which they are restored."""
+    from xr_cloudfree.masking.kernels import box
+
+    if from_series:
+        return _odds(MADE), _odds(MADE)
+    near = box((~clear).astype(np.float32), NEARBY) > 0
+    return np.where(near, np.float32(_odds(MASKED_NEAR)), np.float32(_odds(MASKED))), _odds(RESTORED)
+
+
+def _odds(share: float) -> float:
     """Return the log-odds of a probability."""
-    return np.float32(np.log(probability / (1 - probability)))
+    return math.log(share / (1 - share))

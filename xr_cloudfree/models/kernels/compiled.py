@@ -20,6 +20,7 @@ _GROUP = 64  # pixels whose geometric medians are iterated together
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a function with numba, and keep the result on disk where possible."""
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # no writable cache directory: compile once per process
