@@ -22,9 +22,9 @@ LEAST_CLEAR = 6
 # Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
 NEARBY = 21
 # Probability of cloud or shadow from which a clear pixel is masked: near given cloud, and elsewhere.
-MASKED_NEAR, MASKED = 0.4, 0.9
+MASKED_NEAR, MASKED = 0.6, 0.95
 # Probability below which a pixel that is not clear is restored.
-RESTORED = 0.05
+RESTORED = 0.1
 # Probability from which a pixel is masked without a given mask.
 MADE = 0.5
 
