@@ -66,7 +66,7 @@ def test_blocks_are_wide_enough_for_their_margin(margin, bytes_per_pixel):
 
 def test_a_small_cube_is_one_block():
     da, clear = clouded()
-    plan = plan_fill(da, None, ReadOptions(clear=clear), model="linear")
+    plan = plan_fill(da, None, ReadOptions(clear=clear, repair=True), model="linear")
     assert plan.job.repair and plan.job.grid.n_blocks == 1
 
 
