@@ -125,14 +125,6 @@ MASKS = [
     ),
     Row("both", lambda: cube(mask="good"), E.MaskError, V, ("both",), "mask=None", clear=truth),
     Row(
-        "no mask",
-        without_quality,
-        E.MaskError,
-        V,
-        ("no quality layer",),
-        "clear=cube.isel(band=0, drop=True).notnull()",
-    ),
-    Row(
         "no mask and too few dates",
         few_dates,
         E.MaskError,
