@@ -40,45 +40,55 @@ def faulty():
     return xr.Dataset({"reflectance": da, "cloud_mask": mask})
 
 
-def test_the_repr_says_what_the_series_changed_on_each_date():
+def test_the_repr_does_not_correct_masks(monkeypatch):
     ds = faulty()
-    masks = ds.cloudfree.clear_mask(layers="mask_change")
+    monkeypatch.setattr("xr_cloudfree.engine.repairs.repair", None)
     text, page = repr(ds.cloudfree), ds.cloudfree._repr_html_()
-    assert "with what the series masked (-) and restored (+)" in text
+    assert "2021-06-11   0%" in text and "(-)" not in text and "2021-06-11: 0% clear" in page
+    monkeypatch.undo()
+    layer = ds.cloudfree.clear_mask(repair=True, layers="mask_change")  # what the repr tells to type
+    assert ".cloudfree.clear_mask(repair=True, layers='mask_change')" in text and "mask_change" in layer
+
+
+@pytest.mark.parametrize("chunks", [None, {"y": 50}], ids=["in memory", "chunked"])
+def test_a_computed_summary_says_what_the_series_changes_on_each_date(chunks):
+    ds = faulty()
+    masks = ds.cloudfree.clear_mask(repair=True, layers="mask_change")
+    given = ds.cloudfree.clear_mask()
+    text = summary.describe(ds if chunks is None else ds.chunk(chunks), compute=True).text()
+    assert "with what the series masks (-) and restores (+)" in text
     for date, day in enumerate(ds.time.dt.strftime("%Y-%m-%d").values.tolist()):
         change = masks["mask_change"][date]
         masked, restored = float(change.isin([1, 2]).mean()), float((change == 3).mean())
-        share = float(masks["clear"][date].mean())
+        share = float(given[date].mean())
         parts = [f"{sign}{100 * part:.0f}" for sign, part in (("-", masked), ("+", restored)) if part >= 0.005]
         assert " ".join([f"{day} {share:4.0%}", *parts]) in text
-        assert f"{day}: {share:.0%} clear, {masked:.0%} masked and {restored:.0%} restored by the series" in page
     whole = masks["mask_change"]
     assert f"{100 * float(whole.isin([1, 2]).mean()):.2g} % of all pixels masked" in text
 
 
-def test_the_repr_warns_of_dates_on_which_mask_and_series_disagree():
+def test_a_computed_summary_warns_of_dates_on_which_mask_and_series_disagree():
     ds = faulty()
-    [line] = [line for line in repr(ds.cloudfree).splitlines() if line.strip().startswith("warning")]
+    text = summary.describe(ds, compute=True).text()
+    [line] = [line for line in text.splitlines() if line.strip().startswith("warning")]
     assert "disagree" in line and "2021-06-11" in line and "2021-06-03" not in line
     assert ".cloudfree.plot.mask('2021-06-11')" in line
     ds["cloud_mask"][4] = 0
-    assert "warning" not in repr(ds.cloudfree)
+    assert "warning" not in summary.describe(ds, compute=True).text()
 
 
 def test_the_repr_of_a_cube_without_a_mask_says_that_the_series_makes_it():
     da, _ = clouded()
     text = repr(da.cloudfree)
-    assert "none: made from the series" in text and "restored" not in text.replace("restored (+)", "")
-    assert "warning" not in text
+    assert "none: made from the series" in text and "restored" not in text
+    assert "warning" not in text and "2021-06-11" in text
 
 
-def test_of_a_large_cube_the_repr_gives_the_given_mask(monkeypatch):
-    ds = faulty()
-    monkeypatch.setattr(summary, "MAX_CORRECTED", ds["reflectance"].size - 1)
-    text = repr(ds.cloudfree)
-    assert "2021-06-11   0%" in text and "when they are needed" in text and "(-)" not in text
-    layer = ds.cloudfree.clear_mask(layers="mask_change")  # what the repr tells to type
-    assert "layers='mask_change'" in text and "mask_change" in layer
+def test_of_a_large_cube_without_a_mask_the_repr_makes_none(monkeypatch):
+    da, _ = clouded()
+    monkeypatch.setattr(summary, "MAX_MADE", da.size - 1)
+    text = repr(da.cloudfree)
+    assert "none: made from the series" in text and "the cube is large" in text and "2021-06-11" not in text
 
 
 def test_two_dates_are_not_corrected():

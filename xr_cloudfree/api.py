@@ -14,7 +14,7 @@ from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.eager import run_eager
-from xr_cloudfree.errors import ModelNotFoundError
+from xr_cloudfree.errors import ModelNotFoundError, OptionError, either, option
 from xr_cloudfree.labels import label, repair_attrs, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
 from xr_cloudfree.models import registry
@@ -48,7 +48,7 @@ def fill(
     offset: float | None = None,
     nodata: float | None = None,
     merge: Merge | None = None,
-    repair: Repair = "auto",
+    repair: Repair = False,
     layers: Literal["all"] | str | Sequence[str] | None = None,
     check: bool = True,
     block: int | tuple[int, int] | None = None,
@@ -92,7 +92,8 @@ def fill(
         A quality layer or its name; exclusive with `clear`. On the cube's grid, or on a coarser one that nests
         exactly. By default ``cloud_mask``, or else the sensor's own layer (SCL, QA_PIXEL, Fmask, cfmask and others),
         as a variable of a Dataset or as one of the bands of an array. ``"series"`` makes the masks from the series
-        alone, as is done with a warning where no layer is found; pixels that lack a band are then not clear.
+        alone, whatever `repair` is, as is done with a warning where no layer is found; pixels that lack a band are
+        then not clear.
         A cloud detector of another package, where it is installed: ``"csmask"``, ``"omnicloudmask"``
         (``"omnicloudmask:FOLDER"`` with weights in a folder) or ``"s2cloudless"``.
     scheme : {"scl", "qa_pixel", "pixel_qa", "fmask", "dea_fmask", "cfmask", "cloudsen12", "csmask", "clm", "maja", \
@@ -123,11 +124,13 @@ def fill(
         most bands; of several the earliest, and of those with the same time stamp the one with the smaller value in
         the first band that differs. The date has the time stamp, and the other coordinates along time, of the earliest
         scene of the day.
-    repair : {"auto"} or bool
+    repair : bool or {"auto"}
         Whether the masks are corrected by the series: cloud, haze and shadow that they miss are masked, and false
-        alarms are restored. All dates of the cube are read for it, whatever the target. Pixels that lack a band, that
-        were not measured, or that are snow with ``snow="not clear"``, are never restored. ``"auto"`` does so for
-        reflectance on three dates or more.
+        alarms are restored. It is worth most where masks miss clouds; where nearly all dates are cloudy it may mask
+        clear pixels. All dates of the cube are read for it, with a margin, whatever the target, which takes several
+        times as long as ``model="regress"``. Pixels that lack a band, that were not measured, or that are snow with
+        ``snow="not clear"``, are never restored. ``"auto"`` does so for reflectance on three dates or more, and
+        otherwise takes masks as they are; True is then an error.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
         ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"mask_change"``, ``"snow"``. ``filled`` is 0
@@ -233,7 +236,7 @@ def clear_mask(
     offset: float | None = None,
     nodata: float | None = None,
     merge: Merge | None = None,
-    repair: Repair = "auto",
+    repair: Repair = False,
     layers: str | Sequence[str] | None = None,
     check: bool = True,
 ) -> Any:
@@ -257,7 +260,7 @@ def clear_mask(
     Raises
     ------
     OptionError
-        If `layers` are requested with ``repair=False``.
+        If `layers` are requested without `repair`, for masks that are not made from the series.
     ScalingError
         If most values cannot be reflectance: when values are computed, and unless `check` is False.
 
@@ -268,11 +271,12 @@ def clear_mask(
     >>> clear = xr_cloudfree.clear_mask(synthetic.cube(shape=(12, 4, 64, 64), seed=1))
     >>> clear.dtype, clear.dims
     (dtype('bool'), ('time', 'y', 'x'))
-    >>> masks = xr_cloudfree.clear_mask(synthetic.cube(shape=(12, 4, 64, 64), seed=1), layers="mask_change")
+    >>> cube = synthetic.cube(shape=(12, 4, 64, 64), seed=1)
+    >>> masks = xr_cloudfree.clear_mask(cube, repair=True, layers="mask_change")
     >>> list(masks.data_vars)
     ['clear', 'mask_change']
     """
-    requested = parse_mask_layers(layers, repair)
+    requested = parse_mask_layers(layers)
     reading = ReadOptions(
         clear=clear,
         mask=mask,
@@ -289,6 +293,12 @@ def clear_mask(
         repair=repair,
     )
     info = read(obj, reading)
+    if requested and repair is False and not info.repair:
+        raise OptionError(
+            f"layers={list(requested)} with repair=False",
+            "repair, which they describe",
+            either(option("repair=True"), option("layers=None")),
+        )
     parse_flag("check", check)
     masks = masks_of(info, requested, check=check)
     return masks if requested else masks["clear"]

@@ -50,8 +50,8 @@ class ReadOptions:
         Stored value that means "missing".
     merge : {"day"}, optional
         Make one date of all scenes of a day.
-    repair : {"auto"} or bool
-        Whether the masks are corrected by the series.
+    repair : bool or {"auto"}
+        Whether the masks are corrected by the series; those that are made from it are not affected.
 
     Examples
     --------
@@ -74,7 +74,7 @@ class ReadOptions:
     offset: float | None = None
     nodata: float | None = None
     merge: Merge | None = None
-    repair: Repair = "auto"
+    repair: Repair = False
 
     @classmethod
     def split(cls, options: Mapping[str, Any]) -> tuple[ReadOptions, dict[str, Any]]:
@@ -288,10 +288,10 @@ def parse_repair(value: Any) -> Repair:
     if isinstance(value, str) and value == "auto":
         return "auto"
     error = OptionError if isinstance(value, str) else OptionTypeError
-    raise error(f"repair is {value!r}", '"auto", True or False', option("repair=True"))
+    raise error(f"repair is {value!r}", 'True, False or "auto"', option("repair=True"))
 
 
-def parse_mask_layers(layers: Any, repair: Any) -> tuple[str, ...]:
+def parse_mask_layers(layers: Any) -> tuple[str, ...]:
     """Return the layers requested of `xr_cloudfree.clear_mask`, in the order of the output.
 
     Raises
@@ -299,7 +299,7 @@ def parse_mask_layers(layers: Any, repair: Any) -> tuple[str, ...]:
     OptionTypeError
         If a layer is not text.
     OptionError
-        If there is no such layer, or the masks are not to be corrected.
+        If there is no such layer.
     """
     if layers is None:
         return ()
@@ -309,10 +309,4 @@ def parse_mask_layers(layers: Any, repair: Any) -> tuple[str, ...]:
         if not isinstance(layer, str) or layer not in names:
             error = OptionError if isinstance(layer, str) else OptionTypeError
             raise error(f"layers holds {layer!r}", f"some of {names}", option(f"layers={list(names)}"))
-    if requested and repair is False:
-        raise OptionError(
-            f"layers={list(requested)} with repair=False",
-            "repair, which they describe",
-            either(option("repair=True"), option("layers=None")),
-        )
     return tuple(name for name in names if name in requested)

@@ -39,7 +39,7 @@ from xr_cloudfree.masking.repair import LEAST_DATES
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec
-from xr_cloudfree.options import ReadOptions, Repair, parse_block, parse_flag, parse_layers, parse_repair
+from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers, parse_repair
 from xr_cloudfree.storage.locations import is_url, parse_location
 
 # Larger graphs of dask do not run well anywhere.
@@ -171,7 +171,7 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
         template=cube.template,
         band=cube.band_expression,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
-        from_series=fits is None and repair is not False,
+        from_series=fits is None,
     )
     if detector is not None:
         rule = replace(rule, label=detector.spec.label(rule.threshold))
@@ -186,9 +186,10 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
     )
     valid_range = derive_valid_range(cube.measured, scaling, cube.limits)
     if rule.from_series or repair is True:
-        _check_repair(rule, repair, fits, cube)
+        _check_repair(rule, fits, cube)
         check_scale(cube.dtype, scaling, cube.sensor)
-    repaired = repair is True or (repair == "auto" and fits is None and scaling.scale is not None)
+    fits_auto = fits is None and scaling.scale is not None
+    repaired = rule.from_series or repair is True or (repair == "auto" and fits_auto)
     return CubeInfo(cube, times, quality, rule, scaling, valid_range, scenes, repaired)
 
 
@@ -201,18 +202,12 @@ def _fits_repair(cube: Cube, times: Times) -> tuple[str, str] | None:
     return None
 
 
-def _check_repair(rule: MaskRule, repair: Repair, fits: tuple[str, str] | None, cube: Cube) -> None:
+def _check_repair(rule: MaskRule, fits: tuple[str, str] | None, cube: Cube) -> None:
     """Raise if masks are to be corrected by the series, or made from it, and cannot be."""
     layer = either(
         option("mask=None") + " to use the cube's own layer",
         option("mask=None", f"clear={cube.band_expression}.notnull()") + " if cloudy pixels have no value",
     )
-    if rule.from_series and repair is False:
-        raise OptionError(
-            'mask="series" was given with repair=False',
-            "repair, which makes the masks from the series",
-            either(option("repair=True"), layer),
-        )
     if fits is not None:
         found, needed = fits
         given = 'mask="series"' if rule.from_series else "repair=True"

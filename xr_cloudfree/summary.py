@@ -25,15 +25,27 @@ from xr_cloudfree.plan import CubeInfo, read
 
 # A repr appears unasked: of a larger cube, values are not read.
 MAX_BYTES = 2**29
-# Of a cube with more values, masks are not corrected: that takes seconds, not milliseconds.
-MAX_CORRECTED = 2**22
+# Of a cube with more values, masks are not made from the series: that takes seconds, not milliseconds.
+MAX_MADE = 2**22
 # The mask of a date and the series disagree if more than this share of the pixels that can be compared is changed.
 _WHOLLY = 0.5
 
 
 @dataclass(frozen=True)
 class DateShare:
-    """Shares of the pixels of one date, in [0, 1]; what the series changed is None if that was not computed."""
+    """Shares of the pixels of one date, in [0, 1].
+
+    Parameters
+    ----------
+    day : str
+        The date.
+    clear : float
+        Clear by the given mask, or by the mask that is made from the series if there is none.
+    masked, restored : float, optional
+        Masked and restored if the mask is corrected by the series; None if that was not computed.
+    compared : float
+        Compared with the series.
+    """
 
     day: str
     clear: float
@@ -43,12 +55,12 @@ class DateShare:
 
     @property
     def disagrees(self) -> bool:
-        """Whether the series changed the mask of most pixels."""
+        """Whether the series changes the mask of most pixels."""
         return (self.masked or 0.0) + (self.restored or 0.0) > _WHOLLY * self.compared
 
     @property
     def changes(self) -> str:
-        """What the series masked and restored, in per cent of the pixels."""
+        """What the series masks and restores, in per cent of the pixels."""
         both = (("-", self.masked), ("+", self.restored))
         return " ".join(f"{sign}{share:.0%}"[:-1] for sign, share in both if share is not None and share >= 0.005)
 
@@ -62,8 +74,8 @@ class Summary:
     shares: tuple[DateShare, ...] = ()
 
     @property
-    def corrected(self) -> bool:
-        """Whether the clear shares are those of masks that the series corrected."""
+    def compared(self) -> bool:
+        """Whether the shares that the series masks and restores are known."""
         return any(date.masked is not None for date in self.shares)
 
     def text(self) -> str:
@@ -71,7 +83,7 @@ class Summary:
         width = max(len(label) for label, _ in self.lines)
         rows = [f"<{self.title}>", *(f"  {label:<{width}}  {value}" for label, value in self.lines)]
         if self.shares:
-            note = ", with what the series masked (-) and restored (+)" if self.corrected else ""
+            note = ", with what the series masks (-) and restores (+)" if self.compared else ""
             rows.append(f"  clear per date [%]{note}")
             marks = _abbreviated([f"{date.day} {date.clear:4.0%} {date.changes}".rstrip() for date in self.shares])
             wide = max(len(mark) for mark in marks)
@@ -91,33 +103,26 @@ class Summary:
         if self.shares:
             width = max(2, 480 // len(self.shares))
             parts = "".join(_bar(date, width) for date in self.shares)
-            note = ", of it restored by the series (green); masked by the series (orange)" if self.corrected else ""
             bars = (
-                f"<div style='font-size:smaller'>clear share per date{note}, "
+                f"<div style='font-size:smaller'>clear share per date, "
                 f"{self.shares[0].day} to {self.shares[-1].day}</div><div style='height:42px'>{parts}</div>"
             )
         return f"<div><strong>{html.escape(self.title)}</strong><table>{rows}</table>{bars}</div>"
 
 
 def _bar(date: DateShare, width: int) -> str:
-    """Return the bar of one date: clear as given, restored, and masked, from the bottom up."""
-    masked, restored = date.masked or 0.0, date.restored or 0.0
-    parts = (("#e69f00", masked), ("#009e73", restored), ("#3b82c4", date.clear - restored))
-    heights = [(colour, max(round(40 * share), int(colour == "#3b82c4"))) for colour, share in parts]
-    said = f"{date.day}: {date.clear:.0%} clear"
-    if date.masked is not None:
-        said += f", {masked:.0%} masked and {restored:.0%} restored by the series"
-    inner = "".join(
-        f"<div style='height:{height}px;background:{colour}'></div>" for colour, height in heights if height
-    )
-    return f"<div title='{said}' style='display:inline-block;width:{width}px;margin-right:1px'>{inner}</div>"
+    """Return the bar of the clear share of one date."""
+    height = max(round(40 * date.clear), 1)
+    style = f"display:inline-block;width:{width}px;margin-right:1px;height:{height}px;background:#3b82c4"
+    return f"<div title='{date.day}: {date.clear:.0%} clear' style='{style}'></div>"
 
 
 def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, compute: bool = False) -> Summary:
     """Summarise how the package reads a cube.
 
-    By default a chunked cube is not computed, of one larger than `MAX_BYTES` no value is read, and of one with more
-    values than `MAX_CORRECTED` the masks are not corrected by the series, because a repr appears unasked.
+    By default a chunked cube is not computed, of one larger than `MAX_BYTES` no value is read, given masks are not
+    compared with the series, and of a cube with more values than `MAX_MADE` no masks are made from it, because a repr
+    appears unasked.
 
     Parameters
     ----------
@@ -126,7 +131,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     merge : {"day"}, optional
         As in `fill`.
     compute : bool
-        Compute the shares of each date in any case, block by block.
+        Compute the shares of each date in any case, and what the series masks and restores, block by block.
 
     Returns
     -------
@@ -156,7 +161,7 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
-            info = read(obj, ReadOptions(merge=merge))
+            info = read(obj, ReadOptions(merge=merge, repair="auto"))
     except MaskError as error:
         return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
     except CloudfreeError as error:
@@ -172,10 +177,12 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
         check_scale(cube.dtype, info.scaling, cube.sensor, cube.limits is not None)
         if checked:
             _check_values(info)
-        if checked or compute:
-            corrected = info.repair and (compute or sum(array.size for array in cube.arrays) <= MAX_CORRECTED)
-            shares = _date_shares(info if corrected else replace(info, repair=False))
-        elif info.scaling.scale == 1:
+        made = info.rule.from_series and checked and sum(array.size for array in cube.arrays) <= MAX_MADE
+        if compute or made:
+            shares = _date_shares(info)
+        elif checked and not info.rule.from_series:
+            shares = _date_shares(replace(info, repair=False))
+        elif not checked and info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
         values = f"not usable: {error}"
@@ -188,15 +195,15 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     unused = [str(name) for name in variables if name not in used]
     if unused:
         lines.append(("not used", ", ".join(unused) + " (to take one as the mask: mask=name)"))
-    if not checked and not compute:
+    if not shares and not values.startswith("not usable"):
         reason = "lazy" if lazy else "large"
         lines.append(("clear", f"the cube is {reason}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
     summary = Summary(title, tuple(lines), shares)
-    if not info.repair:
+    if not info.repair or (info.rule.from_series and not summary.compared):
         return summary
-    if not summary.corrected:
-        layer = f".cloudfree.clear_mask(layers={MASK_CHANGE.name!r})"
-        how = f"masks are corrected by the series when they are needed; ask for {layer}"
+    if not summary.compared:
+        change = f".cloudfree.clear_mask(repair=True, layers={MASK_CHANGE.name!r})"
+        how = f"repair=True corrects the mask by the series, which takes longer; ask for {change}"
         return replace(summary, lines=(*lines, ("repair", how)))
     lines.append(("repair", _repair_text(shares, info.rule.from_series)))
     wholly = [date.day for date in shares if date.disagrees]
@@ -221,7 +228,7 @@ def _check_values(info: CubeInfo) -> None:
 
 
 def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
-    """Return the shares of each date in order of time, by masks that are corrected if the cube is read so."""
+    """Return the shares of each date in order of time, with what the series changes if the cube is read so."""
     layers = (MASK_CHANGE.name, SCORE.name) if info.repair else ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
@@ -232,6 +239,8 @@ def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
             parts["masked"] = (change == Change.CLOUD) | (change == Change.SHADOW)
             parts["restored"] = change == Change.RESTORED
             parts["compared"] = masks[SCORE.name].notnull()
+            if not info.rule.from_series:
+                parts["clear"] = (masks["clear"] | parts["masked"]) & ~parts["restored"]
         over = [info.cube.dims[axis] for axis in ("y", "x")]
         means = xr.Dataset({name: part.mean(over) for name, part in parts.items()}).compute()
     columns = {str(name): mean.to_numpy().tolist() for name, mean in means.data_vars.items()}
@@ -247,7 +256,8 @@ def _repair_text(shares: tuple[DateShare, ...], from_series: bool) -> str:
     masked = sum(date.masked or 0.0 for date in shares) / len(shares)
     restored = sum(date.restored or 0.0 for date in shares) / len(shares)
     more = "" if from_series else f", {100 * restored:.2g} % restored"
-    return f"by the series: {100 * masked:.2g} % of all pixels masked{more}; .cloudfree.plot.mask(date) shows them"
+    how = "made from the series" if from_series else "with repair=True"
+    return f"{how}: {100 * masked:.2g} % of all pixels masked{more}; .cloudfree.plot.mask(date) shows them"
 
 
 def _wholly_text(days: list[str], most: int = 4) -> str:

@@ -100,7 +100,7 @@ def test_added_clouds_are_scored_under_the_mask_and_on_its_rim(sample):
     assert partial["newly_masked"] == 0 and np.isnan(partial[["recall", "PSNR_under", "PSNR_rim"]].astype(float)).all()
 
 
-def test_masks_are_corrected_unless_refused_and_each_case_once(sample, monkeypatch):
+def test_masks_are_corrected_if_requested_and_each_case_once(sample, monkeypatch):
     from xr_cloudfree.accuracy import evaluate as module
     from xr_cloudfree.accuracy import mask_tracks
 
@@ -113,7 +113,7 @@ def test_masks_are_corrected_unless_refused_and_each_case_once(sample, monkeypat
 
     monkeypatch.setattr(module, "repaired", keep)
     how = {"models": ["nearest", "linear"], "tracks": ["partial", "wrong mask"], "frames": 2, "size": 96}
-    score = sample.cloudfree.evaluate(**how)
+    score = sample.cloudfree.evaluate(repair=True, **how)
     assert [case.track for case, _ in seen] == ["partial", "partial", "wrong mask", "wrong mask"]
     wrong = [mask_tracks.mask_scores(case, found.clear) for case, found in seen[2:]]
     for name in ("recall", "restored", "newly_masked"):
@@ -125,7 +125,7 @@ def test_masks_are_corrected_unless_refused_and_each_case_once(sample, monkeypat
         others = np.delete(case.bands, case.target, axis=0)
         assert np.isfinite(others).mean() > np.delete(case.clear, case.target, axis=0).mean() + 0.1
     seen.clear()
-    assert not sample.cloudfree.evaluate(repair=False, **how).equals(score) and not seen
+    assert not sample.cloudfree.evaluate(**how).equals(score) and not seen
 
 
 def test_snow_that_is_not_clear_and_what_was_not_measured_take_no_part(sample, monkeypatch):
@@ -142,7 +142,7 @@ def test_snow_that_is_not_clear_and_what_was_not_measured_take_no_part(sample, m
     time = sample["time"].to_numpy()
     for snow in ("clear", "not clear"):
         ds = sample.assign(cloud_mask=classes)
-        xr_cloudfree.evaluate(ds, ["linear"], tracks=["full"], frames=1, snow=snow)
+        xr_cloudfree.evaluate(ds, ["linear"], tracks=["full"], frames=1, snow=snow, repair=True)
         days = (time[date] - time[cases[-1].frame]) / np.timedelta64(1, "D")
         usable = np.isfinite(cases[-1].bands[np.abs(cases[-1].day_offset - days).argmin()]).all(axis=0)
         assert usable[:20].all() if snow == "clear" else not usable[:20].any()

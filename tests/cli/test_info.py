@@ -6,7 +6,7 @@ from pathlib import Path
 
 import xr_cloudfree
 from tests.support.commands import run
-from xr_cloudfree import io
+from xr_cloudfree import io, summary
 
 PORTUGAL = str(Path(__file__).resolve().parents[2] / "data" / "s2_portugal.zarr")
 
@@ -20,7 +20,7 @@ def test_info_is_the_repr(cube) -> None:
     assert f"2021-07-23 {share:4.0%}" in dated
     assert "lazy" not in dated
     # The same as of the cube in memory, but for where its scale comes from.
-    loaded = repr(io.open_cube(PORTUGAL).load().cloudfree).splitlines()
+    loaded = summary.describe(io.open_cube(PORTUGAL).load(), compute=True).text().splitlines()
     assert set(loaded) - set(dated.splitlines()) <= {line for line in loaded if line.startswith("  values")}
 
 

@@ -67,10 +67,21 @@ def test_a_layer_is_taken_before_the_series_is():
         warnings.simplefilter("error")
         image = fill(da.to_dataset().assign(SCL=scl))
     assert image.attrs["cloudfree_mask"] == "SCL (scl)"
-    assert image.attrs["cloudfree_repair"] == "masks corrected by the series"
-    assert "cloudfree_repair" not in fill(da.to_dataset().assign(SCL=scl), repair=False).attrs
+    assert "cloudfree_repair" not in image.attrs and not image["mask_change"].any()
+    corrected = fill(da.to_dataset().assign(SCL=scl), repair="auto")
+    assert corrected.attrs["cloudfree_repair"] == "masks corrected by the series"
+    xr.testing.assert_identical(corrected, fill(da.to_dataset().assign(SCL=scl), repair=True))
     assert fill(da.to_dataset().assign(SCL=scl), mask="series").attrs["cloudfree_mask"] == "series"
     assert xr_cloudfree.clear_mask(da, mask="series").attrs["cloudfree_mask"] == "series"
+
+
+def test_masks_from_the_series_do_not_depend_on_repair():
+    da, _ = clouded()
+    how = {"mask": "series", "layers": ["mask_change", "score"]}
+    expected = xr_cloudfree.clear_mask(da, **how)
+    assert not expected["clear"].all() and expected["score"].notnull().any()
+    for repair in (True, False, "auto"):
+        xr.testing.assert_identical(xr_cloudfree.clear_mask(da, repair=repair, **how), expected)
 
 
 def test_a_probability_is_not_passed_over():
@@ -95,9 +106,9 @@ def test_two_dates_are_too_few_and_no_mask_is_corrected():
     two = da.isel(time=[2, 3])
     with pytest.raises(errors.MaskError, match="no quality layer"):
         fill(two)
-    image = fill(two, clear=clear.isel(time=[2, 3]))
+    image = fill(two, clear=clear.isel(time=[2, 3]), repair="auto")
     assert not image["mask_change"].any() and "cloudfree_repair" not in image.attrs
-    masks = xr_cloudfree.clear_mask(two, clear=clear.isel(time=[2, 3]), layers=["mask_change", "score"])
+    masks = xr_cloudfree.clear_mask(two, clear=clear.isel(time=[2, 3]), repair="auto", layers=["mask_change", "score"])
     assert not masks["mask_change"].any() and masks["score"].isnull().all()
 
 
@@ -105,7 +116,7 @@ def test_an_index_is_not_corrected_by_itself():
     da, clear = clouded()
     nir, red = (da.sel(band=band, drop=True) for band in ("nir", "red"))
     ndvi = ((nir - red) / (nir + red)).rename("NDVI")
-    xr.testing.assert_identical(fill(ndvi, clear=clear), fill(ndvi, clear=clear, repair=False))
+    xr.testing.assert_identical(fill(ndvi, clear=clear, repair="auto"), fill(ndvi, clear=clear, repair=False))
 
 
 def test_nothing_is_computed_when_called():
@@ -132,13 +143,13 @@ def test_runs_are_told_apart_and_go_on(tmp_path):
         how = {"model": "linear", "layers": "filled", "shard": 96} | how
         return xr_cloudfree.to_zarr(tmp_path / "cube.zarr", tmp_path / "out.zarr", DATE, **how)
 
-    first = run_(clear="good")
+    first = run_(clear="good", repair=True)
     assert first.attrs["cloudfree_repair"] == "masks corrected by the series"
     xr.testing.assert_identical(resume(tmp_path / "out.zarr", progress=False), first)
     with pytest.raises(errors.ChangedError, match="repair: 'True' then, 'False' now"):
-        run_(clear="good", repair=False)
+        run_(clear="good")
     with pytest.raises(errors.ChangedError, match=r"mask: 'good \(boolean, True is clear\)' then, 'series' now"):
-        run_(mask="series")
+        run_(mask="series", repair=True)
     series = run_(mask="series", overwrite=True)
     assert series.attrs["cloudfree_mask"] == "series"
     xr.testing.assert_identical(resume(tmp_path / "out.zarr", progress=False), series)
@@ -165,18 +176,4 @@ def test_the_command_line_takes_the_same_options(tmp_path, monkeypatch, command)
         written = xr.open_zarr("out.zarr").load()["filled"]
         np.testing.assert_array_equal(written, fill(da, **how)["filled"])
         seen.append(written)
-    assert seen[0].equals(seen[1]) and not seen[0].equals(seen[2])
-    told = run(*call, "--mask", "series", "--no-repair", code=2)
-    assert told.splitlines()[-1].split() == [
-        "try",
-        "--repair,",
-        "or",
-        "no",
-        "--mask",
-        "to",
-        "use",
-        "the",
-        "cube's",
-        "own",
-        "layer",
-    ]
+    assert seen[0].equals(seen[2]) and not seen[0].equals(seen[1])

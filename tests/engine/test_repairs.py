@@ -66,7 +66,7 @@ def test_blocks_are_wide_enough_for_their_margin(margin, bytes_per_pixel):
 
 def test_a_small_cube_is_one_block():
     da, clear = clouded()
-    plan = plan_fill(da, None, ReadOptions(clear=clear), model="linear")
+    plan = plan_fill(da, None, ReadOptions(clear=clear, repair=True), model="linear")
     assert plan.job.repair and plan.job.grid.n_blocks == 1
 
 
@@ -83,7 +83,7 @@ def test_dates_are_in_order_and_values_reflectance(given):
     np.testing.assert_array_equal(call["given"], clear)
     np.testing.assert_array_equal(call["usable"], ~missing.any(axis=1))
     assert call["bands"].dtype == np.float32
-    assert call["origin"] == (0, 0) and not call["from_series"] and not call["keep"].any()
+    assert not call["from_series"] and not call["keep"].any()
 
 
 def test_all_dates_are_read_whatever_the_target_and_its_window(given):
@@ -138,10 +138,10 @@ def test_a_mask_that_is_found_wrong_everywhere_is_used_so(monkeypatch):
     rng = np.random.default_rng(0)
     wanted = rng.random((len(DATES), *SHAPE)) < 0.7
 
-    def any_mask(bands, given, days, *, usable, origin, **options):
-        window = (slice(None), *(slice(first, first + n) for first, n in zip(origin, given.shape[1:], strict=True)))
-        change = np.where(given == wanted[window], 0, np.where(given, Change.CLOUD, Change.RESTORED)).astype(np.uint8)
-        return Repaired(wanted[window] & usable, change, np.zeros(given.shape, np.float32))
+    def any_mask(bands, given, days, *, usable, **options):
+        assert given.shape == wanted.shape  # the window of each block spans the cube
+        change = np.where(given == wanted, 0, np.where(given, Change.CLOUD, Change.RESTORED)).astype(np.uint8)
+        return Repaired(wanted & usable, change, np.zeros(given.shape, np.float32))
 
     monkeypatch.setattr(repairs, "repair", any_mask)
     valid = wanted & da.notnull().all("band").to_numpy()

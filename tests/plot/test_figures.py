@@ -133,7 +133,7 @@ def test_mask_shows_the_image_the_given_mask_and_what_the_series_changed() -> No
     da, clear = clouded()
     figure = plot.mask(da, str(CLOUDED_DATES[CLOUDED])[:10], clear=clear)
     image, given, corrected = figure.axes
-    masks = xr_cloudfree.clear_mask(da, clear=clear, layers="mask_change").isel(time=CLOUDED)
+    masks = xr_cloudfree.clear_mask(da, clear=clear, repair=True, layers="mask_change").isel(time=CLOUDED)
     was_clear, change = clear[CLOUDED].to_numpy(), masks["mask_change"].to_numpy()
     assert len(np.unique(change)) == 4
     assert given.get_title() == f"Given mask, {was_clear.mean():.0%} clear".replace("%", " %")

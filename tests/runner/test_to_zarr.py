@@ -183,7 +183,7 @@ class TestWhatIsThere:
             ({"layers": "filled"}, "layers: 'none' then, 'filled' now"),
             ({"window": 40}, "window"),
             ({"dilate": 1}, "mask"),
-            ({"repair": False}, "repair: 'True' then, 'False' now"),
+            ({"repair": True}, "repair: 'False' then, 'True' now"),
             ({"shard": 64}, "shards: '40 x 40' then, '64 x 64' now"),
         ],
         ids=lambda value: value if isinstance(value, str) else None,

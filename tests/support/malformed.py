@@ -188,7 +188,7 @@ def variable_of(values):
 
 def without_quality(**options):
     da, _ = make_cube(shape=(NY, NX))
-    return da, {"repair": False} | options
+    return da, options
 
 
 def huge():

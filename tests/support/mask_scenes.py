@@ -139,7 +139,7 @@ def column(values: Any) -> Floats:
 
 
 def make_land(seed: int = 0, dates: int = 20, shape: tuple[int, int] = SHAPE, step: float = 10.0) -> Land:
-    """Return fields with straight edges, each of one cover, that green up and wither at different times."""
+    """Return fields with straight edges, each of one cover, that green up and ripen at different times."""
     rng = np.random.default_rng([seed, 11])
     days = 90 + np.cumsum(rng.choice([0.5, 1.0, 1.5], dates) * step)
     rows, columns = np.indices(shape)

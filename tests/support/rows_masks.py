@@ -26,8 +26,8 @@ CODES = "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]"
 
 def bands_alone():
     """Return bands as variables, without other layers."""
-    da, _ = make_cube(shape=(NY, NX))
-    return da.to_dataset("band").rename(blue="B02", red="B04", nir="B08"), {"repair": False}
+    da, options = few_dates()
+    return da.to_dataset("band").rename(blue="B02", red="B04", nir="B08"), options
 
 
 def few_dates(**options):
@@ -125,14 +125,6 @@ MASKS = [
     ),
     Row("both", lambda: cube(mask="good"), E.MaskError, V, ("both",), "mask=None", clear=truth),
     Row(
-        "no mask",
-        without_quality,
-        E.MaskError,
-        V,
-        ("no quality layer",),
-        "clear=cube.isel(band=0, drop=True).notnull()",
-    ),
-    Row(
         "no mask and too few dates",
         few_dates,
         E.MaskError,
@@ -166,14 +158,6 @@ MASKS = [
     ),
     Row("an index to correct", lambda: index(repair=True), E.OptionError, V, ("NDVI",), "repair=False", clear=truth),
     Row("no mask of an index", index_alone, E.MaskError, V, ("no quality layer",), "clear=cube.notnull()"),
-    Row(
-        "series without repair",
-        lambda: quality(mask="series", repair=False),
-        E.OptionError,
-        V,
-        ('mask="series"', "repair=False"),
-        "repair=True",
-    ),
     Row(
         "series, grown",
         lambda: without_quality(mask="series", dilate=2, repair=True),

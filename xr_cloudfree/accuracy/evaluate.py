@@ -81,9 +81,9 @@ def evaluate(
     are compared with the frame.
 
     The tracks *clouds*, *no mask* and *wrong mask* measure masks as well: the clouds and shadows of another date, the
-    donor, are added to the frame, also where the donor's mask misses them, and the whole image is compared. On all
-    tracks the masks are corrected by the series unless ``repair=False``, once for each frame; hidden values take no
-    part in it. To see what the correction is worth, call this function with ``repair=True`` and with ``repair=False``.
+    donor, are added to the frame, also where the donor's mask misses them, and the whole image is compared. With
+    ``repair=True`` the masks of all tracks are corrected by the series, once for each frame; hidden values take no part
+    in it. To see what the correction is worth, call this function with it and without.
 
     Unlike `fill`, this function computes: it reads all dates of a window of at most `size` x `size` pixels at the
     centre of the cube.
@@ -147,7 +147,7 @@ def evaluate(
     >>> score = xr_cloudfree.evaluate(ds, ["nearest", "linear"], tracks=["full"], frames=2)
     >>> bool(score.loc[("full", "linear"), "MAE"] < score.loc[("full", "nearest"), "MAE"])
     True
-    >>> score = xr_cloudfree.evaluate(ds, ["linear"], tracks=["clouds"], frames=2, repair=False)
+    >>> score = xr_cloudfree.evaluate(ds, ["linear"], tracks=["clouds"], frames=2)
     >>> bool(score.loc[("clouds", "linear"), "recall"] < 1)  # the masks of this cube miss some cloud
     True
     """

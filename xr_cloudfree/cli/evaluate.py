@@ -82,13 +82,13 @@ def evaluate(
     """Measure the error of models on your own cube.
 
     Clear pixels are hidden under the cube's own clouds, filled, and compared with their true values.
-    Errors are in reflectance: an MAE of 0.01 is one hundredth. Masks are corrected by the series unless --no-repair.
+    Errors are in reflectance: an MAE of 0.01 is one hundredth. With --repair the masks are corrected by the series.
 
     [bold]Examples[/bold]
 
     [cyan]cloudfree evaluate cube.zarr
     cloudfree evaluate cube.zarr --models linear,regress --csv score.csv
-    cloudfree evaluate cube.zarr --models regress --tracks "clouds,no mask" --no-repair[/cyan]
+    cloudfree evaluate cube.zarr --models regress --tracks "clouds,no mask" --repair[/cyan]
     """
     with plain_errors(debug):
         from xr_cloudfree import io

@@ -16,7 +16,8 @@ def info(
     dates: Annotated[
         bool,
         typer.Option(
-            "--dates", help="Also list the clear share of each date and what the series changed; reads the whole cube."
+            "--dates",
+            help="Also list the clear share of each date and what the series would change; reads the whole cube.",
         ),
     ] = False,
     merge: Merge = None,

@@ -98,13 +98,12 @@ Strict = Annotated[
 ]
 Dilate = Annotated[int, typer.Option(min=0, help="Grow clouds and shadows by this many pixels.", rich_help_panel=CLEAR)]
 Repair = Annotated[
-    bool | None,
+    bool,
     typer.Option(
         "--repair/--no-repair",
-        help="Correct the masks by the series, or take them as they are. By default they are corrected where the cube "
-        "is reflectance on three dates or more.",
+        help="Correct the masks by the series: missed clouds and shadows are masked, false alarms restored. "
+        "Takes several times as long.",
         rich_help_panel=CLEAR,
-        show_default=False,
     ),
 ]
 Bands = Annotated[
@@ -158,13 +157,12 @@ class Reading:
     offset: Offset = None
     nodata: Nodata = None
     merge: Merge = None
-    repair: Repair = None
+    repair: Repair = False
 
     def options(self) -> dict[str, Any]:
         """Return the options as `xr_cloudfree.fill` takes them."""
         snow = "clear" if self.snow else "not clear"
-        repair = "auto" if self.repair is None else self.repair
-        return vars(self) | {"snow": snow, "bands": parse_names(self.bands), "repair": repair}
+        return vars(self) | {"snow": snow, "bands": parse_names(self.bands)}
 
 
 @dataclass(frozen=True)

@@ -283,7 +283,7 @@ def _create(name: str, **settings: str) -> Detector:
     raise ModelError(
         f"the entry point {point.value} of the detector {name!r} {found}",
         "a callable that makes a detector, an object with `spec` and `detect`",
-        f"mask={name!r} with another release of the package, or another mask",
+        option(f"mask={name!r}") + " with another release of the package, or another mask",
     )
 
 

@@ -204,7 +204,7 @@ def mask(
     figsize : tuple of float, optional
         Width and height in inches.
     **options
-        Options of `clear_mask`: the mask and the scaling.
+        Options of `clear_mask`: the mask and the scaling. `repair` is ``"auto"`` by default.
 
     Returns
     -------
@@ -218,7 +218,7 @@ def mask(
     BandError
         If a band does not exist.
     OptionError
-        If ``repair=False`` is given.
+        If ``repair=False`` is given for masks that are not made from the series.
     MissingDependencyError
         If matplotlib is not installed.
     """
@@ -228,7 +228,7 @@ def mask(
     times = cube_times(cube.arrays[0])
     which = observed_index(date, times)
     show = choose_bands(cube, bands)
-    masks = api.clear_mask(obj, layers="mask_change", **reading)
+    masks = api.clear_mask(obj, layers="mask_change", **{"repair": "auto", **reading})
     time = masks["clear"].dims[0]
     clear, change = (masks[name].isel({time: which}) for name in ("clear", "mask_change"))
     given = xr.where(change == Change.AS_GIVEN, clear, change != Change.RESTORED)

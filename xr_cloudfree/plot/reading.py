@@ -89,7 +89,9 @@ def given_clear(obj: Any, cube: Cube, show: Composite, which: int) -> NDArray[np
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CloudfreeWarning)
-            info = api.read(obj, ReadOptions(bands=[cube.bands[i] for i in show.index], repair=False))
+            info = api.read(obj, ReadOptions(bands=[cube.bands[i] for i in show.index]))
+        if info.rule.from_series:
+            return None
         layer = info.quality.isel(time=[which]).to_numpy()
         clear = repeat(decode(layer, info.rule), info.rule.factor).clear[0]
     except CloudfreeError:
