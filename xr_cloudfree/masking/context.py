@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.masking.kernels import predict_cells
-
 CELL = 32
 """Edge, in pixels, of the cells that fits are made on; they start at pixel (0, 0) of the cube."""
 # Pixels between the samples of a cell.
@@ -42,6 +40,8 @@ def predict_deviation(
     -------
     ndarray of float32, shape (band, y, x)
     """
+    from xr_cloudfree.masking.kernels import predict_cells  # compiled: imported only where it is needed
+
     height, width = weight.shape
     rows, columns = -(-height // CELL), -(-width // CELL)
     if not weight.any():
