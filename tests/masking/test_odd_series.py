@@ -12,6 +12,7 @@ import xr_cloudfree
 from tests.support import odd_series
 from tests.support.mask_checks import consistent
 from tests.support.mask_scenes import burn, figures, harvest, missed_cloud, right
+from xr_cloudfree import summary
 from xr_cloudfree.errors import CloudfreeWarning, OptionError
 from xr_cloudfree.masking.repair import LEAST_DATES, Change
 
@@ -246,5 +247,5 @@ class TestWholeCubes:
         given[4] = False
         da, clear = self.cube(replace(scene, given=given))
         mask = (~clear).astype(np.uint8).assign_attrs(flag_values=[0, 1], flag_meanings="clear cloud")
-        text = repr(xr.Dataset({"reflectance": da, "cloud_mask": mask}).cloudfree)
+        text = summary.describe(xr.Dataset({"reflectance": da, "cloud_mask": mask}), compute=True).text()
         assert "disagree on most pixels of " + str(da.time[4].values)[:10] in text
