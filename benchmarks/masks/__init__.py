@@ -4,6 +4,6 @@
 them by `regress` under each mask, and writes docs/development/masks.md. The pieces: `places` (the series and their
 covers), `measure` (scores of each mask on each case), `tables`, `page`.
 
-``python -m benchmarks.masks.scenes`` needs no data: it corrects masks in made-up landscapes (`landscapes`, `odd_series`),
-whose truth is known, and prints what is reached of the goals.
+``python -m benchmarks.masks.scenes`` needs no data: it corrects masks in made-up landscapes of which the truth is known
+(`landscapes`, `odd_series`), and prints what is reached of the goals.
 """
