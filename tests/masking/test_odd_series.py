@@ -15,6 +15,7 @@ from benchmarks.masks.odd_series import ODD
 from benchmarks.masks.scenes import GIVEN, SERIES
 from tests.support.mask_checks import as_good_as_before, consistent, repaired
 from tests.support.mask_limits import PRESENT_LIMITS
+from xr_cloudfree import summary
 from xr_cloudfree.errors import CloudfreeWarning, OptionError
 from xr_cloudfree.masking.repair import LEAST_DATES, Change
 
@@ -85,7 +86,7 @@ class TestHardlyAnythingClear:
 def test_all_cloud_gives_no_ground_to_restore_from():
     """A mask that is cloud everywhere contradicts the series wholly: no cloud is given back.
 
-    The summary of a cube warns of such dates.
+    The computed summary of a cube warns of such dates.
     """
     scene = right()
     _, got = made_of(replace(scene, given=np.zeros_like(scene.given), alarms=scene.clean))
@@ -157,11 +158,11 @@ class TestWholeCubes:
         np.testing.assert_array_equal(made, xr_cloudfree.clear_mask(da, mask="series"))
 
     def test_never_all_masked_in_silence(self):
-        """Where the mask and the series disagree on a whole date, the summary of the cube says so."""
+        """Where the mask and the series disagree on a whole date, the computed summary of the cube says so."""
         scene = right()
         given = scene.given.copy()
         given[4] = False
         da, clear = self.cube(replace(scene, given=given))
         mask = (~clear).astype(np.uint8).assign_attrs(flag_values=[0, 1], flag_meanings="clear cloud")
-        text = repr(xr.Dataset({"reflectance": da, "cloud_mask": mask}).cloudfree)
+        text = summary.describe(xr.Dataset({"reflectance": da, "cloud_mask": mask}), compute=True).text()
         assert "disagree on most pixels of " + str(da.time[4].values)[:10] in text
