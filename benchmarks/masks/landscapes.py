@@ -69,6 +69,12 @@ class Scene:
             **{"usable": self.usable, "keep": keep, "from_series": from_series, **options},
         )
 
+    def window(self, rows: slice, columns: slice) -> Scene:
+        """Return a window of the pixels."""
+        parts = ("bands", "given", "covered", "clean", "changed", "alarms")
+        chosen = {name: getattr(self, name)[..., rows, columns] for name in parts}
+        return replace(self, **chosen, keep=None if self.keep is None else self.keep[..., rows, columns])
+
     def dates(self, which: Any) -> Scene:
         """Return some of the dates."""
         parts = ("bands", "given", "days", "covered", "clean", "changed", "alarms")
@@ -183,6 +189,7 @@ def _growth(rng: np.random.Generator, days: NDArray[np.float64], kind: NDArray[n
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, int], width: float) -> NDArray[np.float64]:
+    """Return smooth noise of standard deviation 1."""
     noise = gaussian_filter(rng.standard_normal(shape), width)
     return np.asarray(noise / noise.std())
 

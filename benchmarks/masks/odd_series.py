@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from tests.support.mask_scenes import (
+from benchmarks.masks.landscapes import (
     SNOW,
     WATER,
     Scene,
     Weather,
+    burn,
     clouds,
     column,
+    harvest,
     make_land,
     make_weather,
     missed_cloud,
@@ -115,3 +119,46 @@ def index(scene: Scene) -> Scene:
     """Return the NDVI of a series as its only band, which has no common name."""
     red, nir = scene.bands[:, 2], scene.bands[:, 3]
     return replace(scene, bands=np.clip((nir - red) / (nir + red), -1, 1)[:, None], names=(None,))
+
+
+def all_clear() -> Scene:
+    """Return a series whose mask is clear everywhere."""
+    scene = right()
+    return replace(scene, given=np.ones_like(scene.given))
+
+
+def empty_date_and_column() -> Scene:
+    """Return a series with a date and a column of pixels without any value."""
+    scene = right()
+    bands = scene.bands.copy()
+    bands[4], bands[:, :, :, 11] = np.nan, np.nan
+    return replace(scene, bands=bands)
+
+
+def visible() -> Scene:
+    """Return a series of three visible bands."""
+    scene = missed_cloud()
+    return replace(scene, bands=scene.bands[:, :3], names=scene.names[:3])
+
+
+ODD: dict[str, Callable[[], Scene]] = {
+    "three_dates": three_dates,
+    "all_clear": all_clear,
+    "constant": constant,
+    "offset_much_higher": offset_jump,
+    "offset_higher": partial(offset_jump, 0.03),
+    "offset_lower": partial(offset_jump, -0.02),
+    "swath_edges": swath_edges,
+    "empty_date_and_column": empty_date_and_column,
+    "glint": lambda: glint()[0],
+    "winter": winter,
+    "two_sensors": two_sensors,
+    "visible": visible,
+    "only_blue": lambda: only("blue", missed_cloud()),
+    "only_red": lambda: only("red", missed_cloud()),
+    "only_nir": lambda: only("nir", missed_cloud()),
+    "harvest_in_red": lambda: only("red", harvest()),
+    "harvest_in_nir": lambda: only("nir", harvest()),
+    "burn_in_red": lambda: only("red", burn()),
+    "burn_in_nir": lambda: only("nir", burn()),
+}
