@@ -17,7 +17,7 @@ from xr_cloudfree.cube.merge import scenes_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, cube_times
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, MaskError
+from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, InputError, MaskError
 from xr_cloudfree.layers import MASK_CHANGE, SCORE
 from xr_cloudfree.masking.repair import Change
 from xr_cloudfree.options import Merge, ReadOptions
@@ -136,7 +136,12 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     Returns
     -------
     Summary
-        With the text of an error in place of what cannot be read: a repr must not raise.
+        With the text of an error in place of what cannot be used: a repr must not raise.
+
+    Raises
+    ------
+    InputError
+        If `compute` is True and a file is damaged.
     """
     title = f"xr_cloudfree: {type(obj).__name__}"
     try:
@@ -185,6 +190,8 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
         elif not checked and info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
+        if compute and isinstance(error, InputError):
+            raise
         values = f"not usable: {error}"
     lines.append(("values", values))
     if cube.extras:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from xr_cloudfree.cube.radar import Radar, check_decibels, nearby_dates, nearest
 from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import BandError, CloudfreeError, OptionError
+from xr_cloudfree.errors import BandError, CloudfreeError, CloudfreeWarning, MaskError, OptionError
 from xr_cloudfree.options import ReadOptions, check_names, parse_list
 from xr_cloudfree.plan import open_s1, s1_variables
 
@@ -241,7 +242,15 @@ def _read(obj: Any, name: str, reading: Mapping[str, Any], memory: float, s1: st
     from dask.base import compute
 
     found, obj = open_s1(s1, obj) if s1_variables(s1, obj) else (None, obj)
-    info = api.read(obj, ReadOptions(**{"repair": False, **reading}))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the cube has no quality layer", CloudfreeWarning)  # refused below
+        info = api.read(obj, ReadOptions(**{"repair": False, **reading}))
+    if info.rule.from_series and reading.get("mask") != "series":
+        raise MaskError(
+            "the cube has no quality layer",
+            "masks to learn from",
+            "mask= or clear= with the name of one, or mask='series' to learn from masks that are made from the series",
+        )
     cube = info.cube
     seen = api.clear_mask_of(info).rename({own: role for role, own in cube.dims.items() if role != "band"})
     arrays = tuple(array.drop_vars(list(array.coords)) for array in cube.measured)
