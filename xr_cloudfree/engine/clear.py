@@ -240,7 +240,7 @@ class ClearJob:
                 extras=self.extras,
             ).crop(dates, part)
             clear, layers = repaired.clear, {MASK_CHANGE.name: repaired.change, SCORE.name: repaired.score}
-        else:
+        elif self.layers:
             layers = {
                 MASK_CHANGE.name: np.zeros(clear.shape, np.uint8),
                 SCORE.name: np.full(clear.shape, np.nan, np.float32),

@@ -15,8 +15,6 @@ RIM, FAR_RIM, RIM_WEIGHT = 9, 21, 0.1
 LEAST_NOISE = 0.004
 # A deviation is strong from this many scales of the noise on, and this reflectance.
 STRONG, STRONG_REFLECTANCE = 3.0, 0.01
-SCALED = 15
-"""Number of inputs that are measured in scales of the noise; they come first."""
 BRIGHTNESS = 5
 """The input that is positive where a date is brighter than predicted, and negative where it is darker."""
 
@@ -86,17 +84,13 @@ def evidence(
     shares = (one_sided, _enlarge(kernels.box(strong, 3), shape), np.full(shape, from_series, np.float32))
     scale = noise + np.float32(LEAST_NOISE)
     scaled = (*fine, *wider, *enlarged, gap, rise, fall)
-    inputs = np.empty((len(scaled) + len(absolute) + len(shares), *shape), np.float32)
-    for image, out in zip(scaled, inputs, strict=False):
-        np.divide(image, scale, out=out)
-    np.clip(inputs[: len(scaled)], -12, 12, out=inputs[: len(scaled)])
-    inputs[: len(scaled)] /= 3
-    rest_of = inputs[len(scaled) :]
-    for image, out in zip(absolute, rest_of, strict=False):
-        np.multiply(image, 20, out=out)
-    np.clip(rest_of[: len(absolute)], -4, 4, out=rest_of[: len(absolute)])
-    for image, out in zip(shares, rest_of[len(absolute) :], strict=True):
-        out[...] = image
+    inputs = np.stack([*scaled, *absolute, *shares], dtype=np.float32)
+    in_scales, in_reflectance = inputs[: len(scaled)], inputs[len(scaled) : -len(shares)]
+    in_scales /= scale
+    np.clip(in_scales, -12, 12, out=in_scales)
+    in_scales /= 3
+    in_reflectance *= 20
+    np.clip(in_reflectance, -4, 4, out=in_reflectance)
     return inputs, known
 
 

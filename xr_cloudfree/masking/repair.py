@@ -91,12 +91,18 @@ def repair(
     from xr_cloudfree.masking.bootstrap import first_mask
     from xr_cloudfree.masking.classifier import load
     from xr_cloudfree.masking.detector import BRIGHTNESS, evidence
-    from xr_cloudfree.masking.kernels import neighbours, probability
+    from xr_cloudfree.masking.kernels import box, neighbours, probability
 
     classifier = load()
     bands = np.where(usable[:, None], bands, np.float32(0))
     start = first_mask(bands, usable) if from_series else base
     judgeable = start.sum(axis=0) >= LEAST_CLEAR
+    if from_series:
+        near = np.zeros(usable.shape, bool)
+        beside, elsewhere, calm = _odds(MADE), _odds(MADE), _odds(MADE)
+    else:
+        near = np.stack([box(cloud.astype(np.float32), NEARBY) > 0 for cloud in usable & ~given])
+        beside, elsewhere, calm = _odds(MASKED_NEAR), _odds(MASKED), _odds(RESTORED)
     state = start
     for round_ in range(ROUNDS):
         before, after = (index.reshape(usable.shape) for index in neighbours(state.reshape(len(state), -1)))
@@ -107,8 +113,7 @@ def repair(
             )
             known &= judgeable
             odds = classifier(inputs, known)
-            cloudy, calm = _limits(given[date] | ~usable[date], from_series)
-            masked = known & start[date] & (odds > cloudy)
+            masked = known & start[date] & (odds > np.where(near[date], np.float32(beside), np.float32(elsewhere)))
             restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < calm)
             judged[date] = (start[date] & ~masked) | restored
             if round_ == ROUNDS - 1:
@@ -118,16 +123,6 @@ def repair(
                 change[date][judged[date] & ~base[date]] = Change.RESTORED
         state = judged
     return Repaired(state, change, score)
-
-
-def _limits(clear: NDArray[np.bool_], from_series: bool) -> tuple[NDArray[np.float32] | float, float]:
-    """Return the log-odds above which pixels of a date are masked, and below which they are restored."""
-    from xr_cloudfree.masking.kernels import box
-
-    if from_series:
-        return _odds(MADE), _odds(MADE)
-    near = box((~clear).astype(np.float32), NEARBY) > 0
-    return np.where(near, np.float32(_odds(MASKED_NEAR)), np.float32(_odds(MASKED))), _odds(RESTORED)
 
 
 def _odds(share: float) -> float:
