@@ -114,7 +114,7 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/.made
 	@touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[viz,netcdf,distributed,train,terramind,csmask,omnicloudmask,s2cloudless]' --group test --group notebooks
+	$(PIP) --editable '.[viz,netcdf,stac,distributed,train,terramind,csmask,omnicloudmask,s2cloudless]' --group test --group notebooks
 	@touch $@ $(VENV)/.demo
 
 $(LINT)/.lint: pyproject.toml | $(LINT)/.made

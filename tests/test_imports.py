@@ -23,6 +23,7 @@ FLOORS = (
     ("storage.geotransform", "synthetic"),
     ("storage.geotiff",),
     ("io",),
+    ("loading",),
     ("models.kernels", "models.spec", "models.plugins"),
     ("models.protocol",),
     ("models.bundles",),
@@ -44,7 +45,7 @@ FLOORS = (
     ("__init__", "__main__"),
 )
 # What a user without a graphics card, a compiler or a display should not wait for.
-HEAVY = ("torch", "torchvision", "numba", "matplotlib", "scipy", "rasterio", "distributed", "netCDF4")
+HEAVY = ("torch", "torchvision", "numba", "matplotlib", "scipy", "rasterio", "distributed", "netCDF4", "odc", "pystac")
 
 
 def modules() -> dict[str, Path]:

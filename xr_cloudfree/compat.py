@@ -1,7 +1,8 @@
-"""Access to what xarray, zarr, dask, distributed, fsspec and rasterio do not make public, in one place.
+"""Access to what xarray, zarr, dask, distributed, fsspec, rasterio and odc-loader do not make public, in one place.
 
 Checked against xarray 2026.9 (lazy arrays as since 2025.7), zarr 3.1.6, dask and distributed 2026.8, fsspec 2026.9,
-rasterio 1.4.4 and rioxarray 0.19. After an upgrade of one of these, run the tests of `runner` and `storage` first.
+rasterio 1.4.4, rioxarray 0.19 and odc-loader 0.6.5. After an upgrade of one of these, run the tests of
+`runner`, `storage` and `loading` first.
 """
 
 from __future__ import annotations
@@ -194,3 +195,14 @@ def raster_errors() -> tuple[type[Exception], ...]:
     from rasterio.errors import RasterioError
 
     return OSError, RasterioError, CPLE_BaseError
+
+
+# odc-loader
+
+
+def configured_gdal() -> dict[str, Any]:
+    """Return the options of GDAL set by `rasterio.Env` or `odc.stac.configure_rio`, as odc-loader passes them on."""
+    from odc.loader._rio import GDAL_CLOUD_DEFAULTS, capture_rio_env
+
+    options: dict[str, Any] = capture_rio_env()
+    return {} if options == GDAL_CLOUD_DEFAULTS else options

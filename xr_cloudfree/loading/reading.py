@@ -1,0 +1,258 @@
+"""Read the assets of scenes through odc-loader: one encoding for all, errors that name the date."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pystac
+from odc.loader import RioDriver
+from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
+
+from xr_cloudfree.compat import configured_gdal, raster_errors
+from xr_cloudfree.errors import CloudfreeWarning, InputError, either, option
+from xr_cloudfree.loading.scenes import Scene
+
+Failure = Literal["raise", "missing"]
+Sign = Callable[[str], str]
+
+# Property of an item that holds what the reader has to know of each asset.
+SOURCES = "cloudfree:sources"
+_PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
+_TIFF = "image/tiff; application=geotiff"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One asset of a scene, as the reader has to know it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the band or the quality layer.
+    item : str
+        Identifier of the item.
+    day : str
+        Its day, for messages.
+    dtype : str
+        Data type of the stored values.
+    nodata : int
+        Stored value of pixels without a measurement.
+    shift : int
+        What is added to all other values.
+    failure : {"raise", "missing"}
+        What happens if the asset cannot be read: `InputError`, or nodata and a warning.
+    sign : callable, optional
+        From a URL to the URL that is requested, called for each read.
+    """
+
+    name: str
+    item: str
+    day: str
+    dtype: str
+    nodata: int
+    shift: int = 0
+    failure: Failure = "raise"
+    sign: Sign | None = None
+
+
+class Parser:
+    """Tells odc-loader the bands of an item; implements its protocol MDParser."""
+
+    def extract(self, md: Any) -> Any:
+        """Return data type and nodata of each band."""
+        sources: Mapping[str, Source] = md.properties[SOURCES]
+        bands = {(name, 1): RasterBandMetadata(s.dtype, float(s.nodata), "1") for name, s in sources.items()}
+        return RasterGroupMetadata(bands)
+
+    def driver_data(self, md: Any, band_key: tuple[str, int]) -> Source:
+        """Return what the reader has to know of a band."""
+        source: Source = md.properties[SOURCES][band_key[0]]
+        return source
+
+
+class Reader:
+    """Reads one asset; implements odc-loader's protocol RasterReader."""
+
+    def __init__(self, src: Any, ctx: Any) -> None:
+        self._src, self._ctx = src, ctx
+
+    def read(self, cfg: Any, dst_geobox: Any, *, dst: Any = None, selection: Any = None) -> Any:
+        """Return a part of the grid and the values of the asset on it."""
+        source: Source = self._src.driver_data
+        uri = self._src.uri if source.sign is None else source.sign(self._src.uri)
+        cfg = dataclasses.replace(cfg, src_nodata_fallback=source.nodata, fail_on_error=True)
+        try:
+            reader = RioDriver().open(self._src.patch(uri=uri), self._ctx)
+            roi, values = reader.read(cfg, dst_geobox, dst=dst, selection=selection)
+        except raster_errors() as error:
+            failure = _unreadable(source, self._src.uri, error)
+            if source.failure == "raise":
+                raise failure from error
+            warnings.warn(f"{failure.found}: its pixels are missing", CloudfreeWarning, stacklevel=2)
+            return np.s_[0:0, 0:0], np.empty((0, 0), source.dtype)
+        return roi, shifted(values, source.shift, source.nodata)
+
+
+def shifted(values: np.ndarray[Any, Any], shift: int, nodata: int) -> np.ndarray[Any, Any]:
+    """Return stored values with a shift, except nodata; they saturate at the limits of their type.
+
+    Parameters
+    ----------
+    values : ndarray of integers, any shape
+        Stored values.
+    shift : int
+        What is added.
+    nodata : int
+        Value that stays as it is.
+
+    Examples
+    --------
+    >>> shifted(np.array([0, 500, 65000], np.uint16), 1000, 0)
+    array([    0,  1500, 65535], dtype=uint16)
+    """
+    if not shift:
+        return values
+    wide = values.astype(np.int64) + shift
+    limits = np.iinfo(values.dtype)
+    return np.where(values == nodata, nodata, np.clip(wide, limits.min, limits.max)).astype(values.dtype)
+
+
+class Driver:
+    """Reads assets with rasterio; implements odc-loader's protocol ReaderDriver.
+
+    Options of GDAL that are set by `rasterio.Env` or `odc.stac.configure_rio` take precedence.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds until a request counts as failed.
+    retries : int
+        How often a failed request is repeated.
+    """
+
+    md_parser = Parser()
+    dask_reader = None
+    aux_reader = None
+
+    def __init__(self, timeout: float, retries: int) -> None:
+        self._options = {
+            "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+            "GDAL_HTTP_MAX_RETRY": str(retries),
+            "GDAL_HTTP_RETRY_DELAY": "0.5",
+            "GDAL_HTTP_TIMEOUT": f"{timeout:g}",
+            "GDAL_HTTP_CONNECTTIMEOUT": f"{timeout:g}",
+        }
+
+    def new_load(self, geobox: Any, *, chunks: Any = None) -> Any:
+        """Return the state of a load."""
+        return RioDriver().new_load(geobox, chunks=chunks)
+
+    def finalise_load(self, load_state: Any) -> Any:
+        """Return the state after a load."""
+        return RioDriver().finalise_load(load_state)
+
+    def capture_env(self) -> dict[str, Any]:
+        """Return the options of GDAL for all reads."""
+        return {**self._options, **configured_gdal()}
+
+    def restore_env(self, env: dict[str, Any], load_state: Any) -> AbstractContextManager[Any]:
+        """Apply the options of GDAL in the thread that reads."""
+        context: AbstractContextManager[Any] = RioDriver().restore_env(env, load_state)
+        return context
+
+    def open(self, src: Any, ctx: Any) -> Reader:
+        """Return the reader of an asset; nothing is read yet."""
+        return Reader(src, ctx)
+
+
+def as_item(scene: Scene, names: Sequence[str], date: int, failure: Failure, sign: Sign | None) -> pystac.Item:
+    """Return a scene as an item with the assets to read under their common names, as `Parser` and `Reader` take it.
+
+    Parameters
+    ----------
+    scene : Scene
+        The scene.
+    names : sequence of str
+        The assets to read.
+    date : int
+        Number of the date that the scene belongs to.
+    failure, sign
+        See `Source`.
+    """
+    product, day = scene.product, str(scene.when.astype("datetime64[D]"))
+    sources = {}
+    for name in names:
+        is_mask = name == product.mask
+        sources[name] = Source(
+            name=name,
+            item=scene.id,
+            day=day,
+            dtype=product.mask_dtype if is_mask else product.dtype,
+            nodata=product.mask_nodata if is_mask else product.encoding.nodata,
+            shift=0 if is_mask else scene.shift,
+            failure=failure,
+            sign=sign,
+        )
+    grids = {name: _grid_of(scene.assets[name]) for name in names}
+    # Without grids, the footprint tells which chunks a scene touches; odc-stac wants all grids or none.
+    known = scene.crs is not None and all(grids.values())
+    item = pystac.Item(
+        id=scene.id,
+        geometry=None if scene.geometry is None else dict(scene.geometry),
+        bbox=None if scene.bbox is None else list(scene.bbox),
+        datetime=scene.when.astype("datetime64[us]").astype(object),
+        properties={"cloudfree:date": date, SOURCES: sources} | ({"proj:code": scene.crs} if known else {}),
+        stac_extensions=[_PROJECTION] if known else [],
+        collection=None,
+    )
+    for name in names:
+        fields = grids[name] if known else {}
+        item.assets[name] = pystac.Asset(str(scene.assets[name]["href"]), media_type=_TIFF, extra_fields=fields)
+        item.assets[name].set_owner(item)
+    return item
+
+
+def _grid_of(asset: Mapping[str, Any]) -> dict[str, Any]:
+    """Return shape and transform of an asset, empty if the item does not tell both."""
+    shape, transform = asset.get("proj:shape"), asset.get("proj:transform")
+    return {"proj:shape": list(shape), "proj:transform": list(transform)} if shape and transform else {}
+
+
+def without_query(text: str) -> str:
+    """Return a text without the queries of URLs, which may hold a signature.
+
+    Examples
+    --------
+    >>> without_query("'/vsicurl/https://host/B04.tif?sig=secret' not recognized")
+    "'/vsicurl/https://host/B04.tif' not recognized"
+    """
+    return re.sub(r"\?[^\s'\"]*", "", text)
+
+
+def _unreadable(source: Source, url: str, error: Exception) -> InputError:
+    """Return the error for an asset that cannot be read."""
+    reasons = [text for text in _reasons(error) if text]
+    return InputError(
+        f"{source.name} of {source.day}, item {source.item}, cannot be read from {without_query(url)}: "
+        f"{'; '.join(dict.fromkeys(reasons))}",
+        "an archive that answers, and an intact file",
+        either(
+            "the same call again, if the archive was busy",
+            option("on_error='missing'") + ", which takes what cannot be read as missing, with a warning",
+            by="; or ",
+        ),
+    )
+
+
+def _reasons(error: BaseException | None) -> Iterator[str]:
+    """Yield the first lines of an error and of its causes."""
+    while error is not None:
+        yield without_query((str(error).strip() or type(error).__name__).splitlines()[0])
+        error = error.__cause__ or error.__context__
