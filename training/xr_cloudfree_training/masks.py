@@ -2,7 +2,9 @@
 
 Clouds of real dates are added to clear dates, so it is known where they are; the masks that are given with them are
 those of the dates that the clouds are from, the same with whole clouds missing and false alarms, or none. Dates without
-added cloud, and dates with a lasting change of the land, show what is not cloud.
+added cloud, and dates with a lasting change of the land, show what is not cloud. Most series are cut to a part of their
+dates, since users have short ones as well. The dates are judged twice, so the classifier is trained twice: with the
+masks as they are at first, and, added to that, with the masks as the first classifier leaves them.
 
 ::
 
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +27,26 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from xr_cloudfree.accuracy.mask_tracks import MaskCase, donors, make_mask_case
+from xr_cloudfree.accuracy.mask_tracks import MASK_TRACKS, MaskCase, donors, make_mask_case
 from xr_cloudfree.accuracy.simulate import target_frames
 from xr_cloudfree.masking.bootstrap import first_mask
-from xr_cloudfree.masking.detector import evidence
-from xr_cloudfree.masking.kernels import neighbours
+from xr_cloudfree.masking.classifier import Classifier, parse
+from xr_cloudfree.masking.detector import evidence, make_state
+from xr_cloudfree.masking.repair import judge, near_cloud
 from xr_cloudfree_training.sites import Site, read_sites
 
 # Pixels drawn from each case, and cases from each series; fewer from its variants of one to three bands.
-PIXELS, FRAMES, FRAMES_OF_VARIANTS = 1500, 36, 8
+PIXELS, FRAMES, FRAMES_OF_VARIANTS = 1500, 24, 8
 # Weight of the variants, since they show the same land again.
 WEIGHT_OF_VARIANTS = 0.35
+# Share of the cases whose series are cut, the dates that are left, and the share of those that are not consecutive.
+CUT, LEFT, SCATTERED = 0.6, (6, 36), 0.3
 # Weights of clear pixels beside right masks and in lasting change, of cloud under the mask, and of pixels without mask.
 CLEAR, CHANGE, UNDER, WITHOUT = 4.0, 5.0, 2.0, 1.5
 # Error of a filled pixel, relative to which the harm of a missed cloud is measured, and the most that it counts.
 FILL_ERROR, MOST_HARM = 0.012, 20.0
 # The perceptron and its training.
-HIDDEN, EPOCHS, BATCH, RATE, DECAY, MOST_PIXELS = 24, 10, 4096, 1.5e-2, 1e-3, 450_000
+HIDDEN, EPOCHS, BATCH, RATE, DECAY, MOST_PIXELS = 24, 10, 4096, 1.5e-2, 1e-3, 700_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,31 +109,73 @@ def of_site(site: Site) -> list[Series]:
     ]
 
 
-def draw_samples(series: Series, rng: np.random.Generator) -> Iterator[Samples]:
-    """Draw pixels from the cases of a series."""
+def draw_samples(series: Series, rng: np.random.Generator, first: Classifier | None = None) -> Iterator[Samples]:
+    """Draw pixels from the cases of a series.
+
+    Parameters
+    ----------
+    series : Series
+        The series.
+    rng : Generator
+        Of the cases and the pixels.
+    first : Classifier, optional
+        By which all dates of a case have been judged once; by default they have not.
+    """
     usable = np.asarray(np.isfinite(series.bands).all(axis=1))
     clear = series.clear & usable
     frames = target_frames(clear, series.suspect)
     limits = (0.005, 1.2) if np.nanmin(series.bands) > -0.5 else (-1.0, 1.0)
-    for frame in rng.permutation(frames)[: series.frames]:
+    for number, frame in enumerate(rng.permutation(frames)[: series.frames]):
         candidates = donors(clear, usable, series.time, int(frame))
         if not candidates.size:
             continue
         args = series.bands, clear, series.time, int(frame), int(rng.choice(candidates))
-        for track in ("clouds", "wrong mask"):
+        for track in MASK_TRACKS:
+            without = track == "no mask"
+            if without and number % 2:  # without a mask, whole dates are drawn as well
+                continue
             case = make_mask_case(*args, track, rng, limits=limits)
             if track == "clouds":
-                yield _draw(_without_cloud(case), rng, CLEAR, series.weight)
-                if _seen_later(case):
-                    yield _draw(_with_change(case, rng), rng, CHANGE, series.weight)
-            yield _draw(case, rng, 1.0, series.weight)
-    yield from _without_mask(series, clear, usable, rng)
+                yield _draw(_cut(_without_cloud(case), rng), rng, CLEAR, series.weight, first)
+            if track != "wrong mask" and _seen_later(case):
+                yield _draw(_cut(_with_change(case, rng), rng), rng, CHANGE, series.weight, first)
+            yield _draw(_cut(case, rng), rng, WITHOUT if without else 1.0, series.weight, first)
+    yield from _without_mask(series, clear, usable, rng, first)
 
 
-def _draw(case: MaskCase, rng: np.random.Generator, weight_of_clear: float, weight: float) -> Samples:
+def _cut(case: MaskCase, rng: np.random.Generator) -> MaskCase:
+    """Return most cases with a part of their dates only."""
+    dates = _some_dates(len(case.bands), case.target, rng)
+    return replace(
+        case,
+        bands=case.bands[dates],
+        given=case.given[dates],
+        right=case.right[dates],
+        true=case.true[dates],
+        usable=case.usable[dates],
+        day_offset=case.day_offset[dates],
+        target=int(np.searchsorted(dates, case.target)),
+    )
+
+
+def _some_dates(n_dates: int, target: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return the dates that are left of a series, the target among them."""
+    if rng.random() >= CUT or n_dates <= 2 * LEFT[0]:
+        return np.arange(n_dates)
+    left = int(rng.integers(LEFT[0], min(n_dates, LEFT[1])))
+    start = int(np.clip(target - rng.integers(left), 0, n_dates - left))
+    if rng.random() >= SCATTERED:
+        return np.arange(start, start + left)
+    return np.union1d(rng.choice(n_dates, left, replace=False), [target])
+
+
+def _draw(
+    case: MaskCase, rng: np.random.Generator, weight_of_clear: float, weight: float, first: Classifier | None
+) -> Samples:
     """Draw pixels of the target of a case."""
-    target, given = case.target, case.given & case.usable
-    inputs, known = _evidence(case.bands, given, case.usable, case.day_offset, target, from_series=False)
+    target, without = case.target, case.track == "no mask"
+    given = case.usable if without else case.given & case.usable
+    inputs, known = _evidence(case.bands, given, case.usable, case.day_offset, target, first, from_series=without)
     where = known & case.scored
     cloud = ~case.true[target]
     if not cloud.any():
@@ -135,7 +184,7 @@ def _draw(case: MaskCase, rng: np.random.Generator, weight_of_clear: float, weig
     chosen = rng.choice(chosen, min(PIXELS, chosen.size), replace=False)
     error = np.nan_to_num(np.square(case.bands[target] - case.truth)).mean(axis=0).ravel()[chosen]
     harm = 0.3 + np.minimum(error / FILL_ERROR**2, MOST_HARM) / 4
-    harm *= np.where(given[target].ravel()[chosen], 1.0, UNDER)
+    harm *= np.where(given[target].ravel()[chosen], WITHOUT if without else 1.0, UNDER)
     cloudy = cloud.ravel()[chosen]
     weights = weight * np.where(cloudy, harm, weight_of_clear)
     return Samples(inputs.reshape(len(inputs), -1)[:, chosen].T, cloudy, weights.astype(np.float32))
@@ -143,16 +192,30 @@ def _draw(case: MaskCase, rng: np.random.Generator, weight_of_clear: float, weig
 
 def _evidence(
     bands: NDArray[np.float32],
-    state: NDArray[np.bool_],
+    given: NDArray[np.bool_],
     usable: NDArray[np.bool_],
     days: NDArray[np.float64],
     date: int,
+    first: Classifier | None,
     *,
     from_series: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    before, after = (index.reshape(state.shape)[date] for index in neighbours(state.reshape(len(state), -1)))
     values = np.where(usable[:, None], bands, np.float32(0))
-    return evidence(values, days, date, usable[date], state[date], before, after, from_series)
+    clear = start = first_mask(values, usable, days) if from_series else given
+    if first is not None:
+        found = judge(
+            values,
+            given,
+            days,
+            start=start,
+            clear=start,
+            usable=usable,
+            keep=np.zeros_like(usable),
+            near=None if from_series else near_cloud(usable & ~given),
+            by=first,
+        )
+        clear = found.clear
+    return evidence(values, usable, days, make_state(values, usable, clear, days, from_series=from_series), date)
 
 
 def _without_cloud(case: MaskCase) -> MaskCase:
@@ -187,17 +250,21 @@ def _with_change(case: MaskCase, rng: np.random.Generator) -> MaskCase:
 
 
 def _without_mask(
-    series: Series, clear: NDArray[np.bool_], usable: NDArray[np.bool_], rng: np.random.Generator
+    series: Series,
+    clear: NDArray[np.bool_],
+    usable: NDArray[np.bool_],
+    rng: np.random.Generator,
+    first: Classifier | None,
 ) -> Iterator[Samples]:
     """Draw pixels of dates judged without a mask; away from the edges of clouds their own masks say what is right."""
     from scipy.ndimage import distance_transform_edt
 
-    bands = np.where(usable[:, None], series.bands, np.float32(0))
-    state = first_mask(bands, usable)
     days = (series.time - series.time[0]) / np.timedelta64(1, "D")
     dates = np.flatnonzero((usable.mean(axis=(1, 2)) > 0.9) & ~series.suspect)
     for date in rng.permutation(dates)[: series.frames + 8]:
-        inputs, known = _evidence(bands, state, usable, days, int(date), from_series=True)
+        left = _some_dates(len(days), int(date), rng)
+        seen, target = usable[left], int(np.searchsorted(left, date))
+        inputs, known = _evidence(series.bands[left], seen, seen, days[left], target, first, from_series=True)
         inside, outside = distance_transform_edt(clear[date]), distance_transform_edt(~clear[date])
         chosen = np.flatnonzero(known & ((inside > 4) | (outside > 1)))
         chosen = rng.choice(chosen, min(PIXELS, chosen.size), replace=False)
@@ -251,15 +318,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("cubes", nargs="+", help="image time series with their masks, as the library reads them")
     parser.add_argument("--out", type=Path, required=True, help="file for the weights (JSON)")
     parser.add_argument("--seed", type=int, default=0, help="of the cases and of the training")
+    parser.add_argument("--workers", type=int, default=1, help="processes that draw the cases")
     options = parser.parse_args(arguments)
-    samples: list[Samples] = []
-    for site in read_sites(options.cubes, {}, 2.0**33):
-        for series in of_site(site):
-            samples += draw_samples(series, np.random.default_rng([options.seed, len(samples)]))
-        print(f"{site.name}: {sum(len(part.cloud) for part in samples)} pixels so far", flush=True)
-    weights = fit(samples, options.seed)
-    options.out.write_text(json.dumps(weights), encoding="utf-8")
+    series = [part for site in read_sites(options.cubes, {}, 2.0**33) for part in of_site(site)]
+    samples = draw_all(series, options.seed, workers=options.workers)
+    first = parse(fit(samples, options.seed))
+    samples += draw_all(series, options.seed + 1, first, options.workers)
+    options.out.write_text(json.dumps(fit(samples, options.seed)), encoding="utf-8")
     print(f"Wrote {options.out}", flush=True)
+
+
+def draw_all(series: Sequence[Series], seed: int, first: Classifier | None = None, workers: int = 1) -> list[Samples]:
+    """Draw pixels from all series; see `draw_samples`. The number of processes does not change them."""
+    jobs = [(part, [seed, number], first) for number, part in enumerate(series)]
+    samples: list[Samples] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for number, drawn in enumerate(pool.map(_draw_job, jobs)):
+            samples += drawn
+            print(f"{number + 1} of {len(series)} series: {sum(len(s.cloud) for s in samples)} pixels", flush=True)
+    return samples
+
+
+def _draw_job(job: tuple[Series, list[int], Classifier | None]) -> list[Samples]:
+    part, seed, first = job
+    return list(draw_samples(part, np.random.default_rng(seed), first))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.masking.harmonic import fit_harmonics
+from xr_cloudfree.masking.kernels import restore_lasting
 from xr_cloudfree.models.kernels import dispatch as kernels
 
 # Share of a pixel's dates, in increasing brightness, at which its reference lies: below the clouds of most series.
@@ -13,10 +15,16 @@ REFERENCE = 0.35
 CLOUD_RISE, SHADOW_FALL = 0.04, 0.5
 # Deviations from the median from which a single index is an outlier.
 OUTLIER = 2.5
+# Residual of a harmonic fit from which a date is not clear: in reflectance, in scales, the share of it that each band
+# reaches, and the same in scales for a single index.
+LEAST_RESIDUAL, RESIDUAL, EACH_BAND, RESIDUAL_OF_INDEX = 0.02, 2.0, 0.7, 3.0
+
+# Share of its residual by which a date may differ from others that show the same.
+ALIKE = 0.2
 
 
-def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return where the dates of a series may be clear: neither brighter nor darker in all bands than most others.
+def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_], days: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return where the dates of a series may be clear: neither brighter nor darker in all bands than a harmonic fit.
 
     Parameters
     ----------
@@ -24,11 +32,34 @@ def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray
         Reflectance, finite.
     usable : ndarray of bool, shape (time, y, x)
         Where there are values.
+    days : ndarray of float64, shape (time,)
+        Days from any date.
 
     Returns
     -------
     ndarray of bool, shape (time, y, x)
     """
+    harmonics = fit_harmonics(bands, usable, _quantile_mask(bands, usable), days, readmit=True)
+    bound = np.maximum(np.float32(LEAST_RESIDUAL), RESIDUAL * harmonics.scale)
+    size, out = np.empty(usable.shape, np.float32), usable.copy()
+    for date in range(len(bands)):
+        residual = harmonics.residual(bands, date)
+        np.abs(residual).max(axis=0, out=size[date])
+        if len(residual) == 1:
+            out[date] &= size[date] <= RESIDUAL_OF_INDEX * harmonics.scale
+            continue
+        mean = residual.mean(axis=0)
+        cloud = (residual > EACH_BAND * bound).all(axis=0) & (mean > bound)
+        shadow = (residual < -EACH_BAND * bound).all(axis=0) & (mean < -bound)
+        out[date] &= ~(cloud | shadow)
+    clear = out.reshape(len(bands), -1)
+    seen = np.ascontiguousarray(usable).reshape(clear.shape)
+    restore_lasting(bands.reshape(*bands.shape[:2], -1), seen, size.reshape(clear.shape), ALIKE, clear)
+    return out
+
+
+def _quantile_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return where the dates are neither brighter nor darker in all bands than most others."""
     dates, n_bands, *shape = bands.shape
     flat, seen = bands.reshape(dates, n_bands, -1), np.ascontiguousarray(usable.reshape(dates, -1))
     if n_bands == 1:

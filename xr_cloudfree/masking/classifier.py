@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +49,19 @@ class Classifier:
         return odds.reshape(where.shape)
 
 
+def parse(stored: Mapping[str, Any]) -> Classifier:
+    """Return a classifier from its weights.
+
+    Parameters
+    ----------
+    stored : mapping
+        ``first`` (hidden, input), ``bias`` and ``last`` (hidden,), and ``shift``.
+    """
+    first, bias, last = (np.asarray(stored[name], np.float32) for name in ("first", "bias", "last"))
+    return Classifier(first, bias, last, float(stored["shift"]))
+
+
 @cache
 def load() -> Classifier:
     """Return the classifier that comes with the package."""
-    stored = json.loads(files(__package__).joinpath("classifier.json").read_text(encoding="utf-8"))
-    first, bias, last = (np.asarray(stored[name], np.float32) for name in ("first", "bias", "last"))
-    return Classifier(first, bias, last, float(stored["shift"]))
+    return parse(json.loads(files(__package__).joinpath("classifier.json").read_text(encoding="utf-8")))

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.masking.context import CELL
+
+if TYPE_CHECKING:
+    from xr_cloudfree.masking.classifier import Classifier
 
 ROUNDS = 2
 """Times that the dates are judged, the second time by the others as the first has corrected them."""
@@ -17,14 +21,14 @@ REACH = ROUNDS * (3 * CELL + 40)
 """Pixels on each side on which the result at a pixel depends."""
 LEAST_DATES = 3
 """Minimum number of dates of a series from which masks can be corrected."""
-LEAST_CLEAR = 6
+LEAST_CLEAR = 8
 """Minimum number of clear dates of a pixel by which its other dates are judged."""
 # Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
 NEARBY = 21
 # Probability of cloud or shadow from which a clear pixel is masked: near given cloud, and elsewhere.
-MASKED_NEAR, MASKED = 0.6, 0.95
+MASKED_NEAR, MASKED = 0.5, 0.85
 # Probability below which a pixel that is not clear is restored.
-RESTORED = 0.1
+RESTORED = 0.12
 # Probability from which a pixel is masked without a given mask.
 MADE = 0.5
 
@@ -84,45 +88,85 @@ def repair(
         Whether to make the masks without a given one.
     """
     base = usable if from_series else given & usable
-    score, change = np.full(usable.shape, np.nan, np.float32), np.full(usable.shape, Change.AS_GIVEN, np.uint8)
     if len(bands) < LEAST_DATES:
-        return Repaired(base.copy(), change, score)
+        unknown, unchanged = np.full(usable.shape, np.nan, np.float32), np.zeros(usable.shape, np.uint8)
+        return Repaired(base.copy(), unchanged, unknown)
     # numba is imported only where it is needed.
     from xr_cloudfree.masking.bootstrap import first_mask
     from xr_cloudfree.masking.classifier import load
-    from xr_cloudfree.masking.detector import BRIGHTNESS, evidence
-    from xr_cloudfree.masking.kernels import box, neighbours, probability
 
-    classifier = load()
     bands = np.where(usable[:, None], bands, np.float32(0))
-    start = first_mask(bands, usable) if from_series else base
+    start = first_mask(bands, usable, days) if from_series else base
+    near = None if from_series else near_cloud(usable & ~given)
+    clear = start
+    for _ in range(ROUNDS):
+        found = judge(bands, base, days, start=start, clear=clear, usable=usable, keep=keep, near=near, by=load())
+        clear = found.clear
+    return found
+
+
+def near_cloud(cloud: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return where a cloud of the given mask is near, for each date."""
+    from xr_cloudfree.masking.kernels import box
+
+    return np.stack([box(date.astype(np.float32), NEARBY) > 0 for date in cloud])
+
+
+def judge(
+    bands: NDArray[np.float32],
+    given: NDArray[np.bool_],
+    days: NDArray[np.float64],
+    *,
+    start: NDArray[np.bool_],
+    clear: NDArray[np.bool_],
+    usable: NDArray[np.bool_],
+    keep: NDArray[np.bool_],
+    near: NDArray[np.bool_] | None,
+    by: Classifier,
+) -> Repaired:
+    """Judge all dates once, each by the others.
+
+    Parameters
+    ----------
+    bands, days, usable, keep
+        See `repair`; reflectance is finite.
+    given : ndarray of bool, shape (time, y, x)
+        Where the given mask is clear; where there are values, if there is none.
+    start : ndarray of bool, shape (time, y, x)
+        The mask that is corrected: the given one, or the first one made from the series.
+    clear : ndarray of bool, shape (time, y, x)
+        Where the dates are presently taken as clear, by which others are judged.
+    near : ndarray of bool, shape (time, y, x), or None
+        Where a cloud of the given mask is near; None without a given mask.
+    by : Classifier
+        Tells cloud and shadow from clear land.
+
+    Returns
+    -------
+    Repaired
+    """
+    from xr_cloudfree.masking.detector import BRIGHTNESS, evidence, make_state
+    from xr_cloudfree.masking.kernels import probability
+
+    from_series = near is None
+    score, change = np.full(usable.shape, np.nan, np.float32), np.full(usable.shape, Change.AS_GIVEN, np.uint8)
+    state = make_state(bands, usable, clear, days, from_series=from_series)
     judgeable = start.sum(axis=0) >= LEAST_CLEAR
-    if from_series:
-        near = np.zeros(usable.shape, bool)
-        beside, elsewhere, calm = _odds(MADE), _odds(MADE), _odds(MADE)
-    else:
-        near = np.stack([box(cloud.astype(np.float32), NEARBY) > 0 for cloud in usable & ~given])
-        beside, elsewhere, calm = _odds(MASKED_NEAR), _odds(MASKED), _odds(RESTORED)
-    state = start
-    for round_ in range(ROUNDS):
-        before, after = (index.reshape(usable.shape) for index in neighbours(state.reshape(len(state), -1)))
-        judged = state.copy()
-        for date in range(len(bands)):
-            inputs, known = evidence(
-                bands, days, date, usable[date], state[date], before[date], after[date], from_series
-            )
-            known &= judgeable
-            odds = classifier(inputs, known)
-            masked = known & start[date] & (odds > np.where(near[date], np.float32(beside), np.float32(elsewhere)))
-            restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < calm)
-            judged[date] = (start[date] & ~masked) | restored
-            if round_ == ROUNDS - 1:
-                score[date][known] = probability(odds[known])
-                newly = base[date] & ~judged[date]
-                change[date][newly] = np.where(inputs[BRIGHTNESS][newly] > 0, Change.CLOUD, Change.SHADOW)
-                change[date][judged[date] & ~base[date]] = Change.RESTORED
-        state = judged
-    return Repaired(state, change, score)
+    calm = _odds(MADE if from_series else RESTORED)
+    beside, elsewhere = np.float32(_odds(MASKED_NEAR)), np.float32(_odds(MASKED))
+    judged = clear.copy()
+    for date in range(len(bands)):
+        inputs, known = evidence(bands, usable, days, state, date)
+        known &= judgeable
+        odds = by(inputs, known)
+        cloudy = odds > (_odds(MADE) if near is None else np.where(near[date], beside, elsewhere))
+        restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < calm)
+        judged[date] = (start[date] & ~(known & cloudy)) | restored
+        score[date][known] = probability(odds[known])
+        newly = given[date] & ~judged[date]
+        change[date][newly] = np.where(inputs[BRIGHTNESS][newly] > 0, Change.CLOUD, Change.SHADOW)
+        change[date][judged[date] & ~given[date]] = Change.RESTORED
+    return Repaired(judged, change, score)
 
 
 def _odds(share: float) -> float:
