@@ -13,7 +13,9 @@ import xarray as xr
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
+from xr_cloudfree.engine.corrections import Corrections, RepairJob
 from xr_cloudfree.engine.eager import run_eager
+from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import ModelNotFoundError, OptionError, either, option
 from xr_cloudfree.labels import label, repair_attrs, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
@@ -414,13 +416,20 @@ def _dates_of(array: xr.DataArray, info: CubeInfo, data: Any) -> xr.DataArray:
 def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
     """Run a job at once on arrays in memory or in files; build its lazy graph on chunked ones."""
     arrays = Windows(info.cube.arrays, info.quality, s1).map(lambda array: array.variable)
+    repairs = isinstance(job, FillJob) and job.repair
     if any(variable.chunks is not None for variable in arrays.arrays):
         # dask is imported only where it is needed.
         from xr_cloudfree.engine.lazy import build_graph
 
-        return dict(build_graph(job, arrays.map(windows.chunked)))
-    if not any(windows.is_lazy(variable) for variable in arrays.arrays):
+        chunked = arrays.map(windows.chunked)
+        if repairs:
+            chunked = replace(chunked, **build_graph(RepairJob.of(job), chunked))
+        return dict(build_graph(job, chunked))
+    if not (repairs or any(windows.is_lazy(variable) for variable in arrays.arrays)):
         return dict(run_eager(job, arrays.map(lambda variable: variable.data)))
     # Read by region: decoded as a whole, the arrays may not fit into memory.
     opened = arrays.map(windows.windowed)
-    return dict(run_eager(job, opened, read=windows.read, regions=in_regions(job, opened)))
+    regions = in_regions(job, opened)
+    if repairs:
+        opened = replace(opened, corrected=Corrections(RepairJob.of(job), opened, windows.read))
+    return dict(run_eager(job, opened, read=windows.read, regions=regions))

@@ -97,7 +97,7 @@ def _block_targets(job: FillParameters, blocks: Iterable[Block]) -> Iterator[Blo
     """Yield the targets of each block, one after the other."""
     for box, windows in blocks:
         decoded = decode_block(job, box, windows)
-        del windows  # with corrected masks they are larger than the block needs
+        del windows
         for which in range(len(job.targets.own)):
             yield make_target(job, box, decoded, which)
         del decoded

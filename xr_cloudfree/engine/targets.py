@@ -22,7 +22,7 @@ from xr_cloudfree.engine.grid import Box, Tile
 from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES, FillParameters
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
-from xr_cloudfree.engine.repairs import repair_masks
+from xr_cloudfree.engine.repairs import decode_codes
 from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ScalingError, option
 from xr_cloudfree.layers import LAYERS, MASK_CHANGE, PARTLY
@@ -81,20 +81,18 @@ class TargetTile:
 
 def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBlock:
     """Decode the windows of a block and check their values."""
-    (read, _), window = job.windows(box), job.grid.window(box)
-    whole = decode_window(
+    window = job.grid.window(box)
+    decoded = decode_window(
         windows,
         job.rule,
         job.scaling,
         job.grid,
-        read,
-        job.series,
+        window,
+        job.dates,
         job.scenes,
         job.extras,
         job.valid_range,
     )
-    part = window.within(read)
-    decoded = whole.crop(job.dates, part) if job.repair else whole
     stored, extras = split_extras(decoded.stored, job.extras)
     times = job.times[job.dates]
     if job.check:  # the values as stored, before any of them counts as missing
@@ -113,24 +111,15 @@ def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBloc
     if job.check:
         check_polarity(stored, clear, decoded, job.scaling, job.common_names, job.rule)
     change: NDArray[np.uint8] | None = None
-    if job.repair:
-        repaired = repair_masks(
-            whole,
-            job.times,
-            rule=job.rule,
-            scaling=job.scaling,
-            valid_range=job.valid_range,
-            extras=job.extras,
-        ).crop(job.dates, part)
-        seen, clear = repaired.seen, repaired.clear
-        change = repaired.change if MASK_CHANGE.name in job.layers else None
-    del whole
+    if windows.corrected is not None:
+        seen, clear, change = decode_codes(windows.corrected)
     valid = valid_by_band(stored, seen, clear, job.scaling, job.valid_range)
     if valid is not None:
         _warn_of_missing_bands(job, valid)
     # Free arrays that no layer needs before the models run.
+    change = change if MASK_CHANGE.name in job.layers else None
     snow = decoded.snow if "snow" in job.layers else None
-    s1: NDArray[Any] | None = np.ascontiguousarray(stack(windows.s1)[(..., *part)]) if windows.s1 else None
+    s1: NDArray[Any] | None = np.ascontiguousarray(stack(windows.s1)) if windows.s1 else None
     if s1 is not None and job.check:
         check_decibels(s1)
     return DecodedBlock(stored, _for_kernels(stored), seen, snow, clear, valid, times, window, change, s1, extras)

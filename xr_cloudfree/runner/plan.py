@@ -13,11 +13,11 @@ import numpy as np
 import xarray as xr
 
 from xr_cloudfree.engine.blocks import BlockJob, Windows
+from xr_cloudfree.engine.corrections import Corrections, RepairJob
 from xr_cloudfree.engine.detection import detection_of
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.engine.grid import Box, TileGrid, choose_wide_block
+from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES
-from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import OptionError, SizeError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.models.protocol import optional
@@ -61,6 +61,8 @@ class RunPlan:
         Everything the output depends on, by topic, in words or as hashes.
     s1 : tuple of Variable
         Sentinel-1, in one of the forms of `bands`; empty for none.
+    corrected : Corrections or None
+        The masks as the series corrects them; None if they are used as they are.
     """
 
     job: FillJob
@@ -71,6 +73,7 @@ class RunPlan:
     metadata: Mapping[str, bytes]
     fingerprint: Mapping[str, str]
     s1: tuple[xr.Variable, ...] = ()
+    corrected: Corrections | None = None
 
     @property
     def n_regions(self) -> int:
@@ -110,20 +113,19 @@ class RunPlan:
         inner, tiles = _pixels_of(job.windows(block)[0]), {tile.extent for tile in job.grid.tiles(block)}
         decoded = sum(_width(array, stored=False) for array in self.bands)
         if job.scenes is not None:
-            n_dates += job.series.size  # the scenes and the dates merged from them
+            n_dates += job.dates.size  # the scenes and the dates merged from them
         copied = block != region or any(windows.stored_bytes(a) != a.dtype.itemsize for a in self.bands)
         converted = 0 if job.dtype in KERNEL_DTYPES else 4 * n_bands
         # Values, two masks, and one date being decoded.
         work = inner * n_dates * (decoded * copied + converted + 2) + inner * decoded * 2 * copied
-        if job.repair:  # and the part of the window that the model needs
-            work += inner * repair_bytes(job.series.size, n_bands)
-            work += _pixels_of(job.grid.window(block)) * job.dates.size * (decoded + 2)
         prediction = 8 * n_bands + 3 + 4 * job.dates.size * ("gate" in job.layers)
         work += sum(map(_pixels_of, tiles)) * prediction
         if job.grid.tile is not None:
             work += job.tiles_at_once * job.grid.tile**2 * _tile_bytes(job)
         detection = detection_of(self.quality)
         loose = LOOSE + (0 if detection is None else detection.memory(job.windows(region)[1]))
+        if self.corrected is not None:  # while another region is filled
+            loose += self.corrected.memory(job.windows(region)[0])
         # Outputs count three times: the region, a block, and a shard being encoded.
         return int(loose + SPARE * (self.window_bytes + work + 3 * _pixels_of(region) * _output_bytes(job)))
 
@@ -193,6 +195,7 @@ def plan_run(
     bands = tuple(array.variable for array in cube.arrays)
     quality = plan.info.quality.variable
     radar = tuple(array.variable for array in plan.s1_arrays)
+    sources = Windows(bands, quality, radar)
     run = RunPlan(
         job=plan.job,
         bands=bands,
@@ -202,6 +205,7 @@ def plan_run(
         metadata={part.name: skeleton.files[f"{part.name}/zarr.json"] for part in outputs},
         fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality), radar),
         s1=radar,
+        corrected=Corrections(RepairJob.of(plan.job), sources, windows.read) if plan.job.repair else None,
     )
     return run, skeleton
 
@@ -251,7 +255,7 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
 
     A shard is a whole number of blocks. Without a halo it is also a whole number of input chunks if memory allows, so
     each chunk is decoded once; blocks are as wide as a shard, because contiguous rows are copied faster. With a halo
-    a block is a shard, which shares the fewest tiles; so it is where masks are corrected, which takes a margin.
+    a block is a shard, which shares the fewest tiles.
     """
     job, cube = plan.job, plan.info.cube
     stride, block = job.model.spec.stride, job.grid.block
@@ -259,8 +263,6 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         variables, radar = ([array.variable for array in arrays] for arrays in (cube.arrays, plan.s1_arrays))
         per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.info.quality.dtype.itemsize
         per_pixel += _output_bytes(job)
-        if job.repair:
-            per_pixel += repair_bytes(job.series.size, len(job.common_names))
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
         chunks = windows.chunk_edges(variables[0])
         edges = []
@@ -269,11 +271,9 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
             chunk = None if chunks is None or unit > 1 else chunks[i]
             edges.append(_edge(size, unit, chunk, usual, most))
         shard = edges[0], edges[1]
-        if job.repair and not fixed:
-            shard = choose_wide_block(cube.shape, per_pixel, stride, MARGIN, MOST_EDGE)
     if not fixed:
         rows = max(BLOCK_PIXELS // shard[1], 1)
-        block = shard if stride or job.repair else (largest_part(shard[0], rows), shard[1])
+        block = shard if stride else (largest_part(shard[0], rows), shard[1])
     elif any(edge % part for edge, part in zip(shard, block, strict=True)):
         raise OptionError(
             f"block is {block} and shard {shard}",
