@@ -2,8 +2,8 @@
 
     python -m benchmarks.sharing [EDGE] [MODEL ...]
 
-The cube has 12 dates, 4 bands, uint16. *Tiles* are those that the model was asked for, beside those that differ. *Masks*
-are the pixels that the correction of masks was given, with the margins that it takes, for each pixel of the cube.
+The cube has 12 dates, 4 bands, uint16. *Tiles* are those that the model was asked for, beside those that differ; *mask
+pixels* are those that the correction of masks was given, with the margins that it takes.
 """
 
 from __future__ import annotations

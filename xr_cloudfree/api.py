@@ -416,20 +416,20 @@ def _dates_of(array: xr.DataArray, info: CubeInfo, data: Any) -> xr.DataArray:
 def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
     """Run a job at once on arrays in memory or in files; build its lazy graph on chunked ones."""
     arrays = Windows(info.cube.arrays, info.quality, s1).map(lambda array: array.variable)
-    repairs = isinstance(job, FillJob) and job.repair
+    repair = RepairJob.of(job) if isinstance(job, FillJob) and job.repair else None
     if any(variable.chunks is not None for variable in arrays.arrays):
         # dask is imported only where it is needed.
         from xr_cloudfree.engine.lazy import build_graph
 
         chunked = arrays.map(windows.chunked)
-        if repairs:
-            chunked = replace(chunked, **build_graph(RepairJob.of(job), chunked))
+        if repair is not None:
+            chunked = replace(chunked, corrected=build_graph(repair, chunked)["corrected"])
         return dict(build_graph(job, chunked))
-    if not (repairs or any(windows.is_lazy(variable) for variable in arrays.arrays)):
+    if repair is None and not any(windows.is_lazy(variable) for variable in arrays.arrays):
         return dict(run_eager(job, arrays.map(lambda variable: variable.data)))
     # Read by region: decoded as a whole, the arrays may not fit into memory.
     opened = arrays.map(windows.windowed)
     regions = in_regions(job, opened)
-    if repairs:
-        opened = replace(opened, corrected=Corrections(RepairJob.of(job), opened, windows.read))
+    if repair is not None:
+        opened = replace(opened, corrected=Corrections(repair, opened, windows.read))
     return dict(run_eager(job, opened, read=windows.read, regions=regions))

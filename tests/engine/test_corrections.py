@@ -72,10 +72,10 @@ def test_in_a_graph_each_mask_is_corrected_once(cube, made, model, block):
     with dask.config.set(scheduler="synchronous"):
         lazy.compute()
         assert (times_made(made) == 1).all() and len(made) == 3 * 5
-        made.clear()
-        lazy.isel(y=slice(0, 20), x=slice(0, 20)).compute()
-        # Only what the first block needs.
-        assert times_made(made).sum() < SHAPE[0] * SHAPE[1] or model == "regress"
+        if (model, block) == ("linear", 128):
+            made.clear()
+            lazy.isel(y=slice(0, 20), x=slice(0, 20)).compute()
+            assert sorted(made) == [Box(0, 128, 0, 64), Box(0, 128, 64, 128)]  # what the first block needs
 
 
 @pytest.mark.parametrize("shard", [128, None])
@@ -134,9 +134,7 @@ def test_codes_are_masks(cube):
     da, clear = cube
     codes = layer_of(cube).read(np.arange(len(DATES)), Box(0, 150, 0, 170))
     seen, known, change = decode_codes(codes)
-    masks = xr_cloudfree.clear_mask(da, clear=clear, repair=True, layers="mask_change").isel(
-        y=slice(150), x=slice(170)
-    )
+    masks = xr_cloudfree.clear_mask(da, clear=clear, repair=True, layers="mask_change").isel(y=slice(150), x=slice(170))
     np.testing.assert_array_equal(known, masks["clear"])
     np.testing.assert_array_equal(change, masks["mask_change"])
     assert (seen | ~known).all()

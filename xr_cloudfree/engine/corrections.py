@@ -162,10 +162,10 @@ class Corrections:
             windows = read_windows(self.job, piece, self.sources, self.source_read)
             (codes,) = self.job.run(piece, cut_windows(self.job, piece, piece, windows))
             for patch in of_piece:
-                values = codes[(..., *patch.within(piece))]
-                self._kept.keep(patch, values)
+                made = codes[(..., *patch.within(piece))]
+                self._kept.keep(patch, made)
                 if patch in patches:
-                    patches[patch] = values
+                    patches[patch] = made
         out = np.empty((dates.size, *box.shape), np.uint8)
         for patch, values in patches.items():
             inner = patch.clip(box)

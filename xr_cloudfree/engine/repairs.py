@@ -83,7 +83,7 @@ def decode_codes(codes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[n
     >>> decode_codes(masks.codes())
     (array([[[ True, False]]]), array([[[ True, False]]]), array([[[1, 0]]], dtype=uint8))
     """
-    return codes & 1 > 0, codes & 2 > 0, codes >> 2
+    return codes & 1 > 0, codes & 2 > 0, np.right_shift(codes, 2, dtype=np.uint8)
 
 
 def repair_masks(
