@@ -431,5 +431,5 @@ def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict
     opened = arrays.map(windows.windowed)
     regions = in_regions(job, opened)
     if repair is not None:
-        opened = replace(opened, corrected=Corrections(repair, opened, windows.read))
+        opened = replace(opened, corrected=Corrections(repair, opened, windows.read, whole=True))
     return dict(run_eager(job, opened, read=windows.read, regions=regions))

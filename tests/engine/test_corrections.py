@@ -86,15 +86,15 @@ def test_while_streaming_each_mask_is_corrected_once(cube, made, tmp_path, model
     assert (times_made(made) == 1).all()
 
 
-def layer_of(cube):
+def layer_of(cube, whole=True):
     da, clear = cube
     plan = plan_fill(da, TARGETS, ReadOptions(clear=clear, repair=True), model="linear")
     sources = Windows([da.variable], plan.info.quality.variable)
-    return Corrections(RepairJob.of(plan.job), sources, windows.read)
+    return Corrections(RepairJob.of(plan.job), sources, windows.read, whole)
 
 
-def test_a_copy_in_another_process_corrects_only_what_a_region_needs(cube, made):
-    corrected = pickle.loads(pickle.dumps(layer_of(cube)))
+def test_only_what_a_region_by_itself_needs_is_corrected(cube, made):
+    corrected = pickle.loads(pickle.dumps(layer_of(cube, whole=False)))
     box = Box(70, 200, 130, 190)
     corrected.read(np.arange(3), box)
     rounded = Box(64, 256, 128, 192)

@@ -117,9 +117,9 @@ class RepairJob:
 class Corrections:
     """The corrected masks of a cube, made where they are read for the first time.
 
-    In the process that plans a fill, windows are read one after the other, and masks are corrected in whole blocks of
-    the job: what a window does not need, the next ones do. A copy in another process fills single regions, which may
-    be anywhere, and corrects only what they need.
+    Either only the masks that a window needs are corrected, as for regions that are filled by many processes; or, where
+    one process reads the windows of the whole cube, whole blocks of the job: what one window does not need, the next
+    ones do.
 
     Parameters
     ----------
@@ -129,21 +129,31 @@ class Corrections:
         The arrays of the whole cube.
     read : callable
         From an array, indices of images and a box to a window.
+    whole : bool
+        Whether whole blocks are corrected.
     """
 
     def __init__(
-        self, job: RepairJob, sources: Windows, read: Callable[[Any, NDArray[np.intp], Box], Window], whole: bool = True
+        self,
+        job: RepairJob,
+        sources: Windows,
+        read: Callable[[Any, NDArray[np.intp], Box], Window],
+        whole: bool = False,
     ) -> None:
         self.job, self.sources, self.source_read, self.whole = job, sources, read, whole
         self._kept = Kept()
 
     def __getstate__(self) -> tuple[Any, ...]:
         """Pickle without what is kept."""
-        return self.job, self.sources, self.source_read
+        return self.job, self.sources, self.source_read, self.whole
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         """Start without anything kept."""
-        self.__init__(*state, whole=False)  # type: ignore[misc]
+        self.__init__(*state)  # type: ignore[misc]
+
+    def in_order(self) -> Corrections:
+        """Return the same for windows that are read one after the other: whole blocks are corrected."""
+        return Corrections(self.job, self.sources, self.source_read, whole=True)
 
     def memory(self, box: Box) -> int:
         """Return the bytes that correcting the masks of a box takes, and those that are kept."""

@@ -22,7 +22,12 @@ class Kept:
     Parameters
     ----------
     limit : int
-        Bytes, compressed, of all arrays.
+        Bytes, compressed, of all arrays; one array may take more.
+
+    Attributes
+    ----------
+    size : int
+        Bytes, compressed, that they take.
 
     Examples
     --------
@@ -33,9 +38,13 @@ class Kept:
     """
 
     def __init__(self, limit: int = KEPT_BYTES) -> None:
-        self._limit, self._size = limit, 0
+        self.limit, self.size = limit, 0
         self._kept: OrderedDict[Hashable, tuple[bytes, np.dtype[np.generic], tuple[int, ...]]] = OrderedDict()
         self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Return the number of arrays."""
+        return len(self._kept)
 
     def take(self, key: Hashable) -> Array | None:
         """Return the array of a key, None if it is not kept."""
@@ -53,6 +62,6 @@ class Kept:
         with self._lock:
             before = self._kept.pop(key, None)
             self._kept[key] = data, values.dtype, values.shape
-            self._size += len(data) - (0 if before is None else len(before[0]))
-            while self._size > self._limit and len(self._kept) > 1:
-                self._size -= len(self._kept.popitem(last=False)[1][0])
+            self.size += len(data) - (0 if before is None else len(before[0]))
+            while self.size > self.limit and len(self._kept) > 1:
+                self.size -= len(self._kept.popitem(last=False)[1][0])

@@ -5,13 +5,14 @@ A region is the unit of work: one shard of the output for each date.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.engine.answers import Answers
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.corrections import Corrections, RepairJob
 from xr_cloudfree.engine.detection import detection_of
@@ -31,6 +32,8 @@ from xr_cloudfree.version import __version__
 REGION_BYTES, MOST_BYTES = 192 * 2**20, 512 * 2**20
 # Largest edge of a region in pixels: larger shards are unwieldy, and a crash loses more work.
 MOST_EDGE = 2048
+# Bytes of the answers for tiles that a row of regions shares with the next.
+SHARED_BYTES = 256 * 2**20
 # Pixels in a block of a model without a halo: a compromise between cache size and the overhead per block.
 BLOCK_PIXELS = 2**16
 # Upper limit of regions; enough for all land at 10 m resolution.
@@ -132,6 +135,33 @@ class RunPlan:
     def box(self, index: int) -> Box:
         """The pixels of a region."""
         return self.layout.box(index)
+
+    @property
+    def strip(self) -> int:
+        """Columns of regions that are filled together, so that they can share the answers for the tiles between them.
+
+        The answers of one row of a strip take at most `SHARED_BYTES`; in one column, regions share those above them.
+        """
+        job, columns = self.job, self.layout.grid[1]
+        if not job.grid.taper or job.grid.tile is None or job.grid.stride is None:
+            return columns
+        width = 4 * len(job.common_names) * (1 + ("uncertainty" in job.layers)) + 1
+        width += 2 * ("source_time" in job.layers) + 4 * job.dates.size * ("gate" in job.layers)
+        rows = job.grid.tile // 2 * job.grid.tile / job.grid.stride  # tiles overlap along the row
+        each = rows * width * len(job.targets.own) * self.layout.shard[1]
+        return min(max(int(SHARED_BYTES / each), 1), columns)
+
+    def in_order(self, regions: Iterable[int]) -> tuple[RunPlan, list[int], Answers]:
+        """Return a plan to fill regions one after the other in this process, their order, and answers to share.
+
+        Masks are then corrected in larger parts than a region needs, for the regions after it.
+        """
+        columns, strip, grid = self.layout.grid[1], self.strip, self.job.grid
+        order = sorted(map(int, regions), key=lambda index: (index % columns // strip, index))
+        blocks = strip * self.layout.shard[1] // grid.block[1]
+        answers = Answers(grid, map(self.box, order), blocks)
+        corrected = None if self.corrected is None else self.corrected.in_order()
+        return replace(self, corrected=corrected), order, answers
 
 
 def plan_run(
