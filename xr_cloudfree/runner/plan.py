@@ -108,7 +108,8 @@ class RunPlan:
         """Bytes needed to fill a region, in addition to what the process holds already.
 
         The sum of its windows, its outputs, one block in progress with the predictions for its tiles, and the tiles
-        that the model processes together (for a network, including its activations); with a detector, what it takes.
+        that the model processes together (for a network, including its activations); with a detector, or corrected
+        masks, what these take; and the answers for tiles that regions share on one machine.
         """
         job, region = self.job, self.largest
         (height, width), n_bands, n_dates = job.grid.block, len(job.common_names), job.reads.size
@@ -121,12 +122,12 @@ class RunPlan:
         converted = 0 if job.dtype in KERNEL_DTYPES else 4 * n_bands
         # Values, two masks, and one date being decoded.
         work = inner * n_dates * (decoded * copied + converted + 2) + inner * decoded * 2 * copied
-        prediction = 8 * n_bands + 3 + 4 * job.dates.size * ("gate" in job.layers)
-        work += sum(map(_pixels_of, tiles)) * prediction
+        work += sum(map(_pixels_of, tiles)) * _answer_bytes(job)
         if job.grid.tile is not None:
             work += job.tiles_at_once * job.grid.tile**2 * _tile_bytes(job)
         detection = detection_of(self.quality)
         loose = LOOSE + (0 if detection is None else detection.memory(job.windows(region)[1]))
+        loose += self.strip * self.shared_bytes if self.n_regions > 1 else 0
         if self.corrected is not None:  # while another region is filled
             loose += self.corrected.memory(job.windows(region)[0])
         # Outputs count three times: the region, a block, and a shard being encoded.
@@ -137,19 +138,22 @@ class RunPlan:
         return self.layout.box(index)
 
     @property
-    def strip(self) -> int:
-        """Columns of regions that are filled together, so that they can share the answers for the tiles between them.
-
-        The answers of one row of a strip take at most `SHARED_BYTES`; in one column, regions share those above them.
-        """
-        job, columns = self.job, self.layout.grid[1]
+    def shared_bytes(self) -> int:
+        """Bytes of the answers for tiles that a region shares with the one below it."""
+        job = self.job
         if not job.grid.taper or job.grid.tile is None or job.grid.stride is None:
-            return columns
-        width = 4 * len(job.common_names) * (1 + ("uncertainty" in job.layers)) + 1
-        width += 2 * ("source_time" in job.layers) + 4 * job.dates.size * ("gate" in job.layers)
-        rows = job.grid.tile // 2 * job.grid.tile / job.grid.stride  # tiles overlap along the row
-        each = rows * width * len(job.targets.own) * self.layout.shard[1]
-        return min(max(int(SHARED_BYTES / each), 1), columns)
+            return 0
+        # Half of each tile of a row of tiles, which overlap.
+        pixels = job.grid.tile // 2 * job.grid.tile * self.layout.shard[1] / job.grid.stride
+        return int(pixels * _answer_bytes(job) * len(job.targets.own))
+
+    @property
+    def strip(self) -> int:
+        """Columns of regions that are filled together, so that they share the answers for tiles between them.
+
+        What one row of a strip shares with the next takes at most `SHARED_BYTES`.
+        """
+        return min(max(SHARED_BYTES // max(self.shared_bytes, 1), 1), self.layout.grid[1])
 
     def in_order(self, regions: Iterable[int]) -> tuple[RunPlan, list[int], Answers]:
         """Return a plan to fill regions one after the other in this process, their order, and answers to share.
@@ -268,6 +272,12 @@ def _read_bytes(job: BlockJob, bands: Sequence[xr.Variable], s1: Sequence[xr.Var
 def _tile_bytes(job: FillJob) -> int:
     """Return the working memory of the model per pixel of a tile."""
     return optional(job.model).pixel_bytes(job.dates.size, len(job.common_names))
+
+
+def _answer_bytes(job: FillJob) -> int:
+    """Return the bytes of one pixel of the model's answer for a tile, without layers that are not requested."""
+    layers = 2 * ("source_time" in job.layers) + 4 * job.dates.size * ("gate" in job.layers)
+    return 4 * len(job.common_names) * (1 + ("uncertainty" in job.layers)) + 1 + layers
 
 
 def _pixels_of(box: Box) -> int:
