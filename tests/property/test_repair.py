@@ -19,7 +19,7 @@ from xr_cloudfree.masking.repair import REACH, Change
 TARGET = DATES[CLOUDED]
 MODELS = ["linear", "regress"]
 few = settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
-sizes = st.integers(1, 180)
+sizes = st.integers(10, 180)  # with many thousand chunks dask takes longer to order the tasks than these take
 
 
 @pytest.fixture(scope="module")
