@@ -77,6 +77,7 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.end_to_end
 	$(PY) -m benchmarks.batch
 	$(PY) -m benchmarks.memory
+	$(PY) -m benchmarks.sharing
 	$(PY) -m benchmarks.learned
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.terramind

@@ -13,7 +13,9 @@ import xarray as xr
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
+from xr_cloudfree.engine.corrections import Corrections, RepairJob
 from xr_cloudfree.engine.eager import run_eager
+from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import ModelNotFoundError, OptionError, either, option
 from xr_cloudfree.labels import label, repair_attrs, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
@@ -127,8 +129,8 @@ def fill(
     repair : bool or {"auto"}
         Whether the masks are corrected by the series: cloud, haze and shadow that they miss are masked, and false
         alarms are restored. It is worth most where masks miss clouds; where nearly all dates are cloudy it may mask
-        clear pixels. All dates of the cube are read for it, with a margin, whatever the target, which takes several
-        times as long as ``model="regress"``. Pixels that lack a band, that were not measured, or that are snow with
+        clear pixels. All dates of the cube are read for it, whatever the target, which takes several times as long as
+        ``model="regress"``. Pixels that lack a band, that were not measured, or that are snow with
         ``snow="not clear"``, are never restored. ``"auto"`` does so for reflectance on three dates or more, and
         otherwise takes masks as they are; True is then an error.
     layers : {"all"} or sequence of str, optional
@@ -414,13 +416,20 @@ def _dates_of(array: xr.DataArray, info: CubeInfo, data: Any) -> xr.DataArray:
 def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
     """Run a job at once on arrays in memory or in files; build its lazy graph on chunked ones."""
     arrays = Windows(info.cube.arrays, info.quality, s1).map(lambda array: array.variable)
+    repair = RepairJob.of(job) if isinstance(job, FillJob) and job.repair else None
     if any(variable.chunks is not None for variable in arrays.arrays):
         # dask is imported only where it is needed.
         from xr_cloudfree.engine.lazy import build_graph
 
-        return dict(build_graph(job, arrays.map(windows.chunked)))
-    if not any(windows.is_lazy(variable) for variable in arrays.arrays):
+        chunked = arrays.map(windows.chunked)
+        if repair is not None:
+            chunked = replace(chunked, corrected=build_graph(repair, chunked)["corrected"])
+        return dict(build_graph(job, chunked))
+    if repair is None and not any(windows.is_lazy(variable) for variable in arrays.arrays):
         return dict(run_eager(job, arrays.map(lambda variable: variable.data)))
     # Read by region: decoded as a whole, the arrays may not fit into memory.
     opened = arrays.map(windows.windowed)
-    return dict(run_eager(job, opened, read=windows.read, regions=in_regions(job, opened)))
+    regions = in_regions(job, opened)
+    if repair is not None:
+        opened = replace(opened, corrected=Corrections(repair, opened, windows.read, whole=True))
+    return dict(run_eager(job, opened, read=windows.read, regions=regions))

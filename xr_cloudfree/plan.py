@@ -335,7 +335,6 @@ def plan_fill(
         parse_block(block, spec.stride),
         most_blocks,
         0 if radar is None else _s1_bytes(radar, targets),
-        info.repair,
     )
     job = FillJob(
         model=chosen,

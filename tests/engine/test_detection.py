@@ -11,6 +11,7 @@ from tests.support.cubes import contents, make_cube
 from tests.support.detectors import bright_by_hand, bright_pixels  # noqa: F401
 from xr_cloudfree import io
 from xr_cloudfree.engine import detection
+from xr_cloudfree.engine.kept import KEPT_BYTES, Kept
 from xr_cloudfree.errors import MaskError
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import read
@@ -101,11 +102,11 @@ def test_only_what_is_asked_for_is_detected_and_only_once(monkeypatch):
 def test_tiles_are_forgotten_when_they_take_too_much_memory(monkeypatch):
     da, _ = make_cube()
     whole = layer_of(da).values
-    monkeypatch.setattr(detection, "_KEPT_BYTES", 200)
+    monkeypatch.setattr(detection, "Kept", lambda: Kept(limit=200))
     small = layer_of(da)
     np.testing.assert_array_equal(small.values, whole)
     kept = detection.detection_of(small.variable)._kept
-    assert 1 <= len(kept) < 28 and sum(map(len, kept.values())) <= 200
+    assert 1 <= len(kept) < 28 and kept.size <= 200
 
 
 def test_the_image_of_a_date_is_read_once(monkeypatch):
@@ -230,7 +231,7 @@ def test_the_memory_of_a_region_counts_the_detector():
         da, TARGET, ReadOptions(mask=layer_of(da).load().rename("csmask")), model="linear", shard=32
     )
     detecting, _ = plan_run(da, TARGET, ReadOptions(mask="bright"), model="linear", shard=32)
-    kept = detection._KEPT_BYTES + detection.detection_of(detecting.quality).job.detector.spec.memory
+    kept = KEPT_BYTES + detection.detection_of(detecting.quality).job.detector.spec.memory
     assert kept < detecting.memory - with_layer.memory < kept + da.isel(time=0).nbytes + 1
 
 

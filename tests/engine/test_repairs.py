@@ -89,8 +89,8 @@ def test_dates_are_in_order_and_values_reflectance(given):
 def test_all_dates_are_read_whatever_the_target_and_its_window(given):
     da, clear = clouded()
     xr_cloudfree.fill(da, DATES[4], clear=clear, model="linear", window=10, repair=True, block=64)
-    assert {call["bands"].shape[0] for call in given} == {len(DATES)}
-    assert len(given) == 9
+    [call] = given
+    assert call["bands"].shape == (len(DATES), 3, *SHAPE)
 
 
 @pytest.mark.parametrize(("snow", "kept"), [("clear", [0]), ("not clear", [0, 11])])

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from xr_cloudfree.engine.answers import Answer
 from xr_cloudfree.engine.grid import TileGrid
 from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.models.protocol import Prediction
@@ -16,7 +17,7 @@ def test_a_date_is_the_source_of_a_blend_if_it_is_that_of_all_tiles(left, right,
     for tile in tiles:
         shape = tile.extent.shape
         source = np.full(shape, left if tile.centre[1] <= 16 else right, np.int16)
-        answers.append(Prediction(np.zeros((1, *shape), np.float32), np.ones(shape, bool), source))
+        answers.append(Answer(tile.extent, Prediction(np.zeros((1, *shape), np.float32), np.ones(shape, bool), source)))
     found = stitch(grid, grid.cube, tiles, answers).source
     assert found is not None
     near = [tile.centre[1] for tile in tiles]
@@ -33,7 +34,9 @@ def test_a_tile_that_knows_nothing_of_a_pixel_has_no_say_in_its_source():
     for tile in tiles:
         shape, first = tile.extent.shape, tile.centre[1] <= 16
         source = np.full(shape, 1 if first else 2, np.int16)
-        answers.append(Prediction(np.zeros((1, *shape), np.float32), np.full(shape, first), source))
+        answers.append(
+            Answer(tile.extent, Prediction(np.zeros((1, *shape), np.float32), np.full(shape, first), source))
+        )
     found = stitch(grid, grid.cube, tiles, answers)
     assert found.source is not None
     assert (found.source[found.known] == 1).all() and (found.source[~found.known] == -1).all()

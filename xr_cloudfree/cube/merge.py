@@ -98,13 +98,6 @@ class MaskedWindow:
     snow: Bools
     missing: Bools
 
-    def crop(self, dates: NDArray[np.intp], part: tuple[slice, slice]) -> MaskedWindow:
-        """Return a copy of some dates in a part of the window."""
-        layers = (self.stored, self.clear, self.snow, self.missing)
-        if dates.size == len(self.stored):  # without an array of all rows and columns in between
-            return MaskedWindow(*(layer[(..., *part)].copy() for layer in layers))
-        return MaskedWindow(*(layer[(dates, ..., *part)] for layer in layers))
-
 
 def merge_scenes(
     seen: MaskedWindow,

@@ -64,22 +64,27 @@ class Windows:
         The quality layer, or the clear mask, in its own pixels; None where it is being made.
     s1 : sequence of array
         Sentinel-1: one array (time, 2, y, x), or VV and VH (time, y, x); empty for none.
+    corrected : array of uint8, shape (time, y, x), or None
+        Corrected masks, see `RepairedWindow.codes`; of the whole cube, something that is read like the other arrays.
     """
 
     bands: Sequence[Any]
     quality: Any
     s1: Sequence[Any] = ()
+    corrected: Any = None
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """All arrays: the bands, the quality layer, Sentinel-1."""
-        return (*self.bands, *(() if self.quality is None else (self.quality,)), *self.s1)
+        """All arrays: the bands, the quality layer, Sentinel-1, corrected masks."""
+        single = [() if array is None else (array,) for array in (self.quality, self.corrected)]
+        return (*self.bands, *single[0], *self.s1, *single[1])
 
     def map(self, function: Callable[[Any], Any]) -> Windows:
         """Return the same with a function applied to each array."""
         bands = [function(a) for a in self.bands]  # before the quality layer: the order of `arrays`
         quality = None if self.quality is None else function(self.quality)
-        return Windows(bands, quality, [function(a) for a in self.s1])
+        s1 = [function(a) for a in self.s1]
+        return Windows(bands, quality, s1, None if self.corrected is None else function(self.corrected))
 
 
 Block = tuple[Box, Windows]
@@ -119,6 +124,11 @@ class BlockJob(Protocol):
         ...
 
     @property
+    def corrected_reads(self) -> NDArray[np.intp]:
+        """Indices of the dates whose corrected masks are read, increasing."""
+        ...
+
+    @property
     def outputs(self) -> tuple[Output, ...]:
         """Outputs of a block, in order."""
         ...
@@ -134,7 +144,7 @@ class BlockJob(Protocol):
         ...
 
     def windows(self, box: Box) -> tuple[Box, Box]:
-        """Return the windows of a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
+        """Return the windows of a block: of all on the cube's pixels, and of the quality layer in its own pixels."""
         ...
 
     def run(self, box: Box, windows: Windows) -> tuple[Array, ...]:
@@ -167,6 +177,7 @@ def read_windows(
         [read(array, job.reads, window) for array in sources.bands],
         None if sources.quality is None else read(sources.quality, job.reads, quality_window),
         [read(array, job.s1_reads, window) for array in sources.s1],
+        None if sources.corrected is None else read(sources.corrected, job.corrected_reads, window),
     )
 
 
@@ -178,6 +189,7 @@ def cut_windows(job: BlockJob, box: Box, part: Box, windows: Windows) -> Windows
         [array[cut] for array in windows.bands],
         windows.quality[(..., *inner_quality.within(outer_quality))],
         [array[cut] for array in windows.s1],
+        None if windows.corrected is None else windows.corrected[cut],
     )
 
 

@@ -183,7 +183,7 @@ class ClearJob:
     repair: bool = False
     layers: tuple[str, ...] = ()
 
-    s1_reads = np.empty(0, np.intp)
+    s1_reads = corrected_reads = np.empty(0, np.intp)
     lead: tuple[int, ...] = ()
 
     @property

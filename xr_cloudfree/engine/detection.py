@@ -6,9 +6,6 @@ nor on the part of it that is asked for.
 
 from __future__ import annotations
 
-import threading
-import zlib
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -28,7 +25,8 @@ from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, to_reflectance
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range, measured
 from xr_cloudfree.engine.blocks import Array, Block, Output, Windows, stack
-from xr_cloudfree.engine.grid import Box, Tile, TileGrid
+from xr_cloudfree.engine.grid import Box, Tile, TileGrid, surround
+from xr_cloudfree.engine.kept import KEPT_BYTES, Kept
 from xr_cloudfree.errors import CloudfreeError, MaskError, either, option
 from xr_cloudfree.masking.detectors import Detector, choose_bands
 from xr_cloudfree.options import ReadOptions
@@ -38,8 +36,6 @@ MISSING = 255
 """Value of a layer of classes where nothing was measured; probabilities are NaN there."""
 # Bytes of a cube that one task reads, unless one date takes more.
 _TASK_BYTES = 96 * 2**20
-# Bytes of tiles, compressed, that are kept for neighbouring windows.
-_KEPT_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +72,7 @@ class DetectJob:
     positions: tuple[int, ...] | None = None
 
     name = "cloudfree-detect"
-    s1_reads = np.empty(0, np.intp)
+    s1_reads = corrected_reads = np.empty(0, np.intp)
     lead: tuple[int, ...] = ()
 
     @property
@@ -180,8 +176,7 @@ class Detection(BackendArray):
     def __init__(self, job: DetectJob, sources: tuple[xr.Variable, ...]) -> None:
         self.job, self.sources = job, sources
         self.shape, self.dtype = (job.reads.size, *job.grid.shape), job.detector.spec.dtype
-        self._kept: OrderedDict[tuple[int, Box], bytes] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Kept()
 
     def __getstate__(self) -> tuple[Any, ...]:
         """Pickle without the tiles that are kept."""
@@ -202,7 +197,7 @@ class Detection(BackendArray):
         """Return the bytes that reading a part takes, besides its values: one date, the detector, the tiles kept."""
         (height, width), bands = self._window(self._tiles(box)).shape, sum(map(_date_values, self.sources))
         image = height * width * bands * int(self.sources[0].dtype.itemsize)
-        return image + self.job.detector.spec.memory + _KEPT_BYTES
+        return image + self.job.detector.spec.memory + KEPT_BYTES
 
     def __getitem__(self, key: Any) -> Any:
         """Return a part of the layer, in memory."""
@@ -220,14 +215,14 @@ class Detection(BackendArray):
     def _date(self, date: int, box: Box) -> Array:
         """Return the layer of one date in a box."""
         tiles = self._tiles(box)
-        found = {tile.core: self._take(date, tile.core) for tile in tiles}
+        found = {tile.core: self._kept.take((date, tile.core)) for tile in tiles}
         if lacking := [tile for tile in tiles if found[tile.core] is None]:
             window = self._window(lacking)
             images = [_read(variable, date, window) for variable in self.sources]
             image = images[0] if images[0].ndim == 3 else np.stack(images)
             for place, values in self.job.detect(image, window, lacking):
                 found[place] = values
-                self._keep(date, place, values)
+                self._kept.keep((date, place), values)
         out = np.empty(box.shape, self.dtype)
         for place, layer in found.items():
             inner = place.clip(box)
@@ -243,31 +238,7 @@ class Detection(BackendArray):
 
     def _window(self, tiles: Sequence[Tile]) -> Box:
         """Return the part of the cube that some tiles need."""
-        extents = [tile.extent for tile in tiles]
-        return Box(
-            min(extent.y0 for extent in extents),
-            max(extent.y1 for extent in extents),
-            min(extent.x0 for extent in extents),
-            max(extent.x1 for extent in extents),
-        ).clip(self.job.grid.cube)
-
-    def _take(self, date: int, core: Box) -> Array | None:
-        """Return the core of a tile if it is kept."""
-        with self._lock:
-            data = self._kept.get((date, core))
-            if data is None:
-                return None
-            self._kept.move_to_end((date, core))
-        return np.frombuffer(zlib.decompress(data), self.dtype).reshape(core.shape)
-
-    def _keep(self, date: int, core: Box, values: Array) -> None:
-        """Keep the core of a tile, in place of those that were not needed for longest."""
-        data = zlib.compress(np.ascontiguousarray(values).tobytes(), level=1)
-        with self._lock:
-            self._kept[date, core] = data
-            size = sum(map(len, self._kept.values()))
-            while size > _KEPT_BYTES and len(self._kept) > 1:
-                size -= len(self._kept.popitem(last=False)[1])
+        return surround(tile.extent for tile in tiles).clip(self.job.grid.cube)
 
     def chunked(self, chunk: Callable[[xr.Variable], Any]) -> Any:
         """Return the layer as a dask array, one task for each tile and a few dates; nothing is computed.

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from xr_cloudfree.engine.answers import Answer, Answers, parts_of, without_unused
 from xr_cloudfree.engine.band_groups import Part, join
 from xr_cloudfree.engine.blocks import Array, Block, Windows
 from xr_cloudfree.engine.grid import Box
@@ -30,9 +32,13 @@ class FillJob(FillParameters):
         """Compute the outputs of one block."""
         return fill_block(self, box, windows)
 
+    def by_pixel(self) -> FillJob:
+        """Return the job without tiles: its windows are the pixels of a part alone."""
+        return replace(self, grid=replace(self.grid, tile=None, stride=None, taper=False))
+
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
         """Compute the outputs of several blocks."""
-        return fill_blocks(self, blocks, alone=True)
+        return fill_blocks(self, blocks, alone=True, answers=Answers(self.grid))
 
 
 def fill_block(job: FillParameters, box: Box, windows: Windows) -> tuple[Array, ...]:
@@ -57,11 +63,17 @@ def fill_block(job: FillParameters, box: Box, windows: Windows) -> tuple[Array, 
 
 
 def fill_blocks(
-    job: FillParameters, blocks: Iterable[Block], *, alone: bool = False
+    job: FillParameters,
+    blocks: Iterable[Block],
+    *,
+    alone: bool = False,
+    answers: Answers | None = None,
+    threads: int = 1,
 ) -> Iterator[tuple[Box, tuple[Array, ...]]]:
     """Compute the outputs of several blocks, in their order.
 
-    Blocks are taken one at a time, but the last tiles of one share a batch with the first of the next.
+    Blocks are taken one at a time, but the last tiles of one share a batch with the first of the next, and a tile that
+    several blocks need is computed once.
 
     Parameters
     ----------
@@ -72,52 +84,135 @@ def fill_blocks(
     alone : bool
         Whether nothing else runs in this process: the model then gets ``job.tiles_at_once`` tiles per call. Otherwise
         it gets one batch, because other blocks need the cores and the memory too.
+    answers : Answers, optional
+        Answers shared by the blocks, and by other blocks before and after; by default each block is by itself.
+    threads : int
+        Tiles that are computed in parallel, for models that take one per call.
 
     Yields
     ------
     (Box, tuple of ndarray)
         A block and its outputs, one per ``job.outputs``.
     """
-    n_targets = len(job.targets.own)
-    outputs: list[tuple[Array, ...]] = []
+    answers = answers or Answers(job.grid, ())
     at_once = job.tiles_at_once if alone else job.model.spec.batch
-    for target in _predicted(job, _block_targets(job, blocks), at_once):
+    needed: deque[dict[Box, Box]] = deque()  # for each block that has begun
+
+    def targets() -> Iterator[BlockTarget]:
+        for box, windows in blocks:
+            decoded = decode_block(job, job.grid.window(box), windows)
+            del windows
+            needed.append(answers.begin(box))
+            extents = parts_of(job.grid, box)
+            for which in range(len(job.targets.own)):
+                yield make_target(job, box, decoded, which, *answers.of(which, extents, needed[-1]))
+            del decoded
+
+    outputs: list[tuple[Array, ...]] = []
+    for target in answered(job, targets(), at_once, threads):
         outputs.append(finish_target(job, target))
-        if len(outputs) == n_targets:
+        answers.finish(len(outputs) - 1, needed[0])
+        if len(outputs) == len(job.targets.own):
             box = target.box
             del target
-            if job.targets.scalar:
-                yield box, outputs[0]
-            else:
-                yield box, tuple(np.stack(arrays) for arrays in zip(*outputs, strict=True))
+            needed.popleft()
+            yield box, _of_targets(job, outputs)
             outputs = []
 
 
-def _block_targets(job: FillParameters, blocks: Iterable[Block]) -> Iterator[BlockTarget]:
-    """Yield the targets of each block, one after the other."""
-    for box, windows in blocks:
-        decoded = decode_block(job, box, windows)
-        del windows  # with corrected masks they are larger than the block needs
+@dataclass(frozen=True, eq=False)
+class TileGroup:
+    """Tiles that are answered together, for several blocks.
+
+    Parameters
+    ----------
+    window : Box
+        The part of the cube that they need.
+    parts : tuple of dict
+        For each block the tiles that it needs of the group, with the part that it needs of each.
+    """
+
+    window: Box
+    parts: tuple[dict[Box, Box], ...]
+
+    @property
+    def extents(self) -> list[Box]:
+        """The tiles, each once."""
+        return list(dict.fromkeys(extent for part in self.parts for extent in part))
+
+
+TileAnswers = dict[tuple[int, Box], Answer]
+"""Answers by target and tile."""
+
+
+def answer_group(job: FillParameters, group: TileGroup, windows: Windows) -> tuple[TileAnswers, ...]:
+    """Return the model's answers for a group of tiles, for each block those that it needs.
+
+    Parameters
+    ----------
+    job : FillParameters
+        The fill.
+    group : TileGroup
+        The tiles.
+    windows : Windows
+        The arrays in the group's window.
+    """
+    decoded = decode_block(job, group.window, windows)
+    lean = replace(job, layers=())  # what is computed of a block besides the answers is left to `finish_block`
+    extents = group.extents
+
+    def targets() -> Iterator[BlockTarget]:
         for which in range(len(job.targets.own)):
-            yield make_target(job, box, decoded, which)
-        del decoded
+            answers = {extent: Answer(extent) for extent in extents}
+            yield make_target(lean, group.window, decoded, which, answers, extents)
+
+    found: tuple[TileAnswers, ...] = tuple({} for _ in group.parts)
+    for which, target in enumerate(answered(job, targets(), job.model.spec.batch)):
+        for answers, part in zip(found, group.parts, strict=True):
+            answers |= {(which, extent): target.answers[extent].crop(needed) for extent, needed in part.items()}
+    return found
 
 
-def _predicted(job: FillParameters, targets: Iterable[BlockTarget], at_once: int) -> Iterator[BlockTarget]:
-    """Yield the targets in their order with the model's predictions from batches of tiles."""
+def finish_block(job: FillParameters, box: Box, windows: Windows, answers: TileAnswers) -> tuple[Array, ...]:
+    """Compute the outputs of one block from the answers for its tiles; `windows` are those of its own pixels."""
+    decoded = decode_block(job, box, windows, checked=True)
+    extents = parts_of(job.grid, box)
+    outputs = []
+    for which in range(len(job.targets.own)):
+        target = make_target(job, box, decoded, which, {extent: answers[which, extent] for extent in extents})
+        outputs.append(finish_target(job, target))
+    return _of_targets(job, outputs)
+
+
+def _of_targets(job: FillParameters, outputs: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+    """Return the outputs of a block from those for each target."""
+    return outputs[0] if job.targets.scalar else tuple(np.stack(arrays) for arrays in zip(*outputs, strict=True))
+
+
+def answered(
+    job: FillParameters, targets: Iterable[BlockTarget], at_once: int, threads: int = 1
+) -> Iterator[BlockTarget]:
+    """Yield the targets in their order with the model's answers, from batches of tiles; see `fill_blocks`."""
     waiting: deque[BlockTarget] = deque()
     batch: list[tuple[BlockTarget, TargetTile, Part]] = []
     observations: list[Observations] = []
     spec = job.model.spec
     by_band = optional(job.model).by_band
+    parallel = threads > 1 and at_once == 1
 
     def add(target: BlockTarget, tile: TargetTile, part: Part, prediction: Prediction) -> None:
         tile.predictions.append((part, prediction))
         if len(tile.predictions) == tile.n_parts:
-            target.predictions[tile.extent] = join(tile.predictions, tile.obs, tile.seen, tile.valid, by_band)
+            joined = join(tile.predictions, tile.obs, tile.seen, tile.valid, by_band)
+            target.answers[tile.extent].prediction = without_unused(joined, job.layers)
 
     def predict() -> None:
-        predictions = _checked(spec.name, observations, job.model.predict(observations))
+        if parallel:
+            with ThreadPoolExecutor(threads) as pool:
+                each = pool.map(lambda obs: _checked(spec.name, [obs], job.model.predict([obs])), observations)
+                predictions = [prediction for [prediction] in each]
+        else:
+            predictions = _checked(spec.name, observations, job.model.predict(observations))
         for (target, tile, part), prediction in zip(batch, predictions, strict=True):
             add(target, tile, part, prediction)
         batch.clear()
@@ -125,7 +220,7 @@ def _predicted(job: FillParameters, targets: Iterable[BlockTarget], at_once: int
 
     for target in targets:
         waiting.append(target)
-        for extent in target.extents:
+        for extent in target.asked:
             tile, parts = cut_tile(job, target, extent)
             for part in parts:
                 if not part.capable:
@@ -133,11 +228,11 @@ def _predicted(job: FillParameters, targets: Iterable[BlockTarget], at_once: int
                     continue
                 batch.append((target, tile, part))
                 observations.append(part.obs)
-                if len(batch) >= at_once:
+                if len(batch) >= (threads if parallel else at_once):
                     predict()
             del tile, parts, part  # else a block would be held while the next one is decoded
         del target
-        while waiting and len(waiting[0].predictions) == len(waiting[0].extents):
+        while waiting and waiting[0].is_answered:
             yield waiting.popleft()
     if batch:
         predict()

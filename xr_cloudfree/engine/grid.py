@@ -6,7 +6,7 @@ chunks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -43,6 +43,18 @@ class Box(NamedTuple):
     def grow(self, margin: int) -> Box:
         """Return the box with a margin on each side."""
         return Box(self.y0 - margin, self.y1 + margin, self.x0 - margin, self.x1 + margin)
+
+
+def surround(boxes: Iterable[Box]) -> Box:
+    """Return the smallest box that holds some boxes.
+
+    Examples
+    --------
+    >>> surround([Box(0, 2, 5, 9), Box(1, 3, 0, 4)])
+    Box(y0=0, y1=3, x0=0, x1=9)
+    """
+    y0, y1, x0, x1 = zip(*boxes, strict=True)
+    return Box(min(y0), max(y1), min(x0), max(x1))
 
 
 class Tile(NamedTuple):
@@ -130,13 +142,7 @@ class TileGrid:
 
     def window(self, block: Box) -> Box:
         """Return the window of a block: the box of its tiles, clipped to the cube."""
-        extents = [tile.extent for tile in self.tiles(block)]
-        return Box(
-            min(e.y0 for e in extents),
-            max(e.y1 for e in extents),
-            min(e.x0 for e in extents),
-            max(e.x1 for e in extents),
-        ).clip(self.cube)
+        return surround(tile.extent for tile in self.tiles(block)).clip(self.cube)
 
     def _cored(self, start: int, stop: int, size: int) -> list[tuple[tuple[int, int], tuple[int, int], int]]:
         """Return tiles along one axis whose cores are kept; extents may reach beyond the cube and are padded there."""

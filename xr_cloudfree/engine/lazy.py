@@ -3,6 +3,9 @@
 Each task names the source chunks that its window touches and puts the window together itself. Nothing is sliced,
 concatenated or rechunked in the graph, so the number of tasks is that of the output's blocks, and the tile grid stays
 anchored to the cube whatever the chunks are.
+
+Where tiles overlap, each is answered once, in a task of the block that its centre lies in; the blocks that need it
+depend on that task, through one small task each that takes out their part, so that no block holds on to the rest.
 """
 
 from __future__ import annotations
@@ -15,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.engine.answers import parts_of
 from xr_cloudfree.engine.blocks import Array, BlockJob, Output, Stored, Windows, as_slice, read_windows
-from xr_cloudfree.engine.grid import Box
+from xr_cloudfree.engine.fill import FillJob, TileAnswers, TileGroup, answer_group, finish_block
+from xr_cloudfree.engine.grid import Box, TileGrid, surround
+from xr_cloudfree.engine.parameters import FillParameters
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -89,6 +95,66 @@ class _BlockTask:
         return outputs if len(outputs) > 1 else outputs[0]
 
 
+@dataclass(frozen=True, eq=False)
+class _GroupTask:
+    """The task that answers a group of tiles; it gets lists of chunks as `_BlockTask` does."""
+
+    job: FillParameters
+    group: TileGroup
+    assemblies: Windows
+
+    def __call__(self, *chunks: Sequence[Array]) -> Any:
+        lists = iter(chunks)
+        return answer_group(self.job, self.group, self.assemblies.map(lambda assemble: assemble(next(lists))))
+
+
+@dataclass(frozen=True, eq=False)
+class _FinishTask:
+    """The task of a block whose tiles are answered by others: it gets their answers, then lists of chunks."""
+
+    job: FillParameters
+    box: Box
+    assemblies: Windows
+
+    def __call__(self, answers: Sequence[TileAnswers], *chunks: Sequence[Array]) -> Any:
+        lists = iter(chunks)
+        windows = self.assemblies.map(lambda assemble: assemble(next(lists)))
+        merged = {key: answer for part in answers for key, answer in part.items()}
+        outputs = finish_block(self.job, self.box, windows, merged)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
+def _group_tiles(grid: TileGrid) -> dict[tuple[int, int], dict[tuple[int, int], dict[Box, Box]]]:
+    """Return the tiles of a grid by the block that answers them, and those by the blocks that need them."""
+    groups: dict[tuple[int, int], dict[tuple[int, int], dict[Box, Box]]] = {}
+    columns = len(grid.chunks[1])
+    for number, block in enumerate(grid.blocks()):
+        for extent, part in parts_of(grid, block).items():
+            centre = ((extent.y0 + extent.y1) // 2, (extent.x0 + extent.x1) // 2)
+            owner = (centre[0] // grid.block[0], centre[1] // grid.block[1])
+            groups.setdefault(owner, {}).setdefault(divmod(number, columns), {})[extent] = part
+    return groups
+
+
+def _tile_tasks(
+    job: FillJob, name: str, sources: Windows
+) -> tuple[dict[Any, Any], dict[tuple[int, int], list[tuple[Any, ...]]]]:
+    """Return the tasks that answer all tiles, and for each block the keys of those that it needs."""
+    tasks: dict[Any, Any] = {}
+    needed: dict[tuple[int, int], list[tuple[Any, ...]]] = {}
+    by_pixel = job.by_pixel()
+    for owner, blocks in _group_tiles(job.grid).items():
+        window = surround(extent for parts in blocks.values() for extent in parts).clip(job.grid.cube)
+        plans = read_windows(by_pixel, window, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
+        task = _GroupTask(job, TileGroup(window, tuple(blocks.values())), plans.map(lambda plan: plan[0]))
+        tasks[name, *owner] = (task, *(keys for _, keys in plans.arrays))
+        for i, block in enumerate(blocks):
+            key = (f"{name}-part", *owner, i)
+            tasks[key] = (_Take(i), (name, *owner))
+            needed.setdefault(block, []).append(key)
+    return tasks, needed
+
+
 def build_graph(job: BlockJob, sources: Windows) -> dict[str, da.Array]:
     """Build the graph that runs a job on a chunked cube; nothing is computed.
 
@@ -115,13 +181,25 @@ def build_graph(job: BlockJob, sources: Windows) -> dict[str, da.Array]:
 
     tasks: dict[Any, Any] = {}
     single = len(outputs) == 1
+    shared = job if isinstance(job, FillJob) and job.grid.taper and job.grid.n_blocks > 1 else None
+    answers, needed = ({}, {}) if shared is None else _tile_tasks(shared, f"{job.name}-tiles-{token}", sources)
+    reading = job if shared is None else shared.by_pixel()
     for number, box in enumerate(job.grid.blocks()):
         position = divmod(number, n_columns)
-        plans = read_windows(job, box, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
+        plans = read_windows(reading, box, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
         zeros = (0,) * (len(lead) + len(outputs[0].dims) - 2) if single else ()
-        task = _BlockTask(job, box, plans.map(lambda plan: plan[0]))
-        tasks[(name, *zeros, *position)] = (task, *(keys for _, keys in plans.arrays))
+        assemblies, keys = plans.map(lambda plan: plan[0]), [keys for _, keys in plans.arrays]
+        if shared is None:
+            tasks[(name, *zeros, *position)] = (_BlockTask(job, box, assemblies), *keys)
+        else:
+            tasks[(name, *zeros, *position)] = (_FinishTask(shared, box, assemblies), needed[position], *keys)
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=arrays)
+    if shared is not None:
+        layer = f"{job.name}-tiles-{token}"
+        layers, dependencies = dict(graph.layers), dict(graph.dependencies)
+        layers[layer], dependencies[layer] = answers, dependencies[name]  # type: ignore[assignment]
+        dependencies[name] = {layer, *dependencies[name]}
+        graph = HighLevelGraph(layers, dependencies)
     if single:
         return {outputs[0].name: _array(graph, name, job, outputs[0])}
     layers, dependencies = dict(graph.layers), dict(graph.dependencies)

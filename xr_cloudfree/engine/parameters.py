@@ -18,7 +18,6 @@ from xr_cloudfree.cube.validity import ValidRange
 from xr_cloudfree.engine.blocks import Output
 from xr_cloudfree.engine.clear import quality_window
 from xr_cloudfree.engine.grid import Box, TileGrid
-from xr_cloudfree.engine.repairs import repair_window
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.models.protocol import FillModel, optional
 
@@ -60,7 +59,7 @@ class FillParameters:
     layers : tuple of str
         The layers requested.
     repair : bool
-        Whether the masks are corrected by the series; all dates of the cube are read for it.
+        Whether the masks are corrected by the series: corrected masks are read beside the quality layer.
     check : bool
         Whether values that do not look like reflectance, or like decibels, are refused.
     bands : tuple of str
@@ -81,10 +80,8 @@ class FillParameters:
     ----------
     dates : ndarray of int
         Indices of the dates that some target can use.
-    series : ndarray of int
-        Indices of the dates that are read: those dates, or with `repair` all.
     reads : ndarray of int
-        Indices of the cube's images that are read: those of `series`, or their scenes.
+        Indices of the cube's images that are read: those of `dates`, or their scenes.
     s1_reads : ndarray of int
         Indices of the Sentinel-1 images that are read.
     """
@@ -110,7 +107,6 @@ class FillParameters:
     spelling: Spelling = field(default_factory=Spelling)
     scenes: Scenes | None = None
     dates: NDArray[np.intp] = field(init=False)
-    series: NDArray[np.intp] = field(init=False)
     reads: NDArray[np.intp] = field(init=False)
     s1_reads: NDArray[np.intp] = field(init=False)
 
@@ -118,13 +114,16 @@ class FillParameters:
         # Only dates that some target can use are read at all.
         used = [candidates(self.times, instant, self.window)[0] for instant in self.targets.instants]
         dates = np.unique(np.concatenate(used))
-        series = np.arange(self.times.size) if self.repair else dates
         object.__setattr__(self, "dates", dates)
-        object.__setattr__(self, "series", series)
-        object.__setattr__(self, "reads", series if self.scenes is None else self.scenes.of(series))
+        object.__setattr__(self, "reads", dates if self.scenes is None else self.scenes.of(dates))
         none = np.empty(0, np.intp)
         s1_reads = none if self.s1_times is None else nearby_dates(self.s1_times, self.targets.instants)
         object.__setattr__(self, "s1_reads", s1_reads)
+
+    @property
+    def corrected_reads(self) -> NDArray[np.intp]:
+        """Indices of the dates whose corrected masks are read."""
+        return self.dates
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -151,10 +150,8 @@ class FillParameters:
         return {"band": len(self.common_names) + len(self.extras), "observation": self.times.size}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
-        """Return the windows of a block: of the bands and Sentinel-1, and of the quality layer in its own pixels."""
+        """Return the windows of a block: of all on the cube's pixels, and of the quality layer in its own pixels."""
         window = self.grid.window(box)
-        if self.repair:
-            window = repair_window(window, self.grid.cube)
         return window, quality_window(window, self.rule, self.grid)
 
     @property

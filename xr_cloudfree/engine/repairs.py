@@ -69,6 +69,22 @@ class RepairedWindow:
             self.seen[cut].copy(), self.clear[cut].copy(), self.change[cut].copy(), self.score[cut].copy()
         )
 
+    def codes(self) -> NDArray[np.uint8]:
+        """Return `seen`, `clear` and `change` as one number per pixel, which `decode_codes` takes apart."""
+        return np.asarray(self.seen | self.clear.view(np.uint8) << 1 | self.change << 2, np.uint8)
+
+
+def decode_codes(codes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.uint8]]:
+    """Return the arrays `seen`, `clear` and `change` of `RepairedWindow`.
+
+    Examples
+    --------
+    >>> masks = RepairedWindow(*(np.array([[[1, 0]]], kind) for kind in (bool, bool, np.uint8, np.float32)))
+    >>> decode_codes(masks.codes())
+    (array([[[ True, False]]]), array([[[ True, False]]]), array([[[1, 0]]], dtype=uint8))
+    """
+    return codes & 1 > 0, codes & 2 > 0, np.right_shift(codes, 2, dtype=np.uint8)
+
 
 def repair_masks(
     decoded: MaskedWindow,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.engine.answers import Answer
 from xr_cloudfree.engine.grid import Box, Tile, TileGrid
 from xr_cloudfree.models.protocol import Prediction
 
@@ -28,20 +29,22 @@ def ramp(start: int, stop: int, centre: int, tile: int, stride: int) -> NDArray[
     return np.asarray(np.clip((tile / 2 - np.abs(position - centre)) / (tile - stride), 0, 1), dtype=np.float32)
 
 
-def stitch(grid: TileGrid, block: Box, tiles: list[Tile], predictions: list[Prediction]) -> Prediction:
-    """Return the prediction for a block from those for its tiles.
+def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Answer]) -> Prediction:
+    """Return the prediction for a block from the answers for its tiles, one each.
 
     Without a taper each pixel is taken from the tile whose core it lies in. With one, the tiles in which a pixel is
     known are averaged with linear weights, always in the order of the grid, so that the sums of a pixel are the same
     in whichever block it lies.
     """
-    if len(tiles) == 1 and tiles[0].extent == block and not grid.taper:
-        return predictions[0]
-    if grid.taper:
-        return _blend(grid, block, tiles, predictions)
+    predictions = [_made(answer) for answer in answers]
+    # Place in the block, part of the answer.
     parts = [
-        (tile.core.within(block), tile.core.within(tile.extent)) for tile in tiles
-    ]  # place in the block, part of the tile
+        (tile.core.within(block), tile.core.within(answer.extent)) for tile, answer in zip(tiles, answers, strict=True)
+    ]
+    if grid.taper:
+        return _blend(grid, block, tiles, parts, predictions)
+    if len(tiles) == 1 and tiles[0].extent == block:
+        return predictions[0]
 
     def join(arrays: list[NDArray[np.generic] | None]) -> NDArray[np.generic] | None:
         first = arrays[0]
@@ -62,13 +65,24 @@ def stitch(grid: TileGrid, block: Box, tiles: list[Tile], predictions: list[Pred
     )
 
 
+def _made(answer: Answer) -> Prediction:
+    assert answer.prediction is not None
+    return answer.prediction
+
+
 def _is_even(prediction: Prediction) -> bool:
     """Return whether each known pixel is known in all bands."""
     bands = prediction.bands
     return bool(np.isfinite(bands).all() or np.isfinite(bands[:, prediction.known]).all())
 
 
-def _blend(grid: TileGrid, block: Box, tiles: list[Tile], predictions: list[Prediction]) -> Prediction:
+def _blend(
+    grid: TileGrid,
+    block: Box,
+    tiles: list[Tile],
+    parts: list[tuple[tuple[slice, slice], tuple[slice, slice]]],
+    predictions: list[Prediction],
+) -> Prediction:
     assert grid.tile is not None and grid.stride is not None
     first = predictions[0]
     total = np.zeros(block.shape, np.float32)
@@ -80,9 +94,8 @@ def _blend(grid: TileGrid, block: Box, tiles: list[Tile], predictions: list[Pred
     # By band, where tiles know some bands of a pixel and not others.
     totals = None if all(map(_is_even, predictions)) else np.zeros_like(sums["bands"])
     source = None if first.source is None else np.full(block.shape, _UNSET, np.int16)
-    for tile, prediction in zip(tiles, predictions, strict=True):
+    for tile, (place, part), prediction in zip(tiles, parts, predictions, strict=True):
         core = tile.core
-        place, part = core.within(block), core.within(tile.extent)
         weight = np.outer(
             ramp(core.y0, core.y1, tile.centre[0], grid.tile, grid.stride),
             ramp(core.x0, core.x1, tile.centre[1], grid.tile, grid.stride),

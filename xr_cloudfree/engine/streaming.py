@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from xr_cloudfree.engine.answers import Answers
 from xr_cloudfree.engine.blocks import Array, Block, Windows, cut_windows, empty_outputs
 from xr_cloudfree.engine.fill import FillJob, fill_block, fill_blocks
 from xr_cloudfree.engine.grid import Box
@@ -19,6 +20,7 @@ def run_region(
     *,
     threads: int = 1,
     alone: bool = True,
+    answers: Answers | None = None,
 ) -> dict[str, Array]:
     """Run a fill on a region that is made of whole blocks.
 
@@ -31,10 +33,12 @@ def run_region(
     windows : Windows
         Its windows, images as in ``job.reads`` and ``job.s1_reads``.
     threads : int
-        Blocks that run in parallel, for models that take one tile per call. Models that take several get the tiles of
-        all blocks as one stream, so that only the last batch may be incomplete.
+        Blocks that run in parallel, or tiles where blocks share them, for models that take one tile per call. Models
+        that take several get the tiles of all blocks as one stream, so that only the last batch may be incomplete.
     alone : bool
         Whether no other region is filled in this process at the same time. See `fill_blocks`.
+    answers : Answers, optional
+        Answers shared with regions before and after; by default the blocks of this one share theirs.
 
     Returns
     -------
@@ -53,11 +57,12 @@ def run_region(
             out[output.name][(..., *box.within(region))] = array
 
     boxes = job.grid.blocks(region)
-    if threads > 1 and job.tiles_at_once == 1:
+    if threads > 1 and job.tiles_at_once == 1 and not job.grid.taper:
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(lambda box: keep(box, fill_block(job, *cut(box))), boxes):
                 pass
     else:
-        for box, arrays in fill_blocks(job, map(cut, boxes), alone=alone):
+        answers = answers or Answers(job.grid, [region])
+        for box, arrays in fill_blocks(job, map(cut, boxes), alone=alone, answers=answers, threads=threads):
             keep(box, arrays)
     return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -15,14 +16,15 @@ from xr_cloudfree.cube.inverted_masks import check_polarity
 from xr_cloudfree.cube.radar import check_decibels, nearest_image
 from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import clear_where, measured
+from xr_cloudfree.engine.answers import Answer
 from xr_cloudfree.engine.band_groups import Part, split
 from xr_cloudfree.engine.blocks import Array, Windows, as_slice, stack
 from xr_cloudfree.engine.clear import decode_window, split_extras, valid_by_band
-from xr_cloudfree.engine.grid import Box, Tile
+from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.engine.haze import suspect
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES, FillParameters
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
-from xr_cloudfree.engine.repairs import repair_masks
+from xr_cloudfree.engine.repairs import decode_codes
 from xr_cloudfree.engine.stitching import stitch
 from xr_cloudfree.errors import CloudfreeWarning, ScalingError, option
 from xr_cloudfree.layers import LAYERS, MASK_CHANGE, PARTLY
@@ -50,7 +52,7 @@ class DecodedBlock:
 
 @dataclass(frozen=True, eq=False)
 class BlockTarget:
-    """One block for one target date, and the model's predictions so far."""
+    """One block for one target date, and the model's answers for its tiles."""
 
     box: Box
     block: DecodedBlock
@@ -62,9 +64,13 @@ class BlockTarget:
     seen: NDArray[np.bool_]  # clear and valid in some band
     haze: NDArray[np.bool_] | None  # of the block alone
     s1: NDArray[np.float32] | None  # the Sentinel-1 image for the target
-    tiles: list[Tile]
-    extents: tuple[Box, ...]  # each once: tiles that were moved inwards at the cube's border may coincide
-    predictions: dict[Box, Prediction] = field(default_factory=dict)
+    answers: dict[Box, Answer]  # by the tile's extent
+    asked: Sequence[Box]  # the tiles for which the model is asked for this block
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the model has answered all tiles."""
+        return all(answer.prediction is not None for answer in self.answers.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,25 +85,23 @@ class TargetTile:
     predictions: list[tuple[Part, Prediction]] = field(default_factory=list)
 
 
-def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBlock:
-    """Decode the windows of a block and check their values."""
-    (read, _), window = job.windows(box), job.grid.window(box)
-    whole = decode_window(
+def decode_block(job: FillParameters, window: Box, windows: Windows, checked: bool = False) -> DecodedBlock:
+    """Decode the arrays of a window, and check their values unless they were checked already."""
+    check = job.check and not checked
+    decoded = decode_window(
         windows,
         job.rule,
         job.scaling,
         job.grid,
-        read,
-        job.series,
+        window,
+        job.dates,
         job.scenes,
         job.extras,
         job.valid_range,
     )
-    part = window.within(read)
-    decoded = whole.crop(job.dates, part) if job.repair else whole
     stored, extras = split_extras(decoded.stored, job.extras)
     times = job.times[job.dates]
-    if job.check:  # the values as stored, before any of them counts as missing
+    if check:  # the values as stored, before any of them counts as missing
         checks.check_classes(stored, job.bands, job.common_names, decoded.clear)
         checks.check_reflectance(
             stored,
@@ -110,28 +114,19 @@ def decode_block(job: FillParameters, box: Box, windows: Windows) -> DecodedBloc
             job.spelling,
         )
     seen, clear = decoded.clear, clear_where(stored, decoded.clear, job.scaling, job.valid_range)
-    if job.check:
+    if check:
         check_polarity(stored, clear, decoded, job.scaling, job.common_names, job.rule)
     change: NDArray[np.uint8] | None = None
-    if job.repair:
-        repaired = repair_masks(
-            whole,
-            job.times,
-            rule=job.rule,
-            scaling=job.scaling,
-            valid_range=job.valid_range,
-            extras=job.extras,
-        ).crop(job.dates, part)
-        seen, clear = repaired.seen, repaired.clear
-        change = repaired.change if MASK_CHANGE.name in job.layers else None
-    del whole
+    if windows.corrected is not None:
+        seen, clear, change = decode_codes(windows.corrected)
     valid = valid_by_band(stored, seen, clear, job.scaling, job.valid_range)
-    if valid is not None:
+    if valid is not None and not checked:
         _warn_of_missing_bands(job, valid)
     # Free arrays that no layer needs before the models run.
+    change = change if MASK_CHANGE.name in job.layers else None
     snow = decoded.snow if "snow" in job.layers else None
-    s1: NDArray[Any] | None = np.ascontiguousarray(stack(windows.s1)[(..., *part)]) if windows.s1 else None
-    if s1 is not None and job.check:
+    s1: NDArray[Any] | None = np.ascontiguousarray(stack(windows.s1)) if windows.s1 else None
+    if s1 is not None and check:
         check_decibels(s1)
     return DecodedBlock(stored, _for_kernels(stored), seen, snow, clear, valid, times, window, change, s1, extras)
 
@@ -156,8 +151,15 @@ def _for_kernels(values: Array) -> Array:
     return values.astype(np.float32)
 
 
-def make_target(job: FillParameters, box: Box, block: DecodedBlock, which: int) -> BlockTarget:
-    """Prepare a block for one of the target dates: its candidate dates, their clear pixels and its tiles."""
+def make_target(
+    job: FillParameters,
+    box: Box,
+    block: DecodedBlock,
+    which: int,
+    answers: dict[Box, Answer],
+    asked: Sequence[Box] = (),
+) -> BlockTarget:
+    """Prepare a block for one of the target dates: its candidate dates and their clear pixels."""
     order, offsets = candidates(block.times, job.targets.instants[which], job.window)
     own = int(np.searchsorted(job.dates, job.targets.own[which])) if job.targets.own[which] >= 0 else -1
     target = int(np.flatnonzero(order == own)[0]) if own >= 0 else -1
@@ -169,12 +171,10 @@ def make_target(job: FillParameters, box: Box, block: DecodedBlock, which: int) 
         inner = (..., *box.within(block.window))
         reflectance = scaling.to_reflectance(block.values[dates][inner], job.scaling)
         haze = suspect(Observations(reflectance, clear[inner], offsets, target, common_names=job.common_names))
-    tiles = job.grid.tiles(box)
-    extents = tuple(dict.fromkeys(tile.extent for tile in tiles))
     s1 = None
     if block.s1 is not None and job.s1_times is not None:
         s1 = nearest_image(block.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
-    return BlockTarget(box, block, order, offsets, own, target, clear, seen, haze, s1, tiles, extents)
+    return BlockTarget(box, block, order, offsets, own, target, clear, seen, haze, s1, answers, asked)
 
 
 def cut_tile(job: FillParameters, target: BlockTarget, extent: Box) -> tuple[TargetTile, list[Part]]:
@@ -206,10 +206,11 @@ def _cut(array: NDArray[T], extent: Box, window: Box) -> NDArray[T]:
 
 
 def finish_target(job: FillParameters, target: BlockTarget) -> tuple[Array, ...]:
-    """Return the outputs of one block for one target date, from the model's predictions."""
+    """Return the outputs of one block for one target date, from the model's answers."""
     box, block, own, haze = target.box, target.block, target.own, target.haze
     inner = box.within(block.window)
-    prediction = stitch(job.grid, box, target.tiles, [target.predictions[tile.extent] for tile in target.tiles])
+    tiles = job.grid.tiles(box)
+    prediction = stitch(job.grid, box, tiles, [target.answers[tile.extent] for tile in tiles])
 
     bands = prediction.bands
     known = prediction.known & np.isfinite(bands)

@@ -20,6 +20,8 @@ def fill_locally(
 ) -> None:
     """Fill regions on this machine, one after another; the next region is read ahead if memory allows.
 
+    What several regions need, masks as the series corrects them and answers of the model for tiles, is computed once.
+
     Parameters
     ----------
     run : Run
@@ -37,15 +39,16 @@ def fill_locally(
         At the end, if some regions failed; the others are done. If all failed with the same error, that error.
     """
     threads = os.cpu_count() or 1
-    two_fit = 2 * run.plan.window_bytes <= MOST_BYTES
+    plan, order, answers = run.plan.in_order(regions)
+    two_fit = 2 * plan.window_bytes <= MOST_BYTES
     failed: dict[int, Exception] = {}
     n_done = 0
     with ThreadPoolExecutor(1, thread_name_prefix="cloudfree-read") as reader:
 
         def reads() -> Iterator[tuple[int, Callable[[], Any]]]:
-            for index in regions:
-                read = partial(read_windows, run.plan, int(index))
-                yield int(index), reader.submit(read).result if two_fit else read
+            for index in order:
+                read = partial(read_windows, plan, index)
+                yield index, reader.submit(read).result if two_fit else read
 
         queue = reads()
         current = next(queue, None)
@@ -54,11 +57,12 @@ def fill_locally(
             try:
                 windows = read()
                 current = next(queue, None)
-                done = fill_region(run.plan, run.path, index, windows=windows, threads=threads)
+                done = fill_region(plan, run.path, index, windows=windows, threads=threads, answers=answers)
             except OutputError:
                 raise
             except Exception as error:  # a file or a model may raise anything; fill the other regions nevertheless
                 failed[index] = error
+                answers.clear()
                 current = next(queue, None) if current is not None and current[0] == index else current
             else:
                 n_done += 1

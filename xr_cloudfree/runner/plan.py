@@ -5,19 +5,20 @@ A region is the unit of work: one shard of the output for each date.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.engine.answers import Answers
 from xr_cloudfree.engine.blocks import BlockJob, Windows
+from xr_cloudfree.engine.corrections import Corrections, RepairJob
 from xr_cloudfree.engine.detection import detection_of
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.engine.grid import Box, TileGrid, choose_wide_block
+from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES
-from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import OptionError, SizeError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.models.protocol import optional
@@ -31,6 +32,8 @@ from xr_cloudfree.version import __version__
 REGION_BYTES, MOST_BYTES = 192 * 2**20, 512 * 2**20
 # Largest edge of a region in pixels: larger shards are unwieldy, and a crash loses more work.
 MOST_EDGE = 2048
+# Bytes of the answers for tiles that a row of regions shares with the next.
+SHARED_BYTES = 256 * 2**20
 # Pixels in a block of a model without a halo: a compromise between cache size and the overhead per block.
 BLOCK_PIXELS = 2**16
 # Upper limit of regions; enough for all land at 10 m resolution.
@@ -61,6 +64,8 @@ class RunPlan:
         Everything the output depends on, by topic, in words or as hashes.
     s1 : tuple of Variable
         Sentinel-1, in one of the forms of `bands`; empty for none.
+    corrected : Corrections or None
+        The masks as the series corrects them; None if they are used as they are.
     """
 
     job: FillJob
@@ -71,6 +76,7 @@ class RunPlan:
     metadata: Mapping[str, bytes]
     fingerprint: Mapping[str, str]
     s1: tuple[xr.Variable, ...] = ()
+    corrected: Corrections | None = None
 
     @property
     def n_regions(self) -> int:
@@ -102,7 +108,8 @@ class RunPlan:
         """Bytes needed to fill a region, in addition to what the process holds already.
 
         The sum of its windows, its outputs, one block in progress with the predictions for its tiles, and the tiles
-        that the model processes together (for a network, including its activations); with a detector, what it takes.
+        that the model processes together (for a network, including its activations); with a detector, or corrected
+        masks, what these take; and the answers for tiles that regions share on one machine.
         """
         job, region = self.job, self.largest
         (height, width), n_bands, n_dates = job.grid.block, len(job.common_names), job.reads.size
@@ -110,26 +117,55 @@ class RunPlan:
         inner, tiles = _pixels_of(job.windows(block)[0]), {tile.extent for tile in job.grid.tiles(block)}
         decoded = sum(_width(array, stored=False) for array in self.bands)
         if job.scenes is not None:
-            n_dates += job.series.size  # the scenes and the dates merged from them
+            n_dates += job.dates.size  # the scenes and the dates merged from them
         copied = block != region or any(windows.stored_bytes(a) != a.dtype.itemsize for a in self.bands)
         converted = 0 if job.dtype in KERNEL_DTYPES else 4 * n_bands
         # Values, two masks, and one date being decoded.
         work = inner * n_dates * (decoded * copied + converted + 2) + inner * decoded * 2 * copied
-        if job.repair:  # and the part of the window that the model needs
-            work += inner * repair_bytes(job.series.size, n_bands)
-            work += _pixels_of(job.grid.window(block)) * job.dates.size * (decoded + 2)
-        prediction = 8 * n_bands + 3 + 4 * job.dates.size * ("gate" in job.layers)
-        work += sum(map(_pixels_of, tiles)) * prediction
+        work += sum(map(_pixels_of, tiles)) * _answer_bytes(job)
         if job.grid.tile is not None:
             work += job.tiles_at_once * job.grid.tile**2 * _tile_bytes(job)
         detection = detection_of(self.quality)
         loose = LOOSE + (0 if detection is None else detection.memory(job.windows(region)[1]))
+        loose += self.strip * self.shared_bytes if self.n_regions > 1 else 0
+        if self.corrected is not None:  # while another region is filled
+            loose += self.corrected.memory(job.windows(region)[0])
         # Outputs count three times: the region, a block, and a shard being encoded.
         return int(loose + SPARE * (self.window_bytes + work + 3 * _pixels_of(region) * _output_bytes(job)))
 
     def box(self, index: int) -> Box:
         """The pixels of a region."""
         return self.layout.box(index)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of the answers for tiles that a region shares with the one below it."""
+        job = self.job
+        if not job.grid.taper or job.grid.tile is None or job.grid.stride is None:
+            return 0
+        # Half of each tile of a row of tiles, which overlap.
+        pixels = job.grid.tile // 2 * job.grid.tile * self.layout.shard[1] / job.grid.stride
+        return int(pixels * _answer_bytes(job) * len(job.targets.own))
+
+    @property
+    def strip(self) -> int:
+        """Columns of regions that are filled together, so that they share the answers for tiles between them.
+
+        What one row of a strip shares with the next takes at most `SHARED_BYTES`.
+        """
+        return min(max(SHARED_BYTES // max(self.shared_bytes, 1), 1), self.layout.grid[1])
+
+    def in_order(self, regions: Iterable[int]) -> tuple[RunPlan, list[int], Answers]:
+        """Return a plan to fill regions one after the other in this process, their order, and answers to share.
+
+        Masks are then corrected in larger parts than a region needs, for the regions after it.
+        """
+        columns, strip, grid = self.layout.grid[1], self.strip, self.job.grid
+        order = sorted(map(int, regions), key=lambda index: (index % columns // strip, index))
+        blocks = strip * self.layout.shard[1] // grid.block[1]
+        answers = Answers(grid, map(self.box, order), blocks)
+        corrected = None if self.corrected is None else self.corrected.in_order()
+        return replace(self, corrected=corrected), order, answers
 
 
 def plan_run(
@@ -193,6 +229,7 @@ def plan_run(
     bands = tuple(array.variable for array in cube.arrays)
     quality = plan.info.quality.variable
     radar = tuple(array.variable for array in plan.s1_arrays)
+    sources = Windows(bands, quality, radar)
     run = RunPlan(
         job=plan.job,
         bands=bands,
@@ -202,6 +239,7 @@ def plan_run(
         metadata={part.name: skeleton.files[f"{part.name}/zarr.json"] for part in outputs},
         fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality), radar),
         s1=radar,
+        corrected=Corrections(RepairJob.of(plan.job), sources, windows.read) if plan.job.repair else None,
     )
     return run, skeleton
 
@@ -236,6 +274,12 @@ def _tile_bytes(job: FillJob) -> int:
     return optional(job.model).pixel_bytes(job.dates.size, len(job.common_names))
 
 
+def _answer_bytes(job: FillJob) -> int:
+    """Return the bytes of one pixel of the model's answer for a tile, without layers that are not requested."""
+    layers = 2 * ("source_time" in job.layers) + 4 * job.dates.size * ("gate" in job.layers)
+    return 4 * len(job.common_names) * (1 + ("uncertainty" in job.layers)) + 1 + layers
+
+
 def _pixels_of(box: Box) -> int:
     return box.shape[0] * box.shape[1]
 
@@ -251,7 +295,7 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
 
     A shard is a whole number of blocks. Without a halo it is also a whole number of input chunks if memory allows, so
     each chunk is decoded once; blocks are as wide as a shard, because contiguous rows are copied faster. With a halo
-    a block is a shard, which shares the fewest tiles; so it is where masks are corrected, which takes a margin.
+    a block is a shard, which shares the fewest tiles.
     """
     job, cube = plan.job, plan.info.cube
     stride, block = job.model.spec.stride, job.grid.block
@@ -259,8 +303,6 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
         variables, radar = ([array.variable for array in arrays] for arrays in (cube.arrays, plan.s1_arrays))
         per_pixel = _read_bytes(job, variables, radar) + job.reads.size * plan.info.quality.dtype.itemsize
         per_pixel += _output_bytes(job)
-        if job.repair:
-            per_pixel += repair_bytes(job.series.size, len(job.common_names))
         usual, most = (int((size / per_pixel) ** 0.5) for size in (REGION_BYTES, MOST_BYTES))
         chunks = windows.chunk_edges(variables[0])
         edges = []
@@ -269,11 +311,9 @@ def _grids(plan: FillPlan, shard: tuple[int, int] | None, fixed: bool) -> tuple[
             chunk = None if chunks is None or unit > 1 else chunks[i]
             edges.append(_edge(size, unit, chunk, usual, most))
         shard = edges[0], edges[1]
-        if job.repair and not fixed:
-            shard = choose_wide_block(cube.shape, per_pixel, stride, MARGIN, MOST_EDGE)
     if not fixed:
         rows = max(BLOCK_PIXELS // shard[1], 1)
-        block = shard if stride or job.repair else (largest_part(shard[0], rows), shard[1])
+        block = shard if stride else (largest_part(shard[0], rows), shard[1])
     elif any(edge % part for edge, part in zip(shard, block, strict=True)):
         raise OptionError(
             f"block is {block} and shard {shard}",

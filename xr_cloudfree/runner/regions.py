@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from xr_cloudfree.engine import blocks
+from xr_cloudfree.engine.answers import Answers
 from xr_cloudfree.engine.blocks import Array, Windows
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.engine.streaming import run_region
@@ -57,7 +58,7 @@ class RegionReport:
 
 def read_windows(plan: RunPlan, index: int) -> Windows:
     """Read the windows of a region into memory."""
-    sources = Windows(plan.bands, plan.quality, plan.s1)
+    sources = Windows(plan.bands, plan.quality, plan.s1, plan.corrected)
     return blocks.read_windows(plan.job, plan.box(index), sources, windows.read)
 
 
@@ -69,6 +70,7 @@ def fill_region(
     windows: Windows | None = None,
     threads: int = 1,
     alone: bool = True,
+    answers: Answers | None = None,
 ) -> RegionReport:
     """Read and fill one region, write its shards, then its marker in the journal. Safe to repeat at any time.
 
@@ -86,6 +88,8 @@ def fill_region(
         Blocks to process at the same time.
     alone : bool
         Whether this process fills no other region at the same time.
+    answers : Answers, optional
+        Answers that this region shares with others, see `run_region`.
 
     Raises
     ------
@@ -97,7 +101,7 @@ def fill_region(
     start = time.perf_counter()
     root, box = Path(store), plan.box(index)
     windows = windows or read_windows(plan, index)
-    outputs = run_region(plan.job, box, windows, threads=threads, alone=alone)
+    outputs = run_region(plan.job, box, windows, threads=threads, alone=alone, answers=answers)
     del windows
     _check_current(plan, Journal(root))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xr_cloudfree import compat
 from xr_cloudfree.cube.dims import ROLES, role_of
 from xr_cloudfree.engine.blocks import Array, Stored, Window, as_slice
+from xr_cloudfree.engine.corrections import Corrections
 from xr_cloudfree.engine.detection import Detection, detection_of
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner import fingerprints
@@ -58,8 +59,10 @@ def _opened(variable: xr.Variable) -> Any:
     return guarded(lazy) if lazy is not None and lazy.shape == variable.shape else None
 
 
-def read(variable: xr.Variable, dates: NDArray[np.intp], box: Box) -> Window:
+def read(variable: xr.Variable | Corrections, dates: NDArray[np.intp], box: Box) -> Window:
     """Read a window of an array into memory; each chunk it touches is decompressed once."""
+    if isinstance(variable, Corrections):
+        return variable.read(dates, box)
     if is_lazy(variable) and detection_of(variable) is None:  # a detection guards its own sources
         variable = xr.Variable(variable.dims, guarded(compat.raw_data(variable)))
     part = variable[(as_slice(dates), Ellipsis, *box.slices)]

@@ -1,0 +1,214 @@
+"""Corrected masks as a layer of the cube: each is made once, for all windows, drivers and target dates that need it.
+
+A lazy graph has one task per block of `RepairJob`. Elsewhere the layer is a `Corrections`, which makes what a window
+needs and keeps it for the windows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.merge import Scenes
+from xr_cloudfree.cube.scaling import Scaling
+from xr_cloudfree.cube.timestamps import Times
+from xr_cloudfree.cube.validity import ValidRange
+from xr_cloudfree.engine.blocks import Array, Block, Output, Window, Windows, cut_windows, read_windows
+from xr_cloudfree.engine.clear import decode_window, quality_window
+from xr_cloudfree.engine.grid import Box, TileGrid, choose_wide_block, surround
+from xr_cloudfree.engine.kept import KEPT_BYTES, Kept
+from xr_cloudfree.engine.parameters import FillParameters
+from xr_cloudfree.engine.repairs import MARGIN, repair_bytes, repair_masks, repair_window
+from xr_cloudfree.masking.context import CELL
+
+# Edge of the patches that are kept: a whole number of cells.
+PATCH = -(-64 // CELL) * CELL
+
+
+@dataclass(frozen=True, eq=False)
+class RepairJob:
+    """The corrected masks of all dates of a cube, block by block, as `RepairedWindow.codes`.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        Blocks.
+    rule : MaskRule
+        How the quality layer is read.
+    scaling : Scaling
+        How stored numbers become reflectance.
+    times : ndarray of datetime64[ns], shape (time,)
+        The time stamps of the dates.
+    scenes : Scenes or None
+        The scenes that are merged into each date; None if each date is one scene.
+    extras : tuple of int
+        Positions along the arrays' band axis of layers that are not bands.
+    valid_range : ValidRange or None
+        Which numbers can be measurements; None for all.
+    pixel_bytes : int
+        Bytes per pixel of a window that the correction takes, with the window itself.
+    """
+
+    grid: TileGrid
+    rule: MaskRule
+    scaling: Scaling
+    times: Times
+    scenes: Scenes | None
+    extras: tuple[int, ...]
+    valid_range: ValidRange | None
+    pixel_bytes: int
+
+    name = "cloudfree-repair"
+    outputs = (Output("corrected", ("time", "y", "x"), np.dtype(np.uint8)),)
+    s1_reads = corrected_reads = np.empty(0, np.intp)
+    lead: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, job: FillParameters) -> RepairJob:
+        """Return the job that corrects the masks of a fill."""
+        n_reads = job.times.size if job.scenes is None else job.scenes.n_scenes
+        pixel_bytes = n_reads * ((len(job.common_names) + len(job.extras)) * job.dtype.itemsize + 3)
+        pixel_bytes += repair_bytes(job.times.size, len(job.common_names))
+        block = choose_wide_block(job.grid.shape, pixel_bytes, PATCH, MARGIN)
+        grid = TileGrid(job.grid.shape, block)
+        return cls(grid, job.rule, job.scaling, job.times, job.scenes, job.extras, job.valid_range, pixel_bytes)
+
+    @property
+    def reads(self) -> NDArray[np.intp]:
+        """All dates, or the scenes of all of them."""
+        return np.arange(self.times.size if self.scenes is None else self.scenes.n_scenes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Length of the output's dimensions, without rows and columns."""
+        return {"time": self.times.size}
+
+    def windows(self, box: Box) -> tuple[Box, Box]:
+        """Return the windows of a block: of the bands, and of the quality layer in its own pixels."""
+        window = repair_window(box, self.grid.cube)
+        return window, quality_window(window, self.rule, self.grid)
+
+    def run(self, box: Box, windows: Windows) -> tuple[Array, ...]:
+        """Correct the masks of one block."""
+        (window, _), dates = self.windows(box), np.arange(self.times.size)
+        decoded = decode_window(
+            windows, self.rule, self.scaling, self.grid, window, dates, self.scenes, self.extras, self.valid_range
+        )
+        repaired = repair_masks(
+            decoded,
+            self.times,
+            rule=self.rule,
+            scaling=self.scaling,
+            valid_range=self.valid_range,
+            extras=self.extras,
+        )
+        return (repaired.codes()[(..., *box.within(window))].copy(),)
+
+    def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:
+        """Correct the masks of several blocks."""
+        return ((box, self.run(box, windows)) for box, windows in blocks)
+
+
+class Corrections:
+    """The corrected masks of a cube, made where they are read for the first time.
+
+    Either only the masks that a window needs are corrected, as for regions that are filled by many processes; or, where
+    one process reads the windows of the whole cube, whole blocks of the job: what one window does not need, the next
+    ones do.
+
+    Parameters
+    ----------
+    job : RepairJob
+        The correction.
+    sources : Windows of Variable
+        The arrays of the whole cube.
+    read : callable
+        From an array, indices of images and a box to a window.
+    whole : bool
+        Whether whole blocks are corrected.
+    """
+
+    def __init__(
+        self,
+        job: RepairJob,
+        sources: Windows,
+        read: Callable[[Any, NDArray[np.intp], Box], Window],
+        whole: bool = False,
+    ) -> None:
+        self.job, self.sources, self.source_read, self.whole = job, sources, read, whole
+        self._kept = Kept()
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """Pickle without what is kept."""
+        return self.job, self.sources, self.source_read, self.whole
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Start without anything kept."""
+        self.__init__(*state)  # type: ignore[misc]
+
+    def in_order(self) -> Corrections:
+        """Return the same for windows that are read one after the other: whole blocks are corrected."""
+        return Corrections(self.job, self.sources, self.source_read, whole=True)
+
+    def memory(self, box: Box) -> int:
+        """Return the bytes that correcting the masks of a box takes, and those that are kept."""
+        largest = max(map(self._pixels, self._pieces(box)))
+        return largest * self.job.pixel_bytes + KEPT_BYTES
+
+    def read(self, dates: NDArray[np.intp], box: Box) -> NDArray[np.uint8]:
+        """Return the codes of some dates in a box; see `RepairedWindow.codes`."""
+        cube = self.job.grid.cube
+        patches = {patch: self._kept.take(patch) for patch in _patches(box, cube)}
+        lacking = {patch for patch, values in patches.items() if values is None}
+        for piece in self._pieces(surround(lacking)) if lacking else ():
+            of_piece = _patches(piece, cube)
+            if lacking.isdisjoint(of_piece):
+                continue
+            windows = read_windows(self.job, piece, self.sources, self.source_read)
+            (codes,) = self.job.run(piece, cut_windows(self.job, piece, piece, windows))
+            for patch in of_piece:
+                made = codes[(..., *patch.within(piece))]
+                self._kept.keep(patch, made)
+                if patch in patches:
+                    patches[patch] = made
+        out = np.empty((dates.size, *box.shape), np.uint8)
+        for patch, values in patches.items():
+            inner = patch.clip(box)
+            assert values is not None
+            out[(..., *inner.within(box))] = values[(dates, ..., *inner.within(patch))]
+        return out
+
+    def _pieces(self, box: Box) -> list[Box]:
+        """Return the parts in which the masks of a box are corrected, each at most a block of the job."""
+        grid = self.job.grid
+        if self.whole:
+            (by, bx), cube = grid.block, grid.cube
+            around = Box(box.y0 // by * by, -(-box.y1 // by) * by, box.x0 // bx * bx, -(-box.x1 // bx) * bx)
+            return list(grid.blocks(around.clip(cube)))
+        outer = _outer(box, grid.cube)
+        edges = [  # of parts of about the same size
+            -(-size // (-(-size // most) * PATCH)) * PATCH for size, most in zip(outer.shape, grid.block, strict=True)
+        ]
+        return [piece.clip(outer) for piece in TileGrid(grid.shape, (edges[0], edges[1])).blocks(outer)]
+
+    def _pixels(self, piece: Box) -> int:
+        height, width = self.job.windows(piece)[0].shape
+        return height * width
+
+
+def _outer(box: Box, cube: Box) -> Box:
+    """Return the smallest box of whole patches around a box."""
+    around = Box(
+        box.y0 // PATCH * PATCH, -(-box.y1 // PATCH) * PATCH, box.x0 // PATCH * PATCH, -(-box.x1 // PATCH) * PATCH
+    )
+    return around.clip(cube)
+
+
+def _patches(box: Box, cube: Box) -> list[Box]:
+    """Return the patches that a box touches, each whole."""
+    return list(TileGrid((cube.y1, cube.x1), (PATCH, PATCH)).blocks(_outer(box, cube)))
