@@ -31,7 +31,7 @@ class PlainRegress:
         known, image = series.known, series.image
         usable = obs.clear[obs.target].ravel() & known if obs.target >= 0 else np.zeros_like(known)
         base = image.astype(np.float64)
-        x = np.concatenate([base, series.change(), np.ones((1, base.shape[1]))])
+        x = np.concatenate([base, series.change, np.ones((1, base.shape[1]))])
         if usable.sum() > len(x):
             y = series.bands[obs.target][:, usable] - base[:, usable]
             gram = x[:, usable] @ x[:, usable].T

@@ -33,7 +33,7 @@ def test_the_image_is_linear_interpolation_between_the_other_dates(obs):
 
 def test_the_change_is_that_between_the_neighbours(obs):
     series = Series.of(obs)
-    change = series.change()
+    change = series.change
     for pixel in range(0, change.shape[1], 97):
         before, after = series.before[pixel], series.after[pixel]
         expected = 0

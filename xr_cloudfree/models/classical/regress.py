@@ -22,8 +22,9 @@ RIMS = (8, 7, 6, 5, 4)
 GOOD_CORE = 200
 # Minimum number of clear pixels for a fit.
 LEAST_CORE = 40
-# Standard deviations, in pixels, of the kernels that spread residuals into the gap, from coarse to fine.
-SPREADS = (16.0, 4.0, 1.5)
+# Standard deviations, in pixels, of the kernels that spread residuals into the gap, from coarse to fine. Those of at
+# least COARSE times DECIMATION pixels are applied to means of DECIMATION x DECIMATION pixels.
+SPREADS, DECIMATION, COARSE = (16.0, 4.0, 1.5), 4, 4
 # Weight of a residual of zero in each average, so that a few distant pixels have little influence.
 SHRINK = 0.05
 # Factor on the uncertainty beside the pixels of the fit, and its growth with the logarithm of the distance in pixels;
@@ -149,16 +150,19 @@ def fit_target(obs: Observations, series: Series) -> TargetFit | None:
         core = usable
 
     features = series.features()
-    fit = robust_ridge.fit(features, error, core, obs.shape)
-    brightness = (error - fit(features)).mean(axis=0).astype(np.float64)
+    fit = robust_ridge.fit(features, error, core, obs.shape, robust_ridge.MAX_ROUGH)
+    # Only the sample of the core and the rings beside the gap are judged.
+    judged = np.union1d(fit.pixels, np.flatnonzero(usable & (distance <= rim)))
+    brightness = np.full(error.shape[1], np.nan)
+    brightness[judged] = (error[:, judged] - fit(features[:, judged])).mean(axis=0)
     trust = robust_ridge.trusted_pixels(brightness, usable, core, distance, rim)
-    if (trust & ~core).any():
+    if len(fit.pixels) < trust.sum():
         fit = robust_ridge.fit(features, error, trust, obs.shape)
     fitted = fit(features)
     residual = (error - fitted).astype(np.float64)
     weight = np.where(trust, robust_ridge.tukey_weight(residual, fit.scale), 0.0)
     spread = _spread(residual, weight, obs.shape)
-    uncertainty = _local_uncertainty(series.change(), fit)
+    uncertainty = _local_uncertainty(series.change, fit)
     distance = distance_transform_edt(~trust.reshape(obs.shape)).ravel()
     uncertainty *= (NEAR + GROWTH * np.log1p(distance)).astype(np.float32)
     return TargetFit(features, fit, error, fitted, spread, trust, weight, uncertainty)
@@ -184,15 +188,39 @@ def _spread(residual: NDArray[np.float64], weight: NDArray[np.float64], shape: t
     """
     from scipy.ndimage import gaussian_filter
 
-    def smooth(image: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-        return np.asarray(gaussian_filter(image.reshape(shape), sigma, truncate=3.0, mode="constant")).ravel()
-
-    estimate = np.zeros_like(residual)
+    residuals, weights = residual.reshape(-1, *shape).astype(np.float32), weight.reshape(shape).astype(np.float32)
+    estimate = np.zeros_like(residuals)
     for sigma in SPREADS:
-        total = smooth(weight, sigma) + SHRINK
-        for band in range(len(residual)):
-            estimate[band] += smooth(weight * (residual[band] - estimate[band]), sigma) / total
-    return estimate.astype(np.float32)
+        # The weights are the last map.
+        maps = np.concatenate([weights * (residuals - estimate), weights[None]])
+        step = DECIMATION if sigma >= COARSE * DECIMATION else 1
+        if step > 1:
+            maps = _block_means(maps, step)
+        width = sigma / step
+        maps = gaussian_filter(maps, (0.0, width, width), truncate=3.0, mode="constant")
+        spread = maps[:-1] / (maps[-1] + np.float32(SHRINK))
+        estimate += spread if step == 1 else _interpolate(spread, step, shape)
+    return estimate.reshape(residual.shape)
+
+
+def _block_means(maps: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Return the means over squares of `step` x `step` pixels, shape (map, y, x); beyond the edge there are zeros."""
+    y, x = (-(-n // step) for n in maps.shape[1:])
+    padded = np.zeros((len(maps), y * step, x * step), np.float32)
+    padded[:, : maps.shape[1], : maps.shape[2]] = maps
+    return padded.reshape(len(maps), y, step, x, step).mean(axis=(2, 4))
+
+
+def _interpolate(maps: NDArray[np.float32], step: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Interpolate means over squares of `step` x `step` pixels linearly to pixels; the inverse of `_block_means`."""
+    for axis, size in enumerate(shape, start=1):
+        place = np.clip((np.arange(size) + 0.5) / step - 0.5, 0, maps.shape[axis] - 1)
+        first = np.minimum(place.astype(np.intp), maps.shape[axis] - 1)
+        second = np.minimum(first + 1, maps.shape[axis] - 1)
+        part = (place - first).astype(np.float32).reshape(-1, *[1] * (2 - axis))
+        start = maps.take(first, axis)
+        maps = start + part * (maps.take(second, axis) - start)
+    return maps
 
 
 def _local_uncertainty(change: NDArray[np.float32], fit: robust_ridge.RidgeFit) -> NDArray[np.float32]:

@@ -26,13 +26,14 @@ HAZE_SCALES = 3.0
 OUTLIER_SCALES = 8.0
 # Minimum scale, in reflectance: residuals below the noise of the sensors do not reject a pixel.
 LEAST_SCALE = 0.002
-# Approximate maximum number of pixels in a fit.
-MAX_FIT = 8192
-# Pixels that are predicted at once.
-SLAB = 8192
+# Approximate maximum number of pixels in a fit, and in a fit that only has to tell ground from haze.
+MAX_FIT, MAX_ROUGH = 8192, 4096
+# Pixels that are predicted at once: their features stay in the cache of a core.
+SLAB = 1024
 # Multiplications that BLAS does on one thread. For larger products it starts threads of its own, which compete with
-# those of the scheduler and may change the order of the sums.
-ONE_THREAD = 1 << 18
+# those of the scheduler and may change the order of the sums. Gram matrices are computed in blocks of such an edge that
+# the parts of a product are as deep as that allows.
+ONE_THREAD, BLOCK = 1 << 18, 32
 
 
 def robust_scale(residual: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,6 +111,56 @@ def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
+def gram_matrix(x: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Compute the weighted products of the rows of a matrix, and of a last row of ones, summed over its columns.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (feature, pixel)
+        The rows.
+    weight : ndarray of float32, shape (pixel,)
+        Weight of each column.
+
+    Returns
+    -------
+    ndarray of float64, shape (feature + 1, feature + 1)
+        The sums, in a fixed order.
+
+    Notes
+    -----
+    Products are single precision, in parts that BLAS does on one thread; sums of parts are double precision.
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 2.0, 3.0]], np.float32)
+    >>> gram_matrix(x, np.array([1.0, 0.0, 2.0], np.float32)).tolist()
+    [[19.0, 7.0], [7.0, 3.0]]
+    """
+    size, n = x.shape
+    weighted = x * weight
+    out = np.empty((size + 1, size + 1))
+    out[-1, :-1] = out[:-1, -1] = weighted.sum(axis=1, dtype=np.float64)
+    out[-1, -1] = weight.sum(dtype=np.float64)
+    depth = ONE_THREAD // BLOCK**2
+    parts, whole = n // depth, n // depth * depth
+    left = weighted[:, :whole].reshape(size, parts, depth).transpose(1, 0, 2)
+    right = x[:, :whole].reshape(size, parts, depth).transpose(1, 2, 0)
+    edges = [slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK)]
+    for number, rows in enumerate(edges):
+        for columns in edges[number:]:
+            block = np.matmul(left[:, rows], right[:, :, columns]).sum(axis=0, dtype=np.float64)
+            block += weighted[rows, whole:] @ x[columns, whole:].T
+            out[rows, columns] = block
+            out[columns, rows] = block.T
+    return out
+
+
+def _moment(x: NDArray[np.float32], weighted: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the products of the rows of a matrix, and of a last row of ones, with weighted values (band, pixel)."""
+    rest = weighted.sum(axis=1, dtype=np.float64)
+    return np.concatenate([product(x, weighted.T).astype(np.float64), rest[None]])
+
+
 @dataclass(frozen=True, eq=False)
 class RidgeFit:
     """A fitted ridge regression, with predictions bounded to the range of the values it was fitted to.
@@ -154,9 +205,7 @@ class RidgeFit:
 
     def standard(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Standardise features, and clip them to the range in which the fit is reliable."""
-        standard = features - self.centre[:, None]
-        standard /= self.width[:, None]
-        return np.clip(standard, -CLIP, CLIP, out=standard)
+        return _standard(features, self.centre, self.width)
 
 
 def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float64]:
@@ -169,11 +218,17 @@ def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: floa
     return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment))
 
 
+def _apply(slope: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the prediction (band, pixel) of coefficients (feature, band), the last of which is the constant."""
+    return product(slope[:-1].T.astype(np.float32), x) + slope[-1].astype(np.float32)[:, None]
+
+
 def fit(
     features: NDArray[np.float32],
     values: NDArray[np.float32],
     where: NDArray[np.bool_],
     shape: tuple[int, int],
+    most: int = MAX_FIT,
 ) -> RidgeFit:
     """Fit `values` by `features` on the pixels in `where`, except those that look like haze.
 
@@ -187,64 +242,75 @@ def fit(
         Pixels to use.
     shape : tuple of int
         Rows and columns of the window.
+    most : int
+        Approximate maximum number of pixels to use.
 
     Returns
     -------
     RidgeFit
         The regression.
     """
-    pixels = thin(np.flatnonzero(where), shape)
-    x, y = features[:, pixels].astype(np.float64), values[:, pixels].astype(np.float64)
-    centre, width = x.mean(axis=1), x.std(axis=1) + 3e-3
-    x = np.clip((x - centre[:, None]) / width[:, None], -CLIP, CLIP)
-    x = np.concatenate([x, np.ones((1, x.shape[1]))])
+    pixels = thin(np.flatnonzero(where), shape, most)
+    fold = folds(pixels, shape)
+    order = np.argsort(fold, kind="stable")  # the pixels of a fold follow each other
+    pixels, ends = pixels[order], np.cumsum(np.bincount(fold, minlength=FOLDS))
+    x, y = features[:, pixels], values[:, pixels]
+    centre = x.mean(axis=1, dtype=np.float64).astype(np.float32)
+    width = x.std(axis=1) + np.float32(3e-3)
+    x = _standard(x, centre, width)
 
     # The penalty decreases, so that the first steps cannot fit the haze that they are meant to detect.
-    residual = y - np.median(y, axis=1)[:, None]
-    weight = tukey_weight(residual, robust_scale(residual))
+    residual = (y - np.median(y, axis=1)[:, None]).astype(np.float64)
+    weight = tukey_weight(residual, robust_scale(residual)).astype(np.float32)
     for penalty in np.geomspace(1, 1e-2, 5):
-        weighted = x * weight
-        slope = _solve(product(weighted, x.T), product(weighted, y.T), float(penalty))
-        residual = y - product(slope.T, x)
-        weight = tukey_weight(residual, robust_scale(residual))
+        slope = _solve(gram_matrix(x, weight), _moment(x, y * weight), float(penalty))
+        residual = (y - _apply(slope, x)).astype(np.float64)
+        weight = tukey_weight(residual, robust_scale(residual)).astype(np.float32)
 
-    fold = folds(pixels, shape)
-    grams, moments = [], []
-    for k in range(FOLDS):
-        part = fold == k
-        weighted = x[:, part] * weight[part]
-        grams.append(product(weighted, x[:, part].T))
-        moments.append(product(weighted, y[:, part].T))
+    parts = [slice(start, end) for start, end in zip((0, *ends[:-1]), ends, strict=True)]
+    grams = [gram_matrix(x[:, part], weight[part]) for part in parts]
+    moments = [_moment(x[:, part], y[:, part] * weight[part]) for part in parts]
     gram, moment = np.sum(grams, axis=0), np.sum(moments, axis=0)
-    least, held_out, best = float("inf"), y, PENALTIES[-1]
-    for penalty in PENALTIES:
-        errors = np.empty_like(y)
-        for k in range(FOLDS):
-            part = fold == k
-            slope = _solve(gram - grams[k], moment - moments[k], penalty)
-            errors[:, part] = y[:, part] - product(slope.T, x[:, part])
-        total = float((weight * np.square(errors)).sum())
-        if total < least:
-            least, held_out, best = total, errors, penalty
+    candidates = np.empty((len(PENALTIES), *y.shape), np.float32)
+    for k, part in enumerate(parts):
+        rest, of_rest = gram - grams[k], moment - moments[k]
+        slopes = np.concatenate([_solve(rest, of_rest, penalty) for penalty in PENALTIES], axis=1)
+        predicted = _apply(slopes, x[:, part])
+        candidates[:, :, part] = y[:, part] - predicted.reshape(len(PENALTIES), len(y), -1)
+    totals = (weight * np.square(candidates)).sum(axis=(1, 2), dtype=np.float64)
+    best = int(np.argmin(totals))
+    held_out = candidates[best].astype(np.float64)
     # Coefficients are shrunk, per band, by the regression of the values on their held-out predictions.
     predicted = y - held_out
     shrinkage = (weight * y * predicted).sum(axis=1) / np.maximum((weight * np.square(predicted)).sum(axis=1), 1e-12)
-    slope = _solve(gram, moment, best) * np.clip(shrinkage, 0, 1)
-    residual = y - product(slope.T, x)
-    used = y[:, weight > 0.1]
-    low, high = np.percentile(used if used.size else y, [0.5, 99.5], axis=1)
-    f4 = np.float32
+    slope = _solve(gram, moment, PENALTIES[best]) * np.clip(shrinkage, 0, 1)
+    low, high = _range(y, weight)
     return RidgeFit(
-        centre.astype(f4),
-        width.astype(f4),
-        slope[:-1].T.astype(f4),
-        slope[-1].astype(f4),
-        low.astype(f4),
-        high.astype(f4),
-        robust_scale(residual),
+        centre,
+        width,
+        slope[:-1].T.astype(np.float32),
+        slope[-1].astype(np.float32),
+        low,
+        high,
+        robust_scale((y - _apply(slope, x)).astype(np.float64)),
         pixels,
         np.where(weight > 0, held_out, np.nan),
     )
+
+
+def _range(values: NDArray[np.float32], weight: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the range of each band's values (band, pixel) over the pixels with a weight."""
+    used = values[:, weight > 0.1]
+    low, high = np.percentile(used if used.size else values, [0.5, 99.5], axis=1)
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def _standard(
+    features: NDArray[np.float32], centre: NDArray[np.float32], width: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    standard = features - centre[:, None]
+    standard /= width[:, None]
+    return np.clip(standard, -CLIP, CLIP, out=standard)
 
 
 def thin(pixels: NDArray[np.intp], shape: tuple[int, int], most: int = MAX_FIT) -> NDArray[np.intp]:
@@ -278,7 +344,7 @@ def trusted_pixels(
     Parameters
     ----------
     residual : ndarray, shape (pixel,)
-        Mean over bands of observed minus predicted.
+        Mean over bands of observed minus predicted; NaN where it is not known, in the core.
     usable : ndarray of bool, shape (pixel,)
         Clear pixels of the target.
     core : ndarray of bool, shape (pixel,)
@@ -293,8 +359,9 @@ def trusted_pixels(
     ndarray of bool, shape (pixel,)
         The core, and the rings outwards from it up to the first that does not look like ground.
     """
-    middle = np.median(residual[core])
-    scale = 1.4826 * np.median(np.abs(residual[core] - middle)) + LEAST_SCALE / 2
+    inner = residual[core & np.isfinite(residual)]
+    middle = np.median(inner)
+    scale = 1.4826 * np.median(np.abs(inner - middle)) + LEAST_SCALE / 2
     trust = core & usable
     ring = np.ceil(distance)
     for number in range(rings, 0, -1):

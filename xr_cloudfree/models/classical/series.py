@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,8 +72,9 @@ class Series:
         """True where any date is clear, shape (pixel,)."""
         return self.source >= 0
 
+    @cached_property
     def change(self) -> NDArray[np.float32]:
-        """Return the previous minus the next clear date, shape (band, pixel); 0 where either does not exist."""
+        """The previous minus the next clear date, shape (band, pixel); 0 where either does not exist."""
         both = np.flatnonzero((self.before >= 0) & (self.after >= 0))
         change = np.zeros(self.bands.shape[1:], np.float32)
         change[:, both] = (self.bands[self.before[both], :, both] - self.bands[self.after[both], :, both]).T
@@ -93,36 +95,38 @@ class Series:
         """
         from scipy.ndimage import uniform_filter
 
-        own = np.concatenate([self.image, self.change()])
-        around = [uniform_filter(row.reshape(self.shape), CONTEXT).ravel() - row for row in own]
         share = self.clear.mean(axis=1)
         near = np.argsort(np.abs(self.days), kind="stable")
-        limit = max(1, min(MAX_DATES, MAX_FEATURES // len(self.image)))
+        number = len(self.image)
+        limit = max(1, min(MAX_DATES, MAX_FEATURES // number))
         dates = np.sort(near[share[near] >= LEAST_SHARE][:limit])
-        return np.concatenate([own, np.stack(around), *self._differences(dates)])
+        features = np.zeros(((4 + len(dates)) * number, self.image.shape[1]), np.float32)
+        own, around = features[: 2 * number], features[2 * number : 4 * number]
+        own[:number], own[number:] = self.image, self.change
+        for row, mean in zip(own, around, strict=True):
+            uniform_filter(row.reshape(self.shape), CONTEXT, output=mean.reshape(self.shape))
+        around -= own
+        self._differences(dates, features[4 * number :].reshape(len(dates), number, -1))
+        return features
 
-    def _differences(self, dates: NDArray[np.intp]) -> list[NDArray[np.float32]]:
-        """Return each of some dates minus the linear prediction, each of shape (band, pixel).
+    def _differences(self, dates: NDArray[np.intp], rows: NDArray[np.float32]) -> None:
+        """Write each of some dates minus the linear prediction into `rows`, shape (date, band, pixel), zeros before.
 
-        Gaps are interpolated linearly in time between these dates; pixels that are clear on none of them are 0.
+        Gaps are interpolated linearly in time between these dates; pixels that are clear on none of them stay 0.
         """
-        bands, clear, days = self.bands[dates], self.clear[dates], self.days[dates]
+        clear, days = self.clear[dates], self.days[dates]
         number = np.arange(len(days), dtype=np.int16)[:, None]
         previous = np.maximum.accumulate(np.where(clear, number, np.int16(-1)), axis=0)
         following = np.minimum.accumulate(np.where(clear, number, np.int16(len(days)))[::-1], axis=0)[::-1]
         following = np.where(following < len(days), following, np.int16(-1))
         seen = clear.any(axis=0)
-        rows = []
-        for i in range(len(days)):
-            row = np.zeros_like(self.image)
-            np.subtract(bands[i], self.image, out=row, where=clear[i])
+        for i, row in enumerate(rows):
+            np.subtract(self.bands[dates[i]], self.image, out=row, where=clear[i])
             gaps = np.flatnonzero(~clear[i] & seen)
             first, second, weight = linear_weights(days, previous[i, gaps], following[i, gaps], days[i])
-            start = bands[first, :, gaps]
-            change = bands[second, :, gaps] - start
+            start = self.bands[dates[first], :, gaps]
+            change = self.bands[dates[second], :, gaps] - start
             row[:, gaps] = (start + weight.astype(np.float32)[:, None] * change).T - self.image[:, gaps]
-            rows.append(row)
-        return rows
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Estimate the uncertainty of the linear prediction, shape (band, pixel); NaN where no error can be measured.

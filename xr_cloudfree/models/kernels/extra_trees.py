@@ -11,7 +11,6 @@ Geurts, Ernst and Wehenkel 2006, Extremely randomized trees, doi 10.1007/s10994-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -20,22 +19,36 @@ from numpy.typing import NDArray
 TREES = 8
 # Candidate splits per node, and minimum number of samples in a leaf.
 CANDIDATES, LEAF = 32, 2
-# Maximum number of a node's samples, and of components of the values, that candidate splits are scored on.
+# Maximum number of a node's samples that candidate splits are scored on, and of the components of the values; fewer
+# components are padded, because sums over four of them stay in registers.
 SPLIT_SAMPLES, COMPONENTS = 256, 4
+# Pixels that go down a tree together.
+TOGETHER = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Forest:
-    """A fitted forest.
+    """A fitted forest; the nodes of all trees follow each other.
 
     Parameters
     ----------
-    trees : tuple
-        Per tree: feature, threshold and left child of each node (a leaf has feature -1), and the values of the
-        leaves.
+    start : ndarray of int64, shape (tree,)
+        First node of each tree.
+    feature : ndarray of int32, shape (node,)
+        The feature that a node splits by; -1 for a leaf.
+    threshold : ndarray of float32, shape (node,)
+        Samples up to it go to the left child; infinite for a leaf.
+    left : ndarray of int32, shape (node,)
+        The left child, which the right one follows; for a leaf the leaf itself.
+    leaf : ndarray of float32, shape (node, value)
+        Values of the leaves.
     """
 
-    trees: tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]], ...]
+    start: NDArray[np.int64]
+    feature: NDArray[np.int32]
+    threshold: NDArray[np.float32]
+    left: NDArray[np.int32]
+    leaf: NDArray[np.float32]
 
     def __call__(self, features: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return the mean and the standard deviation of the trees' predictions.
@@ -50,12 +63,11 @@ class Forest:
         mean, spread : ndarray of float32, shape (pixel, value)
             The prediction, and the standard deviation of the trees around it.
         """
-        n, width = len(features), self.trees[0][3].shape[1]
+        n, width = len(features), self.leaf.shape[1]
         total, squares = np.zeros((n, width), np.float32), np.zeros((n, width), np.float32)
-        for tree in self.trees:
-            _add(features, *tree, total, squares)
-        total /= len(self.trees)
-        squares /= len(self.trees)
+        _add(features, self.start, self.feature, self.threshold, self.left, self.leaf, total, squares)
+        total /= len(self.start)
+        squares /= len(self.start)
         spread = np.sqrt(np.maximum(squares - np.square(total), 0))
         return total, spread
 
@@ -92,18 +104,23 @@ def grow(
     [0.0, 1.0]
     """
     n = len(features)
-    features, values = np.ascontiguousarray(features, np.float32), np.ascontiguousarray(values, np.float32)
+    columns, values = np.ascontiguousarray(features.T, np.float32), np.ascontiguousarray(values, np.float32)
+    weight = np.asarray(weight, np.float32)
+    scored = np.zeros((n, COMPONENTS), np.float32)
     components = _components(values)
-    trees = []
+    scored[:, : components.shape[1]] = weight[:, None] * components
+    start, parts, nodes = [], [], 0
     for number in range(TREES):
         feature, threshold = np.empty(2 * n, np.int32), np.empty(2 * n, np.float32)
         left, leaf = np.empty(2 * n, np.int32), np.zeros((2 * n, values.shape[1]), np.float32)
-        start = seed * TREES + number + 1
+        own = seed * TREES + number + 1
         used = _grow(
-            features, components, values, weight, start, CANDIDATES, LEAF, SPLIT_SAMPLES, feature, threshold, left, leaf
+            columns, scored, values, weight, own, CANDIDATES, LEAF, SPLIT_SAMPLES, feature, threshold, left, leaf
         )
-        trees.append((feature[:used].copy(), threshold[:used].copy(), left[:used].copy(), leaf[:used].copy()))
-    return Forest(tuple(trees))
+        start.append(nodes)
+        parts.append((feature[:used], threshold[:used], left[:used] + np.int32(nodes), leaf[:used]))
+        nodes += used
+    return Forest(np.array(start), *(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def _components(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -127,10 +144,11 @@ def _random(state: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def _grow(x, components, values, weight, seed, candidates, least, split_samples, feature, threshold, left, leaf):  # type: ignore[no-untyped-def]
-    n, width = x.shape
-    n_components, n_values = components.shape[1], values.shape[1]
-    rows = np.arange(n)
+def _grow(x, scored, values, weight, seed, candidates, least, split_samples, feature, threshold, left, leaf):  # type: ignore[no-untyped-def]
+    """Grow a tree; `x` is (feature, sample), and `scored` (sample, COMPONENTS) are the weighted components."""
+    width, n = x.shape
+    n_values = values.shape[1]
+    rows = np.arange(n).astype(np.uint32)  # unsigned indices need no test for negative ones
     state = np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(0x1234567)
     for i in range(n - 1, 0, -1):  # shuffled, so any run of rows is a random sample of its node
         state = _random(state)
@@ -139,51 +157,52 @@ def _grow(x, components, values, weight, seed, candidates, least, split_samples,
     stack = np.empty((2 * n + 2, 3), np.int64)
     stack[0, 0], stack[0, 1], stack[0, 2] = 0, n, 0
     depth, nodes = 1, 1
-    total, part = np.empty(n_components), np.empty(n_components)
+    # What a node's candidates share is gathered once; sums run over it without branches.
+    column, masses = np.empty(split_samples, np.float32), np.empty(split_samples)
+    parts = np.empty((split_samples, 4))
     while depth > 0:
         depth -= 1
         first, last, node = stack[depth, 0], stack[depth, 1], stack[depth, 2]
         best, chosen, cut = 0.0, np.int64(-1), np.float32(0)
         if last - first >= 2 * least:
-            end = min(last, first + split_samples)
-            total[:] = 0.0
-            mass = 0.0
-            for i in range(first, end):
-                w = weight[rows[i]]
-                mass += w
-                for k in range(n_components):
-                    total[k] += w * components[rows[i], k]
-            whole = 0.0
-            for k in range(n_components):
-                whole += total[k] * total[k] / mass
-            for _ in range(candidates):
+            size = min(last - first, split_samples)
+            a0 = a1 = a2 = a3 = mass = 0.0
+            for i in range(size):
+                row = rows[first + i]
+                masses[i] = weight[row]
+                parts[i, 0], parts[i, 1] = scored[row, 0], scored[row, 1]
+                parts[i, 2], parts[i, 3] = scored[row, 2], scored[row, 3]
+                mass += masses[i]
+                a0, a1, a2, a3 = a0 + parts[i, 0], a1 + parts[i, 1], a2 + parts[i, 2], a3 + parts[i, 3]
+            whole = (a0 * a0 + a1 * a1 + a2 * a2 + a3 * a3) / mass
+            for _ in range(min(candidates, 2 * size)):  # few samples have few ways to be split
                 state = _random(state)
-                f = np.int64(state % np.uint64(width))
-                low = high = x[rows[first], f]
-                for i in range(first + 1, end):
-                    v = x[rows[i], f]
+                f = ((state >> np.uint64(32)) * np.uint64(width)) >> np.uint64(32)
+                low = high = x[f, rows[first]]
+                for i in range(size):
+                    v = x[f, rows[first + i]]
+                    column[i] = v
                     low, high = min(low, v), max(high, v)
                 if not high > low:
                     continue
                 state = _random(state)
                 at = np.float32(low + (high - low) * (np.float64(state >> np.uint64(11)) / 9007199254740992.0))
                 count, below = 0, 0.0
-                part[:] = 0.0
-                for i in range(first, end):
-                    if x[rows[i], f] <= at:
-                        w = weight[rows[i]]
-                        below += w
-                        count += 1
-                        for k in range(n_components):
-                            part[k] += w * components[rows[i], k]
-                if count < least or end - first - count < least:
+                b0 = b1 = b2 = b3 = 0.0
+                for i in range(size):
+                    inside = column[i] <= at
+                    share = 1.0 if inside else 0.0
+                    count += 1 if inside else 0
+                    below += share * masses[i]
+                    b0, b1 = b0 + share * parts[i, 0], b1 + share * parts[i, 1]
+                    b2, b3 = b2 + share * parts[i, 2], b3 + share * parts[i, 3]
+                if count < least or size - count < least:
                     continue
-                gain = -whole
-                for k in range(n_components):
-                    rest = total[k] - part[k]
-                    gain += part[k] * part[k] / below + rest * rest / (mass - below)
+                r0, r1, r2, r3 = a0 - b0, a1 - b1, a2 - b2, a3 - b3
+                gain = (b0 * b0 + b1 * b1 + b2 * b2 + b3 * b3) / below
+                gain += (r0 * r0 + r1 * r1 + r2 * r2 + r3 * r3) / (mass - below) - whole
                 if gain > best:
-                    best, chosen, cut = gain, f, at
+                    best, chosen, cut = gain, np.int64(f), at
         feature[node] = chosen
         if chosen < 0:
             mass = 0.0
@@ -194,10 +213,11 @@ def _grow(x, components, values, weight, seed, candidates, least, split_samples,
                     leaf[node, k] += w * values[rows[i], k]
             for k in range(n_values):
                 leaf[node, k] /= mass
+            left[node], threshold[node] = node, np.inf  # a step from a leaf leads to itself
             continue
         i, j = first, last - 1
         while i <= j:
-            if x[rows[i], chosen] <= cut:
+            if x[chosen, rows[i]] <= cut:
                 i += 1
             else:
                 rows[i], rows[j] = rows[j], rows[i]
@@ -211,12 +231,27 @@ def _grow(x, components, values, weight, seed, candidates, least, split_samples,
 
 
 @njit(cache=True, nogil=True)
-def _add(x, feature, threshold, left, leaf, total, squares):  # type: ignore[no-untyped-def]
-    for i in range(x.shape[0]):
-        node = 0
-        while feature[node] >= 0:
-            node = left[node] + (0 if x[i, feature[node]] <= threshold[node] else 1)
-        for k in range(leaf.shape[1]):
-            v = leaf[node, k]
-            total[i, k] += v
-            squares[i, k] += v * v
+def _add(x, start, feature, threshold, left, leaf, total, squares):  # type: ignore[no-untyped-def]
+    """Add the values and squared values of the trees, the nodes of which follow each other, the first at `start`.
+
+    A few pixels at a time take their steps in turn, so that no step waits for the memory of the one before.
+    """
+    n, width = x.shape[0], leaf.shape[1]
+    at = np.empty(TOGETHER, np.int64)
+    for begin in range(0, n, TOGETHER):
+        size = min(TOGETHER, n - begin)
+        for tree in range(len(start)):
+            at[:] = start[tree]
+            going = True
+            while going:
+                going = False
+                for i in range(size):
+                    node = at[i]
+                    f = feature[node]
+                    going |= f >= 0
+                    at[i] = left[node] + (0 if x[begin + i, max(f, 0)] <= threshold[node] else 1)
+            for i in range(size):
+                for k in range(width):
+                    v = leaf[at[i], k]
+                    total[begin + i, k] += v
+                    squares[begin + i, k] += v * v

@@ -105,7 +105,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     judged = np.asarray(np.isfinite(uncertainty).all(axis=0))
     uncertainty = np.where(judged, np.maximum(uncertainty, LEAST_SCALE), np.float32(UNKNOWN))
     scale = np.median(uncertainty[:, known], axis=1) if known.any() else np.full(n_bands, UNKNOWN)
-    hints = np.stack([series.change(), spread, trees], axis=1)
+    hints = np.stack([series.change, spread, trees], axis=1)
 
     def image(flat: NDArray[np.generic]) -> NDArray[np.float32]:
         return flat.reshape(*flat.shape[:-1], *shape).astype(np.float32)
