@@ -155,7 +155,7 @@ def test_a_fingerprint_follows_data_settings_and_features(monkeypatch: pytest.Mo
     # Networks that share the function share the samples.
     assert name(PLACE, TerraMindNet) == name(PLACE, FusionUNet) != name()
     before = name(PLACE, Own)
-    monkeypatch.setattr(Own, "input_version", 2)
+    monkeypatch.setattr(Own, "input_version", Own.input_version + 1)
     assert name(PLACE, Own) != before
     before = name()
     monkeypatch.setattr(samples, "FEATURES_VERSION", samples.FEATURES_VERSION + 1)

@@ -10,7 +10,7 @@ import pytest
 from tests.support.fields import DAYS, ROLES, SHAPE, TARGET, disc, hide, land
 from xr_cloudfree.accuracy import metrics, simulate
 from xr_cloudfree.models.auto import Auto
-from xr_cloudfree.models.classical import robust_ridge, stacking
+from xr_cloudfree.models.classical import regress, robust_ridge, stacking
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.classical.series import Series
@@ -187,3 +187,17 @@ def test_any_sprinkle_of_clear_pixels_gives_an_answer(seed):
     bands[TARGET] = (0.1, 0.9, 0.5, 0.0)[seed]  # nothing like the other dates
     answer = Regress().predict([hide(bands, hidden)])[0]
     assert np.isfinite(answer.bands).all() and np.isfinite(answer.uncertainty).all()
+
+
+def test_means_of_squares_and_their_interpolation_keep_levels_and_slopes():
+    rows, columns = np.indices((22, 35)).astype(np.float32)
+    maps = np.stack([np.full((22, 35), 0.25, np.float32), 2 * rows - columns])
+    means = regress._block_means(maps[:, :20, :32], 4)
+    np.testing.assert_allclose(means[0], 0.25)
+    back = regress._interpolate(means, 4, (20, 32))
+    np.testing.assert_allclose(back[0], 0.25)
+    # Beyond the centres of the outermost squares the last value is kept.
+    np.testing.assert_allclose(back[1, 2:-2, 2:-2], maps[1, 2:18, 2:30], atol=1e-4)
+    # A window that is no multiple of the square gets as many pixels as it has; outside it there is nothing.
+    assert regress._interpolate(regress._block_means(maps, 4), 4, (22, 35)).shape == maps.shape
+    assert regress._block_means(maps, 4)[0, -1, -1] == 0.25 * 2 * 3 / 16

@@ -30,3 +30,14 @@ def test_products_in_parts_are_products():
     for m, k, n in ((3, 5000, 40), (40, 7, 50_000), (2, 3, 0), (4, 0, 2)):
         a, b = rng.normal(size=(m, k)), rng.normal(size=(k, n))
         np.testing.assert_allclose(robust_ridge.product(a, b), a @ b, atol=1e-9)
+
+
+def test_gram_matrices_in_blocks_are_products_with_a_row_of_ones():
+    rng = np.random.default_rng(1)
+    depth = robust_ridge.ONE_THREAD // robust_ridge.BLOCK**2
+    for size, n in ((1, 1), (3, depth), (robust_ridge.BLOCK + 5, 2 * depth + 3), (2 * robust_ridge.BLOCK, 17)):
+        x, weight = rng.normal(size=(size, n)).astype(np.float32), rng.uniform(size=n).astype(np.float32)
+        whole = np.concatenate([x, np.ones((1, n))]).astype(np.float64)
+        gram = robust_ridge.gram_matrix(x, weight)
+        np.testing.assert_allclose(gram, (whole * weight) @ whole.T, rtol=1e-5, atol=1e-4)
+        np.testing.assert_array_equal(gram, gram.T)

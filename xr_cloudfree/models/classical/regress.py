@@ -208,7 +208,7 @@ def _block_means(maps: NDArray[np.float32], step: int) -> NDArray[np.float32]:
     y, x = (-(-n // step) for n in maps.shape[1:])
     padded = np.zeros((len(maps), y * step, x * step), np.float32)
     padded[:, : maps.shape[1], : maps.shape[2]] = maps
-    return padded.reshape(len(maps), y, step, x, step).mean(axis=(2, 4))
+    return np.asarray(padded.reshape(len(maps), y, step, x, step).mean(axis=(2, 4)))
 
 
 def _interpolate(maps: NDArray[np.float32], step: int, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -220,7 +220,7 @@ def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: floa
 
 def _apply(slope: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the prediction (band, pixel) of coefficients (feature, band), the last of which is the constant."""
-    return product(slope[:-1].T.astype(np.float32), x) + slope[-1].astype(np.float32)[:, None]
+    return np.asarray(product(slope[:-1].T.astype(np.float32), x) + slope[-1].astype(np.float32)[:, None])
 
 
 def fit(
