@@ -50,18 +50,33 @@ def test_windows_of_neighbours_lie_in_that_of_both():
     assert all(repair_window(part, CUBE).clip(whole) == repair_window(part, CUBE) for part in parts)
 
 
+def largest_window(shape, block, margin):
+    """Rows times columns of the largest window, and how often a pixel of the cube is in one."""
+    largest, repeated = 1, 1.0
+    for size, edge in zip(shape, block, strict=True):
+        windows = [min(first + edge + margin, size) - max(first - margin, 0) for first in range(0, size, edge)]
+        largest, repeated = largest * max(windows), repeated * sum(windows) / size
+    return largest, repeated
+
+
 @pytest.mark.parametrize("margin", [32, 64, 224])
 @pytest.mark.parametrize("bytes_per_pixel", [10, 1000, 10_000])
-def test_blocks_are_wide_enough_for_their_margin(margin, bytes_per_pixel):
-    height, width = choose_wide_block((10980, 5000), bytes_per_pixel, None, margin)
-    assert height % 64 == width % 64 == 0 and margin <= min(height, width) <= max(height, width) <= 2048 + 64
-    window = (max(height, width) + 2 * margin) ** 2 * bytes_per_pixel
-    assert window < 2**28 or max(height, width) < 2 * margin + 64
-    assert window < 2**30 or max(height, width) < margin + 64
-    # A cube that the window spans is one block.
-    assert choose_wide_block((height + 2 * margin, 90), bytes_per_pixel, None, margin)[1] == 128
-    whole, _ = choose_wide_block((margin, 90), bytes_per_pixel, None, margin)
-    assert whole >= margin
+@pytest.mark.parametrize("shape", [(10980, 5000), (1024, 1024), (300, 3000)])
+def test_blocks_are_wide_enough_for_their_margin(shape, margin, bytes_per_pixel):
+    block = choose_wide_block(shape, bytes_per_pixel, None, margin)
+    assert block[0] % 64 == block[1] % 64 == 0 and max(block) <= 2048
+    largest, repeated = largest_window(shape, block, margin)
+    least = -(-margin // 64) * 64
+    assert largest * bytes_per_pixel <= max(2**30, (least + 2 * margin) ** 2 * bytes_per_pixel)
+    # No square block whose window takes as much repeats less.
+    for edge in range(least, 2049, 64):
+        window, more = largest_window(shape, (edge, edge), margin)
+        assert window > largest or more >= repeated
+
+
+def test_a_cube_that_fits_is_one_block():
+    assert choose_wide_block((500, 90), 1000, None, 200) == (512, 128)
+    assert choose_wide_block((5000, 90), 10_000, None, 32)[1] == 128
 
 
 def test_a_small_cube_is_one_block():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -68,25 +69,23 @@ class Answers:
     def __init__(self, grid: TileGrid, parts: Iterable[Box] | None = None, strip: int | None = None) -> None:
         self.grid, self._strip, self._kept = grid, strip, dict[tuple[int, Box], Answer]()
         self._awaited = np.full(tuple(map(len, grid.chunks)), parts is None)
-        for part in parts or ():
+        for part in (parts or ()) if grid.taper else ():
             rows, columns = self._numbers(part)
             self._awaited[rows.start : rows.stop, columns.start : columns.stop] = True
 
     def begin(self, block: Box) -> dict[Box, Box]:
         """Begin a block, and return the tiles of it that blocks to come need, with the part that they need."""
-        rows, columns = self._numbers(block)
-        self._awaited[rows.start, columns.start] = False
         if not self.grid.taper:  # cores do not overlap
             return {}
+        (row, *_), (column, *_) = self._numbers(block)
+        self._awaited[row, column] = False
         own = {tile.extent for tile in self.grid.tiles(block)}
         needed: dict[Box, Box] = {}
-        rows, columns_around = self._numbers(surround(own).clip(self.grid.cube))
-        for row in rows:
-            for column in columns_around:
-                if self._awaited[row, column] and self._of_strip(column) == self._of_strip(columns.start):
-                    for extent, part in parts_of(self.grid, self._box(row, column)).items():
-                        if extent in own:
-                            needed[extent] = surround((part, needed.get(extent, part)))
+        for y, x in product(*self._numbers(surround(own).clip(self.grid.cube))):
+            if self._awaited[y, x] and self._of_strip(x) == self._of_strip(column):
+                for extent, part in parts_of(self.grid, self._box(y, x)).items():
+                    if extent in own:
+                        needed[extent] = surround((part, needed.get(extent, part)))
         return needed
 
     def of(self, target: int, extents: Iterable[Box], needed: dict[Box, Box]) -> tuple[dict[Box, Answer], list[Box]]:

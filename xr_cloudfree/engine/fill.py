@@ -1,7 +1,8 @@
-"""Numerical core: every driver calls `fill_block` to turn a block's windows into its outputs.
+"""Numerical core: the windows of blocks become their outputs, with each tile that blocks share computed once.
 
-All drivers call it: with a stream of blocks for arrays in memory (`eager.run_eager`) and for regions
-(`streaming.run_region`), in a task per block for dask (`lazy.build_graph`).
+For arrays in memory (`eager.run_eager`) and for regions (`streaming.run_region`) `fill_blocks` does so, one block after
+the other; in a dask graph (`lazy.build_graph`) `fill_block` in a task per block or, where blocks share tiles,
+`answer_group` and `finish_block` in two.
 """
 
 from __future__ import annotations
@@ -173,13 +174,26 @@ def answer_group(job: FillParameters, group: TileGroup, windows: Windows) -> tup
     return found
 
 
-def finish_block(job: FillParameters, box: Box, windows: Windows, answers: TileAnswers) -> tuple[Array, ...]:
-    """Compute the outputs of one block from the answers for its tiles; `windows` are those of its own pixels."""
+def finish_block(job: FillParameters, box: Box, windows: Windows, answers: Iterable[TileAnswers]) -> tuple[Array, ...]:
+    """Compute the outputs of one block from the answers for its tiles.
+
+    Parameters
+    ----------
+    job : FillParameters
+        The fill.
+    box : Box
+        The block.
+    windows : Windows
+        The arrays in the block alone.
+    answers : iterable of dict
+        From `answer_group`, of all groups that have some of its tiles.
+    """
+    found = {key: answer for part in answers for key, answer in part.items()}
     decoded = decode_block(job, box, windows, checked=True)
     extents = parts_of(job.grid, box)
     outputs = []
     for which in range(len(job.targets.own)):
-        target = make_target(job, box, decoded, which, {extent: answers[which, extent] for extent in extents})
+        target = make_target(job, box, decoded, which, {extent: found[which, extent] for extent in extents})
         outputs.append(finish_target(job, target))
     return _of_targets(job, outputs)
 

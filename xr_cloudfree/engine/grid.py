@@ -231,8 +231,8 @@ def choose_wide_block(
 ) -> tuple[int, int]:
     """Choose the rows and columns of a block whose window has a margin on each side, as where masks are corrected.
 
-    Small blocks repeat the margin most. So a window may take 256 MiB; up to 1 GiB if its block would be narrower than
-    two margins, and more if it would be narrower than one. A block spans the cube where its window does.
+    Of the blocks whose windows take up to 1 GiB, or up to what a square block as wide as the margin takes, those that
+    repeat the margins least: as large as possible, and across the whole cube if it is narrow.
 
     Parameters
     ----------
@@ -249,14 +249,28 @@ def choose_wide_block(
 
     Examples
     --------
+    >>> choose_wide_block((10980, 10980), bytes_per_pixel=1000, stride=None, margin=64)
+    (1152, 704)
     >>> choose_wide_block((10980, 400), bytes_per_pixel=1000, stride=None, margin=64)
-    (384, 448)
+    (1856, 448)
     """
     unit = stride or 64
-    usual, limit = (int((size / max(bytes_per_pixel, 1)) ** 0.5) - 2 * margin for size in (2**28, 2**30))
-    edge = max(min(max(usual, min(2 * margin, limit)), most) // unit, -(-margin // unit), 1) * unit
-    edges = []
-    for size in shape:
-        count = 1 if size <= min(edge + 2 * margin, most) else -(-size // edge)
-        edges.append(-(-size // (count * unit)) * unit)
-    return edges[0], edges[1]
+    least = -(-margin // unit) * unit
+    limit = max(2**30 // max(bytes_per_pixel, 1), (least + 2 * margin) ** 2)
+
+    def candidates(size: int) -> Iterator[tuple[int, int, float]]:
+        """Yield edges of blocks, with the rows of the largest window, and those of all for each row of the cube."""
+        for edge in range(unit, min(most, size + unit - 1) // unit * unit + 1, unit):
+            count = -(-size // edge)
+            even = -(-size // (count * unit)) * unit  # with blocks of about the same size
+            windows = [min(start + even + margin, size) - max(start - margin, 0) for start in range(0, size, even)]
+            yield even, max(windows), sum(windows) / size
+
+    fitting = [
+        (repeated_y * repeated_x, (-y, -x))
+        for y, rows, repeated_y in candidates(shape[0])
+        for x, columns, repeated_x in candidates(shape[1])
+        if rows * columns <= limit
+    ]
+    _, (height, width) = min(fitting)
+    return -height, -width

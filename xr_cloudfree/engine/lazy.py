@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,9 +21,8 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.engine.answers import parts_of
 from xr_cloudfree.engine.blocks import Array, BlockJob, Output, Stored, Windows, as_slice, read_windows
-from xr_cloudfree.engine.fill import FillJob, TileAnswers, TileGroup, answer_group, finish_block
+from xr_cloudfree.engine.fill import FillJob, TileGroup, answer_group, finish_block
 from xr_cloudfree.engine.grid import Box, TileGrid, surround
-from xr_cloudfree.engine.parameters import FillParameters
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -82,46 +82,29 @@ def _plan(source: Source, dates: NDArray[np.intp], window: Box) -> tuple[_Assemb
 
 
 @dataclass(frozen=True, eq=False)
-class _BlockTask:
-    """One task: it gets a list of chunks for each source, in the order of `Windows.arrays`."""
+class _Task:
+    """A task on windows: it gets a list of chunks for each source, in the order of `Windows.arrays`, then the rest."""
 
-    job: BlockJob
-    box: Box
+    run: Callable[..., Any]
     assemblies: Windows
 
-    def __call__(self, *chunks: Sequence[Array]) -> Any:
-        lists = iter(chunks)
-        outputs = self.job.run(self.box, self.assemblies.map(lambda assemble: assemble(next(lists))))
-        return outputs if len(outputs) > 1 else outputs[0]
+    def __call__(self, *given: Any) -> Any:
+        left = iter(given)
+        return self.run(self.assemblies.map(lambda assemble: assemble(next(left))), *left)
 
 
-@dataclass(frozen=True, eq=False)
-class _GroupTask:
-    """The task that answers a group of tiles; it gets lists of chunks as `_BlockTask` does."""
-
-    job: FillParameters
-    group: TileGroup
-    assemblies: Windows
-
-    def __call__(self, *chunks: Sequence[Array]) -> Any:
-        lists = iter(chunks)
-        return answer_group(self.job, self.group, self.assemblies.map(lambda assemble: assemble(next(lists))))
+def _plan_task(
+    run: Callable[..., Any], job: BlockJob, part: Box, sources: Windows
+) -> tuple[_Task, *tuple[list[tuple[Any, ...]], ...]]:
+    """Return a task that runs a function on the windows of a part, with the keys of their chunks."""
+    plans = read_windows(job, part, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
+    return (_Task(run, plans.map(lambda plan: plan[0])), *(keys for _, keys in plans.arrays))
 
 
-@dataclass(frozen=True, eq=False)
-class _FinishTask:
-    """The task of a block whose tiles are answered by others: it gets their answers, then lists of chunks."""
-
-    job: FillParameters
-    box: Box
-    assemblies: Windows
-
-    def __call__(self, answers: Sequence[TileAnswers], *chunks: Sequence[Array]) -> Any:
-        lists = iter(chunks)
-        windows = self.assemblies.map(lambda assemble: assemble(next(lists)))
-        merged = {key: answer for part in answers for key, answer in part.items()}
-        outputs = finish_block(self.job, self.box, windows, merged)
-        return outputs if len(outputs) > 1 else outputs[0]
+def _one_or_all(run: Callable[..., tuple[Array, ...]], *arguments: Any) -> Any:
+    """Return the outputs of a block, a single one by itself."""
+    outputs = run(*arguments)
+    return outputs if len(outputs) > 1 else outputs[0]
 
 
 def _group_tiles(grid: TileGrid) -> dict[tuple[int, int], dict[tuple[int, int], dict[Box, Box]]]:
@@ -145,9 +128,8 @@ def _tile_tasks(
     by_pixel = job.by_pixel()
     for owner, blocks in _group_tiles(job.grid).items():
         window = surround(extent for parts in blocks.values() for extent in parts).clip(job.grid.cube)
-        plans = read_windows(by_pixel, window, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
-        task = _GroupTask(job, TileGroup(window, tuple(blocks.values())), plans.map(lambda plan: plan[0]))
-        tasks[name, *owner] = (task, *(keys for _, keys in plans.arrays))
+        run = partial(answer_group, job, TileGroup(window, tuple(blocks.values())))
+        tasks[name, *owner] = _plan_task(run, by_pixel, window, sources)
         for i, block in enumerate(blocks):
             key = (f"{name}-part", *owner, i)
             tasks[key] = (_Take(i), (name, *owner))
@@ -183,16 +165,16 @@ def build_graph(job: BlockJob, sources: Windows) -> dict[str, da.Array]:
     single = len(outputs) == 1
     shared = job if isinstance(job, FillJob) and job.grid.taper and job.grid.n_blocks > 1 else None
     answers, needed = ({}, {}) if shared is None else _tile_tasks(shared, f"{job.name}-tiles-{token}", sources)
-    reading = job if shared is None else shared.by_pixel()
+    by_pixel = None if shared is None else shared.by_pixel()
     for number, box in enumerate(job.grid.blocks()):
         position = divmod(number, n_columns)
-        plans = read_windows(reading, box, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
         zeros = (0,) * (len(lead) + len(outputs[0].dims) - 2) if single else ()
-        assemblies, keys = plans.map(lambda plan: plan[0]), [keys for _, keys in plans.arrays]
-        if shared is None:
-            tasks[(name, *zeros, *position)] = (_BlockTask(job, box, assemblies), *keys)
+        key = (name, *zeros, *position)
+        if by_pixel is None:
+            tasks[key] = _plan_task(partial(_one_or_all, job.run, box), job, box, sources)
         else:
-            tasks[(name, *zeros, *position)] = (_FinishTask(shared, box, assemblies), needed[position], *keys)
+            run = partial(_one_or_all, finish_block, shared, box)
+            tasks[key] = (*_plan_task(run, by_pixel, box, sources), needed[position])
     graph = HighLevelGraph.from_collections(name, tasks, dependencies=arrays)
     if shared is not None:
         layer = f"{job.name}-tiles-{token}"
