@@ -30,7 +30,7 @@ MASKED_NEAR, MASKED = 0.5, 0.85
 # Probability below which a pixel that is not clear is restored.
 RESTORED = 0.12
 # Probability from which a pixel is masked without a given mask.
-MADE = 0.5
+MADE = 0.35
 
 
 class Change(IntEnum):
