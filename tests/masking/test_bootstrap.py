@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xr_cloudfree.masking.bootstrap import first_mask
-from xr_cloudfree.masking.kernels import restore_lasting
+from xr_cloudfree.masking.kernels import lasting
 
 DAYS = np.arange(0, 240, 10.0)
 
@@ -14,7 +14,7 @@ def series(n_bands=3):
 
 def masked(bands, usable=None):
     usable = np.ones((len(bands), *bands.shape[2:]), bool) if usable is None else usable
-    return usable & ~first_mask(bands, usable, DAYS)
+    return usable & ~first_mask(bands, usable, DAYS)[0]
 
 
 @pytest.mark.parametrize("n_bands", [1, 3])
@@ -57,24 +57,23 @@ def test_a_change_that_lasts_stays_clear():
 def test_what_was_not_measured_is_not_clear():
     usable = np.ones((len(DAYS), 8, 8), bool)
     usable[4, :3] = False
-    assert not first_mask(series(), usable, DAYS)[~usable].any()
+    assert not first_mask(series(), usable, DAYS)[0][~usable].any()
 
 
-def lasting(values, clear, usable=None, share=0.2, size=0.1):
+def which_last(values, usable=None):
     bands = np.asarray(values, np.float32)[:, None, None]
-    clear = np.asarray(clear, bool)[:, None]
-    seen = np.ones_like(clear) if usable is None else np.asarray(usable, bool)[:, None]
-    restore_lasting(bands, seen, np.full(clear.shape, size, np.float32), share, clear)
-    return clear[:, 0].tolist()
+    seen = np.ones((len(values), 1), bool) if usable is None else np.asarray(usable, bool)[:, None]
+    return lasting(bands, seen, np.full(seen.shape, 0.1, np.float32), 0.2)[:, 0].tolist()
 
 
 def test_two_of_four_neighbours_must_be_alike():
     # Dates that differ by at most 0.2 * 0.1 are alike.
-    assert lasting([0.1, 0.2, 0.21, 0.195, 0.1], [1, 0, 0, 0, 1]) == [True] * 5
-    assert lasting([0.1, 0.2, 0.21, 0.1, 0.1], [1, 0, 0, 1, 1]) == [True, False, False, True, True]
-    assert lasting([0.1, 0.2, 0.3, 0.21, 0.195, 0.1], [1, 0, 0, 0, 0, 1]) == [True, False, False, True, False, True]
+    assert which_last([0.1, 0.2, 0.21, 0.195, 0.4]) == [False, True, True, True, False]
+    assert which_last([0.1, 0.2, 0.21, 0.3, 0.4]) == [False] * 5
+    assert which_last([0.1, 0.2, 0.3, 0.21, 0.195, 0.1]) == [False, False, False, True, False, False]
 
 
 def test_dates_without_a_value_are_no_neighbours():
-    values, clear = [0.1, 0.2, 0.2, 0.21, 0.1], [1, 0, 0, 0, 1]
-    assert lasting(values, clear, [1, 1, 0, 1, 1])[1] is False
+    values = [0.1, 0.2, 0.2, 0.21, 0.4, 0.2]
+    assert which_last(values)[1]
+    assert which_last(values, [1, 1, 0, 1, 1, 1]) == [False, False, False, True, False, False]

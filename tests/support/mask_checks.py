@@ -49,7 +49,7 @@ def consistent(scene: Scene, made: Repaired, from_series: bool = False) -> None:
     known = np.isfinite(made.score)
     before = given
     if from_series and len(scene.bands) >= LEAST_DATES:
-        before = first_mask(np.where(usable[:, None], scene.bands, np.float32(0)), usable, scene.days)
+        before, _ = first_mask(np.where(usable[:, None], scene.bands, np.float32(0)), usable, scene.days)
     np.testing.assert_array_equal(made.clear[~known], before[~known])
     assert ((made.score[known] >= 0) & (made.score[known] <= 1)).all()
     if scene.keep is not None:

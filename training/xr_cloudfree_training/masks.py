@@ -29,10 +29,9 @@ from torch.nn import functional
 
 from xr_cloudfree.accuracy.mask_tracks import MASK_TRACKS, MaskCase, donors, make_mask_case
 from xr_cloudfree.accuracy.simulate import target_frames
-from xr_cloudfree.masking.bootstrap import first_mask
 from xr_cloudfree.masking.classifier import Classifier, parse
 from xr_cloudfree.masking.detector import evidence, make_state
-from xr_cloudfree.masking.repair import judge, near_cloud
+from xr_cloudfree.masking.repair import first_state, judge
 from xr_cloudfree_training.sites import Site, read_sites
 
 # Pixels drawn from each case, and cases from each series; fewer from its variants of one to three bands.
@@ -201,17 +200,18 @@ def _evidence(
     from_series: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     values = np.where(usable[:, None], bands, np.float32(0))
-    clear = start = first_mask(values, usable, days) if from_series else given
+    clear, likely = first_state(values, given, days, usable=usable, from_series=from_series)
     if first is not None:
         found = judge(
             values,
             given,
             days,
-            start=start,
-            clear=start,
+            start=clear,
+            clear=clear,
             usable=usable,
             keep=np.zeros_like(usable),
-            near=None if from_series else near_cloud(usable & ~given),
+            likely=likely,
+            from_series=from_series,
             by=first,
         )
         clear = found.clear

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.masking.harmonic import fit_harmonics
-from xr_cloudfree.masking.kernels import restore_lasting
+from xr_cloudfree.masking.kernels import lasting
 from xr_cloudfree.models.kernels import dispatch as kernels
 
 # Share of a pixel's dates, in increasing brightness, at which its reference lies: below the clouds of most series.
@@ -18,13 +18,16 @@ OUTLIER = 2.5
 # Residual of a harmonic fit from which a date is not clear: in reflectance, in scales, the share of it that each band
 # reaches, and the same in scales for a single index.
 LEAST_RESIDUAL, RESIDUAL, EACH_BAND, RESIDUAL_OF_INDEX = 0.02, 2.0, 0.7, 3.0
-
 # Share of its residual by which a date may differ from others that show the same.
 ALIKE = 0.2
 
 
-def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_], days: NDArray[np.float64]) -> NDArray[np.bool_]:
+def first_mask(
+    bands: NDArray[np.float32], usable: NDArray[np.bool_], days: NDArray[np.float64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return where the dates of a series may be clear: neither brighter nor darker in all bands than a harmonic fit.
+
+    What differs from the fit and lasts for some dates is clear as well.
 
     Parameters
     ----------
@@ -37,7 +40,8 @@ def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_], days: NDAr
 
     Returns
     -------
-    ndarray of bool, shape (time, y, x)
+    clear, lasts : ndarray of bool, shape (time, y, x)
+        Where the dates may be clear, and where they are like dates near them, by far more than the fit.
     """
     harmonics = fit_harmonics(bands, usable, _quantile_mask(bands, usable), days, readmit=True)
     bound = np.maximum(np.float32(LEAST_RESIDUAL), RESIDUAL * harmonics.scale)
@@ -52,10 +56,9 @@ def first_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_], days: NDAr
         cloud = (residual > EACH_BAND * bound).all(axis=0) & (mean > bound)
         shadow = (residual < -EACH_BAND * bound).all(axis=0) & (mean < -bound)
         out[date] &= ~(cloud | shadow)
-    clear = out.reshape(len(bands), -1)
-    seen = np.ascontiguousarray(usable).reshape(clear.shape)
-    restore_lasting(bands.reshape(*bands.shape[:2], -1), seen, size.reshape(clear.shape), ALIKE, clear)
-    return out
+    seen = np.ascontiguousarray(usable).reshape(len(bands), -1)
+    lasts = lasting(bands.reshape(*bands.shape[:2], -1), seen, size.reshape(seen.shape), ALIKE).reshape(usable.shape)
+    return out | lasts, lasts
 
 
 def _quantile_mask(bands: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.bool_]:

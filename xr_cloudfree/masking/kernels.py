@@ -51,51 +51,50 @@ def neighbours(clear: NDArray[np.bool_]) -> tuple[NDArray[np.int16], NDArray[np.
 
 
 @compiled
-def _restore_lasting(bands: Any, usable: Any, size: Any, share: float, clear: Any) -> None:
+def _lasting(bands: Any, usable: Any, size: Any, share: float, out: Any) -> None:
     dates, n_bands, pixels = bands.shape
-    seen, lasting = np.empty(dates, np.int64), np.empty(dates, np.bool_)
+    seen = np.empty(dates, np.int64)
     for p in range(pixels):
         count = 0
         for t in range(dates):
+            out[t, p] = 0
             if usable[t, p]:
                 seen[count] = t
                 count += 1
         for i in range(count):
             t, alike = seen[i], 0
-            if not clear[t, p]:
-                for j in range(max(i - 2, 0), min(i + 3, count)):
-                    most = 0.0
-                    for k in range(n_bands):
-                        most = max(most, abs(bands[seen[j], k, p] - bands[t, k, p]))
-                    if j != i and most <= share * size[t, p]:
-                        alike += 1
-            lasting[i] = alike >= 2
-        for i in range(count):
-            if lasting[i]:
-                clear[seen[i], p] = 1
+            for j in range(max(i - 2, 0), min(i + 3, count)):
+                most = 0.0
+                for k in range(n_bands):
+                    most = max(most, abs(bands[seen[j], k, p] - bands[t, k, p]))
+                if j != i and most <= share * size[t, p]:
+                    alike += 1
+            out[t, p] = alike >= 2
 
 
-def restore_lasting(
-    bands: NDArray[np.float32],
-    usable: NDArray[np.bool_],
-    size: NDArray[np.float32],
-    share: float,
-    clear: NDArray[np.bool_],
-) -> None:
-    """Make observations clear, in place, that are like two of their four neighbours: land changes, cloud passes.
+def lasting(
+    bands: NDArray[np.float32], usable: NDArray[np.bool_], size: NDArray[np.float32], share: float
+) -> NDArray[np.bool_]:
+    """Return which observations are like two of their four neighbours in time: land changes, cloud passes.
 
     Parameters
     ----------
     bands : ndarray of float32, shape (time, band, pixel)
         Reflectance.
-    usable, clear : ndarray of bool, shape (time, pixel)
-        Where there are values, and where they are clear.
+    usable : ndarray of bool, shape (time, pixel)
+        Where there are values.
     size : ndarray of float32, shape (time, pixel)
         How far an observation is from what is expected, in reflectance.
     share : float
         The share of `size` by which those that are alike may differ, in every band.
+
+    Returns
+    -------
+    ndarray of bool, shape (time, pixel)
     """
-    _restore_lasting(bands, usable.view(np.uint8), size, share, clear.view(np.uint8))
+    out = np.empty(usable.shape, np.uint8)
+    _lasting(bands, usable.view(np.uint8), size, share, out)
+    return out.view(bool)
 
 
 @compiled

@@ -25,12 +25,29 @@ LEAST_CLEAR = 8
 """Minimum number of clear dates of a pixel by which its other dates are judged."""
 # Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
 NEARBY = 21
-# Probability of cloud or shadow from which a clear pixel is masked: near given cloud, and elsewhere.
-MASKED_NEAR, MASKED = 0.5, 0.85
-# Probability below which a pixel that is not clear is restored.
-RESTORED = 0.12
-# Probability from which a pixel is masked without a given mask.
-MADE = 0.35
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Probabilities of cloud or shadow at which a mask is changed.
+
+    Parameters
+    ----------
+    likely, unlikely : float
+        From which a clear pixel is masked: where cloud is likelier, and elsewhere.
+    calm : float
+        Below which a pixel that is not clear is restored.
+    """
+
+    likely: float
+    unlikely: float
+    calm: float
+
+
+GIVEN = Limits(0.5, 0.85, 0.12)
+"""Limits where a given mask is corrected: missed cloud is likelier near given cloud."""
+MADE = Limits(0.35, 0.85, 0.35)
+"""Limits where there is no given mask: what lasts for some dates is unlikely to be cloud."""
 
 
 class Change(IntEnum):
@@ -92,24 +109,56 @@ def repair(
         unknown, unchanged = np.full(usable.shape, np.nan, np.float32), np.zeros(usable.shape, np.uint8)
         return Repaired(base.copy(), unchanged, unknown)
     # numba is imported only where it is needed.
-    from xr_cloudfree.masking.bootstrap import first_mask
     from xr_cloudfree.masking.classifier import load
 
     bands = np.where(usable[:, None], bands, np.float32(0))
-    start = first_mask(bands, usable, days) if from_series else base
-    near = None if from_series else near_cloud(usable & ~given)
+    start, likely = first_state(bands, base, days, usable=usable, from_series=from_series)
     clear = start
     for _ in range(ROUNDS):
-        found = judge(bands, base, days, start=start, clear=clear, usable=usable, keep=keep, near=near, by=load())
+        found = judge(
+            bands,
+            base,
+            days,
+            start=start,
+            clear=clear,
+            usable=usable,
+            keep=keep,
+            likely=likely,
+            from_series=from_series,
+            by=load(),
+        )
         clear = found.clear
     return found
 
 
-def near_cloud(cloud: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return where a cloud of the given mask is near, for each date."""
+def first_state(
+    bands: NDArray[np.float32],
+    given: NDArray[np.bool_],
+    days: NDArray[np.float64],
+    *,
+    usable: NDArray[np.bool_],
+    from_series: bool,
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the mask that is corrected, and where cloud is likelier than elsewhere.
+
+    Parameters
+    ----------
+    bands, days, usable, from_series
+        See `repair`; reflectance is finite.
+    given : ndarray of bool, shape (time, y, x)
+        Where the given mask is clear; where there are values, if there is none.
+
+    Returns
+    -------
+    start, likely : ndarray of bool, shape (time, y, x)
+    """
+    from xr_cloudfree.masking.bootstrap import first_mask
     from xr_cloudfree.masking.kernels import box
 
-    return np.stack([box(date.astype(np.float32), NEARBY) > 0 for date in cloud])
+    if from_series:
+        start, lasts = first_mask(bands, usable, days)
+        return start, ~lasts
+    return given, np.stack([box(cloud.astype(np.float32), NEARBY) > 0 for cloud in usable & ~given])
 
 
 def judge(
@@ -121,7 +170,8 @@ def judge(
     clear: NDArray[np.bool_],
     usable: NDArray[np.bool_],
     keep: NDArray[np.bool_],
-    near: NDArray[np.bool_] | None,
+    likely: NDArray[np.bool_],
+    from_series: bool,
     by: Classifier,
 ) -> Repaired:
     """Judge all dates once, each by the others.
@@ -136,8 +186,10 @@ def judge(
         The mask that is corrected: the given one, or the first one made from the series.
     clear : ndarray of bool, shape (time, y, x)
         Where the dates are presently taken as clear, by which others are judged.
-    near : ndarray of bool, shape (time, y, x), or None
-        Where a cloud of the given mask is near; None without a given mask.
+    likely : ndarray of bool, shape (time, y, x)
+        Where cloud is likelier than elsewhere.
+    from_series : bool
+        Whether there is no given mask.
     by : Classifier
         Tells cloud and shadow from clear land.
 
@@ -148,19 +200,18 @@ def judge(
     from xr_cloudfree.masking.detector import BRIGHTNESS, evidence, make_state
     from xr_cloudfree.masking.kernels import probability
 
-    from_series = near is None
+    limits = MADE if from_series else GIVEN
     score, change = np.full(usable.shape, np.nan, np.float32), np.full(usable.shape, Change.AS_GIVEN, np.uint8)
     state = make_state(bands, usable, clear, days, from_series=from_series)
     judgeable = start.sum(axis=0) >= LEAST_CLEAR
-    calm = _odds(MADE if from_series else RESTORED)
-    beside, elsewhere = np.float32(_odds(MASKED_NEAR)), np.float32(_odds(MASKED))
+    if_likely, otherwise = np.float32(_odds(limits.likely)), np.float32(_odds(limits.unlikely))
     judged = clear.copy()
     for date in range(len(bands)):
         inputs, known = evidence(bands, usable, days, state, date)
         known &= judgeable
         odds = by(inputs, known)
-        cloudy = odds > (_odds(MADE) if near is None else np.where(near[date], beside, elsewhere))
-        restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < calm)
+        cloudy = odds > np.where(likely[date], if_likely, otherwise)
+        restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < _odds(limits.calm))
         judged[date] = (start[date] & ~(known & cloudy)) | restored
         score[date][known] = probability(odds[known])
         newly = given[date] & ~judged[date]

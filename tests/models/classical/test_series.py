@@ -77,3 +77,10 @@ def test_uncertainty_grows_with_the_gap():
 def test_a_single_date_has_no_uncertainty():
     obs = Observations(land()[:1], np.ones((1, *SHAPE), bool), np.array([-5.0]), -1)
     assert np.isnan(Series.of(obs).uncertainty()).all()
+
+
+def test_without_a_date_that_is_mostly_clear_there_are_no_dates_as_features(obs):
+    clear = obs.clear.copy()
+    clear[:, :, SHAPE[1] // 3 :] = False
+    series = Series.of(Observations(obs.bands, clear, obs.day_offset, obs.target))
+    assert series.features().shape == (4 * obs.n_bands, SHAPE[0] * SHAPE[1])

@@ -106,7 +106,7 @@ class Series:
         for row, mean in zip(own, around, strict=True):
             uniform_filter(row.reshape(self.shape), CONTEXT, output=mean.reshape(self.shape))
         around -= own
-        self._differences(dates, features[4 * number :].reshape(len(dates), number, -1))
+        self._differences(dates, features[4 * number :].reshape(len(dates), *self.image.shape))
         return features
 
     def _differences(self, dates: NDArray[np.intp], rows: NDArray[np.float32]) -> None:
