@@ -44,9 +44,9 @@ class Limits:
     calm: float
 
 
-GIVEN = Limits(0.5, 0.85, 0.12)
+GIVEN = Limits(0.85, 0.96, 0.15)
 """Limits where a given mask is corrected: missed cloud is likelier near given cloud."""
-MADE = Limits(0.35, 0.85, 0.35)
+MADE = Limits(0.35, 0.7, 0.35)
 """Limits where there is no given mask: what lasts for some dates is unlikely to be cloud."""
 
 
