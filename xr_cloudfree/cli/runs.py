@@ -90,7 +90,14 @@ def batch(
     *,
     out: Annotated[
         str,
-        typer.Option("--out", "-o", metavar="STORE", help="OUT.zarr.", rich_help_panel=OUTPUT, show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="STORE",
+            help="OUT.zarr, or its URL in an object store.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
     ],
     filling: Filling,
     products: Products,
@@ -127,9 +134,7 @@ def batch(
     with plain_errors(debug):
         from xr_cloudfree.runner import runs
 
-        run = runs.prepare(
-            cube, local(out), shard=shard, block=block, check=check, **filling.options(), **reading.options()
-        )
+        run = runs.prepare(cube, out, shard=shard, block=block, check=check, **filling.options(), **reading.options())
         if prepare:
             with runs.started(run, overwrite=overwrite) as missing:
                 n = run.plan.n_regions
@@ -275,7 +280,7 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     from xr_cloudfree.runner.driver import execute
     from xr_cloudfree.runner.status import status as status_of
 
-    store = Path(run.path)
+    store = run.path
     repository = None if products.icechunk is None else local(products.icechunk, "icechunk")
     exports.check_sinks(
         store,

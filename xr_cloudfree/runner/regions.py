@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -20,9 +19,9 @@ from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import StoreError
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.runner import windows
-from xr_cloudfree.runner.journal import Journal, read_json, write_json
+from xr_cloudfree.runner.journal import Journal, another_run
 from xr_cloudfree.runner.plan import RunPlan
-from xr_cloudfree.runner.store import digest_of, encode, sha256, write_file
+from xr_cloudfree.runner.store import digest_of, encode, sha256
 
 # What a pixel of a date can be, and its number in the layer "filled".
 STATES = {"observed": OBSERVED, "filled": FILLED, "filled in some bands": PARTLY, "not filled": NOT_FILLED}
@@ -99,15 +98,15 @@ def fill_region(
         If the store cannot be written.
     """
     start = time.perf_counter()
-    root, box = Path(store), plan.box(index)
+    journal, box = Journal(store), plan.box(index)
     windows = windows or read_windows(plan, index)
     outputs = run_region(plan.job, box, windows, threads=threads, alone=alone, answers=answers)
     del windows
-    _check_current(plan, Journal(root))
+    _check_current(plan, journal)
 
     def write(shard: tuple[str, bytes]) -> tuple[str, str, int]:
         key, data = shard
-        write_file(root / key, data)
+        journal.store.write(key, data)
         return key, sha256(data), len(data)
 
     with ThreadPoolExecutor(8) as pool:  # writes one shard while the next is encoded
@@ -130,7 +129,7 @@ def fill_region(
         "process": report.process,
         "pixels": report.pixels,
     }
-    write_json(Journal(root).marker(index), marker)
+    journal.mark(index, marker)
     return report
 
 
@@ -143,13 +142,8 @@ def _count_states(outputs: Mapping[str, Array]) -> dict[str, int] | None:
 
 def _check_current(plan: RunPlan, journal: Journal) -> None:
     """Raise if the store was begun anew by another run in the meantime."""
-    begun = read_json(journal.run)
-    if begun is None or begun["run"] != plan.identity:
-        raise StoreError(
-            f"{journal.store} {'has no run' if begun is None else 'belongs to another run by now'}",
-            "a store begun by this run",
-            "the call that begins it: to_zarr or batch",
-        )
+    if journal.needed()["run"] != plan.identity:
+        raise another_run(journal)
 
 
 def _encode(plan: RunPlan, box: Box, outputs: Mapping[str, Array]) -> Iterator[tuple[str, bytes]]:

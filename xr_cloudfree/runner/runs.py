@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,12 +33,12 @@ from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import how_to_resume
-from xr_cloudfree.runner.journal import Journal, read_json, write_json
+from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
 from xr_cloudfree.runner.origins import Origin, origin
 from xr_cloudfree.runner.plan import RunPlan, plan_run
-from xr_cloudfree.runner.store import Layout, Skeleton, clear_partial, digest_of, sha256, write_file
-from xr_cloudfree.storage.files import resolve_link, write_error
-from xr_cloudfree.storage.locations import absolute, is_url, local
+from xr_cloudfree.runner.store import ROOT, Layout, Skeleton, digest_of, sha256
+from xr_cloudfree.storage.folders import folder_at, is_zarr
+from xr_cloudfree.storage.locations import absolute, is_url, name_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,8 +51,8 @@ class Run:
         Everything a process needs to fill regions.
     skeleton : Skeleton
         The store without its shards.
-    path : Path
-        The store.
+    path : Path or str
+        The store, a path or the URL of an object store.
     call : mapping or None
         The call as plain values, with the paths of the cube and of Sentinel-1, from which any process can plan the
         same run; None if one of them does not come from a file or an option is not a plain value.
@@ -61,7 +60,7 @@ class Run:
 
     plan: RunPlan
     skeleton: Skeleton
-    path: Path
+    path: Path | str
     call: Mapping[str, Any] | None
 
     @property
@@ -87,8 +86,8 @@ def prepare(
     ----------
     obj : DataArray, Dataset, path or URL
         The cube, or its location.
-    store : path
-        The output: a folder whose name ends with ``.zarr``.
+    store : path or URL
+        The output: a folder whose name ends with ``.zarr``, on a disk or in an object store.
     date : str, datetime, slice, sequence of these, or None
         The target dates.
     **options
@@ -99,10 +98,11 @@ def prepare(
     OutputError
         If the output cannot be a store, or would replace the cube or a layer passed with it.
     """
-    path = local(store, "store")
-    if path.suffix.lower() != ".zarr":
-        raise OutputError(f"the output is called {path.name}", "an ending .zarr", option(f"store='{path.name}.zarr'"))
-    io.refuse_source(path, windows.local_sources(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
+    path = folder_at(store).location
+    name = name_of(path) if isinstance(path, str) else path.name
+    if Path(name).suffix.lower() != ".zarr":
+        raise OutputError(f"the output is called {name}", "an ending .zarr", option(f"store='{name}.zarr'"))
+    io.refuse_source(path, windows.sources(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
     location = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(location) if location is not None else obj
     reading, others = ReadOptions.split(options)
@@ -128,14 +128,10 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
         If the cube or the model is no longer the same.
     """
     journal = Journal(store)
-    record = journal.begun()
-    if record is None:
-        raise StoreError(
-            f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
-        )
+    record, location = journal.needed(), journal.store.location
     if record["call"] is None:
         raise StoreError(
-            f"the cube of {journal.store}, or a layer passed with it, does not come from a file that can be reopened",
+            f"the cube of {location}, or a layer passed with it, does not come from a file that can be reopened",
             "the cube, and the layers passed with it",
             "the same call that began the store: cube.cloudfree.to_zarr(store, ...)",
         )
@@ -147,17 +143,17 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
     if not is_url(source) and not os.path.exists(source):
         name = shlex.quote(Path(source).name)
         raise StoreError(
-            f"the cube of {journal.store} is not at {source} any more",
+            f"the cube of {location} is not at {source} any more",
             "the cube of the run, at its new location",
-            f"cloudfree resume {shlex.quote(str(journal.store))} --cube {name}, with its path",
+            f"cloudfree resume {shlex.quote(str(location))} --cube {name}, with its path",
         )
     reading, others = ReadOptions.split(call)
     plan, skeleton = plan_run(Origin(source, opened).open(), date, reading, **others)
-    run = Run(plan, skeleton, journal.store, current_call)
+    run = Run(plan, skeleton, location, current_call)
     _check_same(run, record, resume=True)
     if current_call != record["call"]:
         with journal.lock():
-            write_json(journal.run, {**record, "call": current_call})
+            journal.write(RUN, {**record, "call": current_call})
     return run
 
 
@@ -190,22 +186,25 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
         If something else is at its path, or it cannot be written.
     """
     path, journal = run.path, run.journal
-    exists = path.is_dir() and any(path.iterdir())
-    if exists and not io.is_store(path) and not journal.run.exists():
-        raise OutputError(f"{path} is a folder, but not a Zarr store", "a path of its own", "another path")
-    if path.is_file():
-        raise OutputError(f"{path} is a file", "a path of its own", "another path")
-    if exists and not overwrite and not journal.run.exists():
-        raise OutputError(f"{path} already exists", "a new path, or permission to replace it", option("overwrite=True"))
-    target = resolve_link(path)
+    journal.store.check()
+    if not journal.folder.exists(RUN) and not journal.store.is_empty():
+        if not is_zarr(journal.store):
+            raise OutputError(f"{path} is a folder, but not a Zarr store", "a path of its own", "another path")
+        if not overwrite:
+            raise OutputError(
+                f"{path} already exists", "a new path, or permission to replace it", option("overwrite=True")
+            )
     with journal.lock():
         begun = None if overwrite else journal.begun()
         if begun is not None:
             _check_same(run, begun, resume)
-            for folder in (path, journal.folder):
-                clear_partial(folder)
+            for folder in (journal.store, journal.folder):
+                folder.tidy()
         else:
-            _remove_store(run)
+            # Without the record of the run a store that is half removed is never taken for a complete one.
+            journal.folder.remove([RUN, FINISHED])
+            journal.folder.clear(keep=LOCK)
+            journal.store.clear()
             record = {
                 "run": run.plan.identity,
                 "fingerprint": dict(run.plan.fingerprint),
@@ -214,9 +213,8 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
                 "consolidated": sha256(run.skeleton.consolidated),
                 "call": run.call,
             }
-            write_json(journal.run, record)
-        if target != path:  # a link, whose target may be gone
-            target.mkdir(exist_ok=True)
+            journal.write(RUN, record)
+        journal.store.make()
         _write_skeleton(run)
         done, lost = journal.regions(run.plan.layout, run.plan.identity)
         if lost.any():
@@ -242,8 +240,8 @@ def finish(run: Run) -> str:
     StoreError
         If regions are missing.
     """
-    n_regions = run.plan.n_regions
-    markers = run.journal.markers(run.plan.layout, run.plan.identity)
+    n_regions, journal = run.plan.n_regions, run.journal
+    markers = journal.markers(run.plan.layout, run.plan.identity)
     digests = {index: digest_of(marker["files"]) for index, marker in markers}
     if len(digests) < n_regions:
         first = next(index for index in range(n_regions) if index not in digests)
@@ -252,15 +250,15 @@ def finish(run: Run) -> str:
             "all of them",
             "the same call again, which fills only these",
         )
-    write_file(run.path / "zarr.json", run.skeleton.consolidated)
+    journal.store.write(ROOT, run.skeleton.consolidated)
     # As `xr_cloudfree.runner.verify.store_digest` computes it from the bytes.
     digest = digest_of(
         {key: sha256(data) for key, data in run.skeleton.finished.items()}
         | {f"{index:07d}": shards for index, shards in digests.items()}
     )
-    finished = read_json(run.journal.finished)
+    finished = journal.read(FINISHED)
     if finished is None or finished["digest"] != digest:
-        write_json(run.journal.finished, {"digest": digest, "run": run.plan.identity})
+        journal.write(FINISHED, {"digest": digest, "run": run.plan.identity})
     return digest
 
 
@@ -333,32 +331,13 @@ def _difference(topic: str, then: str, now: str) -> str:
     return f"{topic}: '{words[0]}' then, '{words[1]}' now"
 
 
-def _remove_store(run: Run) -> None:
-    """Remove the old journal, except for the lock, which is held, and then the old store. A link stays a link."""
-    journal = run.journal
-    try:
-        for file in (journal.run, journal.finished):
-            file.unlink(missing_ok=True)
-        for entry in journal.folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif not entry.name.startswith("lock"):
-                entry.unlink()
-        if (target := resolve_link(run.path)).exists():
-            shutil.rmtree(target)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise write_error(run.path, error) from error
-
-
 def _write_skeleton(run: Run) -> None:
     """Write metadata and coordinates that are missing or differ."""
-    expected = run.skeleton.finished if run.journal.finished.exists() else run.skeleton.files
+    store = run.journal.store
+    expected = run.skeleton.finished if run.journal.is_finished else run.skeleton.files
     for key, data in expected.items():
-        path = run.path / key
-        if not path.is_file() or path.read_bytes() != data:
-            write_file(path, data)
+        if store.read(key) != data:
+            store.write(key, data)
 
 
 def _layout_as_json(layout: Layout) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from zarr.storage import FsspecStore
 
 from xr_cloudfree.errors import CloudfreeError, InputError, MissingDependencyError, OptionError
 from xr_cloudfree.storage.locations import name_of
+from xr_cloudfree.storage.objects import SCHEMES, client
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer, BufferPrototype
@@ -213,6 +214,8 @@ def _by_obstore(url: str) -> Store:
     from zarr.storage import ObjectStore
 
     try:
+        if url.split(":", 1)[0].lower() in SCHEMES:
+            return ObjectStore(client(url, os.getpid()), read_only=True)
         options = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
         return ObjectStore(from_url(url, **options), read_only=True)
     except Exception as error:
