@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import stores
 from xr_cloudfree.errors import LockedError, OptionError, OptionTypeError, RunError
 from xr_cloudfree.runner import cluster, runs
+from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import store_digest
 
 distributed = pytest.importorskip("distributed")

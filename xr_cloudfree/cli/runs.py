@@ -94,7 +94,7 @@ def batch(
             "--out",
             "-o",
             metavar="STORE",
-            help="OUT.zarr, or its URL in an object store.",
+            help="OUT.zarr: a path, or a URL such as s3://bucket/out.zarr.",
             rich_help_panel=OUTPUT,
             show_default=False,
         ),

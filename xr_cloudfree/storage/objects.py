@@ -34,6 +34,8 @@ SCHEMES = {"s3": _S3, "s3a": _S3, "gs": _GS, "gcs": _GS, "az": _AZ, "abfs": _AZ,
 RETRY: dict[str, Any] = {"max_retries": 10, "retry_timeout": timedelta(minutes=3)}
 # A request fails if no byte arrives for a minute, and a whole one may take as long as a large shard on a slow line.
 CLIENT: dict[str, Any] = {"connect_timeout": "20s", "read_timeout": "60s", "timeout": "10m"}
+# S3 removes at most a thousand objects with one request.
+_MOST_REMOVED = 1000
 # Attempts to change an object that other processes change at the same time.
 _ATTEMPTS = 8
 
@@ -110,7 +112,7 @@ class ObjectFolder:
         import obstore
 
         try:
-            with self._errors(key, "read"):
+            with self._errors(key, "read", absent=True):
                 obstore.head(self._store, key)
         except FileNotFoundError:
             return False
@@ -142,7 +144,7 @@ class ObjectFolder:
             if found is not None and data == found[0]:
                 return
             try:
-                with self._errors(key, "written"):
+                with self._errors(key, "written", absent=found is not None):
                     self._put(key, data, "create" if found is None else found[1])
                 return
             except (AlreadyExistsError, PreconditionError, FileNotFoundError):
@@ -154,14 +156,14 @@ class ObjectFolder:
         import obstore
 
         for key in keys:
-            with suppress(FileNotFoundError), self._errors(key, "written"):
+            with suppress(FileNotFoundError), self._errors(key, "removed", absent=True):
                 obstore.delete(self._store, key)
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yield the key and the size of each object."""
         import obstore
 
-        with self._errors(prefix, "read"), suppress(FileNotFoundError):
+        with self._errors(prefix, "listed"):
             for some in obstore.list(self._store, prefix or None):
                 yield from ((meta["path"], meta["size"]) for meta in some)
 
@@ -169,17 +171,16 @@ class ObjectFolder:
         """Remove all objects."""
         import obstore
 
-        # S3 removes at most a thousand objects with one request.
         batch: list[str] = []
         for key, _ in self.list():
             if not (keep and key.startswith(keep)):
                 batch.append(key)
-            if len(batch) == 1000:
-                with self._errors("", "written"):
+            if len(batch) == _MOST_REMOVED:
+                with self._errors("", "removed"):
                     obstore.delete(self._store, batch)
                 batch = []
         if batch:
-            with self._errors("", "written"):
+            with self._errors("", "removed"):
                 obstore.delete(self._store, batch)
 
     def tidy(self) -> None:
@@ -236,7 +237,10 @@ class ObjectFolder:
 
         mode: Any = "create"
         for _ in range(_ATTEMPTS):
-            with suppress(AlreadyExistsError, PreconditionError, FileNotFoundError), self._errors(key, "written"):
+            with (
+                suppress(AlreadyExistsError, PreconditionError, FileNotFoundError),
+                self._errors(key, "written", absent=True),
+            ):
                 return self._put(key, json.dumps(dict(owner)).encode(), mode)
             found = self._get(key)
             if found is None:
@@ -256,7 +260,7 @@ class ObjectFolder:
         from obstore.exceptions import PreconditionError
 
         try:
-            with self._errors(key, "written"):
+            with self._errors(key, "written", absent=True):
                 return self._put(key, data, version)
         except (PreconditionError, FileNotFoundError):  # taken by another process; or the answer was lost before
             found = self._get(key)
@@ -314,7 +318,7 @@ class ObjectFolder:
         import obstore
 
         try:
-            with self._errors(key, "read"):
+            with self._errors(key, "read", absent=True):
                 found = obstore.get(self._store, key)
                 data, meta = bytes(found.bytes()), found.meta
         except FileNotFoundError:
@@ -327,16 +331,18 @@ class ObjectFolder:
         return client(self.url, os.getpid())
 
     @contextmanager
-    def _errors(self, key: str, done: str) -> Iterator[None]:
-        """Turn errors of the store into `OutputError`, except for those that are answers."""
+    def _errors(self, key: str, done: str, absent: bool = False) -> Iterator[None]:
+        """Turn errors of the store into `OutputError`, except for answers; with `absent` that includes "not found"."""
         from obstore import exceptions
 
         answers = (exceptions.AlreadyExistsError, exceptions.PreconditionError, exceptions.NotSupportedError)
         try:
             yield
-        except (*answers, FileNotFoundError, NotImplementedError, OutputError):
+        except (*answers, NotImplementedError, OutputError):
             raise
-        except exceptions.BaseError as error:
+        except (exceptions.BaseError, FileNotFoundError) as error:
+            if absent and isinstance(error, FileNotFoundError):
+                raise
             raise self._error(key, done, _words(error)) from error
 
     def _error(self, key: str, done: str, reason: str) -> OutputError:
@@ -356,9 +362,11 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _words(error: Exception) -> str:
-    """Return the first line of an error without queries of URLs, which may contain signatures."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"\?[^\s)\"']+", "?…", lines[0])
+    """Return the first line of an error with the server's message, without queries, which may contain signatures."""
+    text = str(error).strip() or type(error).__name__
+    message = re.search("<Message>(.*?)</Message>", text)
+    first = re.sub(r"\?[^\s)\"']+", "", text.splitlines()[0].partition(": <")[0])
+    return f"{first}: {message[1]}" if message else first
 
 
 @lru_cache(maxsize=64)
