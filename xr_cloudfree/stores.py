@@ -38,8 +38,9 @@ def to_zarr(
     ----------
     obj : DataArray, Dataset, path or URL
         The cube, or its location: see `fill` and `xr_cloudfree.io.open_cube`.
-    store : path
-        The output, in Zarr format 3: a folder whose name ends with ``.zarr``, not a URL.
+    store : path or URL
+        The output, in Zarr format 3: a folder whose name ends with ``.zarr``, or such a name in an object store:
+        ``s3://``, ``gs://``, ``az://`` or ``abfs://``, with credentials from the environment.
     date : str, datetime, slice, sequence of these, or None
         The target dates, as in `fill`. Each part of the cube is read once for all of them.
     model : str or FillModel
@@ -120,8 +121,8 @@ def batch(
     obj : DataArray, Dataset, path or URL
         The cube, see `fill`. A cube opened from a Zarr store or a NetCDF file is opened by the workers themselves, so
         they must see it under the same path or address; any other cube is sent to each worker once.
-    store : path
-        The output, a folder that all machines see under the same path.
+    store : path or URL
+        The output: a folder that all machines see under the same path, or a URL of an object store, see `to_zarr`.
     date : str, datetime, slice, sequence of these, or None
         The target date or dates, as in `fill`; None means every date of the cube. Input is read once for all of them.
     model : str or FillModel
@@ -202,7 +203,7 @@ def resume(store: str | os.PathLike[str], *, cube: str | os.PathLike[str] | None
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         The store of a run that has begun.
     cube : path, optional
         The new location of the cube, if it was moved.

@@ -90,7 +90,7 @@ def check_whole(store, clean):
 
 
 def fill_there(environment, cube, store, call=None, where="", n=0, after=False, **options):
-    """Fill, in a process that was forked; die before or after the n-th call of a method for a key in which is `where`."""
+    """Fill, in a process that was forked; die before or after the n-th call for a key with `where` in it."""
     os.environ.update(environment)
     if call is not None:
         real, met = getattr(objects.ObjectFolder, call), []

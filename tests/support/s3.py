@@ -99,7 +99,10 @@ class Server:
         }
 
     def request(self, method, path, data=None):
-        with urllib.request.urlopen(urllib.request.Request(self.url + path, data, method=method)) as answer:
+        # Moto would wait for the fields of a form, which is what urllib says it sends.
+        headers = {"Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(self.url + path, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.read()
 
     def disturb(self, *faults):

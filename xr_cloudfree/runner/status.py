@@ -79,7 +79,7 @@ def status(store: str | os.PathLike[str]) -> Status:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `batch` or ``to_zarr`` has begun.
 
     Raises

@@ -71,7 +71,7 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `to_zarr` or `batch` wrote.
 
     Returns
@@ -133,7 +133,7 @@ def repair(store: str | os.PathLike[str]) -> VerifyReport:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `to_zarr` or `batch` wrote.
 
     Returns
@@ -163,7 +163,7 @@ def store_digest(store: str | os.PathLike[str]) -> str:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `to_zarr` or `batch` wrote.
     """
     return verify(store).digest
