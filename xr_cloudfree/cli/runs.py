@@ -102,6 +102,10 @@ def batch(
     filling: Filling,
     products: Products,
     overwrite: Overwrite = False,
+    append: Annotated[
+        bool,
+        typer.Option("--append", help="Add the dates to a finished store, and fill only them.", rich_help_panel=OUTPUT),
+    ] = False,
     prepare: Annotated[
         bool,
         typer.Option(
@@ -133,8 +137,11 @@ def batch(
     """
     with plain_errors(debug):
         from xr_cloudfree.runner import runs
+        from xr_cloudfree.runner.additions import planner
 
-        run = runs.prepare(cube, out, shard=shard, block=block, check=check, **filling.options(), **reading.options())
+        run = planner(append, overwrite=overwrite)(
+            cube, out, shard=shard, block=block, check=check, **filling.options(), **reading.options()
+        )
         if prepare:
             with runs.started(run, overwrite=overwrite) as missing:
                 n = run.plan.n_regions

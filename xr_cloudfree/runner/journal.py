@@ -67,8 +67,17 @@ class Journal:
         """Write an object as JSON, with a checksum of itself."""
         self.folder.write(key, _with_checksum(content))
 
-    def mark(self, index: int, marker: Mapping[str, Any]) -> None:
+    def mark(self, index: int, marker: Mapping[str, Any], extends: str | None = None) -> None:
         """Write the marker of a region.
+
+        Parameters
+        ----------
+        index : int
+            The region.
+        marker : mapping
+            The content, with the identity of the run.
+        extends : str, optional
+            Identity of the run that the marker's run adds dates to: its marker is replaced.
 
         Raises
         ------
@@ -78,7 +87,7 @@ class Journal:
 
         def change(data: bytes | None) -> bytes:
             before = _parse(data)
-            if before is not None and before["run"] != marker["run"]:
+            if before is not None and before["run"] not in (marker["run"], extends):
                 raise another_run(self)
             return _with_checksum(marker)
 

@@ -9,11 +9,12 @@ import shlex
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -28,6 +29,7 @@ from xr_cloudfree.errors import (
     code,
     either,
     option,
+    then,
 )
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import s1_variables
@@ -35,7 +37,7 @@ from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
 from xr_cloudfree.runner.origins import Origin, origin
-from xr_cloudfree.runner.plan import RunPlan, plan_run
+from xr_cloudfree.runner.plan import Addition, RunPlan, plan_run
 from xr_cloudfree.runner.store import ROOT, Layout, Skeleton, digest_of, sha256
 from xr_cloudfree.storage.folders import folder_at, is_zarr
 from xr_cloudfree.storage.locations import absolute, is_url, name_of
@@ -148,13 +150,42 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
             f"cloudfree resume {shlex.quote(str(location))} --cube {name}, with its path",
         )
     reading, others = ReadOptions.split(call)
-    plan, skeleton = plan_run(Origin(source, opened).open(), date, reading, **others)
+    cube_again = Origin(source, opened).open()
+    plan, skeleton = plan_run(cube_again, date, reading, **others)
+    if record.get("earlier") is not None and not journal.is_finished:
+        plan = with_addition(plan, record["earlier"], cube_again, reading, others)
     run = Run(plan, skeleton, location, current_call)
-    _check_same(run, record, resume=True)
+    check_same(run, record, resume=True)
     if current_call != record["call"]:
         with journal.lock():
             journal.write(RUN, {**record, "call": current_call})
     return run
+
+
+def with_addition(
+    plan: RunPlan, earlier: Mapping[str, Any], cube: Any, reading: ReadOptions, others: Mapping[str, Any]
+) -> RunPlan:
+    """Return a plan that fills only the last of its dates in regions that have the others.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan of all dates.
+    earlier : mapping
+        ``run``, the identity of the run that filled the other dates, and ``dates``, their number.
+    cube, reading, others : Dataset or DataArray, ReadOptions, mapping
+        What `plan` was made from.
+    """
+    dates = dates_as_text(plan)[earlier["dates"] :]
+    added, _ = plan_run(cube, dates, reading, **others)
+    # The same arrays, so that they are sent to workers once.
+    added = replace(added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected)
+    return replace(plan, added=Addition(earlier["run"], earlier["dates"], added))
+
+
+def dates_as_text(plan: RunPlan) -> list[str]:
+    """Return the target dates of a plan as text that denotes them exactly."""
+    return [pd.Timestamp(date).isoformat() for date in plan.job.targets.times]
 
 
 @contextmanager
@@ -197,7 +228,9 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
     with journal.lock():
         begun = None if overwrite else journal.begun()
         if begun is not None:
-            _check_same(run, begun, resume)
+            if run.plan.added is not None and run.plan.added.run == begun["run"]:
+                begun = _extend(run, begun)
+            check_same(run, begun, resume)
             for folder in (journal.store, journal.folder):
                 folder.tidy()
         else:
@@ -205,18 +238,16 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
             journal.folder.remove([RUN, FINISHED])
             journal.folder.clear(keep=LOCK)
             journal.store.clear()
-            record = {
-                "run": run.plan.identity,
-                "fingerprint": dict(run.plan.fingerprint),
-                "layout": _layout_as_json(run.plan.layout),
-                "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
-                "consolidated": sha256(run.skeleton.consolidated),
-                "call": run.call,
-            }
-            journal.write(RUN, record)
+            begun = _record(run)
+            journal.write(RUN, begun)
         journal.store.make()
-        _write_skeleton(run)
         done, lost = journal.regions(run.plan.layout, run.plan.identity)
+        if begun.get("earlier") is None or journal.is_finished:
+            _write_skeleton(run)
+        else:  # readers see the dates that are done until the others are as well
+            _, incomplete = journal.regions(layout_of(begun["earlier"]), begun["earlier"]["run"])
+            journal.folder.remove(journal.marker(int(index)) for index in np.flatnonzero(incomplete))
+            lost |= incomplete
         if lost.any():
             warnings.warn(
                 f"{lost.sum()} of {lost.size} regions of {path} were filled before and lack files, or have files of "
@@ -250,6 +281,10 @@ def finish(run: Run) -> str:
             "all of them",
             "the same call again, which fills only these",
         )
+    # The group's metadata last: they tell readers what the store contains.
+    for key, data in run.skeleton.files.items():
+        if key != ROOT and journal.store.read(key) != data:
+            journal.store.write(key, data)
     journal.store.write(ROOT, run.skeleton.consolidated)
     # As `xr_cloudfree.runner.verify.store_digest` computes it from the bytes.
     digest = digest_of(
@@ -303,7 +338,8 @@ def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
+def check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
+    """Raise `ChangedError` if a store was begun with other inputs or settings, `OutputError` without `resume`."""
     if not resume:
         raise OutputError(
             f"{run.path} already exists",
@@ -329,6 +365,43 @@ def _difference(topic: str, then: str, now: str) -> str:
     if not all(words) or words[0] == words[1]:
         return f"{topic}: changed since"
     return f"{topic}: '{words[0]}' then, '{words[1]}' now"
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """Return the settings of a run, as its journal keeps them."""
+    plan = run.plan
+    return {
+        "run": plan.identity,
+        "fingerprint": dict(plan.fingerprint),
+        "layout": _layout_as_json(plan.layout),
+        "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
+        "consolidated": sha256(run.skeleton.consolidated),
+        "dates": None if plan.job.targets.scalar else dates_as_text(plan),
+        "call": run.call,
+    }
+
+
+def _extend(run: Run, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a finished store into one that is begun with more dates, and return the new settings.
+
+    Raises
+    ------
+    StoreError
+        If regions are not done.
+    """
+    journal = run.journal
+    done, _ = journal.regions(layout_of(begun), begun["run"])
+    if not done.all():
+        raise StoreError(
+            f"{(~done).sum()} of {done.size} regions of {run.path} are not done",
+            "a finished store, to add dates to it",
+            then(how_to_resume(run.path, begun["call"] is not None), "this call again"),
+        )
+    kept = {key: begun[key] for key in ("run", "layout", "files", "consolidated")}
+    record = {**_record(run), "earlier": {**kept, "dates": len(begun["dates"])}}
+    journal.folder.remove([FINISHED])
+    journal.write(RUN, record)
+    return record
 
 
 def _write_skeleton(run: Run) -> None:

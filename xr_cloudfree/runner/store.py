@@ -205,7 +205,7 @@ def stored_encoding(part: Part) -> dict[str, Any]:
 
 
 def encode(
-    part: Part, metadata: bytes, layout: Layout, index: int, values: NDArray[Any]
+    part: Part, metadata: bytes, layout: Layout, index: int, values: NDArray[Any], first: int = 0
 ) -> Iterator[tuple[str, bytes]]:
     """Encode the shards of one array in one region, one after another.
 
@@ -221,6 +221,8 @@ def encode(
         The region.
     values : ndarray
         The variable's values in the region.
+    first : int
+        Index in the store of the first of their dates.
 
     Yields
     ------
@@ -241,7 +243,7 @@ def encode(
     for which in np.ndindex(values.shape[:1] if dated else ()):
         variable = xr.Variable(part.dims[dated:], values[which], None, stored_encoding(part))
         packed = xr.conventions.encode_cf_variable(variable, name=part.name).values
-        array[(*which, Ellipsis, *slices)] = packed
+        array[(*(i + first for i in which), Ellipsis, *slices)] = packed
         for key in [key for key in files if key != head]:
             yield key, files.pop(key).to_bytes()
 

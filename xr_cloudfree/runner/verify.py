@@ -101,6 +101,8 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
     digests: dict[str, str] = {}
     expected = dict(begun["files"])
     finished, is_finished = journal.read(FINISHED), journal.is_finished
+    # While dates are added, a region keeps its marker, and the store its metadata, until the new ones are done.
+    earlier = None if is_finished else begun.get("earlier")
     if is_finished:
         expected[ROOT] = begun["consolidated"]
         if finished is None:
@@ -110,14 +112,21 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
         digest, length = _read(journal.store, key)
         files, size, digests[key] = files + (digest is not None), size + length, digest or ""
         # A run killed just before its end has consolidated the metadata without recording it yet.
-        if digest != checksum and not (key == ROOT and digest == begun["consolidated"]):
+        accepted = {checksum, begun["consolidated"] if key == ROOT else checksum}
+        if earlier is not None:
+            accepted.add(earlier["consolidated"] if key == ROOT else earlier["files"].get(key))
+        if digest not in accepted:
             problems.append(Problem(None, key, "missing" if digest is None else "changed"))
     regions = in_threads(journal.store.at_once, lambda i: _region(journal, layout, i), range(layout.n_regions))
     for index, is_marked, marker, shards in regions:
         digests[f"{index:07d}"] = digest_of({key: digest or "" for key, (digest, _) in shards.items()})
         files += sum(digest is not None for digest, _ in shards.values())
         size += sum(length for _, length in shards.values())
-        if is_marked:
+        if earlier is not None and marker is not None and marker["run"] == earlier["run"]:
+            kept = {key: shards[key] for key in layout_of(earlier).keys(index)}
+            problems += _compare(journal, index, marker, earlier["run"], kept)
+            unfinished.append(index)
+        elif is_marked:
             problems += _compare(journal, index, marker, begun["run"], shards)
         elif is_finished:
             problems.append(Problem(index, _name(journal, index), "missing"))
