@@ -13,7 +13,7 @@ from xr_cloudfree import io
 from xr_cloudfree.errors import OptionError, OutputError, option
 from xr_cloudfree.options import ReadOptions, parse_flag
 from xr_cloudfree.runner.journal import Journal
-from xr_cloudfree.runner.plan import RunPlan
+from xr_cloudfree.runner.plan import RunPlan, plan_run
 from xr_cloudfree.runner.runs import Run, check_same, dates_as_text, prepare, with_addition
 
 
@@ -57,31 +57,38 @@ def prepare_addition(
         If the store was made from another cube, or with another model or other settings.
     """
     record = Journal(store).begun()
-    asked = prepare(obj, store, date, **options)
+    location = obj if isinstance(obj, str | os.PathLike) else None
+    cube: Any = io.open_cube(location) if location is not None else obj
+    reading, others = ReadOptions.split(options)
+    asked, _ = plan_run(cube, date, reading, **others)
+    dates = dates_as_text(asked)
     if record is None:
-        return prepare(obj, store, dates_as_text(asked.plan), **_explicit(options)) if _is_single(asked.plan) else asked
+        return (
+            prepare(obj, store, dates, **_explicit(options))
+            if asked.job.targets.scalar
+            else (prepare(obj, store, date, **options))
+        )
     if record["dates"] is None:
         raise OutputError(
-            f"{asked.path} has a single date, without an axis of dates",
+            f"{store} has a single date, without an axis of dates",
             "a store that was begun with a list of dates",
-            option(f"date={dates_as_text(asked.plan)!r}", "overwrite=True"),
+            option(f"date={dates!r}", "overwrite=True"),
         )
     options = _explicit(options)
     if options.get("shard") is None:
         options["shard"] = tuple(record["layout"]["shard"])
     old = list(record["dates"])
-    run = prepare(obj, store, [*old, *(date for date in dates_as_text(asked.plan) if date not in old)], **options)
+    run = prepare(obj, store, [*old, *(date for date in dates if date not in old)], **options)
+    reading, others = ReadOptions.split(options)
     earlier = record.get("earlier")
     if run.plan.identity != record["run"]:
-        check_same(prepare(obj, store, old, **options), record, resume=True)
+        before = Run(*plan_run(cube, old, reading, **others), run.path, None)
+        check_same(before, record, resume=True)
         earlier = {"run": record["run"], "dates": len(old)}
     elif run.journal.is_finished:
         return run
     if earlier is None:
         return run
-    location = obj if isinstance(obj, str | os.PathLike) else None
-    reading, others = ReadOptions.split(options)
-    cube = io.open_cube(location) if location is not None else obj
     plan = with_addition(run.plan, earlier, cube, reading, others)
     _check_sizes(plan)
     return replace(run, plan=plan)
@@ -90,10 +97,6 @@ def prepare_addition(
 def _explicit(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options without the step of a series: dates are given one by one."""
     return {name: value for name, value in options.items() if name != "freq"}
-
-
-def _is_single(plan: RunPlan) -> bool:
-    return bool(plan.job.targets.scalar)
 
 
 def _check_sizes(plan: RunPlan) -> None:
