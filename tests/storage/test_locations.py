@@ -65,3 +65,17 @@ def test_an_output_that_needs_a_disk(url, told):
         locations.local(url)
     assert told in str(caught.value.remedy)
     assert locations.local("file:///data/out.zarr") == Path("/data/out.zarr")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://host/cube.zarr", "https://host/cube.zarr"),
+        ("https://host/cube.nc?sv=1&sig=secret", "https://host/cube.nc?…"),
+        ("https://me:secret@host/cube.zarr", "https://host/cube.zarr"),
+        ("zip::https://host/cube.zarr.zip?sig=secret", "zip::https://host/cube.zarr.zip?…"),
+        ("abfs://box@account.dfs.core.windows.net/cube.zarr", "abfs://box@account.dfs.core.windows.net/cube.zarr"),
+    ],
+)
+def test_secrets_are_not_shown(url, shown):
+    assert locations.without_secrets(url) == shown

@@ -40,7 +40,7 @@ from xr_cloudfree.runner.origins import Origin, origin
 from xr_cloudfree.runner.plan import Addition, RunPlan, plan_run
 from xr_cloudfree.runner.store import ROOT, Layout, Skeleton, digest_of, sha256
 from xr_cloudfree.storage.folders import folder_at, is_zarr
-from xr_cloudfree.storage.locations import absolute, is_url, name_of
+from xr_cloudfree.storage.locations import absolute, is_url, name_of, without_secrets
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,8 @@ class Run:
         The store, a path or the URL of an object store.
     call : mapping or None
         The call as plain values, with the paths of the cube and of Sentinel-1, from which any process can plan the
-        same run; None if one of them does not come from a file or an option is not a plain value.
+        same run; None if one of them does not come from a file, has a URL with a password or a query, or if an option
+        is not a plain value.
     """
 
     plan: RunPlan
@@ -309,7 +310,7 @@ def _call(
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
         s1 = absolute(s1)
     source = origin(cube) if location is None else Origin(os.fspath(location))
-    if source is None:
+    if source is None or any(_is_secret(where) for where in (source.path, s1)):
         return None
     plain_options = {**options, **({} if s1 is None else {"s1": s1})}
     if options.get("freq") is not None:
@@ -328,6 +329,11 @@ def _call(
     except CloudfreeError:
         return None
     return call if again.fingerprint == plan.fingerprint else None
+
+
+def _is_secret(where: Any) -> bool:
+    """Return whether a location gives access to what it names, so that it must not be stored."""
+    return isinstance(where, str) and is_url(where) and where != without_secrets(where)
 
 
 def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -82,6 +82,17 @@ def name_of(url: str) -> str:
     return re.split(r"[?#]", url.rsplit("::", 1)[-1])[0].rstrip("/").rsplit("/", 1)[-1]
 
 
+def without_secrets(url: str) -> str:
+    """Return a URL without its password and its query, either of which may give access to what it names.
+
+    Examples
+    --------
+    >>> without_secrets("https://me:secret@host/cube.nc?sig=abc"), without_secrets("s3://bucket/cube.zarr")
+    ('https://host/cube.nc?…', 's3://bucket/cube.zarr')
+    """
+    return re.sub(r"(?<=://)[^/@:]*:[^/@]*@", "", re.sub(r"\?[^:]*$", "?…", url))
+
+
 def bucket_and_key(url: str) -> str:
     """Return a URL without its scheme and what else differs between two names of one object.
 
