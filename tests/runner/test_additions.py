@@ -112,7 +112,7 @@ def test_a_cube_in_memory_and_spans(tmp_path):
 
 class TestInterrupted:
     @pytest.mark.parametrize(
-        ("how", "n"), [("the same call", 3), ("resume", 3), ("all dates", 5), ("repair", 8), ("the same call", 9)]
+        ("how", "n"), [("the same call", 2), ("resume", 2), ("all dates", 3), ("repair", 1), ("the same call", 4)]
     )
     def test_and_continued(self, path, tmp_path, how, n):
         expected, store = whole(path, tmp_path / "whole.zarr"), tmp_path / "out.zarr"
@@ -157,9 +157,9 @@ class TestInterrupted:
             shard.unlink()
         else:
             shard.write_bytes(data[:9] + bytes([data[9] ^ 1]) + data[10:])
-        assert verify(store).regions == (4,)
+        assert verify(store).regions == (3,)
         if damage == "lost":
-            with pytest.warns(errors.CloudfreeWarning, match="1 of 9 regions .* lack files"):
+            with pytest.warns(errors.CloudfreeWarning, match="1 of 4 regions .* lack files"):
                 add(path, store, DATES[1:])
         else:
             repair(store)
@@ -170,7 +170,7 @@ class TestInterrupted:
         add(path, store, DATES[0])
         with runs.started(prepare_addition(path, store, DATES[1], **HOW)):
             pass
-        with pytest.raises(errors.StoreError, match=r"9 of 9 regions .* are not done") as caught:
+        with pytest.raises(errors.StoreError, match=r"4 of 4 regions .* are not done") as caught:
             add(path, store, DATES[2])
         assert f"cloudfree resume {store}" in caught.value.remedy
         stores.resume(store, progress=False)
@@ -178,7 +178,7 @@ class TestInterrupted:
         assert_is(store, whole(path, tmp_path / "whole.zarr"))
 
     @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs fork and SIGKILL")
-    @pytest.mark.parametrize("where", ["run.json", "0000004.json", "time/c/0", "out.zarr/zarr.json", "finished.json"])
+    @pytest.mark.parametrize("where", ["run.json", "0000002.json", "time/c/0", "out.zarr/zarr.json", "finished.json"])
     def test_by_kill(self, path, tmp_path, where):
         expected, store = whole(path, tmp_path / "whole.zarr"), tmp_path / "out.zarr"
         add(path, store, DATES[:1])

@@ -19,7 +19,7 @@ DATE = "2021-06-03"
 def run(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: None)
     da, clear = make_cube()
-    return runs.prepare(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=40, layers="filled")
+    return runs.prepare(da, tmp_path / "out.zarr", DATE, clear=clear, model="linear", shard=24, layers="filled")
 
 
 def test_from_the_beginning_to_the_end(run):
