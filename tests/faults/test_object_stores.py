@@ -282,6 +282,14 @@ def test_other_objects_are_left_alone(cube, store):
     assert found_at(store) == {"thesis.txt": b"mine"}
 
 
+def test_a_store_that_grows(cube, store, tmp_path):
+    dates = ["2023-05-05", "2023-05-12"]
+    xr_cloudfree.to_zarr(cube, tmp_path / "whole.zarr", **HOW | {"date": dates})
+    for date in dates:
+        fill(cube, store, date=date, append=True)
+    check_whole(store, contents(tmp_path / "whole.zarr"))
+
+
 def test_commands(cube, clean, store, tmp_path):
     given = ("--date", HOW["date"], "-m", "linear", "--shard", SHARD)
     assert f"{N} regions" in typed("batch", cube, "--out", store, *given, "--prepare")
