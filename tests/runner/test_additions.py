@@ -222,12 +222,6 @@ class TestRefused:
             add(path, tmp_path / "out.zarr", DATES[1])
         assert "overwrite=True" in caught.value.remedy
 
-    def test_a_layer_whose_size_depends_on_the_dates(self, path, tmp_path):
-        options = {"layers": "gate", "window": 20}
-        add(path, tmp_path / "out.zarr", DATES[0], **options)
-        with pytest.raises(errors.OutputError, match="gate"):
-            add(path, tmp_path / "out.zarr", DATES[2], **options)
-
     @pytest.mark.parametrize("given", [{"overwrite": True}, {"resume": False}])
     def test_contradictions(self, path, tmp_path, given):
         with pytest.raises(errors.OptionError, match="append=True was given with"):

@@ -13,7 +13,7 @@ from xr_cloudfree import io
 from xr_cloudfree.errors import OptionError, OutputError, option
 from xr_cloudfree.options import ReadOptions, parse_flag
 from xr_cloudfree.runner.journal import Journal
-from xr_cloudfree.runner.plan import RunPlan, plan_run
+from xr_cloudfree.runner.plan import plan_run
 from xr_cloudfree.runner.runs import Run, check_same, dates_as_text, prepare, with_addition
 
 
@@ -52,7 +52,7 @@ def prepare_addition(
     Raises
     ------
     OutputError
-        If the store has a single date without an axis, or a layer whose size depends on the dates.
+        If the store has a single date without an axis.
     ChangedError
         If the store was made from another cube, or with another model or other settings.
     """
@@ -89,26 +89,9 @@ def prepare_addition(
         return run
     if earlier is None:
         return run
-    plan = with_addition(run.plan, earlier, cube, reading, others)
-    _check_sizes(plan)
-    return replace(run, plan=plan)
+    return replace(run, plan=with_addition(run.plan, earlier, cube, reading, others))
 
 
 def _explicit(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options without the step of a series: dates are given one by one."""
     return {name: value for name, value in options.items() if name != "freq"}
-
-
-def _check_sizes(plan: RunPlan) -> None:
-    """Raise for layers that have another size with all dates than with some of them."""
-    assert plan.added is not None
-    alone = plan.added.plan.job
-    for part in plan.parts:
-        sizes = [(plan.job.sizes[dim], alone.sizes[dim]) for dim in part.dims[:-2] if dim != "time"]
-        if part.dims[0] != "time" or any(a != b for a, b in sizes):
-            axes = ", ".join(part.dims[:-2])
-            raise OutputError(
-                f"the size of {part.name} ({axes}) depends on the target dates",
-                "layers to which dates can be added",
-                option("window=None") + f", or layers without {part.name}",
-            )
