@@ -17,7 +17,7 @@ PACKAGE = TESTS.parent / "xr_cloudfree"
 # From the ground floor up. A module imports from its own folder and from lower floors, never from above.
 FLOORS = (
     ("compat", "errors", "layers", "version"),
-    ("options", "storage.files", "storage.read_errors", "storage.locations"),
+    ("options", "storage.files", "storage.read_errors", "storage.locations", "storage.objects", "storage.folders"),
     ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "storage.remote"),
     ("storage.geotransform", "synthetic"),

@@ -151,6 +151,15 @@ def unwrap_store(store: Any) -> Any:
     return store
 
 
+def obstore_client(store: Any) -> Any:
+    """Return the client of a Zarr store that is in an object store that is read through obstore; None for others."""
+    from zarr.storage import ObjectStore
+
+    # A web server lists nothing.
+    usable = isinstance(store, ObjectStore) and type(store.store).__name__ != "HTTPStore"
+    return store.store if usable else None
+
+
 def memory_contents(store: Any) -> dict[str, bytes]:
     """Return the files of a `zarr.storage.MemoryStore`: bytes by key, sorted by key."""
     files = store._store_dict

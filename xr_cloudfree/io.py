@@ -7,7 +7,7 @@ import shutil
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionEr
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.files import aside, write_error
 from xr_cloudfree.storage.geotransform import axes_of
-from xr_cloudfree.storage.locations import journal_folder, local, name_of, parse_location
+from xr_cloudfree.storage.locations import bucket_and_key, journal_folder, local, name_of, parse_location
 from xr_cloudfree.storage.read_errors import guard_opened, opening
 
 _NETCDF = (".nc", ".nc4", ".cdf", ".h5", ".hdf5")
@@ -208,27 +208,34 @@ def check_free(paths: Sequence[Path], overwrite: bool) -> None:
             )
 
 
-def refuse_source(path: Path, sources: Iterable[Path]) -> None:
+def refuse_source(path: Path | str, sources: Iterable[Path | str]) -> None:
     """Raise if an output would replace one of its sources.
 
     Parameters
     ----------
-    path : Path
-        The output.
-    sources : iterable of Path
-        Files and stores the output is made from.
+    path : Path or str
+        The output, a path or a URL.
+    sources : iterable of Path or str
+        Files, stores and URLs the output is made from.
 
     Raises
     ------
     OutputError
         If a source is the output, or one of them contains the other.
     """
-    out = path.resolve()
-    for source in (source.resolve() for source in sources):
+    out = _resolved(path)
+    for original, source in ((source, _resolved(source)) for source in sources if type(source) is type(path)):
         if out == source or source in out.parents or out in source.parents:
             conflict = "would lie in" if source in out.parents else "would replace"
-            remedy = f"{source.stem}-filled{path.suffix}"
-            raise OutputError(f"{path} {conflict} {source}, which it is made from", "a path of its own", remedy)
+            name = f"{source.stem}-filled{out.suffix}"
+            remedy = f"{path.rpartition('/')[0]}/{name}" if isinstance(path, str) else name
+            where = source if isinstance(original, Path) else original
+            raise OutputError(f"{path} {conflict} {where}, which it is made from", "a path of its own", remedy)
+
+
+def _resolved(where: Path | str) -> PurePath:
+    """Return a location as a path that can be compared with others of its kind."""
+    return where.resolve() if isinstance(where, Path) else PurePosixPath(bucket_and_key(where))
 
 
 def write(

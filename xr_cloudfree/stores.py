@@ -10,8 +10,9 @@ import xarray as xr
 from xr_cloudfree.api import fill
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import check_names, parse_flag
+from xr_cloudfree.runner.additions import planner
 from xr_cloudfree.runner.driver import execute
-from xr_cloudfree.runner.runs import prepare, reopen
+from xr_cloudfree.runner.runs import reopen
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -25,6 +26,7 @@ def to_zarr(
     model: str | FillModel = "auto",
     resume: bool = True,
     overwrite: bool = False,
+    append: bool = False,
     shard: int | tuple[int, int] | None = None,
     **options: Any,
 ) -> xr.Dataset:
@@ -38,8 +40,9 @@ def to_zarr(
     ----------
     obj : DataArray, Dataset, path or URL
         The cube, or its location: see `fill` and `xr_cloudfree.io.open_cube`.
-    store : path
-        The output, in Zarr format 3: a folder whose name ends with ``.zarr``, not a URL.
+    store : path or URL
+        The output, in Zarr format 3: a folder whose name ends with ``.zarr``, or such a name in an object store:
+        ``s3://``, ``gs://``, ``az://`` or ``abfs://``, with credentials from the environment.
     date : str, datetime, slice, sequence of these, or None
         The target dates, as in `fill`. Each part of the cube is read once for all of them.
     model : str or FillModel
@@ -48,6 +51,10 @@ def to_zarr(
         Continue where the same run stopped.
     overwrite : bool
         Replace an existing store: it is removed before the first region is filled.
+    append : bool
+        Add the target dates to a finished store, after those that it has, and fill only them. The cube, the model and
+        the settings must be those of the store. Its bytes are then those of one call with all dates. Readers see the
+        dates that were there until the new ones are done.
     shard : int or pair of int, optional
         Pixels along y and x of a shard, one file for each date. By default chosen so that memory suffices and each
         chunk of the input is read only once.
@@ -84,12 +91,19 @@ def to_zarr(
     >>> filled = xr_cloudfree.to_zarr(cube, f"{folder.name}/july.zarr", "2023-07-01", model="linear")
     >>> dict(filled.sizes)
     {'band': 4, 'y': 64, 'x': 64}
+
+    A store that grows:
+
+    >>> for date in ("2023-07-01", "2023-07-06"):
+    ...     grown = xr_cloudfree.to_zarr(cube, f"{folder.name}/grows.zarr", date, model="linear", append=True)
+    >>> dict(grown.sizes)
+    {'time': 2, 'band': 4, 'y': 64, 'x': 64}
     >>> folder.cleanup()
     """
     check_names(options, to_zarr, fill)
     parse_flag("resume", resume)
     parse_flag("overwrite", overwrite)
-    run = prepare(obj, store, date, model=model, shard=shard, **options)
+    run = planner(append, overwrite=overwrite, resume=resume)(obj, store, date, model=model, shard=shard, **options)
     return execute(run, resume=resume, overwrite=overwrite, progress=False)
 
 
@@ -102,6 +116,7 @@ def batch(
     client: Client | None = None,
     resume: bool = True,
     overwrite: bool = False,
+    append: bool = False,
     retries: int = 2,
     stall: float = 900.0,
     gpu: bool | None = None,
@@ -120,8 +135,8 @@ def batch(
     obj : DataArray, Dataset, path or URL
         The cube, see `fill`. A cube opened from a Zarr store or a NetCDF file is opened by the workers themselves, so
         they must see it under the same path or address; any other cube is sent to each worker once.
-    store : path
-        The output, a folder that all machines see under the same path.
+    store : path or URL
+        The output: a folder that all machines see under the same path, or a URL of an object store, see `to_zarr`.
     date : str, datetime, slice, sequence of these, or None
         The target date or dates, as in `fill`; None means every date of the cube. Input is read once for all of them.
     model : str or FillModel
@@ -133,6 +148,8 @@ def batch(
         Continue where the same run stopped.
     overwrite : bool
         Replace an existing store: it is removed before the first region is filled.
+    append : bool
+        Add the target dates to a finished store, see `to_zarr`.
     retries : int
         Number of times a region that failed on a worker is tried again.
     stall : float
@@ -184,7 +201,7 @@ def batch(
         from xr_cloudfree.runner.scheduler import check_client
 
         check_client(client)
-    run = prepare(obj, store, date, model=model, **options)
+    run = planner(append, overwrite=overwrite, resume=resume)(obj, store, date, model=model, **options)
     return execute(
         run,
         client,
@@ -202,7 +219,7 @@ def resume(store: str | os.PathLike[str], *, cube: str | os.PathLike[str] | None
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         The store of a run that has begun.
     cube : path, optional
         The new location of the cube, if it was moved.

@@ -22,7 +22,7 @@ from tests.support.commands import run
 from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import io
 from xr_cloudfree.cli.cluster import connect
-from xr_cloudfree.runner.journal import Journal, read_json, write_json
+from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import store_digest
 
 DATES = ["2021-05-15", "2021-05-21"]
@@ -61,9 +61,9 @@ def test_batch_is_what_fill_gives_and_says_how_far_it_is(folder) -> None:
 def test_pixels_are_told_only_if_all_regions_counted_them(folder) -> None:
     run(*BATCH, "--quiet")
     journal = Journal("out.zarr")
-    told = read_json(journal.marker(0))
+    told = journal.read(journal.marker(0))
     assert told is not None and told.pop("pixels")["filled"] > 0
-    write_json(journal.marker(0), told)
+    journal.write(journal.marker(0), told)
     assert "not filled" not in run("status", "out.zarr")
     assert "Wrote out.zarr" in run(*BATCH)
 

@@ -17,8 +17,8 @@ from tests.support import runs
 from tests.support.cubes import contents
 from tests.support.runs import HOW, Child, N, check_whole, fill, fill_until, markers, part_done
 from xr_cloudfree import errors
-from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify
+from xr_cloudfree.storage.locations import journal_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -85,7 +85,7 @@ def test_twenty_kills_at_random(cube, clean, tmp_path):
         if child.process.exitcode == 0:  # it was done before: begin anew
             check_whole(store, clean)
             shutil.rmtree(store)
-            shutil.rmtree(Journal(store).folder)
+            shutil.rmtree(journal_folder(store))
     assert Child(fill, cube, store).error() is None
     check_whole(store, clean)
 

@@ -18,12 +18,13 @@ from tests.support.cubes import contents
 from tests.support.runs import HOW, Child, N, check_whole, fill_file
 from xr_cloudfree import errors, io
 from xr_cloudfree.runner import exports
-from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.status import status
 from xr_cloudfree.runner.store import Layout, sizes
 from xr_cloudfree.runner.verify import verify
 from xr_cloudfree.storage import files, geotiff
+from xr_cloudfree.storage.folders import LocalFolder
+from xr_cloudfree.storage.locations import journal_folder
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs fork, SIGKILL and /proc")
 
@@ -46,7 +47,7 @@ def store(whole, tmp_path):
     """A copy of a finished store with its journal."""
     mine = tmp_path / "out.zarr"
     shutil.copytree(whole, mine)
-    shutil.copytree(Journal(whole).folder, Journal(mine).folder)
+    shutil.copytree(journal_folder(whole), journal_folder(mine))
     return mine
 
 
@@ -110,7 +111,7 @@ def test_many_regions_are_looked_at_in_seconds(tmp_path):
         for column in range(0, 320, 3):
             (tmp_path / "a" / "c" / str(row) / str(column)).write_bytes(b"123")
     start = time.perf_counter()
-    number, size = sizes(tmp_path, layout)
+    number, size = sizes(LocalFolder(tmp_path), layout)
     assert time.perf_counter() - start < 5
     assert number.sum() == 3 * 107 and size.sum() == 9 * 107 and number[7 * 320 + 3] == 1
     assert layout.n_regions > 100_000
@@ -261,7 +262,7 @@ def test_a_disk_that_fills_up_under_a_cloud_optimized_geotiff(disk, store):
     folder = disk(20_000)
     there = folder / "out.zarr"
     shutil.copytree(store, there)
-    shutil.copytree(Journal(store).folder, Journal(there).folder)
+    shutil.copytree(journal_folder(store), journal_folder(there))
     old = exports.write_cogs(there)
     before = {path: path.read_bytes() for path in old}
     used = 4 * sum(-(-len(data) // 4096) for data in contents(folder).values())
@@ -378,7 +379,7 @@ def test_a_store_that_was_being_replaced_comes_back(cube, image, tmp_path):
 def test_partial_files_of_the_dead_are_removed_and_those_of_the_living_stay(cube, store, clean):
     row = store / "filled" / "c" / "0"
     dead, here = 2**22 + 1, files.machine()
-    gone = [row / f"0.{here}-{dead}-1.partial", Journal(store).folder / f"run.json.{here}-{dead}-1.partial"]
+    gone = [row / f"0.{here}-{dead}-1.partial", journal_folder(store) / f"run.json.{here}-{dead}-1.partial"]
     old = row / "0.00000000-1-1.partial"
     stay = [row / f"0.{here}-{os.getppid()}-1.partial", row / "0.00000001-1-1.partial"]
     for path in (*gone, old, *stay):

@@ -17,8 +17,8 @@ import xr_cloudfree
 from tests.support.cubes import contents
 from xr_cloudfree import errors, io, synthetic
 from xr_cloudfree.runner.journal import Journal
-from xr_cloudfree.runner.store import PARTIAL
 from xr_cloudfree.runner.verify import repair, verify
+from xr_cloudfree.storage.folders import PARTIAL
 
 HOW = {"date": "2023-05-05", "model": "linear", "shard": 16, "layers": ["filled"]}
 N = 6
@@ -88,19 +88,20 @@ class Store(RuleBasedStateMachine):
         if not hasattr(self, "path"):
             return
         shutil.rmtree(self.path, ignore_errors=True)
-        shutil.rmtree(self.journal.folder, ignore_errors=True)
+        shutil.rmtree(self.journal.folder.path, ignore_errors=True)
+
+    def marker(self, index):
+        return self.journal.folder.path / self.journal.marker(index)
 
     @property
     def begun(self):
-        return self.journal.run.exists()
+        return self.journal.folder.exists("run.json")
 
     def bad_markers(self):
-        return {
-            i for i, data in self.spoiled.items() if (m := self.journal.marker(i)).exists() and m.read_bytes() == data
-        }
+        return {i for i, data in self.spoiled.items() if (m := self.marker(i)).exists() and m.read_bytes() == data}
 
     def marked(self):
-        return {i for i in range(N) if self.journal.marker(i).exists()}
+        return {i for i in range(N) if self.marker(i).exists()}
 
     def damaged(self):
         """Files of regions with a good marker that are not as in the clean run."""
@@ -151,8 +152,8 @@ class Store(RuleBasedStateMachine):
         chance = random.Random(seed)
         if self.marked():
             index = chance.choice(sorted(self.marked()))
-            spoil(self.journal.marker(index), way, chance)
-            self.spoiled[index] = self.journal.marker(index).read_bytes()
+            spoil(self.marker(index), way, chance)
+            self.spoiled[index] = self.marker(index).read_bytes()
 
     @rule(anew=st.booleans())
     def mend(self, anew):
@@ -183,7 +184,7 @@ class Store(RuleBasedStateMachine):
         assert {key for key in told if region(key) is not None} == self.damaged()
         assert {p.region for p in found.problems if p.what == "damaged"} == self.bad_markers()
         assert set(found.unfinished) == set(range(N)) - self.marked()
-        if found.ok and self.journal.finished.exists():  # its metadata are put together in the end
+        if found.ok and self.journal.is_finished:  # its metadata are put together in the end
             assert contents(self.path) == folder().clean
 
 

@@ -19,6 +19,7 @@ from tests.support.cubes import as_dataset, make_cube
 from xr_cloudfree import stores
 from xr_cloudfree.errors import LockedError, OptionError, OptionTypeError, RunError
 from xr_cloudfree.runner import cluster, runs
+from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import store_digest
 
 distributed = pytest.importorskip("distributed")
@@ -162,7 +163,7 @@ def test_only_what_is_missing_is_filled(cube, digest, client, tmp_path) -> None:
     batch(cube, store, client)
     run = runs.reopen(store)
     for index in (2, 5):
-        run.journal.marker(index).unlink()
+        run.journal.folder.remove([run.journal.marker(index)])
     before = {path: path.stat().st_mtime_ns for path in (store / "B02").rglob("c/*/*/*")}
     batch(cube, store, client)
     changed = {path for path, when in before.items() if path.stat().st_mtime_ns != when}
@@ -223,11 +224,11 @@ def test_what_cannot_be_waited_for_is_refused(cube, tmp_path) -> None:
     assert not (tmp_path / "out.zarr.journal").exists()
 
 
-def test_a_folder_that_is_not_shared_is_noticed(monkeypatch) -> None:
+def test_a_folder_that_is_not_shared_is_noticed(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(cluster, "_VISIBLE_WITHIN", 0.0)
     with pytest.raises(RunError, match="are not visible here"):
         cluster._check_shared(
-            Path("nowhere.json"), cluster.RegionReport(0, "", 0, 0.0, "host:1", None), "the same call"
+            Journal(tmp_path / "out.zarr"), cluster.RegionReport(0, "", 0, 0.0, "host:1", None), "the same call"
         )
 
 

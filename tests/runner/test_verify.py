@@ -17,9 +17,9 @@ from tests.support.runs import Child, N, markers
 from tests.support.runs import fill_file as fill
 from xr_cloudfree import errors
 from xr_cloudfree.engine.grid import Box
-from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.runs import prepare
 from xr_cloudfree.runner.verify import repair, verify
+from xr_cloudfree.storage.locations import journal_folder
 
 pytestmark = [
     pytest.mark.slow,
@@ -180,19 +180,19 @@ def test_regions_that_are_no_whole_shards_are_refused(cube, tmp_path, number):
 def test_a_journal_that_is_lost_or_damaged(cube, store, clean, tmp_path, part):
     mine = tmp_path / "out.zarr"
     shutil.copytree(store, mine)
-    shutil.copytree(Journal(store).folder, Journal(mine).folder)
-    journal = Journal(mine)
+    shutil.copytree(journal_folder(store), journal_folder(mine))
+    folder = journal_folder(mine)
     if part == "run.json":
-        flip(journal.run, random.Random(4))
+        flip(folder / "run.json", random.Random(4))
         with pytest.raises(errors.StoreError, match=r"run\.json"):
             verify(mine)
         fill(cube, mine, overwrite=True)
     elif part == "done":
-        shutil.rmtree(journal.folder / "done")
+        shutil.rmtree(folder / "done")
         assert {problem.what for problem in verify(mine).problems} == {"missing"}
         assert len(repair(mine).regions) == N
     else:
-        shutil.rmtree(journal.folder)
+        shutil.rmtree(folder)
         with pytest.raises(errors.CloudfreeError):
             verify(mine)
         fill(cube, mine, overwrite=True)

@@ -40,11 +40,11 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
     monkeypatch.setattr(fcntl, "flock", without_locks(number))
     journal = Journal(tmp_path / "out.zarr")
     with journal.lock():
-        held = json.loads((journal.folder / "lock.held").read_text())
+        held = json.loads((journal.folder.path / "lock.held").read_text())
         assert held["pid"] == os.getpid()
         with pytest.raises(errors.LockedError, match=f"process {os.getpid()} on "), journal.lock():
             pass
-    assert sorted(path.name for path in journal.folder.iterdir()) == ["lock"]
+    assert sorted(path.name for path in journal.folder.path.iterdir()) == ["lock"]
     with journal.lock():
         pass
 
@@ -105,7 +105,7 @@ def test_a_run_that_failed_leaves_nobody_at_work(tmp_path):
     journal = Journal(tmp_path / "out.zarr")
     with pytest.raises(ZeroDivisionError), journal.lock():
         raise ZeroDivisionError
-    assert (journal.folder / "lock").read_text() == ""
+    assert (journal.folder.path / "lock").read_text() == ""
 
 
 def test_verify_needs_no_lock(cube, tmp_path, monkeypatch):

@@ -105,6 +105,17 @@ def test_to_zarr_and_resume(tmp_path, monkeypatch, files, url, memory, expected)
         xr.testing.assert_equal(stores.resume(tmp_path / "out.zarr", progress=False).compute(), expected)
 
 
+def test_a_url_with_a_signature_is_neither_stored_nor_shown(tmp_path, monkeypatch, url, expected):
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+    made = xr_cloudfree.to_zarr(f"{url}/cube.zarr.zip?sig=n0t-shown", tmp_path / "out.zarr", DATE, shard=32, **HOW)
+    xr.testing.assert_equal(made.compute(), expected)
+    assert Journal(tmp_path / "out.zarr").begun()["call"] is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"n0t-shown" in path.read_bytes()]
+    with pytest.raises(errors.OptionError, match="nothing at") as caught:
+        io.open_cube(f"{url}/nothing.nc?sig=n0t-shown")
+    assert "n0t-shown" not in str(caught.value)
+
+
 def test_origin_of_what_was_opened_by_xarray(url, memory):
     for where in (f"{url}/two.zarr", memory):
         for scaled in (True, False):

@@ -19,8 +19,8 @@ from tests.support.cubes import contents
 from xr_cloudfree import io, synthetic
 from xr_cloudfree.models.kernels import compiled  # noqa: F401  (slow to import)
 from xr_cloudfree.runner import regions  # noqa: F401
-from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.verify import verify
+from xr_cloudfree.storage.locations import journal_folder
 
 EDGE, SHARD = 192, 32
 N = (EDGE // SHARD) ** 2
@@ -159,7 +159,7 @@ class Child:
 
 def markers(store):
     """Markers that are there, whole or not."""
-    return sorted(Journal(store).folder.glob("done/*/*.json"))
+    return sorted(journal_folder(store).glob("done/*/*.json"))
 
 
 def wait_for_markers(store, n, child, seconds=600):

@@ -80,7 +80,7 @@ def fill(
         from xr_cloudfree.runner import windows
 
         target, drawn = local(out), None if preview is None else local(preview, "preview")
-        io.refuse_source(target, windows.local_sources(cube, filling.s1))
+        io.refuse_source(target, windows.sources(cube, filling.s1))
         options, read = filling.options(), reading.options()
         options["s1"], opened = open_s1(filling.s1, io.open_cube(cube))
         plan = plan_fill(opened, reading=ReadOptions(**read), check=check, block=block, **options)

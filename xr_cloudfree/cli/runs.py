@@ -90,11 +90,22 @@ def batch(
     *,
     out: Annotated[
         str,
-        typer.Option("--out", "-o", metavar="STORE", help="OUT.zarr.", rich_help_panel=OUTPUT, show_default=False),
+        typer.Option(
+            "--out",
+            "-o",
+            metavar="STORE",
+            help="OUT.zarr: a path, or a URL such as s3://bucket/out.zarr.",
+            rich_help_panel=OUTPUT,
+            show_default=False,
+        ),
     ],
     filling: Filling,
     products: Products,
     overwrite: Overwrite = False,
+    append: Annotated[
+        bool,
+        typer.Option("--append", help="Add the dates to a finished store, and fill only them.", rich_help_panel=OUTPUT),
+    ] = False,
     prepare: Annotated[
         bool,
         typer.Option(
@@ -126,9 +137,10 @@ def batch(
     """
     with plain_errors(debug):
         from xr_cloudfree.runner import runs
+        from xr_cloudfree.runner.additions import planner
 
-        run = runs.prepare(
-            cube, local(out), shard=shard, block=block, check=check, **filling.options(), **reading.options()
+        run = planner(append, overwrite=overwrite)(
+            cube, out, shard=shard, block=block, check=check, **filling.options(), **reading.options()
         )
         if prepare:
             with runs.started(run, overwrite=overwrite) as missing:
@@ -275,7 +287,7 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     from xr_cloudfree.runner.driver import execute
     from xr_cloudfree.runner.status import status as status_of
 
-    store = Path(run.path)
+    store = run.path
     repository = None if products.icechunk is None else local(products.icechunk, "icechunk")
     exports.check_sinks(
         store,

@@ -11,17 +11,18 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xr_cloudfree.errors import RunError, either, option, then
 from xr_cloudfree.models.protocol import optional
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import RESUME
+from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.plan import RunPlan
 from xr_cloudfree.runner.regions import RegionReport, fill_region
 from xr_cloudfree.runner.runs import Run, reopen
 from xr_cloudfree.runner.scheduler import call_quietly, census, check_client, run_regions
+from xr_cloudfree.storage.locations import absolute
 
 if TYPE_CHECKING:
     from distributed import Client, Worker
@@ -80,14 +81,14 @@ def fill_on_cluster(
     def check_and_report(region: RegionReport) -> None:
         nonlocal checked
         if not checked:
-            _check_shared(run.journal.marker(region.index), region, resume)
+            _check_shared(run.journal, region, resume)
             checked = True
         report(region)
 
     try:
         run_regions(
             client,
-            _Fill(token, str(run.path.absolute())),
+            _Fill(token, absolute(run.path)),
             map(int, missing),
             name=model.spec.name,
             done=check_and_report,
@@ -231,10 +232,10 @@ def _unpack(packed: bytes, nanny: bool, threads: int, driver: tuple[str, int]) -
     return plan
 
 
-def _check_shared(marker: Path, region: RegionReport, resume: str) -> None:
+def _check_shared(journal: Journal, region: RegionReport, resume: str) -> None:
     """Raise if a file that a worker wrote is not visible in this process."""
     deadline = time.monotonic() + _VISIBLE_WITHIN
-    while not marker.exists():
+    while not journal.folder.exists(journal.marker(region.index)):
         if time.monotonic() > deadline:
             raise RunError(
                 f"region {region.index} was filled by {region.process}, and its files are not visible here",

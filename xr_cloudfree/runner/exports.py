@@ -21,22 +21,27 @@ from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.errors import MissingDependencyError, OutputError
 from xr_cloudfree.layers import LAYERS
+from xr_cloudfree.runner.store import ROOT
 from xr_cloudfree.runner.verify import store_digest
 from xr_cloudfree.storage import geotiff
 from xr_cloudfree.storage.files import aside, write_error
+from xr_cloudfree.storage.folders import PARTIAL, Folder, folder_at
 from xr_cloudfree.storage.geotransform import transform_of
+from xr_cloudfree.storage.locations import JOURNAL, name_of
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
 
 
-def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, overwrite: bool, times: Any) -> None:
+def check_sinks(
+    store: Path | str, *, cog: bool, stac: bool, icechunk: Path | None, overwrite: bool, times: Any
+) -> None:
     """Check the options of exports before a run, so that exports do not fail after it.
 
     Parameters
     ----------
-    store : Path
+    store : Path or str
         The store of the run.
     cog, stac : bool
         Whether GeoTIFFs and items will be written.
@@ -52,8 +57,15 @@ def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, ov
     MissingDependencyError
         If a package is missing.
     OutputError
-        If a file exists already.
+        If a file exists already, or would be beside a store in an object store.
     """
+    if isinstance(store, str) and (cog or stac):
+        name, wanted = name_of(store), "--cog" if cog else "--stac"
+        raise OutputError(
+            f"{store} is in an object store, and {wanted} writes beside the store",
+            "a store on a disk",
+            f"copy it and its journal, {name}{JOURNAL}, to a disk; then: cloudfree resume {name} {wanted}",
+        )
     for requested, package, extra in ((stac, "pystac", "stac"), (icechunk is not None, "icechunk", "icechunk")):
         if requested and find_spec(package) is None:
             raise MissingDependencyError(
@@ -62,9 +74,9 @@ def check_sinks(store: Path, *, cog: bool, stac: bool, icechunk: Path | None, ov
                 f'pip install "xr-cloudfree[{extra}]"',
             )
     if cog:
-        io.check_free(_paths(store, ".tif", times), overwrite)
+        io.check_free(_paths(Path(store), ".tif", times), overwrite)
     if stac:
-        io.check_free(_paths(store, ".json", times), overwrite)
+        io.check_free(_paths(Path(store), ".json", times), overwrite)
 
 
 def write_cogs(store: Path, *, overwrite: bool = False) -> list[Path]:
@@ -156,13 +168,13 @@ def write_items(store: Path, *, overwrite: bool = False) -> list[Path]:
     return paths
 
 
-def write_icechunk(store: Path, repository: Path) -> str:
+def write_icechunk(store: Path | str, repository: Path) -> str:
     """Copy a finished store into an Icechunk repository, byte for byte, as a new version.
 
     Parameters
     ----------
-    store : Path
-        A finished store.
+    store : Path or str
+        A finished store, a path or the URL of an object store.
     repository : Path
         A folder; the repository is created if it does not exist. Its present content stays in its history.
 
@@ -180,14 +192,15 @@ def write_icechunk(store: Path, repository: Path) -> str:
 
     if repository.exists() and any(repository.iterdir()) and not icechunk.Repository.exists(_local(repository)):
         raise OutputError(f"{repository} is not an Icechunk repository", "one, or an empty folder", "another path")
-    message = f"{store.name}: {store_digest(store)}"
+    message = f"{Path(store).name}: {store_digest(store)}"
     opened = icechunk.Repository.open_or_create(_local(repository))
     head = next(iter(opened.ancestry(branch="main")))
     if head.message == message:
         return str(head.id)
     session = opened.writable_session("main")
-    _copy(store, session.store)
-    return str(session.commit(message, metadata={key: str(value) for key, value in _properties(_open(store)).items()}))
+    _copy(folder_at(store), session.store)
+    metadata = {key: str(value) for key, value in _properties(io.open_store(store)).items()}
+    return str(session.commit(message, metadata=metadata))
 
 
 @contextmanager
@@ -209,19 +222,20 @@ def _local(repository: Path) -> Any:
     return icechunk.local_filesystem_storage(str(repository))
 
 
-def _copy(store: Path, target: Any) -> None:
+def _copy(store: Folder, target: Any) -> None:
     from zarr.buffer import default_buffer_prototype
 
     async def copy() -> None:
         await target.clear()
         buffer = default_buffer_prototype().buffer
         # Metadata first: a chunk can only be written into an existing array.
-        files = sorted(
-            (path for path in store.rglob("*") if path.is_file() and not path.name.endswith(".partial")),
-            key=lambda path: (path.name != "zarr.json", len(path.parts), path),
+        keys = sorted(
+            (key for key, _ in store.list() if not key.endswith(PARTIAL)),
+            key=lambda key: (key.rpartition("/")[2] != ROOT, key.count("/"), key),
         )
-        for path in files:
-            await target.set(path.relative_to(store).as_posix(), buffer.from_bytes(path.read_bytes()))
+        for key in keys:
+            if (data := store.read(key)) is not None:
+                await target.set(key, buffer.from_bytes(data))
 
     run_async(copy())
 

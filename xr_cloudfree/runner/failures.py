@@ -14,12 +14,12 @@ HOPELESS = 20
 _MOST_LISTED = 20
 
 
-def how_to_resume(store: Path, reopens: bool) -> str:
+def how_to_resume(store: Path | str, reopens: bool) -> str:
     """Return how to continue a run, for error messages.
 
     Parameters
     ----------
-    store : Path
+    store : Path or str
         The store of the run.
     reopens : bool
         Whether ``cloudfree resume`` can reopen it from its journal: the cube came from a file.

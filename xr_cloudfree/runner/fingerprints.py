@@ -50,9 +50,9 @@ def content(array: Any) -> str:
     str
         It consists of the array's metadata and, in a folder: sizes and modification times of the array's files; in a
         zip file: those of the zip file; in memory: a hash of all bytes; in Icechunk: the snapshot, or a hash of all
-        bytes if there are uncommitted changes; through fsspec: the size of each object with its ETag, modification
-        time or checksum, as far as the file system has them, from a listing or from queries for at most 10 000
-        objects; elsewhere: the sizes of as many objects.
+        bytes if there are uncommitted changes; through fsspec and obstore: the size of each object with its ETag,
+        modification time or checksum, as far as the file system has them, from a listing or from queries for at most
+        10 000 objects; elsewhere: the sizes of as many objects.
     """
     from zarr.storage import FsspecStore, MemoryStore
 
@@ -64,6 +64,8 @@ def content(array: Any) -> str:
         state = str(session.snapshot_id)
     elif isinstance(store, MemoryStore) or hasattr(session, "snapshot_id"):
         state = compat.run_async(_hash_bytes(store, path))
+    elif (client := compat.obstore_client(store)) is not None:
+        state = _hash_listing(client, path)
     elif isinstance(store, FsspecStore):
         state = compat.run_async(_hash_objects(store.fs, "/".join(filter(None, (store.path, path))), array))
     else:
@@ -80,6 +82,21 @@ def files(array: Any, whole: bool = False) -> list[Path]:
         return [Path(store.path)]
     root = getattr(store, "root", None)
     return [Path(root) / ("" if whole else path)] if isinstance(root, str | os.PathLike) else []
+
+
+def url(array: Any) -> str | None:
+    """Return the URL of the store of an array that is read through fsspec or obstore; None for other arrays."""
+    from zarr.storage import FsspecStore
+
+    store = compat.unwrap_store(array.store_path.store)
+    if isinstance(store, FsspecStore):
+        protocol = store.fs.protocol
+        return f"{protocol if isinstance(protocol, str) else protocol[0]}://{store.path.split('://')[-1].lstrip('/')}"
+    if (client := compat.obstore_client(store)) is None:
+        return None
+    config = getattr(client, "config", {})
+    bucket = config.get("bucket") or config.get("container_name") or ""
+    return f"{type(client).__name__.removesuffix('Store').lower()}://{bucket}/{client.prefix or ''}"
 
 
 def modified(path: Path) -> str:
@@ -131,6 +148,14 @@ async def _hash_sizes(store: Any, path: str, array: Any) -> str:
     else:
         keys = _sample_keys(array, path)
     return _hash(await _query(size, keys))
+
+
+def _hash_listing(client: Any, path: str) -> str:
+    """Return a hash of the sizes, the ETags and the times of an array's objects, which obstore lists."""
+    import obstore
+
+    found = (meta for some in obstore.list(client, path or None) for meta in some)
+    return _hash(sorted(f"{m['path']} {m['size']} {m['e_tag']} {m['version']} {m['last_modified']}" for m in found))
 
 
 async def _hash_objects(system: Any, path: str, array: Any) -> str:

@@ -43,6 +43,25 @@ LOOSE, SPARE = 32 * 2**20, 1.1
 
 
 @dataclass(frozen=True, eq=False)
+class Addition:
+    """The dates that a run adds to a finished store.
+
+    Parameters
+    ----------
+    run : str
+        Identity of the run that the store was finished by: regions with its markers lack only the new dates.
+    first : int
+        Number of dates that the store had.
+    plan : RunPlan
+        The plan of the new dates alone.
+    """
+
+    run: str
+    first: int
+    plan: RunPlan
+
+
+@dataclass(frozen=True, eq=False)
 class RunPlan:
     """Everything a process needs to fill any region; small when pickled if the cube is in files.
 
@@ -66,6 +85,8 @@ class RunPlan:
         Sentinel-1, in one of the forms of `bands`; empty for none.
     corrected : Corrections or None
         The masks as the series corrects them; None if they are used as they are.
+    added : Addition or None
+        The dates that the store lacks, if it was finished with fewer.
     """
 
     job: FillJob
@@ -77,6 +98,7 @@ class RunPlan:
     fingerprint: Mapping[str, str]
     s1: tuple[xr.Variable, ...] = ()
     corrected: Corrections | None = None
+    added: Addition | None = None
 
     @property
     def n_regions(self) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from xr_cloudfree.engine.streaming import run_region
 from xr_cloudfree.errors import StoreError
 from xr_cloudfree.layers import FILLED, NOT_FILLED, OBSERVED, PARTLY
 from xr_cloudfree.runner import windows
-from xr_cloudfree.runner.journal import Journal, read_json, write_json
+from xr_cloudfree.runner.journal import Journal, another_run
 from xr_cloudfree.runner.plan import RunPlan
-from xr_cloudfree.runner.store import digest_of, encode, sha256, write_file
+from xr_cloudfree.runner.store import digest_of, encode, sha256
 
 # What a pixel of a date can be, and its number in the layer "filled".
 STATES = {"observed": OBSERVED, "filled": FILLED, "filled in some bands": PARTLY, "not filled": NOT_FILLED}
@@ -62,6 +62,32 @@ def read_windows(plan: RunPlan, index: int) -> Windows:
     return blocks.read_windows(plan.job, plan.box(index), sources, windows.read)
 
 
+def part_to_fill(plan: RunPlan, journal: Journal, index: int) -> tuple[RunPlan, Mapping[str, Any] | None]:
+    """Return the plan of what a region lacks, and the marker of the dates that it has.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan of the run.
+    journal : Journal
+        The journal of its store.
+    index : int
+        The region.
+
+    Returns
+    -------
+    RunPlan
+        `plan`, or the plan of the dates that it adds to the store.
+    mapping or None
+        The marker of the run that the dates are added to; None if all dates are to be filled.
+    """
+    if plan.added is not None:
+        marker = journal.read(journal.marker(index))
+        if marker is not None and marker["region"] == index and marker["run"] == plan.added.run:
+            return plan.added.plan, marker
+    return plan, None
+
+
 def fill_region(
     plan: RunPlan,
     store: str | os.PathLike[str],
@@ -99,38 +125,45 @@ def fill_region(
         If the store cannot be written.
     """
     start = time.perf_counter()
-    root, box = Path(store), plan.box(index)
-    windows = windows or read_windows(plan, index)
-    outputs = run_region(plan.job, box, windows, threads=threads, alone=alone, answers=answers)
+    journal, box = Journal(store), plan.box(index)
+    part, before = part_to_fill(plan, journal, index)
+    windows = windows or read_windows(part, index)
+    outputs = run_region(part.job, box, windows, threads=threads, alone=alone, answers=answers)
     del windows
-    _check_current(plan, Journal(root))
+    extends = _check_current(plan, journal)
+    first = plan.added.first if plan.added is not None and before is not None else 0
 
     def write(shard: tuple[str, bytes]) -> tuple[str, str, int]:
         key, data = shard
-        write_file(root / key, data)
+        journal.store.write(key, data)
         return key, sha256(data), len(data)
 
     with ThreadPoolExecutor(8) as pool:  # writes one shard while the next is encoded
-        written = list(pool.map(write, _encode(plan, box, outputs)))
+        written = list(pool.map(write, _encode(plan, box, outputs, first)))
     files, size = {key: digest for key, digest, _ in written}, sum(length for *_, length in written)
+    pixels = _count_states(outputs)
+    if before is not None:
+        files = {**before["files"], **files}
+        if pixels is not None:
+            pixels = {name: n + before["pixels"][name] for name, n in pixels.items()}
     report = RegionReport(
         index=index,
         digest=digest_of(files),
         bytes=size,
         seconds=round(time.perf_counter() - start, 3),
         process=f"{socket.gethostname()}:{os.getpid()}",
-        pixels=_count_states(outputs),
+        pixels=pixels,
     )
     marker = {
         "region": index,
         "run": plan.identity,
         "files": files,
-        "bytes": size,
+        "bytes": size + (before["bytes"] if before is not None else 0),
         "seconds": report.seconds,
         "process": report.process,
         "pixels": report.pixels,
     }
-    write_json(Journal(root).marker(index), marker)
+    journal.mark(index, marker, extends)
     return report
 
 
@@ -141,19 +174,16 @@ def _count_states(outputs: Mapping[str, Array]) -> dict[str, int] | None:
     return {name: int(np.count_nonzero(filled == state)) for name, state in STATES.items()}
 
 
-def _check_current(plan: RunPlan, journal: Journal) -> None:
-    """Raise if the store was begun anew by another run in the meantime."""
-    begun = read_json(journal.run)
-    if begun is None or begun["run"] != plan.identity:
-        raise StoreError(
-            f"{journal.store} {'has no run' if begun is None else 'belongs to another run by now'}",
-            "a store begun by this run",
-            "the call that begins it: to_zarr or batch",
-        )
+def _check_current(plan: RunPlan, journal: Journal) -> str | None:
+    """Raise if the store was begun anew by another run in the meantime; return the run that this one adds dates to."""
+    record = journal.needed()
+    if record["run"] != plan.identity:
+        raise another_run(journal)
+    return record["earlier"]["run"] if record.get("earlier") else None
 
 
-def _encode(plan: RunPlan, box: Box, outputs: Mapping[str, Array]) -> Iterator[tuple[str, bytes]]:
-    """Yield the key and the bytes of each shard of a region.
+def _encode(plan: RunPlan, box: Box, outputs: Mapping[str, Array], first: int) -> Iterator[tuple[str, bytes]]:
+    """Yield the key and the bytes of each shard of a region, for dates that begin with that of the index `first`.
 
     Raises
     ------
@@ -169,4 +199,4 @@ def _encode(plan: RunPlan, box: Box, outputs: Mapping[str, Array]) -> Iterator[t
                 f"the shape of the region, {box.shape[0]} x {box.shape[1]}",
                 "run_region(job, RunPlan.box(index), ...)",
             )
-        yield from encode(part, plan.metadata[part.name], plan.layout, index, values)
+        yield from encode(part, plan.metadata[part.name], plan.layout, index, values, first)

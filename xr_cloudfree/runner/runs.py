@@ -6,15 +6,15 @@ import json
 import os
 import re
 import shlex
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
@@ -29,17 +29,18 @@ from xr_cloudfree.errors import (
     code,
     either,
     option,
+    then,
 )
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import s1_variables
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import how_to_resume
-from xr_cloudfree.runner.journal import Journal, read_json, write_json
+from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
 from xr_cloudfree.runner.origins import Origin, origin
-from xr_cloudfree.runner.plan import RunPlan, plan_run
-from xr_cloudfree.runner.store import Layout, Skeleton, clear_partial, digest_of, sha256, write_file
-from xr_cloudfree.storage.files import resolve_link, write_error
-from xr_cloudfree.storage.locations import absolute, is_url, local
+from xr_cloudfree.runner.plan import Addition, RunPlan, plan_run
+from xr_cloudfree.runner.store import ROOT, Layout, Skeleton, digest_of, sha256
+from xr_cloudfree.storage.folders import folder_at, is_zarr
+from xr_cloudfree.storage.locations import absolute, is_url, name_of, without_secrets
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,16 +53,17 @@ class Run:
         Everything a process needs to fill regions.
     skeleton : Skeleton
         The store without its shards.
-    path : Path
-        The store.
+    path : Path or str
+        The store, a path or the URL of an object store.
     call : mapping or None
         The call as plain values, with the paths of the cube and of Sentinel-1, from which any process can plan the
-        same run; None if one of them does not come from a file or an option is not a plain value.
+        same run; None if one of them does not come from a file, has a URL with a password or a query, or if an option
+        is not a plain value.
     """
 
     plan: RunPlan
     skeleton: Skeleton
-    path: Path
+    path: Path | str
     call: Mapping[str, Any] | None
 
     @property
@@ -87,8 +89,8 @@ def prepare(
     ----------
     obj : DataArray, Dataset, path or URL
         The cube, or its location.
-    store : path
-        The output: a folder whose name ends with ``.zarr``.
+    store : path or URL
+        The output: a folder whose name ends with ``.zarr``, on a disk or in an object store.
     date : str, datetime, slice, sequence of these, or None
         The target dates.
     **options
@@ -99,10 +101,11 @@ def prepare(
     OutputError
         If the output cannot be a store, or would replace the cube or a layer passed with it.
     """
-    path = local(store, "store")
-    if path.suffix.lower() != ".zarr":
-        raise OutputError(f"the output is called {path.name}", "an ending .zarr", option(f"store='{path.name}.zarr'"))
-    io.refuse_source(path, windows.local_sources(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
+    path = folder_at(store).location
+    name = name_of(path) if isinstance(path, str) else path.name
+    if Path(name).suffix.lower() != ".zarr":
+        raise OutputError(f"the output is called {name}", "an ending .zarr", option(f"store='{name}.zarr'"))
+    io.refuse_source(path, windows.sources(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
     location = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(location) if location is not None else obj
     reading, others = ReadOptions.split(options)
@@ -128,14 +131,10 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
         If the cube or the model is no longer the same.
     """
     journal = Journal(store)
-    record = journal.begun()
-    if record is None:
-        raise StoreError(
-            f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
-        )
+    record, location = journal.needed(), journal.store.location
     if record["call"] is None:
         raise StoreError(
-            f"the cube of {journal.store}, or a layer passed with it, does not come from a file that can be reopened",
+            f"the cube of {location}, or a layer passed with it, does not come from a file that can be reopened",
             "the cube, and the layers passed with it",
             "the same call that began the store: cube.cloudfree.to_zarr(store, ...)",
         )
@@ -147,18 +146,47 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
     if not is_url(source) and not os.path.exists(source):
         name = shlex.quote(Path(source).name)
         raise StoreError(
-            f"the cube of {journal.store} is not at {source} any more",
+            f"the cube of {location} is not at {source} any more",
             "the cube of the run, at its new location",
-            f"cloudfree resume {shlex.quote(str(journal.store))} --cube {name}, with its path",
+            f"cloudfree resume {shlex.quote(str(location))} --cube {name}, with its path",
         )
     reading, others = ReadOptions.split(call)
-    plan, skeleton = plan_run(Origin(source, opened).open(), date, reading, **others)
-    run = Run(plan, skeleton, journal.store, current_call)
-    _check_same(run, record, resume=True)
+    cube_again = Origin(source, opened).open()
+    plan, skeleton = plan_run(cube_again, date, reading, **others)
+    if record.get("earlier") is not None and not journal.is_finished:
+        plan = with_addition(plan, record["earlier"], cube_again, reading, others)
+    run = Run(plan, skeleton, location, current_call)
+    check_same(run, record, resume=True)
     if current_call != record["call"]:
         with journal.lock():
-            write_json(journal.run, {**record, "call": current_call})
+            journal.write(RUN, {**record, "call": current_call})
     return run
+
+
+def with_addition(
+    plan: RunPlan, earlier: Mapping[str, Any], cube: Any, reading: ReadOptions, others: Mapping[str, Any]
+) -> RunPlan:
+    """Return a plan that fills only the last of its dates in regions that have the others.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan of all dates.
+    earlier : mapping
+        ``run``, the identity of the run that filled the other dates, and ``dates``, their number.
+    cube, reading, others : Dataset or DataArray, ReadOptions, mapping
+        What `plan` was made from.
+    """
+    dates = dates_as_text(plan)[earlier["dates"] :]
+    added, _ = plan_run(cube, dates, reading, **others)
+    # The same arrays, so that they are sent to workers once.
+    added = replace(added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected)
+    return replace(plan, added=Addition(earlier["run"], earlier["dates"], added))
+
+
+def dates_as_text(plan: RunPlan) -> list[str]:
+    """Return the target dates of a plan as text that denotes them exactly."""
+    return [pd.Timestamp(date).isoformat() for date in plan.job.targets.times]
 
 
 @contextmanager
@@ -190,35 +218,37 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
         If something else is at its path, or it cannot be written.
     """
     path, journal = run.path, run.journal
-    exists = path.is_dir() and any(path.iterdir())
-    if exists and not io.is_store(path) and not journal.run.exists():
-        raise OutputError(f"{path} is a folder, but not a Zarr store", "a path of its own", "another path")
-    if path.is_file():
-        raise OutputError(f"{path} is a file", "a path of its own", "another path")
-    if exists and not overwrite and not journal.run.exists():
-        raise OutputError(f"{path} already exists", "a new path, or permission to replace it", option("overwrite=True"))
-    target = resolve_link(path)
+    journal.store.check()
+    if not journal.folder.exists(RUN) and not journal.store.is_empty():
+        if not is_zarr(journal.store):
+            raise OutputError(f"{path} is a folder, but not a Zarr store", "a path of its own", "another path")
+        if not overwrite:
+            raise OutputError(
+                f"{path} already exists", "a new path, or permission to replace it", option("overwrite=True")
+            )
     with journal.lock():
         begun = None if overwrite else journal.begun()
         if begun is not None:
-            _check_same(run, begun, resume)
-            for folder in (path, journal.folder):
-                clear_partial(folder)
+            if run.plan.added is not None and run.plan.added.run == begun["run"]:
+                begun = _extend(run, begun)
+            check_same(run, begun, resume)
+            for folder in (journal.store, journal.folder):
+                folder.tidy()
         else:
-            _remove_store(run)
-            record = {
-                "run": run.plan.identity,
-                "fingerprint": dict(run.plan.fingerprint),
-                "layout": _layout_as_json(run.plan.layout),
-                "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
-                "consolidated": sha256(run.skeleton.consolidated),
-                "call": run.call,
-            }
-            write_json(journal.run, record)
-        if target != path:  # a link, whose target may be gone
-            target.mkdir(exist_ok=True)
-        _write_skeleton(run)
+            # Without the record of the run a store that is half removed is never taken for a complete one.
+            journal.folder.remove([RUN, FINISHED])
+            journal.folder.clear(keep=LOCK)
+            journal.store.clear()
+            begun = _record(run)
+            journal.write(RUN, begun)
+        journal.store.make()
         done, lost = journal.regions(run.plan.layout, run.plan.identity)
+        if begun.get("earlier") is None or journal.is_finished:
+            _write_skeleton(run)
+        else:  # readers see the dates that are done until the others are as well
+            _, incomplete = journal.regions(layout_of(begun["earlier"]), begun["earlier"]["run"])
+            journal.folder.remove(journal.marker(int(index)) for index in np.flatnonzero(incomplete))
+            lost |= incomplete
         if lost.any():
             warnings.warn(
                 f"{lost.sum()} of {lost.size} regions of {path} were filled before and lack files, or have files of "
@@ -242,8 +272,8 @@ def finish(run: Run) -> str:
     StoreError
         If regions are missing.
     """
-    n_regions = run.plan.n_regions
-    markers = run.journal.markers(run.plan.layout, run.plan.identity)
+    n_regions, journal = run.plan.n_regions, run.journal
+    markers = journal.markers(run.plan.layout, run.plan.identity)
     digests = {index: digest_of(marker["files"]) for index, marker in markers}
     if len(digests) < n_regions:
         first = next(index for index in range(n_regions) if index not in digests)
@@ -252,15 +282,19 @@ def finish(run: Run) -> str:
             "all of them",
             "the same call again, which fills only these",
         )
-    write_file(run.path / "zarr.json", run.skeleton.consolidated)
+    # The group's metadata last: they tell readers what the store contains.
+    for key, data in run.skeleton.files.items():
+        if key != ROOT and journal.store.read(key) != data:
+            journal.store.write(key, data)
+    journal.store.write(ROOT, run.skeleton.consolidated)
     # As `xr_cloudfree.runner.verify.store_digest` computes it from the bytes.
     digest = digest_of(
         {key: sha256(data) for key, data in run.skeleton.finished.items()}
         | {f"{index:07d}": shards for index, shards in digests.items()}
     )
-    finished = read_json(run.journal.finished)
+    finished = journal.read(FINISHED)
     if finished is None or finished["digest"] != digest:
-        write_json(run.journal.finished, {"digest": digest, "run": run.plan.identity})
+        journal.write(FINISHED, {"digest": digest, "run": run.plan.identity})
     return digest
 
 
@@ -276,7 +310,7 @@ def _call(
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
         s1 = absolute(s1)
     source = origin(cube) if location is None else Origin(os.fspath(location))
-    if source is None:
+    if source is None or any(_is_secret(where) for where in (source.path, s1)):
         return None
     plain_options = {**options, **({} if s1 is None else {"s1": s1})}
     if options.get("freq") is not None:
@@ -297,6 +331,11 @@ def _call(
     return call if again.fingerprint == plan.fingerprint else None
 
 
+def _is_secret(where: Any) -> bool:
+    """Return whether a location gives access to what it names, so that it must not be stored."""
+    return isinstance(where, str) and is_url(where) and where != without_secrets(where)
+
+
 def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return options as JSON stores them; None if JSON cannot store one of them."""
     try:
@@ -305,7 +344,8 @@ def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def _check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
+def check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
+    """Raise `ChangedError` if a store was begun with other inputs or settings, `OutputError` without `resume`."""
     if not resume:
         raise OutputError(
             f"{run.path} already exists",
@@ -333,32 +373,50 @@ def _difference(topic: str, then: str, now: str) -> str:
     return f"{topic}: '{words[0]}' then, '{words[1]}' now"
 
 
-def _remove_store(run: Run) -> None:
-    """Remove the old journal, except for the lock, which is held, and then the old store. A link stays a link."""
+def _record(run: Run) -> dict[str, Any]:
+    """Return the settings of a run, as its journal keeps them."""
+    plan = run.plan
+    return {
+        "run": plan.identity,
+        "fingerprint": dict(plan.fingerprint),
+        "layout": _layout_as_json(plan.layout),
+        "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
+        "consolidated": sha256(run.skeleton.consolidated),
+        "dates": None if plan.job.targets.scalar else dates_as_text(plan),
+        "call": run.call,
+    }
+
+
+def _extend(run: Run, begun: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a finished store into one that is begun with more dates, and return the new settings.
+
+    Raises
+    ------
+    StoreError
+        If regions are not done.
+    """
     journal = run.journal
-    try:
-        for file in (journal.run, journal.finished):
-            file.unlink(missing_ok=True)
-        for entry in journal.folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif not entry.name.startswith("lock"):
-                entry.unlink()
-        if (target := resolve_link(run.path)).exists():
-            shutil.rmtree(target)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise write_error(run.path, error) from error
+    done, _ = journal.regions(layout_of(begun), begun["run"])
+    if not done.all():
+        raise StoreError(
+            f"{(~done).sum()} of {done.size} regions of {run.path} are not done",
+            "a finished store, to add dates to it",
+            then(how_to_resume(run.path, begun["call"] is not None), "this call again"),
+        )
+    kept = {key: begun[key] for key in ("run", "layout", "files", "consolidated")}
+    record = {**_record(run), "earlier": {**kept, "dates": len(begun["dates"])}}
+    journal.folder.remove([FINISHED])
+    journal.write(RUN, record)
+    return record
 
 
 def _write_skeleton(run: Run) -> None:
     """Write metadata and coordinates that are missing or differ."""
-    expected = run.skeleton.finished if run.journal.finished.exists() else run.skeleton.files
+    store = run.journal.store
+    expected = run.skeleton.finished if run.journal.is_finished else run.skeleton.files
     for key, data in expected.items():
-        path = run.path / key
-        if not path.is_file() or path.read_bytes() != data:
-            write_file(path, data)
+        if store.read(key) != data:
+            store.write(key, data)
 
 
 def _layout_as_json(layout: Layout) -> dict[str, Any]:

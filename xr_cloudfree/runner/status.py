@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import socket
@@ -10,10 +9,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from xr_cloudfree.errors import StoreError
-from xr_cloudfree.runner.journal import Journal
+from xr_cloudfree.runner.journal import LOCK, Journal
 from xr_cloudfree.runner.regions import STATES
 from xr_cloudfree.runner.runs import layout_of
 
@@ -24,7 +21,7 @@ class Status:
 
     Parameters
     ----------
-    store : Path
+    store : Path or str
         Its store.
     total, done : int
         Number of regions, and of those that are done.
@@ -41,7 +38,7 @@ class Status:
         Whether the run can be reopened from its journal alone.
     """
 
-    store: Path
+    store: Path | str
     total: int
     done: int
     finished: bool
@@ -82,7 +79,7 @@ def status(store: str | os.PathLike[str]) -> Status:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `batch` or ``to_zarr`` has begun.
 
     Raises
@@ -91,11 +88,7 @@ def status(store: str | os.PathLike[str]) -> Status:
         If there is no journal, or it is damaged.
     """
     journal = Journal(store)
-    begun = journal.begun()
-    if begun is None:
-        raise StoreError(
-            f"there is no journal of {journal.store}", "a store that to_zarr or batch has begun", "the store's path"
-        )
+    begun = journal.needed()
     layout = layout_of(begun)
     total = layout.n_regions
     done, counted, pixels = 0, 0, Counter[str]()
@@ -109,25 +102,25 @@ def status(store: str | os.PathLike[str]) -> Status:
     settings = [(key, begun["fingerprint"][key]) for key in ("model", "dates", "shape", "layers")]
     if begun["call"] is not None:
         settings.insert(0, ("cube", begun["call"]["cube"]))
-    finished = done == total and journal.finished.exists()
+    finished = done == total and journal.is_finished
     return Status(
-        journal.store,
+        journal.store.location,
         total,
         done,
         finished,
-        _driver(journal.folder / "lock"),
+        _driver(journal),
         tuple(settings),
         pixels,
         begun["call"] is not None,
     )
 
 
-def _driver(lock: Path) -> str | None:
+def _driver(journal: Journal) -> str | None:
     """Return the process named in the lock; None if it no longer runs on this machine."""
     try:
-        owner: dict[str, Any] = json.loads(lock.read_text())
+        owner = journal.folder.holder(LOCK) or {}
         if owner["host"] == socket.gethostname():
             os.kill(owner["pid"], 0)
-    except (OSError, ValueError, KeyError):
+    except (OSError, KeyError):
         return None
     return f"process {owner['pid']} on {owner['host']} since {owner['since']}"

@@ -7,13 +7,9 @@ exists or not, and no two writers share one.
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +19,11 @@ from numpy.typing import NDArray
 from xr_cloudfree import io
 from xr_cloudfree.compat import memory_contents, write_empty_chunks
 from xr_cloudfree.engine.grid import Box
-from xr_cloudfree.errors import OutputError, StoreError
+from xr_cloudfree.errors import StoreError
 from xr_cloudfree.labels import Part, label, parts
 from xr_cloudfree.plan import FillPlan
-from xr_cloudfree.storage.files import abandoned, machine
+from xr_cloudfree.storage.folders import Folder
 
-PARTIAL = ".partial"
 ROOT = "zarr.json"
 # Largest edge of a chunk in pixels: a reader of a few pixels has to decode a whole chunk.
 MOST_CHUNK = 512
@@ -210,7 +205,7 @@ def stored_encoding(part: Part) -> dict[str, Any]:
 
 
 def encode(
-    part: Part, metadata: bytes, layout: Layout, index: int, values: NDArray[Any]
+    part: Part, metadata: bytes, layout: Layout, index: int, values: NDArray[Any], first: int = 0
 ) -> Iterator[tuple[str, bytes]]:
     """Encode the shards of one array in one region, one after another.
 
@@ -226,6 +221,8 @@ def encode(
         The region.
     values : ndarray
         The variable's values in the region.
+    first : int
+        Index in the store of the first of their dates.
 
     Yields
     ------
@@ -246,54 +243,19 @@ def encode(
     for which in np.ndindex(values.shape[:1] if dated else ()):
         variable = xr.Variable(part.dims[dated:], values[which], None, stored_encoding(part))
         packed = xr.conventions.encode_cf_variable(variable, name=part.name).values
-        array[(*which, Ellipsis, *slices)] = packed
+        array[(*(i + first for i in which), Ellipsis, *slices)] = packed
         for key in [key for key in files if key != head]:
             yield key, files.pop(key).to_bytes()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically, even if the machine fails meanwhile.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    part = path.with_name(f"{path.name}.{machine()}-{os.getpid()}-{threading.get_ident()}{PARTIAL}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException as error:  # also when the process is asked to end
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error}",
-            "a folder you may write to, with space left",
-            "free some space or correct the permissions; the same call then continues where it stopped",
-        ) from error
-
-
-def clear_partial(folder: Path) -> None:
-    """Remove the partial files of writers that were killed; those of running writers stay."""
-    partial = (Path(where) / name for where, _, names in os.walk(folder) for name in names if name.endswith(PARTIAL))
-    for path in abandoned(partial):
-        path.unlink(missing_ok=True)
-
-
-def sizes(store: Path, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def sizes(store: Folder, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Count the files of each region in a store, and their total size.
 
     The folders are listed; no file is read.
 
     Parameters
     ----------
-    store : Path
+    store : Folder
         The store; it may be missing.
     layout : Layout
         Its layout.
@@ -306,15 +268,15 @@ def sizes(store: Path, layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.in
     rows, columns = layout.grid
     number, size = np.zeros(rows * columns, np.int64), np.zeros(rows * columns, np.int64)
     for name, counts in layout.arrays:
-        for leading in np.ndindex(*counts):
-            for row in range(rows):
-                folder = os.path.join(store, name, "c", *map(str, leading), str(row))
-                with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-                    for entry in entries:
-                        if entry.name.isdecimal() and int(entry.name) < columns and entry.is_file():
-                            index = row * columns + int(entry.name)
-                            number[index] += 1
-                            size[index] += entry.stat().st_size
+        limits = (*counts, rows, columns)
+        for key, length in store.list(f"{name}/c"):
+            position = key.split("/")[2:]
+            if len(position) == len(limits) and all(
+                part.isdecimal() and int(part) < limit for part, limit in zip(position, limits, strict=True)
+            ):
+                index = int(position[-2]) * columns + int(position[-1])
+                number[index] += 1
+                size[index] += length
     return number, size
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from xr_cloudfree.errors import StoreError
 from xr_cloudfree.runner.driver import execute
-from xr_cloudfree.runner.journal import Journal, read_json
+from xr_cloudfree.runner.journal import FINISHED, Journal, in_threads
 from xr_cloudfree.runner.runs import layout_of, reopen
 from xr_cloudfree.runner.store import ROOT, Layout, digest_of, sha256
+from xr_cloudfree.storage.folders import Folder
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `to_zarr` or `batch` wrote.
 
     Returns
@@ -98,35 +96,44 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
     >>> folder.cleanup()
     """
     journal = Journal(store)
-    begun = _begun(journal)
+    begun = journal.needed()
     layout, problems, unfinished = layout_of(begun), [], []
     digests: dict[str, str] = {}
     expected = dict(begun["files"])
-    finished = read_json(journal.finished)
-    if journal.finished.exists():
+    finished, is_finished = journal.read(FINISHED), journal.is_finished
+    # While dates are added, a region keeps its marker, and the store its metadata, until the new ones are done.
+    earlier = None if is_finished else begun.get("earlier")
+    if is_finished:
         expected[ROOT] = begun["consolidated"]
         if finished is None:
-            problems.append(Problem(None, journal.finished.name, "damaged"))
+            problems.append(Problem(None, FINISHED, "damaged"))
     files = size = 0
     for key, checksum in expected.items():
-        digest, length = _read(journal.store / key)
+        digest, length = _read(journal.store, key)
         files, size, digests[key] = files + (digest is not None), size + length, digest or ""
         # A run killed just before its end has consolidated the metadata without recording it yet.
-        if digest != checksum and not (key == ROOT and digest == begun["consolidated"]):
+        accepted = {checksum, begun["consolidated"] if key == ROOT else checksum}
+        if earlier is not None:
+            accepted.add(earlier["consolidated"] if key == ROOT else earlier["files"].get(key))
+        if digest not in accepted:
             problems.append(Problem(None, key, "missing" if digest is None else "changed"))
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for index, marker, shards in pool.map(lambda i: _region(journal, layout, i), range(layout.n_regions)):
-            digests[f"{index:07d}"] = digest_of({key: digest or "" for key, (digest, _) in shards.items()})
-            files += sum(digest is not None for digest, _ in shards.values())
-            size += sum(length for _, length in shards.values())
-            if marker is not None or journal.marker(index).exists():
-                problems += _compare(journal, index, marker, begun["run"], shards)
-            elif journal.finished.exists():
-                problems.append(Problem(index, journal.marker(index).name, "missing"))
-            else:  # not begun, or interrupted before its marker was written
-                unfinished.append(index)
+    regions = in_threads(journal.store.at_once, lambda i: _region(journal, layout, i), range(layout.n_regions))
+    for index, is_marked, marker, shards in regions:
+        digests[f"{index:07d}"] = digest_of({key: digest or "" for key, (digest, _) in shards.items()})
+        files += sum(digest is not None for digest, _ in shards.values())
+        size += sum(length for _, length in shards.values())
+        if earlier is not None and marker is not None and marker["run"] == earlier["run"]:
+            kept = {key: shards[key] for key in layout_of(earlier).keys(index)}
+            problems += _compare(journal, index, marker, earlier["run"], kept)
+            unfinished.append(index)
+        elif is_marked:
+            problems += _compare(journal, index, marker, begun["run"], shards)
+        elif is_finished:
+            problems.append(Problem(index, _name(journal, index), "missing"))
+        else:  # not begun, or interrupted before its marker was written
+            unfinished.append(index)
     if finished is not None and not problems and not unfinished and finished["digest"] != digest_of(digests):
-        problems.append(Problem(None, journal.finished.name, "changed"))
+        problems.append(Problem(None, FINISHED, "changed"))
     return VerifyReport(tuple(problems), tuple(unfinished), files, size, digest_of(digests))
 
 
@@ -135,7 +142,7 @@ def repair(store: str | os.PathLike[str]) -> VerifyReport:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `to_zarr` or `batch` wrote.
 
     Returns
@@ -155,8 +162,7 @@ def repair(store: str | os.PathLike[str]) -> VerifyReport:
     journal = Journal(store)
     with journal.lock():
         report = verify(store)
-        for index in report.regions:
-            journal.marker(index).unlink(missing_ok=True)
+        journal.folder.remove(journal.marker(index) for index in report.regions)
     execute(reopen(store), progress=False)
     return report
 
@@ -166,28 +172,23 @@ def store_digest(store: str | os.PathLike[str]) -> str:
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store that `to_zarr` or `batch` wrote.
     """
     return verify(store).digest
 
 
-def _begun(journal: Journal) -> Mapping[str, Any]:
-    record = journal.begun()
-    if record is None:
-        raise StoreError(
-            f"there is no journal of {journal.store}",
-            "a store that to_zarr or batch has begun; fill(...).to_zarr keeps none",
-            "cube.cloudfree.to_zarr(store, date)",
-        )
-    return record
+def _name(journal: Journal, index: int) -> str:
+    return journal.marker(index).rpartition("/")[2]
 
 
 def _region(
     journal: Journal, layout: Layout, index: int
-) -> tuple[int, dict[str, Any] | None, dict[str, tuple[str | None, int]]]:
-    """Return a region, its marker, and the digest and length of each of its files, by key."""
-    return index, read_json(journal.marker(index)), {key: _read(journal.store / key) for key in layout.keys(index)}
+) -> tuple[int, bool, dict[str, Any] | None, dict[str, tuple[str | None, int]]]:
+    """Return a region, whether it has a marker, that marker, and the digest and length of its files by key."""
+    shards = {key: _read(journal.store, key) for key in layout.keys(index)}
+    marker = journal.read(journal.marker(index))
+    return index, marker is not None or journal.folder.exists(journal.marker(index)), marker, shards
 
 
 def _compare(
@@ -198,17 +199,14 @@ def _compare(
     shards: Mapping[str, tuple[str | None, int]],
 ) -> Iterator[Problem]:
     if marker is None or marker["region"] != index or marker["run"] != run:
-        yield Problem(index, journal.marker(index).name, "damaged")
+        yield Problem(index, _name(journal, index), "damaged")
         return
     for key, (digest, _) in shards.items():
         if digest != marker["files"].get(key):
             yield Problem(index, key, "missing" if digest is None else "changed")
 
 
-def _read(path: Path) -> tuple[str | None, int]:
+def _read(store: Folder, key: str) -> tuple[str | None, int]:
     """Return the digest and length of a file; the digest is None if there is no file."""
-    try:
-        data = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None, 0
-    return sha256(data), len(data)
+    data = store.read(key)
+    return (None, 0) if data is None else (sha256(data), len(data))

@@ -19,7 +19,7 @@ from xr_cloudfree.engine.corrections import Corrections
 from xr_cloudfree.engine.detection import Detection, detection_of
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.runner import fingerprints
-from xr_cloudfree.storage.locations import is_url, parse_location
+from xr_cloudfree.storage.locations import parse_location
 from xr_cloudfree.storage.read_errors import guarded
 
 if TYPE_CHECKING:
@@ -190,28 +190,30 @@ def _layers(variable: xr.Variable) -> list[Any]:
     return [layer for source in sources for layer in compat.lazy_layers(source)]
 
 
-def local_sources(*inputs: Any) -> set[Path]:
-    """Return the local files and stores that inputs were opened from, as far as they are known.
+def sources(*inputs: Any) -> set[Path | str]:
+    """Return the local files and stores, and the URLs, that inputs were opened from, as far as they are known.
 
     Parameters
     ----------
     *inputs : path, DataArray, Dataset or anything else
         Cubes and layers, also computed from files by dask.
     """
-    paths: set[Path] = set()
+    paths: set[Path | str] = set()
     for obj in inputs:
-        if isinstance(obj, str | os.PathLike) and not is_url(obj):
-            paths.add(Path(parse_location(obj)))
+        if isinstance(obj, str | os.PathLike):
+            paths.add(parse_location(obj))
         if not isinstance(obj, xr.DataArray | xr.Dataset):
             continue
         variables = list(obj.variables.values()) if isinstance(obj, xr.Dataset) else [obj.variable]
         for named in (obj, *variables):
-            if isinstance(source := named.encoding.get("source"), str) and not is_url(source):
-                paths.add(Path(parse_location(source)))
-        for variable in variables:
-            paths.update(path for layer in _layers(variable) for path in _files(layer, whole=True))
+            if isinstance(source := named.encoding.get("source"), str):
+                paths.add(parse_location(source))
+        for layer in (layer for variable in variables for layer in _layers(variable)):
+            paths.update(_files(layer, whole=True))
+            if (stored := compat.zarr_array(layer)) is not None and (url := fingerprints.url(stored)):
+                paths.add(url)
     # A text may also be the name of a variable, of any length, for which Path.exists() would raise.
-    return {path for path in paths if os.path.exists(path)}
+    return {path for path in paths if isinstance(path, str) or os.path.exists(path)}
 
 
 def _files(layer: Any, whole: bool = False) -> list[Path]:

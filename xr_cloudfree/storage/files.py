@@ -233,9 +233,7 @@ def hold(path: Path) -> Iterator[None]:
 @contextmanager
 def _hold_by_name(path: Path) -> Iterator[None]:
     """Hold a lock by creating a file exclusively; see `hold`."""
-    owner = json.dumps(
-        {"machine": machine(), "pid": os.getpid(), "began": _began(os.getpid()), "by": secrets.token_hex(4)}
-    )
+    owner = json.dumps(process_note())
     for _ in range(5):
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
@@ -271,12 +269,10 @@ def _remove_void(path: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        owner: dict[str, Any] = json.loads(content)
-        here = owner["machine"] == machine()
-        void = here and not is_alive(int(owner["pid"]), owner["began"])
-    except (ValueError, KeyError, TypeError):  # it is being written
-        here = void = False
-    if not void and (here or _now(path.parent) - touched < STALE):
+        ended = has_ended(json.loads(content))
+    except ValueError:  # it is being written
+        ended = None
+    if ended is False or (ended is None and _now(path.parent) - touched < STALE):
         raise BlockingIOError(errno.EAGAIN, "another process has locked it")
     # Rename it first: of two processes that find it void, one may remove the new lock of the other.
     removed = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
@@ -311,6 +307,21 @@ def _began(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
         return ""
+
+
+def process_note() -> dict[str, Any]:
+    """Return a note by which other processes can find out whether this one has ended; another one in each call."""
+    return {"machine": machine(), "pid": os.getpid(), "began": _began(os.getpid()), "by": secrets.token_hex(8)}
+
+
+def has_ended(note: Any) -> bool | None:
+    """Return whether the process of a note, from `process_note`, has ended; None if this cannot be told from here."""
+    try:
+        if note["machine"] == machine():
+            return not is_alive(int(note["pid"]), note["began"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    return None
 
 
 def is_alive(pid: int, began: str = "") -> bool:

@@ -18,6 +18,8 @@ _CHAIN = re.compile(r"(zip|simplecache|filecache|blockcache)(://[^:]*)?::")
 # pathlib turns two slashes into one.
 _FOLDED = re.compile(r"(https?|s3a?|gc?s|az|abfss?|memory|file|ftp|hf|zip):[/\\](?=[^/\\])")
 
+# What the name of a run's journal adds to that of its store.
+JOURNAL = ".journal"
 # Commands that copy a file or a folder to a URL, by scheme.
 _COPY = {
     "s3": "aws s3 cp{folder} {name} {url}",
@@ -66,7 +68,7 @@ def absolute(where: str | os.PathLike[str]) -> str:
 
 def journal_folder(store: Path) -> Path:
     """Return the folder beside a store in which the run that fills it keeps its journal."""
-    return store.with_name(f"{store.name}.journal")
+    return store.with_name(f"{store.name}{JOURNAL}")
 
 
 def name_of(url: str) -> str:
@@ -78,6 +80,31 @@ def name_of(url: str) -> str:
     ('cube.nc', 'cube.zarr.zip')
     """
     return re.split(r"[?#]", url.rsplit("::", 1)[-1])[0].rstrip("/").rsplit("/", 1)[-1]
+
+
+def without_secrets(url: str) -> str:
+    """Return a URL without its password and its query, either of which may give access to what it names.
+
+    Examples
+    --------
+    >>> without_secrets("https://me:secret@host/cube.nc?sig=abc"), without_secrets("s3://bucket/cube.zarr")
+    ('https://host/cube.nc?…', 's3://bucket/cube.zarr')
+    """
+    return re.sub(r"(?<=://)[^/@:]*:[^/@]*@", "", re.sub(r"\?[^:]*$", "?…", url))
+
+
+def bucket_and_key(url: str) -> str:
+    """Return a URL without its scheme and what else differs between two names of one object.
+
+    Examples
+    --------
+    >>> bucket_and_key("s3a://bucket/cube.zarr/"), bucket_and_key("abfs://box@account.dfs.core.windows.net/cube.zarr")
+    ('bucket/cube.zarr', 'box/cube.zarr')
+    """
+    parts = urlsplit(url.rsplit("::", 1)[-1])
+    return f"{parts.netloc.partition('@')[0] if parts.scheme.startswith('abfs') else parts.netloc}{parts.path}".rstrip(
+        "/"
+    )
 
 
 def local(where: str | os.PathLike[str], option: str = "out") -> Path:

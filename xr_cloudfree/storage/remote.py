@@ -12,7 +12,8 @@ from zarr.errors import NodeNotFoundError
 from zarr.storage import FsspecStore
 
 from xr_cloudfree.errors import CloudfreeError, InputError, MissingDependencyError, OptionError
-from xr_cloudfree.storage.locations import name_of
+from xr_cloudfree.storage.locations import name_of, without_secrets
+from xr_cloudfree.storage.objects import SCHEMES, client
 
 if TYPE_CHECKING:
     from zarr.abc.buffer import Buffer, BufferPrototype
@@ -142,6 +143,7 @@ def _zip_chain(url: str) -> str:
 
 def read_error(url: str, error: Exception) -> CloudfreeError:
     """Return the error of this package for an error of reading a URL."""
+    url = without_secrets(url)
     first: BaseException = error
     while first.__cause__ is not None:  # "not found" may hide any other error
         first = first.__cause__
@@ -193,12 +195,14 @@ def in_memory(store: Any) -> bool:
 
 def not_found_error(url: str) -> OptionError:
     """Return the error for a URL at which there is nothing."""
+    url = without_secrets(url)
     return OptionError(
         f"there is nothing at {url}", "a Zarr store, or a .nc file", "the URL of the folder that contains zarr.json"
     )
 
 
 def _lacking(url: str, error: ImportError) -> MissingDependencyError:
+    url = without_secrets(url)
     scheme = url.rsplit("::", 1)[-1].split(":", 1)[0].lower()
     package = _PACKAGES.get(scheme)
     return MissingDependencyError(
@@ -213,6 +217,8 @@ def _by_obstore(url: str) -> Store:
     from zarr.storage import ObjectStore
 
     try:
+        if url.split(":", 1)[0].lower() in SCHEMES:
+            return ObjectStore(client(url, os.getpid()), read_only=True)
         options = {"client_options": {"allow_http": True}} if url.startswith("http://") else {}
         return ObjectStore(from_url(url, **options), read_only=True)
     except Exception as error:
