@@ -128,8 +128,8 @@ def fill(
         scene of the day.
     repair : bool or {"auto"}
         Whether the masks are corrected by the series: cloud, haze and shadow that they miss are masked, and false
-        alarms are restored. It is worth most where masks miss clouds; where nearly all dates are cloudy it may mask
-        clear pixels. All dates of the cube are read for it, whatever the target, which takes several times as long as
+        alarms are restored. It is worth most where masks miss clouds; where they are right it may lose a little. All
+        dates of the cube are read for it, whatever the target, which takes several times as long as
         ``model="regress"``. Pixels that lack a band, that were not measured, or that are snow with
         ``snow="not clear"``, are never restored. ``"auto"`` does so for reflectance on three dates or more, and
         otherwise takes masks as they are; True is then an error.
