@@ -21,15 +21,13 @@ REACH = ROUNDS * (3 * CELL + 40)
 """Pixels on each side on which the result at a pixel depends."""
 LEAST_DATES = 3
 """Minimum number of dates of a series from which masks can be corrected."""
-LEAST_CLEAR = 8
-"""Minimum number of clear dates of a pixel by which its other dates are judged."""
 # Pixels beyond a given cloud within which missed cloud is likelier, as the edge of a square.
 NEARBY = 21
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Probabilities of cloud or shadow at which a mask is changed.
+    """When a mask is changed, as probabilities of cloud or shadow.
 
     Parameters
     ----------
@@ -37,16 +35,19 @@ class Limits:
         From which a clear pixel is masked: where cloud is likelier, and elsewhere.
     calm : float
         Below which a pixel that is not clear is restored.
+    dates : int
+        Minimum number of clear dates of a pixel by which its other dates are judged.
     """
 
     likely: float
     unlikely: float
     calm: float
+    dates: int
 
 
-GIVEN = Limits(0.85, 0.96, 0.15)
+GIVEN = Limits(0.85, 0.96, 0.15, 5)
 """Limits where a given mask is corrected: missed cloud is likelier near given cloud."""
-MADE = Limits(0.35, 0.7, 0.35)
+MADE = Limits(0.35, 0.7, 0.35, 8)
 """Limits where there is no given mask: what lasts for some dates is unlikely to be cloud."""
 
 
@@ -203,7 +204,7 @@ def judge(
     limits = MADE if from_series else GIVEN
     score, change = np.full(usable.shape, np.nan, np.float32), np.full(usable.shape, Change.AS_GIVEN, np.uint8)
     state = make_state(bands, usable, clear, days, from_series=from_series)
-    judgeable = start.sum(axis=0) >= LEAST_CLEAR
+    judgeable = start.sum(axis=0) >= limits.dates
     if_likely, otherwise = np.float32(_odds(limits.likely)), np.float32(_odds(limits.unlikely))
     judged = clear.copy()
     for date in range(len(bands)):
