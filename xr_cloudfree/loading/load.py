@@ -325,6 +325,7 @@ def _read(
 ) -> xr.Dataset:
     """Return the bands and the quality layer of each group of scenes as odc-stac builds them, one date for each."""
     import odc.stac
+    import rioxarray  # noqa: F401  registers .rio
 
     from xr_cloudfree.loading.reading import Driver, as_item
 
