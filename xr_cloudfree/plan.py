@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from xr_cloudfree import io
+from xr_cloudfree.compat import is_in_memory
 from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.attributes import pending
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
@@ -229,7 +230,16 @@ def _renamed(layer: Any, cube: Cube) -> Any:
 def spelling_of(cube: Cube) -> Spelling:
     """Return the names of the user's cube, for the remedies in error messages."""
     variables = {"array": (), "layer": (), "variable": (cube.name or "",), "bands": cube.bands}[cube.layout]
-    return Spelling(cube.dims["time"], variables, cube.bands)
+    return Spelling(cube.dims["time"], variables, cube.bands, _items_of(cube))
+
+
+def _items_of(cube: Cube) -> tuple[tuple[str, str], ...]:
+    """Return the days of a cube with the identifiers of their items, as `xr_cloudfree.load` gives them."""
+    items = cube.arrays[0].coords.get("item_id")
+    if items is None or items.dims != ("time",) or not is_in_memory(items):
+        return ()
+    days = cube_times(cube.arrays[0], several=None).astype("datetime64[D]").astype(str)
+    return tuple(zip(days.tolist(), map(str, items.to_numpy().tolist()), strict=True))
 
 
 def open_s1(s1: Any, obj: Any) -> tuple[Any, Any]:

@@ -93,7 +93,7 @@ def flag(name: str, value: str) -> str | None:
     '--clear good'
     >>> flag("clear", "ds.good == 1")
     """
-    name = _NAMES.get(name, name)
+    name = _NAMES.get(name, name).replace("_", "-")
     if not value:
         return f"--{name}"
     try:

@@ -12,11 +12,12 @@ import typer
 from xr_cloudfree.cli.commands import plain_errors
 from xr_cloudfree.cli.options import (
     OUTPUT,
+    AnyCube,
     Block,
     Check,
-    CubePath,
     Debug,
     Filling,
+    Loading,
     Overwrite,
     Quiet,
     Reading,
@@ -34,7 +35,7 @@ _MAX_LINES = 12
 
 @grouped
 def fill(
-    cube: CubePath,
+    cube: AnyCube = None,
     *,
     out: Annotated[
         str,
@@ -48,6 +49,7 @@ def fill(
         ),
     ],
     filling: Filling,
+    loading: Loading,
     preview: Annotated[
         str | None,
         typer.Option(metavar="PNG", help="Draw each date before and after filling.", rich_help_panel=OUTPUT),
@@ -70,6 +72,7 @@ def fill(
     cloudfree fill cube.zarr --out filled.zarr --model regress --layers all
     cloudfree fill s2.nc -d 2021-07-08 -d 2021-08-02 -o s2.tif --preview s2.png
     cloudfree fill cube.zarr --date 2021-05/2021-07 --freq 10D --out summer.zarr
+    cloudfree fill --collection sentinel-2-c1-l2a --bbox=-8.5,40.1,-8.4,40.2 --time 2021 -d 2021-07-08 -o july.tif
     cloudfree fill s2.nc --mask SCL --scale 1e-4 --offset -0.1 -o filled.zarr[/cyan]
     """
     with plain_errors(debug):
@@ -82,7 +85,7 @@ def fill(
         target, drawn = local(out), None if preview is None else local(preview, "preview")
         io.refuse_source(target, windows.sources(cube, filling.s1))
         options, read = filling.options(), reading.options()
-        options["s1"], opened = open_s1(filling.s1, io.open_cube(cube))
+        options["s1"], opened = open_s1(filling.s1, loading.open(cube, reading))
         plan = plan_fill(opened, reading=ReadOptions(**read), check=check, block=block, **options)
         image = restore_kind(plan, api.run(plan))
         pictures = picture_paths(drawn, image, overwrite)

@@ -14,10 +14,59 @@ from xr_cloudfree.cube.schemes import SCHEMES
 from xr_cloudfree.errors import OptionError
 
 CLEAR, VALUES, OUTPUT, RUN = "Which pixels are clear", "What the values mean", "Output", "Running"
+ARCHIVE = "From an archive"
+_CUBE = "A .zarr store (zipped or not) or a .nc file, or its URL"
 # Paths are text: pathlib would merge the two slashes of a URL into one.
-CubePath = Annotated[
+CubePath = Annotated[str, typer.Argument(metavar="CUBE", help=f"{_CUBE}.", show_default=False)]
+AnyCube = Annotated[
+    str | None, typer.Argument(metavar="CUBE", help=f"{_CUBE}; none with --collection.", show_default=False)
+]
+Collection = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Load a collection of an archive in place of CUBE, or several of one product, separated by commas: "
+        "sentinel-2-c1-l2a, sentinel-2-l2a, landsat-c2-l2, hls2-l30,hls2-s30.",
+        rich_help_panel=ARCHIVE,
+    ),
+]
+Bbox = Annotated[
+    str | None,
+    typer.Option(metavar="W,S,E,N", help="Its area: west, south, east and north in degrees.", rich_help_panel=ARCHIVE),
+]
+Time = Annotated[
+    str | None,
+    typer.Option(
+        metavar="2021-05/2021-07",
+        help="Its time: a month, a year or a span; the dates around --date are needed, too.",
+        rich_help_panel=ARCHIVE,
+    ),
+]
+Catalog = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|URL",
+        help="Where it is searched: earth-search, planetary-computer, cdse, usgs, lpcloud, or a STAC API.",
+        rich_help_panel=ARCHIVE,
+    ),
+]
+MaxCloudCover = Annotated[
+    float | None, typer.Option(help="Leave out items with more clouds, in percent.", rich_help_panel=ARCHIVE)
+]
+Crs = Annotated[
+    str | None, typer.Option(metavar="EPSG:32629", help="CRS of the grid, if not UTM.", rich_help_panel=ARCHIVE)
+]
+Resolution = Annotated[
+    float | None,
+    typer.Option(help="Pixel size in units of the CRS, if not that of the finest band.", rich_help_panel=ARCHIVE),
+]
+OnError = Annotated[
     str,
-    typer.Argument(metavar="CUBE", help="A .zarr store (zipped or not) or a .nc file, or its URL.", show_default=False),
+    typer.Option(
+        metavar="raise|missing",
+        help="What cannot be read is an error, or missing pixels with a warning.",
+        rich_help_panel=ARCHIVE,
+    ),
 ]
 Dates = Annotated[
     list[str] | None,
@@ -163,6 +212,57 @@ class Reading:
         """Return the options as `xr_cloudfree.fill` takes them."""
         snow = "clear" if self.snow else "not clear"
         return vars(self) | {"snow": snow, "bands": parse_names(self.bands)}
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A collection of an archive that is loaded in place of a cube."""
+
+    collection: Collection = None
+    bbox: Bbox = None
+    time: Time = None
+    catalog: Catalog = None
+    max_cloud_cover: MaxCloudCover = None
+    crs: Crs = None
+    resolution: Resolution = None
+    on_error: OnError = "raise"
+
+    def open(self, cube: str | None, reading: Reading) -> Any:
+        """Return the cube at a path or a URL, or the collection as a lazy cube.
+
+        Parameters
+        ----------
+        cube : str or None
+            The cube's location, None for a collection.
+        reading : Reading
+            How the cube is read: the bands to load.
+
+        Raises
+        ------
+        OptionError
+            If both or neither are given.
+        """
+        from xr_cloudfree import io
+        from xr_cloudfree.loading.load import load
+
+        options = {name: value for name, value in vars(self).items() if value != getattr(Loading, name)}
+        collection = options.pop("collection", None)
+        if cube is not None and (collection is not None or options):
+            given = "--collection" if collection is not None else f"--{next(iter(options)).replace('_', '-')}"
+            raise OptionError(
+                f"{given} is given beside the cube {cube}", "a cube, or a collection of an archive", f"no {given}"
+            )
+        if cube is not None:
+            return io.open_cube(cube)
+        if collection is None:
+            raise OptionError(
+                "neither a cube nor --collection is given",
+                "the path or URL of a cube, or a collection of an archive",
+                "--collection sentinel-2-c1-l2a --bbox=-8.5,40.1,-8.4,40.2 --time 2021-05/2021-09",
+            )
+        # Without --bbox the search says what is needed.
+        options["bbox"] = parse_names(self.bbox)
+        return load(parse_names(collection), **options, bands=parse_names(reading.bands))
 
 
 @dataclass(frozen=True)

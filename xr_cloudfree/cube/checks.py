@@ -325,8 +325,12 @@ def _check_negative(
     deep = np.bincount(date, (reflectance < -0.05).sum(axis=1), len(times)) / np.maximum(count, 1)
     bad = (share > 0.2) & (deep > 0.05) & (count >= _ENOUGH)
     if bad.any():
-        if scaling.offset < 0:
-            remedy: str = option("offset=0")
+        found = np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist()
+        items = spelling.items_on(found)
+        if scaling.offset < 0 and items:
+            remedy: str = spelling.reload(found, 0) + "  # if the archive has subtracted the offset from them"
+        elif scaling.offset < 0:
+            remedy = option("offset=0")
             if bad.sum() < (count >= _ENOUGH).sum():
                 keep = spelling.on(np.unique(times[bad].astype("datetime64[D]")).astype(str).tolist())
                 units = -scaling.offset / (scaling.scale or 1.0)
@@ -340,7 +344,7 @@ def _check_negative(
             remedy = option(f"offset={scaling.offset + OFFSET:g}")
         raise ScalingError(
             f"{float(share[bad].max()):.0%} of the clear values lie below -0.02 on {_days(times[bad])} "
-            f"(offset {scaling.offset:g})",
+            f"(offset {scaling.offset:g})" + (f", items {', '.join(items)}" if items else ""),
             "reflectance from which the offset was subtracted once",
             remedy + ANYWAY,
         )
@@ -367,11 +371,22 @@ def _check_jump(
         unless = f"cube[{spelling.time!r}] > np.datetime64('{dates[-1]}T23:59:59')"
     else:
         unless = f"~{spelling.on(np.unique(dates).astype(str).tolist())}"
+    remedy, told = spelling.subtract(OFFSET / (scaling.scale or 1.0), unless, dtype, scaling.nodata), ""
+    brighter, darker = (np.unique(days).astype(str).tolist() for days in (dates, dark))
+    if spelling.items_on(brighter) and spelling.items_on(darker):
+        told = f": {', '.join(spelling.items_on(brighter))} are brighter than {', '.join(spelling.items_on(darker))}"
+        ways = [
+            spelling.reload(brighter, -OFFSET) + "  # if these have it",
+            spelling.reload(darker, 0) + "  # if it was subtracted from these",
+        ]
+        # If values of the darker ones are below zero, these are the wrong ones.
+        below = (reflectance[~bright][seen[~bright]] < -0.01).mean() > 0.01
+        remedy = either(*(ways[::-1] if below else ways), by="; or ")
     raise ScalingError(
         f"all bands shift by about 0.1 between dates ({shifts}): some items have the offset of processing baseline "
-        "04.00 and some do not",
+        f"04.00 and some do not{told}",
         "one offset for all dates",
-        spelling.subtract(OFFSET / (scaling.scale or 1.0), unless, dtype, scaling.nodata) + ANYWAY,
+        remedy + ANYWAY,
     )
 
 

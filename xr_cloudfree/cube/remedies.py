@@ -26,11 +26,14 @@ class Spelling:
         Variables of a Dataset with bands; empty for a DataArray.
     bands : tuple of str
         Names of the bands.
+    items : tuple of (str, str)
+        Days with the identifiers of their items in an archive, separated by commas, if the cube has them.
     """
 
     time: str = "time"
     variables: tuple[str, ...] = ()
     bands: tuple[str, ...] = ()
+    items: tuple[tuple[str, str], ...] = ()
 
     def except_on(self, days: Iterable[str]) -> str:
         """Return an expression for the cube without some days."""
@@ -39,6 +42,23 @@ class Spelling:
     def on(self, days: Iterable[str]) -> str:
         """Return a condition that is True on some days, given as YYYY-MM-DD."""
         return f"cube[{self.time!r}].dt.strftime('%Y-%m-%d').isin({list(days)})"
+
+    def items_on(self, days: Iterable[str]) -> list[str]:
+        """Return the identifiers of the items of some days; empty if the cube does not have all of them."""
+        wanted = set(days)
+        if not wanted <= {day for day, _ in self.items}:
+            return []
+        return [item for day, items in self.items if day in wanted for item in items.split(",") if item]
+
+    def reload(self, days: Iterable[str], offset: float) -> str:
+        """Return the call that loads the cube again with another offset of the items of some days.
+
+        Examples
+        --------
+        >>> Spelling(items=(("2022-07-08", "S2A_0708"),)).reload(["2022-07-08"], 0)
+        "xr_cloudfree.load(..., offset={'S2A_0708': 0})"
+        """
+        return code(f"xr_cloudfree.load(..., offset={dict.fromkeys(self.items_on(days), offset)!r})")
 
     def subtract(self, amount: float, unless: str, dtype: np.dtype[Any], nodata: float | None) -> str:
         """Return an expression that subtracts an amount in stored units from all values but missing ones.

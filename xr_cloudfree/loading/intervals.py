@@ -35,8 +35,13 @@ class Interval:
         return bool((self.first is None or when >= self.first) and (self.last is None or when <= self.last))
 
     @property
+    def search_text(self) -> str | None:
+        """The span as STAC APIs take it; None for all times."""
+        return None if self.first is None and self.last is None else self.text
+
+    @property
     def text(self) -> str:
-        """The span as STAC APIs take it."""
+        """The span as ISO 8601, with ``..`` for an open end."""
         ends = [".." if end is None else f"{np.datetime_as_string(end, unit='s')}Z" for end in (self.first, self.last)]
         return "/".join(ends)
 

@@ -21,6 +21,7 @@ from xr_cloudfree.errors import (
     option,
 )
 from xr_cloudfree.loading.areas import Area, parse_area, pinned_grid
+from xr_cloudfree.loading.catalogs import search_items
 from xr_cloudfree.loading.intervals import parse_interval
 from xr_cloudfree.loading.scenes import Scene, check_bands, parse_scenes
 from xr_cloudfree.options import parse_count, parse_flag, parse_list
@@ -42,6 +43,8 @@ def load(
     geometry: Any = None,
     geobox: Any = None,
     time: Any = None,
+    catalog: str | None = None,
+    max_cloud_cover: float | None = None,
     bands: Sequence[str] | None = None,
     mask: bool = True,
     crs: Any = None,
@@ -61,9 +64,10 @@ def load(
 
     Parameters
     ----------
-    source : search, or iterable of pystac.Item or mapping
-        Items of one product: Sentinel-2 Level-2A (Earth Search, Planetary Computer, Copernicus Data Space), Landsat
-        Collection 2 Level 2 or HLS (L30, S30); or a search of pystac-client, whose items are taken.
+    source : str, sequence of str, search of pystac-client, or iterable of pystac.Item or mapping
+        A collection, or several of one product, to be searched for an area: Sentinel-2 Level-2A
+        (``"sentinel-2-l2a"``, ``"sentinel-2-c1-l2a"``), Landsat Collection 2 Level 2 (``"landsat-c2-l2"``) or HLS
+        (``["hls2-l30", "hls2-s30"]``). Or a search whose items are taken, or the items themselves.
     bbox : sequence of four float, optional
         The area: west, south, east and north in degrees.
     geometry : mapping, or object of shapely or geopandas, optional
@@ -74,6 +78,11 @@ def load(
     time : str, slice, pair or datetime, optional
         Days, months or years in ISO 8601 and UTC, as ``"2021-07"`` or ``"2021-05/2021-07"``, both ends included. Other
         items are left out.
+    catalog : str, optional
+        Where a collection is searched: ``"earth-search"``, ``"planetary-computer"``, ``"cdse"``, ``"usgs"``,
+        ``"lpcloud"``, or the address of a STAC API. By default one that has it.
+    max_cloud_cover : float, optional
+        Items with more clouds than this, in percent, are left out.
     bands : sequence of str, optional
         STAC common names or the sensor's own; the variables of the cube have the names that are given. By default all
         bands of the ground that every item has, without those at 60 m.
@@ -126,7 +135,7 @@ def load(
     TimeError
         If no item is left in the area and the span of time, or an item has no time.
     InputError
-        If an asset cannot be read: when values are computed.
+        If a catalogue cannot be searched; if an asset cannot be read, when values are computed.
 
     Warns
     -----
@@ -136,20 +145,26 @@ def load(
 
     Examples
     --------
-    >>> from pystac_client import Client  # doctest: +SKIP
-    >>> catalog = Client.open("https://earth-search.aws.element84.com/v1")  # doctest: +SKIP
-    >>> bbox = (-8.5, 40.1, -8.4, 40.2)  # doctest: +SKIP
-    >>> search = catalog.search(collections="sentinel-2-l2a", bbox=bbox, datetime="2021-05/2021-07")  # doctest: +SKIP
-    >>> cube = xr_cloudfree.load(search, bbox=bbox)  # doctest: +SKIP
+    >>> import xr_cloudfree
+    >>> cube = xr_cloudfree.load(
+    ...     "sentinel-2-c1-l2a", bbox=(-8.5, 40.1, -8.4, 40.2), time="2021-05/2021-07", bands=["red", "nir"]
+    ... )  # doctest: +SKIP
     >>> image = cube.cloudfree.fill(date="2021-07-08")  # doctest: +SKIP
     """
     _require()
     if on_error not in _FAILURES:
         raise OptionError(f"on_error is {on_error!r}", "raise or missing", option("on_error='missing'"))
     area, interval = parse_area(bbox, geometry, geobox), parse_interval(time)
+    _check_resampling(resampling)
     names = None if bands is None else parse_list("bands", bands, option("bands=['red', 'nir']"))
     edges = _parse_chunks(chunks)
     retries, seconds = parse_count("retries", retries, 0, option("retries=5")), _parse_timeout(timeout)
+    clouds = _parse_cloud_cover(max_cloud_cover)
+    collections = _collections_of(source)
+    if collections is not None:
+        source = search_items(collections, area, interval, catalog=catalog, timeout=seconds, retries=retries)
+    elif catalog is not None:
+        raise OptionError("catalog= is given beside items", "a collection to search, or items", option("catalog=None"))
     found = parse_scenes(_items_of(source), offset)
     scenes = [scene for scene in found if scene.when in interval and _touches(scene, area)]
     if not scenes:
@@ -159,13 +174,16 @@ def load(
             "items of this area and time",
             option("time='2021'") + " or a larger area",
         )
+    scenes = [scene for scene in scenes if not scene.cloud_cover > clouds]
+    if not scenes:
+        raise TimeError(f"all items have more than {clouds:g} % clouds", "some items", option("max_cloud_cover=None"))
     variables = check_bands(scenes, names, parse_flag("mask", mask))
     product = scenes[0].product
     finest = min((product.bands[own] for own in variables.values() if own in product.bands), default=10.0)
     grid = pinned_grid(area, scenes, finest, crs, resolution)
     _warn_of_resampling(scenes, grid, given=crs is not None or (area is not None and area.geobox is not None))
     days = by_day(scenes)
-    cube = _read(days, variables, grid, edges, resampling, on_error, sign or default_sign(), seconds, retries)
+    cube = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
     return _described(cube, days, variables)
 
 
@@ -192,21 +210,8 @@ def by_day(scenes: Sequence[Scene]) -> list[list[Scene]]:
     return sorted(groups, key=lambda group: (min(scene.when for scene in group), group[0].id))
 
 
-def default_sign() -> Sign | None:
-    """Return the function that signs assets of the Planetary Computer; None if its package is not installed.
-
-    It returns any other URL as it is.
-    """
-    if find_spec("planetary_computer") is None:
-        return None
-    from planetary_computer import sign_url
-
-    sign: Sign = sign_url
-    return sign
-
-
 def _require() -> None:
-    for module, package in (("odc.stac", "odc-stac"), ("pystac", "pystac")):
+    for module, package in (("odc.stac", "odc-stac"), ("pystac_client", "pystac-client")):
         try:
             missing = find_spec(module) is None
         except ModuleNotFoundError:
@@ -219,12 +224,27 @@ def _require() -> None:
             )
 
 
+def _collections_of(source: Any) -> list[str] | None:
+    """Return the identifiers of collections, None if the source is something else."""
+    if isinstance(source, str):
+        return [source]
+    if isinstance(source, list | tuple) and source and all(isinstance(name, str) for name in source):
+        return list(source)
+    return None
+
+
+def _parse_cloud_cover(value: Any) -> float:
+    if value is None:
+        return np.inf
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 100:
+        raise OptionError(f"max_cloud_cover is {value!r}", "percent from 0 to 100", option("max_cloud_cover=60"))
+    return float(value)
+
+
 def _items_of(source: Any) -> list[Any]:
     """Return the items of a search, a collection of items, or any iterable of them."""
-    if isinstance(source, str | bytes | Mapping) and not (isinstance(source, Mapping) and "features" in source):
-        source = [source]
-    elif isinstance(source, Mapping):
-        source = source["features"]
+    if isinstance(source, Mapping):
+        source = source["features"] if "features" in source else [source]
     elif hasattr(source, "items") and callable(source.items):
         source = source.items()
     try:
@@ -267,6 +287,14 @@ def _parse_chunks(chunks: Any) -> dict[str, int]:
     return {"time": 1} | {name: parse_count(f"chunks of {name}", size, 1, example) for name, size in sizes.items()}
 
 
+def _check_resampling(name: Any) -> None:
+    from rasterio.enums import Resampling
+
+    known = [method.name for method in Resampling if method.name != "gauss"]
+    if name not in known:
+        raise OptionError(f"resampling is {name!r}", f"one of {', '.join(known)}", option("resampling='bilinear'"))
+
+
 def _parse_timeout(timeout: Any) -> float:
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < float(timeout) < np.inf:
         raise OptionError(f"timeout is {timeout!r}", "a positive number of seconds", option("timeout=60"))
@@ -297,6 +325,7 @@ def _read(
 ) -> xr.Dataset:
     """Return the bands and the quality layer of each group of scenes as odc-stac builds them, one date for each."""
     import odc.stac
+    import rioxarray  # noqa: F401  registers .rio
 
     from xr_cloudfree.loading.reading import Driver, as_item
 

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 import pystac
+import rasterio
 from odc.loader import RioDriver
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
 
 from xr_cloudfree.compat import configured_gdal, raster_errors
 from xr_cloudfree.errors import CloudfreeWarning, InputError, either, option
 from xr_cloudfree.loading.scenes import Scene
 
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
 Failure = Literal["raise", "missing"]
 Sign = Callable[[str], str]
 
+# Pixels by which GDAL may approximate coordinates when it warps: so few that chunks do not matter. It refuses 0.
+_TOLERANCE = 1e-6
+_AGAIN = "the same call again, if the archive was busy"
+# Metres of a degree of latitude.
+_DEGREE = 111_320.0
 # Property of an item that holds what the reader has to know of each asset.
 SOURCES = "cloudfree:sources"
 _PROJECTION = "https://stac-extensions.github.io/projection/v2.0.0/schema.json"
@@ -49,7 +62,7 @@ class Source:
     failure : {"raise", "missing"}
         What happens if the asset cannot be read: `InputError`, or nodata and a warning.
     sign : callable, optional
-        From a URL to the URL that is requested, called for each read.
+        From a URL to the URL that is requested, called for each read; by default `sign_planetary_computer`.
     """
 
     name: str
@@ -80,24 +93,148 @@ class Parser:
 class Reader:
     """Reads one asset; implements odc-loader's protocol RasterReader."""
 
-    def __init__(self, src: Any, ctx: Any) -> None:
-        self._src, self._ctx = src, ctx
+    def __init__(self, src: Any) -> None:
+        self._src = src
 
     def read(self, cfg: Any, dst_geobox: Any, *, dst: Any = None, selection: Any = None) -> Any:
         """Return a part of the grid and the values of the asset on it."""
         source: Source = self._src.driver_data
-        uri = self._src.uri if source.sign is None else source.sign(self._src.uri)
-        cfg = dataclasses.replace(cfg, src_nodata_fallback=source.nodata, fail_on_error=True)
+        url = str(self._src.uri)
+        unreadable: tuple[type[Exception], ...] = (*raster_errors(), ValueError)
         try:
-            reader = RioDriver().open(self._src.patch(uri=uri), self._ctx)
-            roi, values = reader.read(cfg, dst_geobox, dst=dst, selection=selection)
-        except raster_errors() as error:
-            failure = _unreadable(source, self._src.uri, error)
+            with rasterio.open(_location(url, source.sign), sharing=False) as file:
+                values = read_on_grid(file, dst_geobox, np.dtype(source.dtype), source.nodata, cfg.resampling)
+        except unreadable as error:
+            _FAILURES[url] = _FAILURES.get(url, 0) + 1
+            failure = _unreadable(source, url, error)
             if source.failure == "raise":
                 raise failure from error
             warnings.warn(f"{failure.found}: its pixels are missing", CloudfreeWarning, stacklevel=2)
             return np.s_[0:0, 0:0], np.empty((0, 0), source.dtype)
-        return roi, shifted(values, source.shift, source.nodata)
+        return np.s_[0 : values.shape[0], 0 : values.shape[1]], shifted(values, source.shift, source.nodata)
+
+
+# How often each URL could not be read by this process.
+_FAILURES: dict[str, int] = {}
+
+
+def _location(url: str, sign: Sign | None) -> str:
+    """Return where GDAL reads a URL, signed.
+
+    GDAL remembers for as long as the process runs that a URL could not be read, and asks no more. A fragment, which is
+    not sent, makes it another URL to GDAL's memory.
+    """
+    signed = (sign or sign_planetary_computer)(url)
+    if url in _FAILURES and signed.startswith(("http://", "https://")):
+        return f"/vsicurl/{signed}#{_FAILURES[url]}"
+    return signed
+
+
+def sign_planetary_computer(url: str) -> str:
+    """Return the URL of an asset of the Planetary Computer signed, if its package is installed; others as they are.
+
+    The package keeps a signature as long as it is valid.
+
+    Examples
+    --------
+    >>> sign_planetary_computer("https://example.com/B04.tif")
+    'https://example.com/B04.tif'
+    """
+    if not _of_planetary_computer(url) or find_spec("planetary_computer") is None:
+        return url
+    from planetary_computer import sign_url
+
+    return str(sign_url(url))
+
+
+def _of_planetary_computer(url: str) -> bool:
+    return (urlsplit(url).hostname or "").endswith(".blob.core.windows.net")
+
+
+def read_on_grid(
+    file: Any, grid: GeoBox, dtype: np.dtype[Any], nodata: int, resampling: str
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """Return the first band of a file on a grid.
+
+    A pixel's value does not depend on the rest of the grid. By the nearest pixel in the file's own CRS it is the value
+    of the pixel that contains its centre; otherwise GDAL warps.
+
+    Parameters
+    ----------
+    file : rasterio dataset
+        The file.
+    grid : GeoBox
+        The grid, of shape (y, x).
+    dtype : dtype
+        Data type of the result.
+    nodata : int
+        Value where the file has none, and beyond its edges.
+    resampling : str
+        Name of a method in `rasterio.enums.Resampling`.
+
+    Returns
+    -------
+    ndarray of `dtype`, shape (y, x)
+        The values.
+
+    Raises
+    ------
+    ValueError
+        If the file has no CRS, or holds values that are no integers of this type.
+    """
+    if file.crs is None:
+        raise ValueError("the file has no CRS")
+    if not np.can_cast(file.dtypes[0], dtype, "safe"):
+        raise ValueError(f"the file holds {file.dtypes[0]}, not {dtype}")
+    shape = (int(grid.shape[0]), int(grid.shape[1]))
+    crs = rasterio.crs.CRS.from_user_input(str(grid.crs))
+    finer = abs(grid.transform.a) <= abs(file.transform.a) and abs(grid.transform.e) <= abs(file.transform.e)
+    straight = not any((*grid.transform[1:4:2], *file.transform[1:4:2]))
+    values = np.full(shape, nodata, dtype)
+    if crs == file.crs and resampling == "nearest" and finer and straight:
+        columns = _nearest(grid.transform.c, grid.transform.a, shape[1], file.transform.c, file.transform.a)
+        rows = _nearest(grid.transform.f, grid.transform.e, shape[0], file.transform.f, file.transform.e)
+        inside = (rows >= 0) & (rows < file.height), (columns >= 0) & (columns < file.width)
+        rows, columns = rows[inside[0]], columns[inside[1]]
+        if not rows.size or not columns.size:
+            return values
+        top, left = rows.min(), columns.min()
+        window = Window(left, top, columns.max() - left + 1, rows.max() - top + 1)
+        block = file.read(1, window=window)[np.ix_(rows - top, columns - left)]
+        if file.nodata is not None:
+            block = np.where(block == file.nodata, nodata, block)
+        values[np.ix_(*inside)] = block
+        return values
+    with WarpedVRT(
+        file,
+        crs=crs,
+        transform=grid.transform,
+        width=shape[1],
+        height=shape[0],
+        resampling=Resampling[resampling],
+        src_nodata=nodata if file.nodata is None else file.nodata,
+        nodata=nodata,
+        tolerance=_TOLERANCE,
+        # GDAL would derive the width of its kernel from each chunk.
+        XSCALE=_scale(file.crs, file.transform.a, crs, grid.transform.a),
+        YSCALE=_scale(file.crs, file.transform.e, crs, grid.transform.e),
+    ) as warped:
+        values[:] = warped.read(1)
+    return values
+
+
+def _scale(file_crs: Any, file_step: float, crs: Any, step: float) -> float:
+    """Return the pixels of a grid for each pixel of a file, at most 1, by which GDAL widens its kernels."""
+    metres = [abs(s) * (_DEGREE if c.is_geographic else 1.0) for c, s in ((file_crs, file_step), (crs, step))]
+    return min(metres[0] / metres[1], 1.0)
+
+
+def _nearest(start: float, step: float, count: int, origin: float, size: float) -> np.ndarray[Any, Any]:
+    """Return the index of the file's pixel that contains the centre of each of the grid's pixels, along one axis."""
+    centres = start + step * (np.arange(count) + 0.5)
+    # A centre on an edge belongs to the pixel after it, whatever the rounding.
+    index: np.ndarray[Any, Any] = np.floor((centres - origin) / size + 1e-6).astype(np.int64)
+    return index
 
 
 def shifted(values: np.ndarray[Any, Any], shift: int, nodata: int) -> np.ndarray[Any, Any]:
@@ -121,7 +258,9 @@ def shifted(values: np.ndarray[Any, Any], shift: int, nodata: int) -> np.ndarray
         return values
     wide = values.astype(np.int64) + shift
     limits = np.iinfo(values.dtype)
-    return np.where(values == nodata, nodata, np.clip(wide, limits.min, limits.max)).astype(values.dtype)
+    clipped: np.ndarray[Any, Any] = np.clip(wide, limits.min, limits.max).astype(values.dtype)
+    clipped[values == nodata] = nodata
+    return clipped
 
 
 class Driver:
@@ -169,7 +308,7 @@ class Driver:
 
     def open(self, src: Any, ctx: Any) -> Reader:
         """Return the reader of an asset; nothing is read yet."""
-        return Reader(src, ctx)
+        return Reader(src)
 
 
 def as_item(scene: Scene, names: Sequence[str], date: int, failure: Failure, sign: Sign | None) -> pystac.Item:
@@ -239,12 +378,13 @@ def without_query(text: str) -> str:
 def _unreadable(source: Source, url: str, error: Exception) -> InputError:
     """Return the error for an asset that cannot be read."""
     reasons = [text for text in _reasons(error) if text]
+    unsigned = _of_planetary_computer(url) and find_spec("planetary_computer") is None
     return InputError(
         f"{source.name} of {source.day}, item {source.item}, cannot be read from {without_query(url)}: "
         f"{'; '.join(dict.fromkeys(reasons))}",
         "an archive that answers, and an intact file",
         either(
-            "the same call again, if the archive was busy",
+            "pip install planetary-computer, which signs requests" if unsigned else _AGAIN,
             option("on_error='missing'") + ", which takes what cannot be read as missing, with a warning",
             by="; or ",
         ),
