@@ -166,6 +166,7 @@ def test_a_driver_that_is_killed(cube, clean, store, server, moment):
     assert before.items() <= clean.items()
 
 
+@pytest.mark.slow
 def test_drivers_that_are_killed_again_and_again(cube, clean, store, server):
     for n in (2, 4, 6):
         child = Child(fill_there, server.environment, cube, store)
@@ -362,6 +363,7 @@ def can_hide(folder):
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_workers_without_a_common_folder(clean, store, server, tmp_path):
     """Neither the driver's folders nor each other's: and one of them is killed half way."""
     distributed = pytest.importorskip("distributed")

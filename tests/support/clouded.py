@@ -27,7 +27,7 @@ def clouded(dtype="float32", shape=SHAPE):
         part = (..., slice(top * SHAPE[0], (top + 1) * SHAPE[0]), slice(left * SHAPE[1], (left + 1) * SHAPE[1]))
         own, seen = bands[part], clear[part]
         own[CLOUDED][(..., *CLOUD)] += 0.2
-        own[CLOUDED][(..., *SHADOW)] -= 0.05
+        own[CLOUDED][(..., *SHADOW)] *= 0.4
         own[CLOUDED][(..., *SEEN)] += 0.3
         seen[CLOUDED][ALARM] = seen[CLOUDED][SEEN] = False
         for date in (1, 5, 6):  # clouds that the masks have
