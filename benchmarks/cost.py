@@ -89,7 +89,9 @@ def main(revision: str = BEFORE) -> None:
                 old, new = (min(seconds) for seconds in zip(*turns, strict=True))
                 hours = new * (GRANULE / EDGE) ** 2 / 3600
                 goal = f"  goal: ratio >= {goals[dates, bands]:g}" if (dates, bands) in goals else ""
-                print(f"{model:10}{dates:7}{bands:7}{old:9.2f}{new:9.2f}{old / new:8.1f}{hours:22.2f}{goal}", flush=True)
+                print(
+                    f"{model:10}{dates:7}{bands:7}{old:9.2f}{new:9.2f}{old / new:8.1f}{hours:22.2f}{goal}", flush=True
+                )
 
 
 if __name__ == "__main__":

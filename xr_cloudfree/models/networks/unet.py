@@ -259,14 +259,14 @@ class FusionUNet(Network):
         own = torch.where(seen > 0, batch.target - best, torch.zeros_like(best))
         middle = best.mean(dim=(-2, -1), keepdim=True)
         ratio = torch.log(inputs["uncertainty"].clamp(min=1e-4) / unit)
-        maps = torch.cat([differences, inputs["hints"], *(part[:, :, None] for part in (own, best - middle, ratio))], 2)
-        maps = layers.reduced(maps, UNET_STEP)
-        errors, level, ratio = maps[:, :, :-2] / unit[:, :, None], maps[:, :, -2:-1] / (4 * unit[:, :, None]), maps[:, :, -1:]
+        errors = torch.cat([differences, inputs["hints"], own[:, :, None]], dim=2) / unit[:, :, None]
+        others = torch.stack([(best - middle) / (4 * unit), ratio], dim=2)
+        maps = layers.reduced(torch.cat([errors, others], dim=2), UNET_STEP)
         b, c, _, y, x = maps.shape
         size = (torch.log(unit) + 4).expand(b, c, y, x)[:, :, None]
         shared = layers.reduced(torch.cat([inputs["shared"], abstract], dim=1), UNET_STEP)
         shared = shared[:, None].expand(b, c, -1, y, x)
-        return torch.cat([layers.squash(errors), layers.squash(level), ratio, size, shared], dim=2)
+        return torch.cat([layers.squash(maps[:, :, :-1]), maps[:, :, -1:], size, shared], dim=2)
 
     def _unet(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs for each pixel of each band, and the final features."""
