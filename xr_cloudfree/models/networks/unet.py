@@ -2,8 +2,8 @@
 
 `compute_features` computes the candidates (a robust regression on the target's clear pixels, linear interpolation, two
 forests). A time gate adds a composite of all dates, which starts at linear interpolation. A small U-Net takes all of
-them, weights them pixel by pixel, adds a bounded correction, and estimates the uncertainty of the result. Gate and U-Net
-run at a lower resolution and their results are interpolated; the candidates keep theirs.
+them, weights them pixel by pixel, adds a bounded correction, and estimates the uncertainty of the result. The
+gate and the U-Net run at a lower resolution and their results are interpolated; the candidates keep theirs.
 
 One set of weights serves any bands: each band passes through the same network separately, and the bands exchange
 information through the mean over bands at each level. There is no normalisation over the tile; only the fits and the
