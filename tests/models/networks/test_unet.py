@@ -13,6 +13,7 @@ from xr_cloudfree.models.networks import features as evidence
 from xr_cloudfree.models.networks import layers as head
 from xr_cloudfree.models.networks import unet as plus
 from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.protocol import Observations
 
 
 def random_net(seed=0):
@@ -139,6 +140,18 @@ def test_the_gate_does_not_depend_on_how_many_dates_it_takes_together(monkeypatc
     whole = answer(net, obs)
     monkeypatch.setattr(plus, "TOGETHER", 2)
     np.testing.assert_allclose(answer(net, obs).reflectance, whole.reflectance, atol=1e-5)
+
+
+def test_where_nothing_varies_the_gate_does_not_depend_on_its_resolution(monkeypatch):
+    days = np.array([-20.0, -6.0, 0.0, 4.0, 15.0])
+    bands = np.broadcast_to(np.linspace(0.1, 0.4, 15, dtype=np.float32).reshape(5, 3, 1, 1), (5, 3, 24, 24)).copy()
+    clear = np.ones((5, 24, 24), bool)
+    clear[2] = False
+    tile, net = Observations(bands, clear, days, 2), random_net()
+    coarse = answer(net, tile)
+    for name in ("GATE_STEP", "GATE_SAMPLE"):
+        monkeypatch.setattr(plus, name, 1)
+    np.testing.assert_allclose(coarse.reflectance, answer(net, tile).reflectance, atol=1e-5)
 
 
 def test_sizes_that_no_power_of_two_divides():

@@ -184,6 +184,8 @@ class Output:
 
 def _stack(rows: Sequence[NDArray[np.generic]], at_least: int = 0) -> Tensor:
     """Stack arrays on a new first axis, zero-padded to the largest shape, and to `at_least` on their first axis."""
+    if len(rows) == 1 and len(rows[0]) >= at_least and rows[0].flags.writeable:
+        return torch.from_numpy(rows[0][np.newaxis])  # nothing to pad: the memory is shared
     largest = np.max([row.shape for row in rows], axis=0)
     largest[0] = max(largest[0], at_least)
     stacked = np.zeros((len(rows), *largest), rows[0].dtype)

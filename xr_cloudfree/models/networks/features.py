@@ -16,7 +16,7 @@ from xr_cloudfree.models.classical import robust_ridge, stacking
 from xr_cloudfree.models.classical.regress import TargetFit, fit_target, hidden_pixels
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import extra_trees
-from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare
+from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
 from xr_cloudfree.models.protocol import Observations
 
 FEATURES_VERSION = 2
@@ -82,7 +82,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     [0.17499999701976776, 0.17499999701976776]
     """
     tile = prepare(obs, max_dates)
-    used = _observations(tile, obs)
+    used = _observations(obs, max_dates)
     series = Series.of(used)
     shape, n_bands = obs.shape, obs.n_bands
     regression = fit_target(used, series)
@@ -125,22 +125,19 @@ def _among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
     return date if target < 0 else np.where(date > target, date - np.int16(1), date)
 
 
-def _observations(tile: NetworkInput, obs: Observations) -> Observations:
-    """Return a network's input as observations again: only the dates that are used, the target among them."""
-    if obs.target < 0 and not len(tile.day_offset):
+def _observations(obs: Observations, max_dates: int) -> Observations:
+    """Return the dates of a network's input and the target's own as observations; `obs` itself if these are all."""
+    dates = used_dates(obs, max_dates)
+    if obs.target < 0 and not len(dates):
         empty = np.zeros((1, obs.n_bands, *obs.shape), np.float32)  # a series needs a date
         return Observations(empty, np.zeros((1, *obs.shape), bool), np.array([-1.0]), common_names=obs.common_names)
-    if obs.target < 0:
-        return Observations(
-            tile.bands, tile.clear[:, 0] > 0, tile.day_offset.astype(np.float64), common_names=obs.common_names
-        )
-    at = int(np.searchsorted(tile.day_offset, 0.0, side="right"))
+    if obs.target >= 0:
+        dates = np.sort(np.append(dates, obs.target))
+    if len(dates) == obs.n_dates:
+        return obs
+    target = -1 if obs.target < 0 else int(np.searchsorted(dates, obs.target))
     return Observations(
-        np.insert(tile.bands, at, tile.target, axis=0),
-        np.insert(tile.clear[:, 0] > 0, at, tile.target_clear[0] > 0, axis=0),
-        np.insert(tile.day_offset.astype(np.float64), at, 0.0),
-        at,
-        common_names=obs.common_names,
+        obs.bands[dates], obs.clear[dates], obs.day_offset[dates], target, common_names=obs.common_names
     )
 
 

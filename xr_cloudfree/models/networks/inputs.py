@@ -98,10 +98,7 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
             "reflectance itself",
             "units='reflectance' in the model's spec",
         )
-    dates = np.flatnonzero(obs.clear.any(axis=(1, 2)))
-    dates = dates[dates != obs.target]
-    near = np.argsort(np.abs(obs.day_offset[dates]), kind="stable")
-    dates = np.sort(dates[near[:max_dates]])
+    dates = used_dates(obs, max_dates)
     target = np.zeros((obs.n_bands, *obs.shape), np.float32)
     target_clear = np.zeros(obs.shape, bool)
     if obs.target >= 0:
@@ -109,7 +106,8 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
         np.copyto(target, obs.bands[obs.target], where=target_clear, casting="same_kind")
     clear = obs.clear[dates][:, np.newaxis]
     bands = np.zeros((len(dates), *target.shape), np.float32)
-    np.copyto(bands, obs.bands[dates], where=clear, casting="same_kind")
+    for own, date, where in zip(bands, dates, clear, strict=True):
+        np.copyto(own, obs.bands[date], where=where, casting="same_kind")
     return NetworkInput(
         bands,
         clear.astype(np.float32),
@@ -120,6 +118,14 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
         np.ones(obs.n_bands, bool),
         {} if obs.s1 is None else _radar(obs.s1),
     )
+
+
+def used_dates(obs: Observations, max_dates: int = MAX_DATES) -> NDArray[np.intp]:
+    """Return the indices of the dates in a network's input, the target's own not among them; see `prepare`."""
+    dates = np.flatnonzero(obs.clear.any(axis=(1, 2)))
+    dates = dates[dates != obs.target]
+    near = np.argsort(np.abs(obs.day_offset[dates]), kind="stable")
+    return np.sort(dates[near[:max_dates]])
 
 
 def _radar(s1: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 # Corrections are bounded by REACH times the scale of a band's errors, uncertainties by a factor of exp(LOG_REACH).
 REACH, LOG_REACH = 6.0, 2.5
@@ -48,6 +49,57 @@ def squash(x: Tensor) -> Tensor:
     return torch.asinh(x)
 
 
+def reduced(maps: Tensor, step: int) -> Tensor:
+    """Return the means over squares of `step` x `step` pixels; those beyond the edge repeat the last row and column.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (..., y, x)
+        Maps.
+    step : int
+        Edge of a square.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from xr_cloudfree.models.networks.layers import reduced
+    >>> reduced(torch.tensor([[[1.0, 3.0, 5.0]]]), 2).tolist()
+    [[[2.0, 5.0]]]
+    """
+    y, x = maps.shape[-2:]
+    flat = maps.reshape(-1, 1, y, x)
+    if y % step or x % step:
+        flat = F.pad(flat, (0, -x % step, 0, -y % step), mode="replicate")
+    return F.avg_pool2d(flat, step).reshape(*maps.shape[:-2], -(-y // step), -(-x // step))
+
+
+def enlarged(maps: Tensor, step: int, size: tuple[int, int]) -> Tensor:
+    """Interpolate means over squares of `step` x `step` pixels linearly to pixels: the inverse of `reduced`.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (..., y / step, x / step)
+        Means, see `reduced`.
+    step : int
+        Edge of a square.
+    size : tuple of int
+        Rows and columns of the result.
+    """
+    flat = maps.reshape(1, -1, *maps.shape[-2:])
+    wide = F.interpolate(flat, scale_factor=step, mode="bilinear", align_corners=False)
+    return wide[0, :, : size[0], : size[1]].reshape(*maps.shape[:-2], *size)
+
+
+def bound(correction: Tensor) -> Tensor:
+    """Bound a correction by `REACH`; small ones hardly change."""
+    return REACH * torch.tanh(correction / REACH)
+
+
+def factor(logarithm: Tensor) -> Tensor:
+    """Return the exponential of a logarithm of any size, bounded by the exponential of `LOG_REACH`."""
+    return torch.exp(LOG_REACH * torch.tanh(logarithm / LOG_REACH))
+
+
 def bounded(base: Tensor, correction: Tensor, scale: Tensor) -> Tensor:
     """Add a bounded correction to a base; a correction of 0 changes nothing.
 
@@ -67,7 +119,7 @@ def bounded(base: Tensor, correction: Tensor, scale: Tensor) -> Tensor:
     >>> bounded(torch.tensor(0.25), torch.tensor([0.0, 1e9]), torch.tensor(0.0625)).tolist()
     [0.25, 0.625]
     """
-    return base + scale * REACH * torch.tanh(correction / REACH)
+    return base + scale * bound(correction)
 
 
 def scaled(uncertainty: Tensor, logarithm: Tensor) -> Tensor:
@@ -80,7 +132,7 @@ def scaled(uncertainty: Tensor, logarithm: Tensor) -> Tensor:
     logarithm : Tensor
         Any size.
     """
-    return uncertainty * torch.exp(LOG_REACH * torch.tanh(logarithm / LOG_REACH))
+    return uncertainty * factor(logarithm)
 
 
 def calibrated(uncertainty: Tensor, fitted: Tensor, factors: tuple[float, float]) -> Tensor:

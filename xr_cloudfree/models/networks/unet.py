@@ -2,7 +2,8 @@
 
 `compute_features` computes the candidates (a robust regression on the target's clear pixels, linear interpolation, two
 forests). A time gate adds a composite of all dates, which starts at linear interpolation. A small U-Net takes all of
-them, weights them pixel by pixel, adds a bounded correction, and estimates the uncertainty of the result.
+them, weights them pixel by pixel, adds a bounded correction, and estimates the uncertainty of the result. The
+gate and the U-Net run at a lower resolution and their results are interpolated; the candidates keep theirs.
 
 One set of weights serves any bands: each band passes through the same network separately, and the bands exchange
 information through the mean over bands at each level. There is no normalisation over the tile; only the fits and the
@@ -35,6 +36,9 @@ FITTED, DATES = SHARED.index("fitted"), SHARED.index("clear dates")
 # Feature value of 5.5 clear dates: pixels with fewer are corrected only where the target was fitted.
 FEW_DATES = math.log1p(5.5) / 4.0
 DAYS = [SHARED.index("days before"), SHARED.index("days after")]
+# Pixels along the edge of a square for which the U-Net and the gate compute one result each. The gate sees every
+# GATE_SAMPLE-th pixel of a square in both directions.
+UNET_STEP, GATE_STEP, GATE_SAMPLE = 2, 4, 2
 
 
 class DateGate(nn.Module):
@@ -61,31 +65,41 @@ class DateGate(nn.Module):
 
     def forward(self, batch: Batch, linear: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Return the composite minus the linear prediction (B, C, H, W) and abstract features (B, k, H, W)."""
+        size = (linear.shape[-2], linear.shape[-1])
         total: Tensor | None = None
         mass, abstract = torch.exp(self.prior), None
+        sample = (..., slice(None, None, GATE_SAMPLE), slice(None, None, GATE_SAMPLE))
+        step = GATE_STEP // GATE_SAMPLE
+        linear = linear[sample]
+        around = layers.reduced(batch.features["shared"][:, DAYS][sample], step)
         for start in range(0, batch.bands.shape[1], TOGETHER):
             part = slice(start, start + TOGETHER)
-            difference = (batch.bands[:, part] - linear[:, None]) * batch.clear[:, part]
-            scores = self._dates(batch, part, difference, scale)
+            seen = batch.clear[:, part][sample]
+            clear = layers.reduced(seen, step)
+            difference = layers.reduced((batch.bands[:, part][sample] - linear[:, None]) * seen, step)
+            difference = difference / clear.clamp(min=1e-6)
+            scores = self._dates(difference, clear, batch.day_offset[:, part], batch.band_valid, around, scale)
             # The clamp keeps the exponential within the range of half precision.
-            gate = torch.exp(scores[:, :, :1].clamp(max=10.0)) * batch.clear[:, part]
+            gate = torch.exp(scores[:, :, :1].clamp(max=10.0)) * clear
             summed = (gate * difference).sum(dim=1)
-            largest = (scores[:, :, 1:] - 1e4 * (1 - batch.clear[:, part])).amax(dim=1)
+            largest = torch.where(clear > 0, scores[:, :, 1:], -1e4).amax(dim=1)
             total = summed if total is None else total + summed
             mass = mass + gate.sum(dim=1)
             abstract = largest if abstract is None else torch.maximum(abstract, largest)
         assert total is not None and abstract is not None
-        return total / mass, torch.where(abstract > -1e3, abstract, 0.0)
+        abstract = torch.where(abstract > -1e3, abstract, 0.0)
+        return layers.enlarged(total / mass, GATE_STEP, size), layers.enlarged(abstract, GATE_STEP, size)
 
-    def _dates(self, batch: Batch, part: slice, difference: Tensor, scale: Tensor) -> Tensor:
+    def _dates(
+        self, difference: Tensor, clear: Tensor, days: Tensor, band_valid: Tensor, around: Tensor, scale: Tensor
+    ) -> Tensor:
         """Return gate and abstract features of some dates, (B, T, 1 + k, H, W), each from that date alone."""
-        clear, days = batch.clear[:, part], batch.day_offset[:, part]
-        valid = batch.band_valid.to(difference.dtype)
+        valid = band_valid.to(difference.dtype)
         count = valid.sum(dim=1)[:, None, None, None, None]
         relative = difference * (valid / scale)[:, None, :, None, None]
         mean = relative.sum(dim=2, keepdim=True) / count
         size = (relative.square().sum(dim=2, keepdim=True) / count + 1e-12).sqrt()
-        pixels = clear.sum(dim=(-2, -1)).clamp(min=1)
+        pixels = clear.sum(dim=(-2, -1)).clamp(min=1 / GATE_STEP**2)
         level = (scale * valid).sum(dim=1) / valid.sum(dim=1)
         season = days * (2 * math.pi / 365.25)
         scene = torch.stack(
@@ -95,14 +109,14 @@ class DateGate(nn.Module):
                 (days / 60).clamp(-3, 3),
                 torch.cos(season),
                 torch.sin(season),
-                layers.squash(mean.sum(dim=(-2, -1)) / pixels)[:, :, 0],
+                layers.squash((mean * clear).sum(dim=(-2, -1)) / pixels)[:, :, 0],
                 layers.squash((size * clear).sum(dim=(-2, -1)) / pixels)[:, :, 0],
                 pixels[:, :, 0] / clear[0, 0].numel(),
                 (torch.log(level) + 4)[:, None].expand(days.shape),
             ],
             dim=2,
         ).to(clear.dtype)
-        around = batch.features["shared"][:, None, DAYS].expand(-1, clear.shape[1], -1, -1, -1)
+        around = around[:, None].expand(-1, clear.shape[1], -1, -1, -1)
         maps = torch.cat([layers.squash(mean), layers.squash(size), around], dim=2)
         hidden = self.pixel(maps.flatten(0, 1)) + self.scene(scene).flatten(0, 1)[:, :, None, None]
         out: Tensor = self.date(hidden)
@@ -138,8 +152,8 @@ class BaseOutput:
         Reflectance.
     scale : Tensor, shape (batch, band)
         Reflectance; typical error. 1 for padded bands.
-    hidden : Tensor, shape (batch, band, width, y, x)
-        The final features of each band.
+    hidden : Tensor, shape (batch, band, width, y / UNET_STEP, x / UNET_STEP)
+        The final features of each band, of squares of pixels: see `layers.enlarged`.
     abstract : Tensor, shape (batch, feature, y, x)
         Abstract temporal features.
     fitted, taught : Tensor of bool, shape (batch, 1, y, x)
@@ -227,34 +241,33 @@ class FusionUNet(Network):
         # Shares minus their initial values: the untrained network returns the first candidate exactly.
         share = torch.softmax(scores[:, :, : self.candidates] + lead[:, None, None], dim=2)
         share = share - torch.softmax(lead, dim=0)[:, None, None]
-        base = best + (share[:, :, 1:] * differences).sum(dim=2)
-        image = layers.bounded(base, scores[:, :, -2], scale[:, :, None, None])
+        told = [share[:, :, 1:], layers.bound(scores[:, :, -2:-1]), layers.factor(scores[:, :, -1:])]
+        told = layers.enlarged(torch.cat(told, dim=2), UNET_STEP, (best.shape[-2], best.shape[-1]))
+        image = best + (told[:, :, :-2] * differences).sum(dim=2) + scale[:, :, None, None] * told[:, :, -2]
         fitted = inputs["shared"][:, FITTED, None] > 0
         # Nothing is corrected where neither the target nor a long series gives evidence.
         taught = fitted | (inputs["shared"][:, DATES, None] > FEW_DATES)
         image = torch.where(taught, image, best)
-        uncertainty = layers.scaled(inputs["uncertainty"], scores[:, :, -1])
+        uncertainty = inputs["uncertainty"] * told[:, :, -1]
         uncertainty = layers.calibrated(uncertainty, fitted, self.calibration)
         return BaseOutput(image, uncertainty, scale, hidden, abstract, fitted, taught)
 
     def _features(self, batch: Batch, best: Tensor, differences: Tensor, scale: Tensor, abstract: Tensor) -> Tensor:
-        """Return the input of the U-Net, (B, C, feature, H, W)."""
+        """Return the input of the U-Net, (B, C, feature, H / 2, W / 2)."""
         inputs = batch.features
-        b, c, y, x = best.shape
         unit = scale[:, :, None, None]
         seen = batch.target_clear
         own = torch.where(seen > 0, batch.target - best, torch.zeros_like(best))
         middle = best.mean(dim=(-2, -1), keepdim=True)
-        per_band = [
-            layers.squash(differences / unit[:, :, None]),
-            layers.squash(inputs["hints"] / unit[:, :, None]),
-            layers.squash(own / unit)[:, :, None],
-            layers.squash((best - middle) / (4 * unit))[:, :, None],
-            torch.log(inputs["uncertainty"].clamp(min=1e-4) / unit)[:, :, None],
-            (torch.log(unit) + 4).expand(b, c, y, x)[:, :, None],
-        ]
-        shared = torch.cat([inputs["shared"], abstract], dim=1)[:, None].expand(b, c, -1, y, x)
-        return torch.cat([*per_band, shared], dim=2)
+        ratio = torch.log(inputs["uncertainty"].clamp(min=1e-4) / unit)
+        errors = torch.cat([differences, inputs["hints"], own[:, :, None]], dim=2) / unit[:, :, None]
+        others = torch.stack([(best - middle) / (4 * unit), ratio], dim=2)
+        maps = layers.reduced(torch.cat([errors, others], dim=2), UNET_STEP)
+        b, c, _, y, x = maps.shape
+        size = (torch.log(unit) + 4).expand(b, c, y, x)[:, :, None]
+        shared = layers.reduced(torch.cat([inputs["shared"], abstract], dim=1), UNET_STEP)
+        shared = shared[:, None].expand(b, c, -1, y, x)
+        return torch.cat([layers.squash(maps[:, :, :-1]), maps[:, :, -1:], size, shared], dim=2)
 
     def _unet(self, features: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the outputs for each pixel of each band, and the final features."""

@@ -24,7 +24,7 @@ from xr_cloudfree.models.networks.features import SHARED, compute_features
 from xr_cloudfree.models.networks.network import Network
 from xr_cloudfree.models.networks.terramind import bands, weights
 from xr_cloudfree.models.networks.terramind.encoder import PATCH, S1, S2, build_encoder, find_size
-from xr_cloudfree.models.networks.unet import BaseOutput, FusionUNet
+from xr_cloudfree.models.networks.unet import UNET_STEP, BaseOutput, FusionUNet
 
 # Channels of the decoder at full, quarter and sixteenth resolution: few compared with the encoder.
 FINE, MIDDLE, COARSE = 16, 32, 64
@@ -168,7 +168,8 @@ class TerraMindNet(Network):
         fine, middle, coarse = self.stem(maps)
         levels = self._levels(maps[:, : len(bands.SLOTS)], coarse, batch) if self.encoder is not None else []
         shared = self.decoder(levels, fine, middle, coarse)[..., :y, :x]
-        correction, logarithm = self.bands(base.hidden, shared, batch.features["one_hot"]).unbind(dim=2)
+        hidden = layers.enlarged(base.hidden, UNET_STEP, (y, x))
+        correction, logarithm = self.bands(hidden, shared, batch.features["one_hot"]).unbind(dim=2)
         unit = base.scale[:, :, None, None]
         corrected = torch.where(base.taught, layers.bounded(base.image, correction, unit), base.image)
         uncertainty = layers.calibrated(layers.scaled(base.uncertainty, logarithm), base.fitted, self.calibration)
@@ -230,6 +231,7 @@ class TerraMindNet(Network):
         doubt = torch.log(base.uncertainty.clamp(min=1e-4) / base.scale[:, :, None, None])
         doubt = (doubt * valid).sum(dim=1, keepdim=True) / count
         hidden = (base.hidden * valid[:, :, None]).sum(dim=1) / count
+        hidden = layers.enlarged(hidden, UNET_STEP, (image.shape[-2], image.shape[-1]))
         known = seen.to(image.dtype)
         return torch.cat([image, known, doubt, batch.features["shared"], layers.squash(hidden), base.abstract], dim=1)
 
