@@ -51,7 +51,9 @@ def ratios(network: nn.Module, batches: Iterable[TrainingBatch]) -> Ratios:
     training = network.training
     network.eval()
     for batch in batches:
-        output = network(batch.given)
+        # The factors serve tiles that have no evidence of their own.
+        features = {name: part for name, part in batch.given.features.items() if name != "evidence"}
+        output = network(replace(batch.given, features=features))
         if output.uncertainty is None or "shared" not in batch.given.features:
             return quantiles
         size = (output.reflectance - batch.truth).abs() / (NORMAL_90 * output.uncertainty)

@@ -54,7 +54,7 @@ from xr_cloudfree.plan import CubeInfo, make_grid, open_s1
 LEAST_RANGE = 1e-3
 MASK_COLUMNS = ("recall", "precision", "false_alarms", "newly_masked", "restored")
 COLUMNS = (
-    *("frames", "answered", "MAE", "RMSE", "PSNR", "PSNR_under", "PSNR_rim", "SAM", "SSIM", "coverage90"),
+    *("frames", "answered", "MAE", "RMSE", "PSNR", "PSNR_under", "PSNR_rim", "SAM", "SSIM", "coverage90", "width90"),
     *MASK_COLUMNS,
     "seconds",
 )
@@ -118,8 +118,10 @@ def evaluate(
     -------
     DataFrame
         Indexed by track and model (and date, with `detail`). MAE and RMSE in reflectance, PSNR in dB with a peak of
-        1, SAM in degrees, SSIM, the share of the truth inside the 90 % interval for models with an uncertainty, the
-        share of the scored pixels that have a value, and seconds per frame for the fill alone.
+        1, SAM in degrees, SSIM, the share of the scored pixels that have a value, and seconds per frame for the fill
+        alone. For models with an uncertainty, ``coverage90``, the share of the truth inside the 90 % interval, and
+        ``width90``, the mean width of that interval in reflectance: of two models with the same coverage, the one with
+        narrower intervals knows more.
 
         With added clouds, PSNR also under the donor's mask, and on the rim, the cloud that this mask misses; and of the
         mask of the target: ``recall``, the share of cloud and shadow that it masks; ``precision``, the share of what it
@@ -355,5 +357,5 @@ def _score(case: Case | MaskCase, mask: NDArray[np.bool_], model: FillModel, win
         # Only what was filled has an interval.
         valid = where & ~mask[case.target] & np.isfinite(sigma).all(axis=0)
         if valid.any():  # a filled pixel may lack an uncertainty
-            score["coverage90"] = metrics.interval_coverage(image, truth, sigma, valid)[0]
+            score["coverage90"], score["width90"] = metrics.interval_coverage(image, truth, sigma, valid)
     return score

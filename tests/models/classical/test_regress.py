@@ -102,7 +102,7 @@ def test_without_the_target_it_is_the_stacked_interpolation():
     kept = np.arange(len(DAYS)) != TARGET
     clear = np.random.default_rng(0).random((kept.sum(), *SHAPE)) < 0.4
     obs = Observations(bands[kept], clear, DAYS[kept], -1)
-    expected, _ = stacking.interpolate(Series.of(obs), np.ones(clear[0].size, bool))
+    expected, _, _ = stacking.interpolate(Series.of(obs), np.ones(clear[0].size, bool))
     answer = Regress().predict([obs])[0]
     np.testing.assert_array_equal(answer.bands.reshape(expected.shape), expected)
     np.testing.assert_array_equal(answer.known, clear.any(axis=0))

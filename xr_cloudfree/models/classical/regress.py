@@ -72,8 +72,9 @@ def _predict(obs: Observations) -> Prediction:
     series = Series.of(obs)
     target = fit_target(obs, series)
     if target is None:
-        image, source = stacking.interpolate(series, hidden_pixels(obs))
-        return prediction(obs, image, series.known, source, series.uncertainty())
+        image, source, evidence = stacking.interpolate(series, hidden_pixels(obs))
+        uncertainty = series.uncertainty() * evidence.shrunk[:, None]
+        return prediction(obs, image, series.known, source, uncertainty)
     correction = np.where(series.known, target.fitted + target.spread, np.float32(0))
     return prediction(obs, series.image + correction, series.known, series.source, target.uncertainty)
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.models.classical import robust_ridge
+from xr_cloudfree.models.classical import conformal, robust_ridge
 from xr_cloudfree.models.classical.pixelwise import DAYS_PER_YEAR, linear_weights
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import dispatch as kernels
@@ -41,7 +42,9 @@ NEGLIGIBLE = 1e-4
 SUM_PENALTY = 1e3
 
 
-def interpolate(series: Series, requested: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int16]]:
+def interpolate(
+    series: Series, requested: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.int16], conformal.Evidence]:
     """Estimate the image of the target date from the other dates alone.
 
     Parameters
@@ -59,6 +62,8 @@ def interpolate(series: Series, requested: NDArray[np.bool_]) -> tuple[NDArray[n
     source : ndarray of int16, shape (pixel,)
         The date that certainly has a weight of at least one half, else -1. In the tile's mean a date is taken to have
         the weight that it has at the pixel.
+    evidence : Evidence
+        Factor on `Series.uncertainty`, by the errors of the left-out dates; without weight if there are too few.
 
     References
     ----------
@@ -66,11 +71,13 @@ def interpolate(series: Series, requested: NDArray[np.bool_]) -> tuple[NDArray[n
     """
     known = series.known
     if not (requested & known).any():
-        return series.image, series.source
-    weights = _fit_weights(series)
+        return series.image, series.source, conformal.no_evidence(len(series.image))
+    left_out = _leave_out(series)
+    weights = _fit_weights(left_out)
+    evidence = _evidence(weights, left_out, len(series.image))
     used = [i for i in range(1, len(INTERPOLATORS)) if weights[:, i].any()]
     if not used:
-        return series.image, series.source
+        return series.image, series.source, evidence
     changes = _predict(series, used) - series.image
     mean = changes[..., known].mean(axis=2)[..., None]
     of_mean, of_deviation = (part[used, None, None].astype(np.float32) for part in weights)
@@ -78,7 +85,7 @@ def interpolate(series: Series, requested: NDArray[np.bool_]) -> tuple[NDArray[n
     # A lower bound: "four", "decay" and "season" may give the date some weight, too.
     least = (weights[:, :1] * _nearer_weight(series) + weights[:, 1:2]).min(axis=0)
     image = np.where(known, series.image + change, np.float32(0))
-    return image, np.where(least >= 0.5, series.source, np.int16(-1))
+    return image, np.where(least >= 0.5, series.source, np.int16(-1)), evidence
 
 
 def nonnegative_weights(gram: NDArray[np.float64], moment: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -109,15 +116,36 @@ def nonnegative_weights(gram: NDArray[np.float64], moment: NDArray[np.float64]) 
     return np.asarray(nnls(root, np.linalg.solve(root.T, moment), maxiter=1000)[0])
 
 
-def _fit_weights(series: Series) -> NDArray[np.float64]:
-    """Fit the weights of the interpolators, for the tile's mean and for deviations from it; shape (2, interpolator)."""
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """A date that was left out: errors of the interpolators, and the predicted uncertainty of linear interpolation.
+
+    Parameters
+    ----------
+    errors : ndarray of float64, shape (interpolator, band, sample)
+        Predicted minus observed reflectance at some pixels.
+    uncertainty : ndarray of float32, shape (band, sample)
+        Reflectance.
+    """
+
+    errors: NDArray[np.float64]
+    uncertainty: NDArray[np.float32]
+
+    def parts(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the mean errors over the tile, shape (interpolator, band, 1), and the deviations from them."""
+        mean = self.errors.mean(axis=2, keepdims=True)
+        return mean, self.errors - mean
+
+
+def _leave_out(series: Series) -> list[LeftOut]:
+    """Leave out each of the clear dates nearest to the target and predict it from the others."""
     rows, columns = series.shape
     step = max(1, math.ceil(math.sqrt(rows * columns / SAMPLE)))
     sample = np.arange(rows * columns).reshape(rows, columns)[step // 2 :: step, step // 2 :: step].ravel()
     bands, clear = series.bands[:, :, sample], series.clear[:, sample]
     nearest = np.argsort(np.abs(series.days), kind="stable")
     enough = clear.sum(axis=1) >= max(LEAST_PIXELS, LEAST_SHARE * len(sample))
-    grams = []
+    found = []
     for date in nearest[enough[nearest]][:HELD_OUT_DATES]:
         days = series.days - series.days[date]
         others = _comparable_dates(series, days)
@@ -125,15 +153,32 @@ def _fit_weights(series: Series) -> NDArray[np.float64]:
         if where.sum() < LEAST_PIXELS:
             continue
         rest = Observations(bands[others][:, :, None, where], clear[others][:, None, where], days[others])
-        predicted = _predict(Series.of(rest), range(len(INTERPOLATORS)))
-        errors = predicted.astype(np.float64) - bands[date][:, where]
-        size = np.mean(errors[0] ** 2)
-        if size > 0:
-            mean = errors.mean(axis=2, keepdims=True)
-            grams.append([_gram(part) / size for part in (mean, errors - mean)])
-    if len(grams) < LEAST_HELD_OUT:
+        known = Series.of(rest)
+        errors = _predict(known, range(len(INTERPOLATORS))).astype(np.float64) - bands[date][:, where]
+        if errors[0].any():
+            found.append(LeftOut(errors, known.uncertainty()))
+    return found
+
+
+def _fit_weights(left_out: Sequence[LeftOut]) -> NDArray[np.float64]:
+    """Fit the weights of the interpolators, for the tile's mean and for deviations from it; shape (2, interpolator)."""
+    if len(left_out) < LEAST_HELD_OUT:
         return np.eye(1, len(INTERPOLATORS)).repeat(2, axis=0)
+    grams = [[_gram(part) / np.mean(date.errors[0] ** 2) for part in date.parts()] for date in left_out]
     return np.stack([_least_error_weights(gram, REGULARISATION / len(grams)) for gram in np.mean(grams, axis=0)])
+
+
+def _evidence(weights: NDArray[np.float64], left_out: Sequence[LeftOut], n_bands: int) -> conformal.Evidence:
+    """Return the factor on the uncertainty by the errors of left-out dates, which have equal weights."""
+    if len(left_out) < LEAST_HELD_OUT:
+        return conformal.no_evidence(n_bands)
+    errors = []
+    for date in left_out:
+        of_mean, of_deviation = (np.tensordot(w, part, 1) for w, part in zip(weights, date.parts(), strict=True))
+        errors.append(of_mean + of_deviation)
+    groups = np.repeat(np.arange(len(errors)), [part.shape[1] for part in errors])
+    uncertainty = np.concatenate([date.uncertainty for date in left_out], axis=1)
+    return conformal.evidence(np.concatenate(errors, axis=1), uncertainty, groups)
 
 
 def _comparable_dates(series: Series, days: NDArray[np.float64]) -> NDArray[np.bool_]:

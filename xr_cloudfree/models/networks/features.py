@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.models.classical import robust_ridge, stacking
-from xr_cloudfree.models.classical.regress import TargetFit, fit_target, hidden_pixels
+from xr_cloudfree.models.classical import conformal, robust_ridge, stacking
+from xr_cloudfree.models.classical.regress import NEAR, TargetFit, fit_target, hidden_pixels
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
@@ -48,6 +48,8 @@ SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
 REGULARISATION = 0.02
 # Reflectance: the minimum scale of a band's errors, and the uncertainty where it cannot be estimated.
 LEAST_SCALE, UNKNOWN = 0.002, 0.05
+# Edge, in pixels, of squares of held-out samples whose errors count as one.
+GROUP = 16
 # Pixels per unit of the coordinates among the features of a forest.
 PIXELS = 10.0
 
@@ -68,8 +70,9 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         With these features, in addition to those of `prepare`: ``candidates`` (band, candidate, y, x) in reflectance,
         named in `CANDIDATES`; ``hints`` (band, hint, y, x) in reflectance, named in `HINTS`; ``uncertainty``
         (band, y, x) in reflectance, of `regress` where there is a fit, otherwise of linear interpolation; ``scale``
-        (band,) in reflectance, the typical error in this tile; ``shared`` (map, y, x), named in `SHARED`, about 0 to
-        1.
+        (band,) in reflectance, the typical error in this tile; ``evidence`` (band, 2), the factor by which
+        ``uncertainty`` has to be multiplied for the first candidate, by errors that this tile left out, and the weight
+        of this evidence; ``shared`` (map, y, x), named in `SHARED`, about 0 to 1.
 
     Examples
     --------
@@ -90,12 +93,12 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     spread = uncertainty = trees = np.zeros_like(base)
     shares = 0.0, 0.0
     if regression is None:
-        base, source = stacking.interpolate(series, hidden_pixels(used))
+        base, source, evidence = stacking.interpolate(series, hidden_pixels(used))
         candidates = [base] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
         forests = _forests(regression, shape, known & (tile.target_clear.ravel() == 0))
-        trees, shares = forests.spread, forests.shares
+        trees, shares, evidence = forests.spread, forests.shares, forests.evidence
         corrections = (regression.fitted + regression.spread, regression.fitted + forests.residual, forests.error)
         stacked = np.zeros_like(base)
         for share, correction in zip((1 - sum(shares), *shares), corrections, strict=True):
@@ -115,6 +118,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         "hints": image(np.where(known, hints, 0)),
         "uncertainty": image(uncertainty),
         "scale": scale.astype(np.float32),
+        "evidence": np.stack([evidence.factor, np.full_like(evidence.factor, evidence.weight)], axis=1),
         "shared": image(_shared(tile, series, regression, judged, shares)),
     }
     return replace(tile, features=tile.features | features, source=_among_others(source, used.target).reshape(shape))
@@ -146,12 +150,14 @@ class ForestOutput:
     """Predictions of the forests, each of shape (band, pixel), and their weights.
 
     `residual` predicts the regression's residual, `error` the error of the linear interpolation; `spread` is the spread
-    of the trees. `shares` are the weights of both predictions beside the regression's own.
+    of the trees. `shares` are the weights of both predictions beside the regression's own, `evidence` the errors that
+    the weighted sum leaves on held-out squares, relative to the regression's uncertainty.
     """
 
     residual: NDArray[np.float32]
     error: NDArray[np.float32]
     spread: NDArray[np.float32]
+    evidence: conformal.Evidence
     shares: tuple[float, float] = (0.0, 0.0)
 
 
@@ -161,7 +167,8 @@ def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bo
     Outside `where`, at the target's clear pixels, the result is the regression's own prediction.
     """
     ridge, corrected = regression.fit, regression.fitted + regression.spread
-    output = ForestOutput(regression.spread.copy(), corrected, np.zeros_like(regression.error))
+    unknown = conformal.no_evidence(len(regression.error))
+    output = ForestOutput(regression.spread.copy(), corrected, np.zeros_like(regression.error), unknown)
     proved = (regression.weight[ridge.pixels] > LEAST_WEIGHT) & np.isfinite(ridge.held_out).all(axis=0)
     kept = np.isin(ridge.pixels, robust_ridge.thin(ridge.pixels[proved], shape, SAMPLES))
     samples, left = ridge.pixels[kept], ridge.held_out[:, kept].T
@@ -190,9 +197,15 @@ def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bo
     n_bands = len(regression.error)
     output.residual[:, requested], output.error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
     output.spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
-    regressed = regression.error[:, samples].T - left
-    shares = _shares(left, held_out[:, :n_bands], held_out[:, n_bands:] - regressed, weight, ridge.scale)
-    return replace(output, shares=shares)
+    of_residual = held_out[:, :n_bands]
+    of_error = held_out[:, n_bands:] - (regression.error[:, samples].T - left)
+    shares = _shares(left, of_residual, of_error, weight, ridge.scale)
+    errors = left - shares[0] * of_residual - shares[1] * of_error
+    # The factor for the distance to trusted pixels is NEAR at the samples, which are trusted pixels themselves.
+    uncertainty = np.maximum(regression.uncertainty[:, samples] / np.float32(NEAR), LEAST_SCALE)
+    row, column = (place // GROUP for place in np.unravel_index(samples, shape))
+    evidence = conformal.evidence(errors.T, uncertainty, row * shape[1] + column)
+    return replace(output, shares=shares, evidence=evidence)
 
 
 def _shares(

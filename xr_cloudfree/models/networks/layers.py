@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from xr_cloudfree.models.networks.batch import Batch
+
 # Corrections are bounded by REACH times the scale of a band's errors, uncertainties by a factor of exp(LOG_REACH).
 REACH, LOG_REACH = 6.0, 2.5
 
@@ -148,6 +150,30 @@ def calibrated(uncertainty: Tensor, fitted: Tensor, factors: tuple[float, float]
         Factor there, and elsewhere.
     """
     return uncertainty * torch.where(fitted, *factors).to(uncertainty.dtype)
+
+
+def in_context(uncertainty: Tensor, batch: Batch) -> Tensor:
+    """Scale uncertainties to the size of the errors that each tile left out itself; their pattern stays.
+
+    The geometric mean of the uncertainty over the hidden pixels, relative to the feature ``"uncertainty"``, is replaced
+    by the factor of the feature ``"evidence"``, as far as the weight of this evidence goes.
+
+    Parameters
+    ----------
+    uncertainty : Tensor, shape (batch, band, y, x)
+        Reflectance, positive.
+    batch : Batch
+        Tiles. Without the feature ``"evidence"`` nothing changes.
+    """
+    if "evidence" not in batch.features:
+        return uncertainty
+    factor, weight = batch.features["evidence"].unbind(dim=2)
+    hidden = ((batch.target_clear == 0) & batch.known()).to(uncertainty.dtype)
+    relative = torch.log(uncertainty.clamp(min=1e-6) / batch.features["uncertainty"].clamp(min=1e-6))
+    mean = (relative * hidden).sum(dim=(-2, -1)) / hidden.sum(dim=(-2, -1)).clamp(min=1)
+    # Padded bands have a factor and a weight of 0.
+    logarithm = weight * (torch.log(factor.clamp(min=1e-6)) - mean)
+    return uncertainty * torch.exp(logarithm)[:, :, None, None]
 
 
 def keep_clear(image: Tensor, target: Tensor, target_clear: Tensor) -> Tensor:

@@ -220,7 +220,9 @@ class FusionUNet(Network):
     def forward(self, batch: Batch) -> Output:
         """Return the image of the target date with its uncertainty."""
         base = self.reason(batch)
-        return Output(layers.keep_clear(base.image, batch.target, batch.target_clear), batch.known(), base.uncertainty)
+        # In training the network learns the size as well, for tiles without evidence.
+        uncertainty = base.uncertainty if self.training else layers.in_context(base.uncertainty, batch)
+        return Output(layers.keep_clear(base.image, batch.target, batch.target_clear), batch.known(), uncertainty)
 
     def reason(self, batch: Batch) -> BaseOutput:
         """Return the image, the uncertainty, and the features behind them."""

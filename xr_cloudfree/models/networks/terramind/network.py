@@ -173,6 +173,8 @@ class TerraMindNet(Network):
         unit = base.scale[:, :, None, None]
         corrected = torch.where(base.taught, layers.bounded(base.image, correction, unit), base.image)
         uncertainty = layers.calibrated(layers.scaled(base.uncertainty, logarithm), base.fitted, self.calibration)
+        if not self.training:
+            uncertainty = layers.in_context(uncertainty, batch)
         return Output(layers.keep_clear(corrected, batch.target, own), batch.known(), uncertainty)
 
     def standard(self, image: Tensor, seen: Tensor, band_weights: Tensor) -> Tensor:

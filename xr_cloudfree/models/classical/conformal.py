@@ -1,0 +1,106 @@
+"""Conformal calibration in context: how wide the intervals of a tile must be, by errors that the tile itself left out.
+
+References
+----------
+Papadopoulos et al. 2002, Inductive confidence machines for regression, doi 10.1007/3-540-36755-1_29.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.models.classical.series import Z90
+
+LEVEL = 0.9
+# Bounds of a factor: a few errors of 0, or gross errors, say little about the others.
+LEAST, MOST = 1 / 4, 4.0
+# Weight of the prior, in groups of errors: towards a common factor of all bands, and of that towards 1.
+BANDS_PRIOR, TILE_PRIOR = 8.0, 8.0
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Factor on the uncertainty of a tile by which its left-out errors lie in their intervals.
+
+    Parameters
+    ----------
+    factor : ndarray of float32, shape (band,)
+        Factor, not shrunk towards 1; positive.
+    weight : float
+        Weight of the factor against what is known without it, in [0, 1]; 0 without left-out errors.
+    """
+
+    factor: NDArray[np.float32]
+    weight: float
+
+    @property
+    def shrunk(self) -> NDArray[np.float32]:
+        """The factor to the power of its weight, shape (band,): between 1 and the factor."""
+        return np.asarray(self.factor**self.weight, np.float32)
+
+
+def no_evidence(n_bands: int) -> Evidence:
+    """Return the evidence of a tile without left-out errors: a factor of 1 with no weight."""
+    return Evidence(np.ones(n_bands, np.float32), 0.0)
+
+
+def evidence(errors: NDArray[np.floating], uncertainty: NDArray[np.floating], groups: NDArray[np.integer]) -> Evidence:
+    """Return the factor by which uncertainties have to be multiplied so that 90 % of left-out errors are inside.
+
+    The errors of a group, for example those of one date, have causes in common, so groups have equal weight, and
+    their number is the number of samples: few groups shrink the factor of a band towards that of all bands, and the
+    weight of both towards 0.
+
+    Parameters
+    ----------
+    errors : ndarray, shape (band, sample)
+        Left-out errors. Samples that are not finite in any band do not count.
+    uncertainty : ndarray, shape (band, sample)
+        Uncertainty that was predicted for them, in the same units.
+    groups : ndarray of int, shape (sample,)
+        Group of each sample.
+
+    Returns
+    -------
+    Evidence
+        In the order of the bands; the order of samples and groups has no influence.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models.classical.conformal import evidence
+    >>> errors = np.linspace(0, 2 * 1.645, 101)[None]  # nine tenths of the errors are below 1.8 half widths
+    >>> found = evidence(errors, np.ones((1, 101)), np.arange(101))
+    >>> found.factor.round(2).tolist(), round(found.weight, 2)
+    ([1.8], 0.93)
+    """
+    n_bands = len(errors)
+    valid = (np.isfinite(errors) & np.isfinite(uncertainty) & (uncertainty > 0)).all(axis=0)
+    if not valid.any():
+        return no_evidence(n_bands)
+    ratios = np.abs(errors[:, valid]) / (Z90 * uncertainty[:, valid])
+    _, group, count = np.unique(groups[valid], return_inverse=True, return_counts=True)
+    weight = 1.0 / count[group]
+    own = np.array([weighted_quantile(row, weight, LEVEL) for row in ratios])
+    own, number = np.log(np.clip(own, LEAST, MOST)), len(count)
+    common = own.mean()
+    factor = np.exp(common + number / (number + BANDS_PRIOR) * (own - common))
+    return Evidence(factor.astype(np.float32), number / (number + TILE_PRIOR))
+
+
+def weighted_quantile(values: NDArray[np.floating], weight: NDArray[np.floating], level: float) -> float:
+    """Return the least value at or below which lies a share `level` of the weight.
+
+    Examples
+    --------
+    >>> weighted_quantile(np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0]), 0.75)
+    2.0
+    """
+    order = np.argsort(values, kind="stable")
+    reached = np.cumsum(weight[order])
+    # The sum of many weights is not exact.
+    place = int(np.searchsorted(reached, level * reached[-1] * (1 - 1e-9)))
+    return float(values[order[min(place, len(values) - 1)]])
