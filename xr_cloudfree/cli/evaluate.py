@@ -38,6 +38,7 @@ _COLUMNS = {
     "SAM": ("SAM [°]", 2),
     "SSIM": ("SSIM", 3),
     "coverage90": ("in 90 % interval", 2),
+    "width90": ("its width", 4),
     "recall": ("cloud masked", 2),
     "precision": ("clear right", 2),
     "false_alarms": ("clear masked", 2),

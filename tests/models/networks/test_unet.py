@@ -212,7 +212,42 @@ def test_calibration_by_what_the_target_shows():
     unseen = replace(obs, clear=clear)
     plain, wider = plus.FusionUNet().eval(), plus.FusionUNet(calibration=(1.5, 3.0)).eval()
     for tile, factor in ((obs, 1.5), (unseen, 3.0)):
-        np.testing.assert_allclose(answer(wider, tile).uncertainty, factor * answer(plain, tile).uncertainty, rtol=1e-5)
+        weight = plain.prepare(tile).features["evidence"][:, 1]
+        assert 0 < weight[0] < 1  # the calibration counts as far as the tile's own evidence does not
+        expected = factor ** (1 - weight[:, None, None]) * answer(plain, tile).uncertainty.numpy()[0]
+        np.testing.assert_allclose(answer(wider, tile).uncertainty[0], expected, rtol=1e-5)
+
+
+def test_the_tile_gives_the_size_of_the_uncertainty_and_the_network_its_pattern():
+    obs, net = observations(), random_net()
+    batch = Batch.of([net.prepare(obs)])
+    hidden = (batch.target_clear[0, 0] == 0) & batch.known()[0, 0]
+    with torch.inference_mode():
+        own, scaled = net.reason(batch).uncertainty[0], net(batch).uncertainty[0]
+    ratio = (scaled / own).numpy()
+    np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-5)
+    factor, weight = batch.features["evidence"][0].unbind(dim=1)
+    relative = torch.log(own / batch.features["uncertainty"][0])[:, hidden].mean(dim=1)
+    new = torch.log(scaled / batch.features["uncertainty"][0])[:, hidden].mean(dim=1)
+    np.testing.assert_allclose(new, weight * torch.log(factor) + (1 - weight) * relative, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [0.0, None])
+def test_without_evidence_the_uncertainty_is_the_networks_own(weight):
+    obs, net = observations(), random_net()
+    batch = Batch.of([net.prepare(obs)])
+    evidence = batch.features.pop("evidence")
+    if weight is not None:
+        batch.features["evidence"] = torch.stack([evidence[..., 0], torch.full_like(evidence[..., 1], weight)], dim=2)
+    with torch.inference_mode():
+        np.testing.assert_allclose(net(batch).uncertainty, net.reason(batch).uncertainty, rtol=1e-6)
+
+
+def test_the_network_is_trained_on_uncertainties_of_its_own():
+    net = random_net().train()
+    batch = Batch.of([net.prepare(observations())])
+    with torch.no_grad():
+        np.testing.assert_array_equal(net(batch).uncertainty, net.reason(batch).uncertainty)
 
 
 @pytest.mark.parametrize("target", [-1, 5])

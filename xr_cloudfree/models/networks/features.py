@@ -19,7 +19,7 @@ from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
 from xr_cloudfree.models.protocol import Observations
 
-FEATURES_VERSION = 2
+FEATURES_VERSION = 3
 """Version of the samples that training stores. Raise it with any change after which stored samples would differ: to
 `compute_features`, `prepare` or what they call, or to how training draws and stores samples."""
 

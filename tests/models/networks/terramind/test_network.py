@@ -215,7 +215,8 @@ class TestAnswers:
     def test_uncertainties_are_calibrated(self):
         obs = observations()
         plain, wider = make(random=False), make(random=False, calibration=(1.5, 3.0))
-        expected = 1.5 * answer(plain, tile(plain, obs)).uncertainty
+        weight = tile(plain, obs).features["evidence"][:, 1, None, None]  # of the tile's own evidence
+        expected = (1.5 ** (1 - weight) * answer(plain, tile(plain, obs)).uncertainty.numpy()[0])[None]
         np.testing.assert_allclose(answer(wider, tile(wider, obs)).uncertainty, expected, rtol=1e-5)
 
 
