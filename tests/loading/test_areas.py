@@ -141,6 +141,7 @@ def test_grids_that_are_refused():
         (lambda: pinned_grid(None, found, 10), errors.GridError, "no footprint"),
         (lambda: pinned_grid(area, found, 10, crs="EPSG:1"), errors.GridError, "crs is 'EPSG:1'"),
         (lambda: pinned_grid(area, found, 10, crs=4326), errors.OptionError, "degrees, without a resolution"),
+        (lambda: pinned_grid(area, found, 10, crs=4326, resolution=20), errors.OptionError, r"resolution=0\.00018"),
         (lambda: pinned_grid(area, found, 10, resolution=-10), errors.OptionError, "resolution is -10"),
         (lambda: pinned_grid(area, found, 10, resolution="10"), errors.OptionError, "resolution is '10'"),
         (lambda: pinned_grid(area, found, 10, resolution=1e-3), errors.SizeError, "pixels of 0.001"),

@@ -200,8 +200,8 @@ def pinned_grid(
     GridError
         If there is no UTM zone, the scenes are in several ones without an area, or cover nothing.
     OptionError
-        If the resolution is not positive, or missing for a CRS in degrees; or `crs` and `resolution` are given for a
-        grid that is given.
+        If the resolution is not positive, or missing, or 1 or more, for a CRS in degrees; or `crs` and `resolution` are
+        given for a grid that is given.
     SizeError
         If the grid has too many pixels.
     """
@@ -226,6 +226,12 @@ def pinned_grid(
             f"crs is {target.to_string()}, in degrees, without a resolution",
             "the size of a pixel in degrees",
             option(f"resolution={finest / 111_320:.2g}"),
+        )
+    if resolution is not None and target.is_geographic and resolution >= 1:
+        raise OptionError(
+            f"resolution is {resolution:g}, and {target.to_string()} is in degrees",
+            "the size of a pixel in degrees",
+            option(f"resolution={float(resolution) / 111_320:.2g}") + f" for about {resolution:g} m",
         )
     step = float(finest if resolution is None else resolution)
     anchor = 0.0 if target.is_geographic else product.anchor_of(step)
