@@ -45,7 +45,7 @@ def dims_of(array: xr.DataArray) -> dict[str, str]:
     """Return the array's names of the dimensions time, band, y and x, as far as they are known.
 
     In order of precedence, a dimension is identified by a usual name, by attributes of its coordinate (``axis``,
-    ``standard_name``, units of degrees), by the settings of rioxarray or odc-geo, or by the dtype of its coordinate:
+    ``standard_name``, units of degrees), by the settings of rioxarray, or by the dtype of its coordinate:
     dates are time, text is bands.
 
     Parameters
@@ -100,7 +100,7 @@ def _by_attributes(array: xr.DataArray) -> dict[str, str]:
 
 
 def _by_readers(array: xr.DataArray) -> dict[str, str]:
-    """Return the settings of ``rio.set_spatial_dims``, and the spatial dimensions of odc-geo if it is imported."""
+    """Return the settings of ``rio.set_spatial_dims``."""
     roles: dict[str, str] = {}
     if "rioxarray" in sys.modules:
         accessor: Any = array.rio
@@ -109,12 +109,6 @@ def _by_readers(array: xr.DataArray) -> dict[str, str]:
             for role, dim in (("y", accessor._y_dim), ("x", accessor._x_dim))
             if dim is not None and dim in array.dims
         }
-    if "odc.geo.xr" in sys.modules:
-        try:
-            spatial = array.odc.spatial_dims
-        except Exception:  # odc-geo may raise anything on unusual coordinates
-            spatial = None
-        roles |= {str(dim): role for role, dim in zip(("y", "x"), spatial or (), strict=False)}
     return roles
 
 

@@ -74,7 +74,7 @@ def evidence(errors: NDArray[np.floating], uncertainty: NDArray[np.floating], gr
     >>> from xr_cloudfree.models.classical.conformal import evidence
     >>> errors = np.linspace(0, 2 * 1.645, 101)[None]  # nine tenths of the errors are below 1.8 half widths
     >>> found = evidence(errors, np.ones((1, 101)), np.arange(101))
-    >>> found.factor.round(2).tolist(), round(found.weight, 2)
+    >>> [round(factor, 2) for factor in found.factor.tolist()], round(found.weight, 2)
     ([1.8], 0.93)
     """
     n_bands = len(errors)
