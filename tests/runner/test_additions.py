@@ -1,6 +1,8 @@
 """A store that grows: dates are added to it, and it becomes what one call with all dates would have written."""
 
+import ast
 import os
+import re
 import signal
 
 import pytest
@@ -220,7 +222,11 @@ class TestRefused:
         xr_cloudfree.to_zarr(path, tmp_path / "out.zarr", DATES[0], **HOW)
         with pytest.raises(errors.OutputError, match="without an axis of dates") as caught:
             add(path, tmp_path / "out.zarr", DATES[1])
-        assert "overwrite=True" in caught.value.remedy
+        remedy = re.fullmatch(r"date=(\[.*\]), append=False, overwrite=True, .*", caught.value.remedy)
+        dates = ast.literal_eval(remedy[1])
+        assert [date[:10] for date in dates] == list(DATES[:2])
+        xr_cloudfree.to_zarr(path, tmp_path / "out.zarr", dates, append=False, overwrite=True, **HOW)
+        assert xr.open_zarr(tmp_path / "out.zarr").sizes["time"] == 2
 
     @pytest.mark.parametrize("given", [{"overwrite": True}, {"resume": False}])
     def test_contradictions(self, path, tmp_path, given):

@@ -69,10 +69,12 @@ def prepare_addition(
             else (prepare(obj, store, date, **options))
         )
     if record["dates"] is None:
+        own = str(record["fingerprint"]["dates"]).split(" to ")[0]
+        both = [own, *(date for date in dates if date != own)]
         raise OutputError(
             f"{store} has a single date, without an axis of dates",
             "a store that was begun with a list of dates",
-            option(f"date={dates!r}", "overwrite=True"),
+            option(f"date={both!r}", "append=False", "overwrite=True") + ", which fills all of them",
         )
     options = _explicit(options)
     if options.get("shard") is None:
