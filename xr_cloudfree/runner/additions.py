@@ -68,19 +68,18 @@ def prepare_addition(
             if asked.job.targets.scalar
             else (prepare(obj, store, date, **options))
         )
-    if record["dates"] is None:
-        own = str(record["fingerprint"]["dates"]).split(" to ")[0]
-        both = [own, *(date for date in dates if date != own)]
+    old = list(record["dates"])
+    every = [*old, *(date for date in dates if date not in old)]
+    if record["scalar"]:
         raise OutputError(
             f"{store} has a single date, without an axis of dates",
             "a store that was begun with a list of dates",
-            option(f"date={both!r}", "append=False", "overwrite=True") + ", which fills all of them",
+            option(f"date={every!r}", "append=False", "overwrite=True") + ", which fills all of them",
         )
     options = _explicit(options)
     if options.get("shard") is None:
         options["shard"] = tuple(record["layout"]["shard"])
-    old = list(record["dates"])
-    run = prepare(obj, store, [*old, *(date for date in dates if date not in old)], **options)
+    run = prepare(obj, store, every, **options)
     reading, others = ReadOptions.split(options)
     earlier = record.get("earlier")
     if run.plan.identity != record["run"]:

@@ -382,7 +382,8 @@ def _record(run: Run) -> dict[str, Any]:
         "layout": _layout_as_json(plan.layout),
         "files": {key: sha256(data) for key, data in run.skeleton.files.items()},
         "consolidated": sha256(run.skeleton.consolidated),
-        "dates": None if plan.job.targets.scalar else dates_as_text(plan),
+        "dates": dates_as_text(plan),
+        "scalar": plan.job.targets.scalar,
         "call": run.call,
     }
 
