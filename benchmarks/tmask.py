@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-DAYS_PER_YEAR = 365.25
+from xr_cloudfree.masking.harmonic import terms_of as design
+
 # Difference from the fit, in reflectance, from which a pixel is cloud or snow (green), or shadow (NIR and SWIR).
 THRESHOLD = 0.04
 # Clear observations that the harmonics need; with fewer, the median is the prediction.
@@ -108,23 +109,6 @@ def residual(values: NDArray[np.float64], clear: NDArray[np.bool_], days: NDArra
         if few.size:
             out[:, few] = np.where(clear[:, few], observed[:, few] - median(values[:, few], clear[:, few]), 0.0)
     return out
-
-
-def design(days: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the terms of the model: a constant, a yearly harmonic, and one whose period is the number of years.
-
-    The last one follows changes from year to year. A series within one year has none.
-
-    Returns
-    -------
-    ndarray of float64, shape (time, term)
-    """
-    years = int(np.ceil((days.max() - days.min()) / DAYS_PER_YEAR)) if days.size else 1
-    phase = 2 * np.pi * days / DAYS_PER_YEAR
-    terms = [np.ones_like(phase), np.cos(phase), np.sin(phase)]
-    if years > 1:
-        terms += [np.cos(phase / years), np.sin(phase / years)]
-    return np.stack(terms, axis=1)
 
 
 def robust_fit(

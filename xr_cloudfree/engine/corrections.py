@@ -187,9 +187,7 @@ class Corrections:
         """Return the parts in which the masks of a box are corrected, each at most a block of the job."""
         grid = self.job.grid
         if self.whole:
-            (by, bx), cube = grid.block, grid.cube
-            around = Box(box.y0 // by * by, -(-box.y1 // by) * by, box.x0 // bx * bx, -(-box.x1 // bx) * bx)
-            return list(grid.blocks(around.clip(cube)))
+            return list(grid.blocks(box.snap(*grid.block).clip(grid.cube)))
         outer = _outer(box, grid.cube)
         edges = [  # of parts of about the same size
             -(-size // (-(-size // most) * PATCH)) * PATCH for size, most in zip(outer.shape, grid.block, strict=True)
@@ -203,10 +201,7 @@ class Corrections:
 
 def _outer(box: Box, cube: Box) -> Box:
     """Return the smallest box of whole patches around a box."""
-    around = Box(
-        box.y0 // PATCH * PATCH, -(-box.y1 // PATCH) * PATCH, box.x0 // PATCH * PATCH, -(-box.x1 // PATCH) * PATCH
-    )
-    return around.clip(cube)
+    return box.snap(PATCH, PATCH).clip(cube)
 
 
 def _patches(box: Box, cube: Box) -> list[Box]:

@@ -44,6 +44,21 @@ class Box(NamedTuple):
         """Return the box with a margin on each side."""
         return Box(self.y0 - margin, self.y1 + margin, self.x0 - margin, self.x1 + margin)
 
+    def snap(self, rows: int, columns: int) -> Box:
+        """Return the smallest box around this one whose edges are multiples of some rows and columns.
+
+        Examples
+        --------
+        >>> Box(5, 64, 64, 65).snap(32, 64)
+        Box(y0=0, y1=64, x0=64, x1=128)
+        """
+        return Box(
+            self.y0 // rows * rows,
+            -(-self.y1 // rows) * rows,
+            self.x0 // columns * columns,
+            -(-self.x1 // columns) * columns,
+        )
+
 
 def surround(boxes: Iterable[Box]) -> Box:
     """Return the smallest box that holds some boxes.

@@ -29,9 +29,7 @@ def repair_window(window: Box, cube: Box) -> Box:
     >>> repair_window(Box(0, 1000, 0, 1000), Box(0, 1000, 0, 1000))
     Box(y0=0, y1=1000, x0=0, x1=1000)
     """
-    reach = window.grow(REACH)
-    starts, stops = (reach.y0 // CELL, reach.x0 // CELL), (-(-reach.y1 // CELL), -(-reach.x1 // CELL))
-    return Box(starts[0] * CELL, stops[0] * CELL, starts[1] * CELL, stops[1] * CELL).clip(cube)
+    return window.grow(REACH).snap(CELL, CELL).clip(cube)
 
 
 def repair_bytes(n_dates: int, n_bands: int) -> int:

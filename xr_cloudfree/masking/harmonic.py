@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.models.classical.pixelwise import DAYS_PER_YEAR
 from xr_cloudfree.models.kernels.compiled import compiled
 
-DAYS_PER_YEAR = 365.25
 ITERATIONS = 4
 """Times that the observations are weighted anew."""
 # The residual, in scales, at which weights reach zero, and by how much more residuals of brighter dates count, since

@@ -206,13 +206,13 @@ def judge(
     state = make_state(bands, usable, clear, days, from_series=from_series)
     judgeable = start.sum(axis=0) >= limits.dates
     if_likely, otherwise = np.float32(_odds(limits.likely)), np.float32(_odds(limits.unlikely))
-    judged = clear.copy()
+    calm, judged = _odds(limits.calm), np.empty_like(usable)
     for date in range(len(bands)):
         inputs, known = evidence(bands, usable, days, state, date)
         known &= judgeable
         odds = by(inputs, known)
         cloudy = odds > np.where(likely[date], if_likely, otherwise)
-        restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < _odds(limits.calm))
+        restored = known & usable[date] & ~start[date] & ~keep[date] & (odds < calm)
         judged[date] = (start[date] & ~(known & cloudy)) | restored
         score[date][known] = probability(odds[known])
         newly = given[date] & ~judged[date]
