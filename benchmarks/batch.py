@@ -112,7 +112,7 @@ def batched(workers: int) -> Callable[[str, str], None]:
         from xr_cloudfree import batch
 
         with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             client.run(warm)
@@ -206,7 +206,7 @@ def runner(regions: int) -> None:
             print(f"{done:9}{seconds:9.1f}{done / seconds:11.0f}{memory:12.0f}", flush=True)
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         start = time.perf_counter()

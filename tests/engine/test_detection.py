@@ -218,7 +218,7 @@ def test_batch_makes_the_same(tmp_path):
     da, _ = make_cube()
     ds = da.to_dataset(name="reflectance")
     whole = xr_cloudfree.fill(ds, TARGET, mask="bright", model="linear")
-    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    with distributed.Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as client:
         stored = xr_cloudfree.batch(
             ds, tmp_path / "out.zarr", TARGET, mask="bright", model="linear", shard=32, client=client, progress=False
         )

@@ -84,7 +84,7 @@ def test_a_learned_model_on_workers_that_are_threads():
     eager = xr_cloudfree.fill(da, None, clear=clear, **how)
     lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), None, clear=clear, **how)
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=2, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster),
     ):
         same(eager, lazy.compute(), "learned")
@@ -96,7 +96,7 @@ def test_distributed_changes_nothing():
     da, clear = make_cube()
     eager = xr_cloudfree.fill(da, None, clear=clear, model="regress", layers="all")
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         distributed.Client(cluster),
     ):
         same(

@@ -145,7 +145,7 @@ def test_on_a_cluster(folder):
     distributed = pytest.importorskip("distributed")
     whole = fill("whole.zarr", model=f"local-dir:{folder / 'radar'}").compute()
     with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster) as client,
     ):
         done = xr_cloudfree.batch(
