@@ -7,7 +7,7 @@ need no class of their own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +15,47 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.spec import ModelSpec
+
+
+@dataclass(frozen=True, eq=False)
+class OtherImages:
+    """Images of another sensor near the target date, on its own pixels around a tile.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, row, column)
+        Reflectance, by published coefficients brought near that of the tile's sensor; NaN where not clear.
+    day_offset : ndarray of float64, shape (time,)
+        Signed days from the target date, increasing.
+    positions : tuple of int
+        For each band its position among the bands of the tile.
+    rows, columns : ndarray of float64, shape (row,) and (column,)
+        Centres of the pixels, in pixels of the tile from its first edge, increasing and evenly spaced.
+    step : tuple of float
+        Distance between the pixels along rows and columns, in pixels of the tile.
+    width : tuple of float
+        Size of what a pixel of the sensor sees, in pixels of the tile.
+    """
+
+    bands: NDArray[np.float32]
+    day_offset: NDArray[np.float64]
+    positions: tuple[int, ...]
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+    step: tuple[float, float]
+    width: tuple[float, float]
+
+    def of_bands(self, members: Sequence[int]) -> OtherImages:
+        """Return the images for a tile that has only some of the bands.
+
+        Parameters
+        ----------
+        members : sequence of int
+            Their positions among the bands of the tile.
+        """
+        kept = [i for i, position in enumerate(self.positions) if position in members]
+        positions = tuple(list(members).index(self.positions[i]) for i in kept)
+        return replace(self, bands=self.bands[:, kept], positions=positions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +80,9 @@ class Observations:
     s1 : ndarray of float32, shape (2, y, x), optional
         Sentinel-1 near the target date: VV and VH in decibels, NaN where missing. Only passed to models whose spec
         says that they use it.
+    others : tuple of OtherImages
+        Images of other sensors, one value per sensor. Models need not look at them: `enhance.Enhanced` applies them to
+        the prediction of any model.
 
     Raises
     ------
@@ -53,6 +97,7 @@ class Observations:
     scale: float = 1.0
     common_names: tuple[str | None, ...] = ()
     s1: NDArray[np.float32] | None = None
+    others: tuple[OtherImages, ...] = ()
 
     def __post_init__(self) -> None:
         t, _, y, x = self.bands.shape
@@ -106,6 +151,10 @@ class Prediction:
         Standard uncertainty: ± 1.645 times it is the 90 % interval.
     gate : ndarray of float32, shape (time, y, x), optional
         Weight of each date, with sum 1 where `known`.
+    sensor : ndarray of uint8, shape (y, x), optional
+        Which sensor saw the pixel nearest to the target date: 0 that of the tile, 1 the first of the other sensors.
+    consistency : ndarray of float32, shape (band, y, x), optional
+        What the other sensor observed minus what it would see of the image; NaN where it saw nothing.
     """
 
     bands: NDArray[np.float32]
@@ -113,6 +162,8 @@ class Prediction:
     source: NDArray[np.int16] | None = None
     uncertainty: NDArray[np.float32] | None = None
     gate: NDArray[np.float32] | None = None
+    sensor: NDArray[np.uint8] | None = None
+    consistency: NDArray[np.float32] | None = None
 
 
 @runtime_checkable

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.models.classical import robust_ridge, stacking
-from xr_cloudfree.models.classical.series import Z90, Series
+from xr_cloudfree.models.classical import conformal, robust_ridge, stacking
+from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.protocol import Observations, Prediction, prediction
 from xr_cloudfree.models.spec import ModelSpec
 
@@ -163,7 +163,8 @@ def fit_target(obs: Observations, series: Series) -> TargetFit | None:
     residual = (error - fitted).astype(np.float64)
     weight = np.where(trust, robust_ridge.tukey_weight(residual, fit.scale), 0.0)
     spread = _spread(residual, weight, obs.shape)
-    uncertainty = _local_uncertainty(series.change, fit)
+    size = np.abs(series.change)
+    uncertainty = conformal.by_size(size, size[:, fit.pixels], np.abs(fit.held_out), GROUPS, LEAST_GROUPED)
     distance = distance_transform_edt(~trust.reshape(obs.shape)).ravel()
     uncertainty *= (NEAR + GROWTH * np.log1p(distance)).astype(np.float32)
     return TargetFit(features, fit, error, fitted, spread, trust, weight, uncertainty)
@@ -222,33 +223,3 @@ def _interpolate(maps: NDArray[np.float32], step: int, shape: tuple[int, int]) -
         start = maps.take(first, axis)
         maps = start + part * (maps.take(second, axis) - start)
     return maps
-
-
-def _local_uncertainty(change: NDArray[np.float32], fit: robust_ridge.RidgeFit) -> NDArray[np.float32]:
-    """Estimate the uncertainty of a fit from its held-out errors, as a function of the change across the gap.
-
-    Parameters
-    ----------
-    change : ndarray of float32, shape (band, pixel)
-        Change across the gap.
-    fit : RidgeFit
-        The fit.
-
-    Returns
-    -------
-    ndarray of float32, shape (band, pixel)
-        ± 1.645 of it is the 90 % interval; NaN for bands without a held-out error.
-    """
-    uncertainty = np.empty_like(change)
-    size = np.abs(change)
-    for band, errors in enumerate(np.abs(fit.held_out)):
-        valid = np.flatnonzero(np.isfinite(errors))
-        order = valid[np.argsort(size[band, fit.pixels[valid]], kind="stable")]
-        groups = [group for group in np.array_split(order, GROUPS if len(order) >= LEAST_GROUPED else 1) if len(group)]
-        if not groups:
-            uncertainty[band] = np.nan
-            continue
-        changes = [float(np.median(size[band, fit.pixels[group]])) for group in groups]
-        widths = [float(np.quantile(errors[group], 0.9)) / Z90 for group in groups]
-        uncertainty[band] = np.interp(size[band], changes, widths)
-    return uncertainty

@@ -1,0 +1,584 @@
+"""Correct the prediction of any model by images of other, coarser sensors near the target date.
+
+What the other sensor saw, less what it would have seen of the prediction, is the error of the prediction at the coarse
+resolution. How that error looks at the fine one is learned in context: other dates of the tile are predicted from the
+rest, their errors are seen at both resolutions, and a ridge regression relates the two. There are no trained weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xr_cloudfree.models.classical import conformal, robust_ridge
+from xr_cloudfree.models.classical.footprint import Footprint
+from xr_cloudfree.models.classical.series import Series
+from xr_cloudfree.models.classical.stacking import SAME_PASS
+from xr_cloudfree.models.protocol import BaseModel, FillModel, Observations, OtherImages, Prediction, optional
+
+VERSION = 1
+"""Version of the method, a part of what a run of a store is recognised by."""
+NEAR = 2.5
+"""Largest distance of another sensor's image from the target date that is used, in days."""
+SAME = 1.0
+"""Images of two sensors within so many days show the same ground: pairs by which the sensors are compared."""
+
+TILE, STRIDE = 256, 192
+"""Tiles for models that have none of their own."""
+# Number of dates that teach, and least clear share of the tile of one; of the target itself, which it may be one of.
+DATES, LEAST_SHARE, LEAST_OF_TARGET = 8, 0.5, 0.05
+# Widths of what a coarse pixel sees that are tried, in units of the one that is expected.
+WIDTHS = (0.6, 0.8, 1.0, 1.2)
+# Pixels sampled of a date, and the fewest with which one teaches.
+SAMPLE, LEAST_PIXELS = 1500, 50
+# Standard deviation of the noise that is added to what a coarser sensor would have seen: that of its reflectance.
+NOISE = 0.004
+# Weight of a clear pixel's error where the errors of missing coarse pixels are estimated from their neighbours.
+SHRINK = 0.05
+# Standard deviation, in coarse pixels, of the neighbourhood that is a feature of its own.
+AROUND = 4 / 3
+# Standard deviations, in coarse pixels, of the kernels that spread errors to where the sensor saw nothing.
+SPREADS = (4.0, 1.0)
+# Least share of a coarse pixel that has to be clear at the fine resolution.
+LEAST_CLEAR = 0.95
+# Standard deviations to which products of features are clipped: a square does not extrapolate reliably.
+CLIP = 4.0
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# Differences between sensors that published coefficients leave: standard deviations of slope and offset, and of the
+# residuals of a pair of pixels.
+SLOPE, OFFSET, PAIR_NOISE = 0.05, 0.01, 0.02
+# Number of groups, by the error at the coarse resolution, in which the error that remains is measured.
+GROUPS, LEAST_GROUPED = 4, 160
+# Widens the uncertainty by this much, divided by the number of dates that teach: few dates understate it.
+FEW_DATES = 0.5
+
+
+class Enhanced(BaseModel):
+    """A model whose predictions are corrected by images of other sensors.
+
+    Parameters
+    ----------
+    model : FillModel
+        The model.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models.classical.enhance import Enhanced
+    >>> from xr_cloudfree.models.classical.pixelwise import Linear
+    >>> from xr_cloudfree.models.protocol import Observations, OtherImages
+    >>> bands = np.full((2, 1, 12, 12), 0.2, np.float32)
+    >>> coarse = np.full((1, 1, 4, 4), 0.3, np.float32)
+    >>> centres = np.arange(4) * 3 + 1.5
+    >>> other = OtherImages(coarse, np.zeros(1), (0,), centres, centres, (3.0, 3.0), (3.0, 3.0))
+    >>> days = np.array([-8.0, 8.0])
+    >>> obs = Observations(bands, np.ones((2, 12, 12), bool), days, others=(other,))
+    >>> image = Enhanced(Linear()).predict([obs])[0].bands
+    >>> float(image.mean().round(2))
+    0.3
+    """
+
+    def __init__(self, model: FillModel) -> None:
+        self.model = model
+        own = model.spec
+        self.spec = replace(
+            own,
+            units="reflectance",
+            tile=own.tile or TILE,
+            stride=own.stride or STRIDE,
+            taper=own.taper or own.tile is None,
+            layers=(*own.layers, "source_sensor", "consistency"),
+            settings=(*own.settings, ("enhance", VERSION)),
+        )
+        rest = optional(model)
+        self.by_band, self.uses_gpu, self.precision = False, rest.uses_gpu, rest.precision
+
+    @property
+    def kind(self) -> Literal["classical", "learned", "rule"]:
+        """Kind of the model."""
+        return optional(self.model).kind
+
+    @property
+    def tiles_at_once(self) -> int:
+        """Number of tiles that the model takes where nothing else runs."""
+        return optional(self.model).tiles_at_once
+
+    def pixel_bytes(self, dates: int, bands: int) -> int:
+        """Return the bytes of working memory per pixel of a tile: the model's, and of the dates that teach."""
+        return optional(self.model).pixel_bytes(dates, bands) + 4 * bands * (12 + dates)
+
+    def check_installed(self) -> None:
+        """Raise if the model cannot run in this environment."""
+        optional(self.model).check_installed()
+
+    def load(self, threads: int | None = None) -> None:
+        """Load the model into this process."""
+        optional(self.model).load(threads)
+
+    def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
+        """Return one prediction per tile."""
+        predictions = self.model.predict(tiles)
+        return [enhance(obs, answer) for obs, answer in zip(tiles, predictions, strict=True)]
+
+
+def enhance(obs: Observations, prediction: Prediction) -> Prediction:
+    """Correct a prediction by the images of other sensors.
+
+    Parameters
+    ----------
+    obs : Observations
+        The tile, with reflectance and the images of other sensors.
+    prediction : Prediction
+        A model's prediction for it.
+
+    Returns
+    -------
+    Prediction
+        Unchanged where no image of another sensor within `NEAR` days is clear.
+
+    References
+    ----------
+    Gao et al. 2006, On the blending of the Landsat and MODIS surface reflectance, doi 10.1109/TGRS.2006.872081, for the
+    task; Wald et al. 1997, Fusion of satellite images of different spatial resolutions, for learning from degraded
+    images.
+    """
+    sensor = np.zeros(obs.shape, np.uint8)
+    consistency = np.full((obs.n_bands, *obs.shape), np.nan, np.float32)
+    prediction = replace(prediction, sensor=sensor, consistency=consistency)
+    near = [(i, other) for i, other in enumerate(obs.others, start=1) if _is_near(other) and other.positions]
+    if not near:
+        return prediction
+    series = Series.of(obs)
+    if not series.known.any():
+        return prediction
+    # The nearest in time is the last to be applied.
+    for number, other in sorted(near, key=lambda item: -float(np.abs(item[1].day_offset).min())):
+        prediction = _apply(obs, series, other, number, prediction)
+    return prediction
+
+
+def _is_near(other: OtherImages) -> bool:
+    return bool(other.bands.size) and bool((np.abs(other.day_offset) <= NEAR).any())
+
+
+def _apply(obs: Observations, series: Series, other: OtherImages, number: int, prediction: Prediction) -> Prediction:
+    """Correct a prediction by the images of one other sensor."""
+    footprint = _footprint(obs, other)
+    bands = list(other.positions)
+    lessons = list(_lessons(obs, other, footprint))
+    other = _harmonise(other, footprint, lessons)
+    seen_error = _error_at_target(obs, other, footprint)
+    if not seen_error.valid.any():
+        return prediction
+    weight = footprint.interpolate_linearly(_support(footprint, seen_error.valid)[None])[0]
+    known = series.known.reshape(obs.shape)
+    linear = series.image.reshape(-1, *obs.shape)
+    base = np.where(prediction.known & np.isfinite(prediction.bands), prediction.bands, linear)
+    shift = footprint.degrade((base - linear)[bands])
+    error = np.where(seen_error.valid, seen_error.error - shift, np.float32(0))
+    features = _features(footprint, base, error, seen_error.valid, bands)
+    fit = _fit(_taught(obs, other, footprint, lessons, seen_error, linear, known), obs.n_bands, bands)
+    weight = weight * known
+    image = base + weight * fit.predict(features.reshape(len(features), -1)).reshape(base.shape)
+    # What the other sensor would see of the image may differ from what it saw by noise, but not by more.
+    rest = np.where(seen_error.valid, error - footprint.degrade((image - base)[bands]), np.float32(0))
+    image[bands] += weight * footprint.interpolate_linearly(_beyond_noise(rest))
+    rest = np.where(seen_error.valid, error - footprint.degrade((image - base)[bands]), np.float32(np.nan))
+    covered = weight > 0.5
+    consistency = prediction.consistency
+    assert consistency is not None and prediction.sensor is not None
+    consistency[bands] = np.where(covered, footprint.repeat(rest), consistency[bands])
+    uncertainty = prediction.uncertainty
+    if uncertainty is not None and fit.errors.shape[1]:
+        own = fit.uncertainty(features.reshape(len(features), -1)).reshape(base.shape)
+        share = _coverage(footprint, seen_error.valid) * known
+        uncertainty = np.where(np.isfinite(uncertainty), share * own + (1 - share) * uncertainty, own)
+    return replace(
+        prediction,
+        bands=np.where(prediction.known, image, prediction.bands),
+        uncertainty=uncertainty,
+        sensor=np.where(covered, np.uint8(number), prediction.sensor),
+        consistency=consistency,
+    )
+
+
+def _footprint(obs: Observations, other: OtherImages) -> Footprint:
+    """Return the relation of the sensor's pixels to the tile, with the width that suits its images near the target.
+
+    Sensors and ways to resample differ in how sharp they are. The linear prediction, as a sensor of each width would
+    see it, is correlated with the images in what varies from pixel to pixel.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    candidates = [
+        Footprint(other.rows, other.columns, obs.shape, other.step, (scale * other.width[0], scale * other.width[1]))
+        for scale in WIDTHS
+    ]
+    usual = candidates[WIDTHS.index(1.0)]
+    inside = np.all([candidate.inside for candidate in candidates], axis=0)
+    likeness = np.zeros(len(candidates))
+    for image, day in zip(other.bands, other.day_offset, strict=True):
+        if abs(day) > NEAR:
+            continue
+        linear, known = _linear(obs, float(day), _own(obs))
+        valid = inside & np.isfinite(image).all(axis=0)
+        valid &= usual.degrade(known[None].astype(np.float32))[0] >= LEAST_CLEAR
+        if valid.sum() < LEAST_PIXELS:
+            continue
+
+        def texture(values: NDArray[np.float32], valid: NDArray[np.bool_] = valid) -> NDArray[np.float32]:
+            complete = _fill(np.where(valid, values, np.float32(0)), valid, 1e-6)
+            return (complete - gaussian_filter(complete, (0, 1, 1), truncate=3.0, mode="nearest"))[:, valid]
+
+        seen = texture(image)
+        for i, candidate in enumerate(candidates):
+            expected = texture(candidate.degrade(linear[list(other.positions)]))
+            together = (seen * expected).sum(axis=1, dtype=np.float64)
+            power = np.square(expected).sum(axis=1, dtype=np.float64) * np.square(seen).sum(axis=1, dtype=np.float64)
+            likeness[i] += (together / np.sqrt(power + 1e-12)).sum()
+    return candidates[int(np.argmax(likeness))] if likeness.any() else usual
+
+
+def _beyond_noise(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.sign(values) * np.maximum(np.abs(values) - np.float32(NOISE), 0))
+
+
+@dataclass(frozen=True, eq=False)
+class SeenError:
+    """The error of the linear prediction of a date, as another sensor sees it.
+
+    Parameters
+    ----------
+    error : ndarray of float32, shape (band, row, column)
+        What it sees of the date minus what it would see of the prediction; 0 where not valid.
+    valid : ndarray of bool, shape (row, column)
+        Where both are known.
+    """
+
+    error: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A date of the tile that is predicted from the others.
+
+    Parameters
+    ----------
+    linear : ndarray of float32, shape (band, y, x)
+        Its linear prediction.
+    error : ndarray of float32, shape (band, y, x)
+        Observed minus predicted; 0 where `usable` is False.
+    usable : ndarray of bool, shape (y, x)
+        Where it is clear and predicted.
+    seen : SeenError
+        What the other sensor would see of the error.
+    pair : ndarray of float32, shape (band, row, column), or None
+        The other sensor's own image within `SAME` days, NaN where not clear; None if there is none.
+    """
+
+    linear: NDArray[np.float32]
+    error: NDArray[np.float32]
+    usable: NDArray[np.bool_]
+    seen: SeenError
+    pair: NDArray[np.float32] | None
+
+
+def _linear(obs: Observations, day: float, without: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Predict a day linearly from the dates of a tile, without some of them, as images and where they are known."""
+    clear = obs.clear.copy()
+    clear[list(without)] = False
+    series = Series.of(replace(obs, clear=clear, day_offset=obs.day_offset - day, target=-1, others=()))
+    return series.image.reshape(-1, *obs.shape), series.known.reshape(obs.shape)
+
+
+def _own(obs: Observations) -> list[int]:
+    """Return the index of the target's own observation, if there is one."""
+    return [obs.target] if obs.target >= 0 else []
+
+
+def _lessons(obs: Observations, other: OtherImages, footprint: Footprint) -> Iterator[Lesson]:
+    """Predict each of the clear dates nearest to the target from the others."""
+    share = obs.clear.reshape(obs.n_dates, -1).mean(axis=1)
+    nearest = [int(date) for date in np.argsort(np.abs(obs.day_offset), kind="stable") if date != obs.target]
+    bands, noise = list(other.positions), np.random.default_rng(0)
+    for date in [date for date in nearest if share[date] >= LEAST_SHARE][:DATES]:
+        same = np.flatnonzero(np.abs(obs.day_offset - obs.day_offset[date]) <= SAME_PASS)
+        linear, known = _linear(obs, float(obs.day_offset[date]), [*same, *_own(obs)])
+        usable = known & obs.clear[date]
+        if not usable.any():
+            continue
+        error = np.where(usable, obs.bands[date] - linear, np.float32(0))
+        clear = footprint.degrade(usable[None].astype(np.float32))[0]
+        valid = footprint.inside & (clear >= LEAST_CLEAR)
+        seen = footprint.degrade(error[bands]) / np.maximum(clear, LEAST_CLEAR)
+        seen += noise.normal(0, NOISE, seen.shape).astype(np.float32)
+        away = np.abs(other.day_offset - obs.day_offset[date])
+        pair = other.bands[int(away.argmin())] if away.min() <= SAME else None
+        yield Lesson(linear, error, usable, SeenError(np.where(valid, seen, np.float32(0)), valid), pair)
+
+
+def _harmonise(other: OtherImages, footprint: Footprint, lessons: Sequence[Lesson]) -> OtherImages:
+    """Remove the differences between the sensors that pairs of images of the same ground show, by a robust line.
+
+    The line of each band is regularised towards 1 and 0, which published coefficients have left.
+    """
+    bands = list(other.positions)
+    theirs, ours = [], []
+    for lesson in lessons:
+        if lesson.pair is None:
+            continue
+        valid = lesson.seen.valid & np.isfinite(lesson.pair).all(axis=0)
+        theirs.append(lesson.pair[:, valid])
+        ours.append(footprint.degrade((lesson.linear + lesson.error)[bands])[:, valid])
+    if not theirs:
+        return other
+    x, y = np.concatenate(theirs, axis=1).astype(np.float64), np.concatenate(ours, axis=1)
+    if not x.shape[1]:
+        return other
+    lines = np.array([_line(*band) for band in zip(x, y, strict=True)], np.float32)
+    slope, offset = lines.T[..., None, None]
+    return replace(other, bands=slope * other.bands + offset)
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.floating]) -> tuple[float, float]:
+    """Return slope and offset of a line, fitted robustly and regularised towards 1 and 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.linspace(0.0, 0.5, 1000)
+    >>> y = 0.95 * x + 0.004
+    >>> y[:50] = 0.9  # missed cloud
+    >>> [round(value, 3) for value in _line(x, y)]
+    [0.95, 0.004]
+    """
+    middle = float(np.median(x))
+    design = np.stack([x - middle, np.ones_like(x)])
+    prior = PAIR_NOISE**2 * np.diag([1 / SLOPE**2, 1 / OFFSET**2])
+    change = np.asarray(y, np.float64) - x
+    weight = np.ones_like(x)
+    for _ in range(10):
+        # Neighbouring pixels share their errors: about nine of them count as one.
+        gram = (design * weight) @ design.T / 9 + prior
+        found = np.linalg.solve(gram, (design * weight) @ change / 9)
+        residual = change - found @ design
+        scale = 1.4826 * np.median(np.abs(residual)) + 1e-4
+        weight = np.square(np.clip(1 - np.square(residual / (4.685 * scale)), 0, None))
+    slope = 1 + float(found[0])
+    return slope, float(found[1]) - float(found[0]) * middle
+
+
+def _error_at_target(obs: Observations, other: OtherImages, footprint: Footprint) -> SeenError:
+    """Return what the sensor saw near the target date minus the linear prediction, from the nearest clear image."""
+    shape = footprint.inside.shape
+    error, valid = np.zeros((len(other.positions), *shape), np.float32), np.zeros(shape, bool)
+    for i in np.argsort(np.abs(other.day_offset), kind="stable"):
+        day = float(other.day_offset[i])
+        if abs(day) > NEAR:
+            break
+        taken = footprint.inside & np.isfinite(other.bands[i]).all(axis=0) & ~valid
+        if not taken.any():
+            continue
+        linear, known = _linear(obs, day, _own(obs))
+        taken &= footprint.degrade(known[None].astype(np.float32))[0] >= LEAST_CLEAR
+        np.copyto(error, other.bands[i] - footprint.degrade(linear[list(other.positions)]), where=taken)
+        valid |= taken
+    return SeenError(error, valid)
+
+
+def _coverage(footprint: Footprint, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return how far each pixel is covered by valid coarse pixels, from 0 to 1, shape (y, x)."""
+    inside = footprint.interpolate_linearly(footprint.inside[None].astype(np.float32))[0]
+    covered = footprint.interpolate_linearly(valid[None].astype(np.float32))[0]
+    # Coarse pixels that reach beyond the tile are missing, but their neighbours tell as much.
+    return np.asarray(np.where(inside > 0, covered / np.where(inside > 0, inside, 1), 0), np.float32)
+
+
+def _taught(
+    obs: Observations,
+    other: OtherImages,
+    footprint: Footprint,
+    lessons: Sequence[Lesson],
+    at_target: SeenError,
+    linear: NDArray[np.float32],
+    known: NDArray[np.bool_],
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Return features and errors of sampled pixels, for each date that teaches."""
+    bands = list(other.positions)
+    dates = []
+    for lesson in lessons:
+        seen = lesson.seen
+        if lesson.pair is not None:
+            own = lesson.pair - footprint.degrade(lesson.linear[bands])
+            valid = seen.valid & np.isfinite(own).all(axis=0)
+            if 2 * valid.sum() >= seen.valid.sum():  # what the sensor really saw, with all that tells the two apart
+                seen = SeenError(np.where(valid, own, np.float32(0)), valid)
+        dates.append((lesson.linear, lesson.error, lesson.usable, seen))
+    if obs.target >= 0 and obs.clear[obs.target].mean() >= LEAST_OF_TARGET:
+        usable = obs.clear[obs.target] & known
+        error = np.where(usable, obs.bands[obs.target] - linear, np.float32(0))
+        dates.append((linear, error, usable, at_target))
+    taught = []
+    for image, error, usable, seen in dates:
+        where = usable & (_coverage(footprint, seen.valid) >= 0.99)
+        pixels = robust_ridge.thin(np.flatnonzero(where), obs.shape, SAMPLE)
+        if len(pixels) < LEAST_PIXELS:
+            continue
+        features = _features(footprint, image, seen.error, seen.valid, bands)
+        taught.append((features.reshape(len(features), -1)[:, pixels], error.reshape(len(error), -1)[:, pixels]))
+    return taught
+
+
+def _features(
+    footprint: Footprint,
+    image: NDArray[np.float32],
+    error: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    bands: Sequence[int],
+) -> NDArray[np.float32]:
+    """Return the features of every pixel, shape (feature, y, x).
+
+    The error as the other sensor sees it, interpolated; its neighbourhood; the fine structure of the prediction, which
+    the sensor cannot see; and the products of the first and the third.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    complete = _fill(error, valid, SHRINK)
+    around = gaussian_filter(complete, (0, AROUND, AROUND), truncate=3.0, mode="nearest")
+    upsampled = footprint.interpolate(complete)
+    smooth = footprint.interpolate(_fill(footprint.degrade(image), footprint.inside, 1e-6))
+    structure = image - smooth
+    return np.concatenate(
+        [upsampled, footprint.interpolate_linearly(around), structure, upsampled * structure[list(bands)]]
+    )
+
+
+def _fill(values: NDArray[np.float32], valid: NDArray[np.bool_], shrink: float) -> NDArray[np.float32]:
+    """Return coarse images with estimates from valid pixels around where they are not valid, from coarse to fine.
+
+    References
+    ----------
+    Knutsson and Westin 1993, Normalized and differential convolution, doi 10.1109/CVPR.1993.341081.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    if valid.all():
+        return values
+    estimate = np.zeros_like(values)
+    for width in SPREADS:
+        maps = np.concatenate([np.where(valid, values - estimate, np.float32(0)), valid[None].astype(np.float32)])
+        maps = gaussian_filter(maps, (0, width, width), truncate=3.0, mode="nearest")
+        estimate += maps[:-1] / (maps[-1] + np.float32(shrink))
+    return np.where(valid, values, estimate)
+
+
+def _support(footprint: Footprint, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return how far the error of each coarse pixel is known from itself or from its neighbours, from 0 to 1."""
+    return _fill(valid[None].astype(np.float32), valid | ~footprint.inside, SHRINK)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A ridge regression of the error by features; see `_features`.
+
+    Parameters
+    ----------
+    centre, width : ndarray of float32, shape (feature,)
+        Mean and standard deviation of the features.
+    slope : ndarray of float32, shape (band, feature + 1)
+        Coefficients of the standardised features, and the constant.
+    size : ndarray of float32, shape (band, sample)
+        Size of the error as the other sensor sees it, at the sampled pixels.
+    errors : ndarray of float32, shape (band, sample)
+        Errors there in a fit without the pixel's date; no samples if there were too few dates.
+    bands : tuple of int
+        Position of each of the other sensor's bands.
+    n_dates : int
+        Number of dates that taught.
+    """
+
+    centre: NDArray[np.float32]
+    width: NDArray[np.float32]
+    slope: NDArray[np.float32]
+    size: NDArray[np.float32]
+    errors: NDArray[np.float32]
+    bands: tuple[int, ...]
+    n_dates: int
+
+    def predict(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predict the error, shape (band, pixel), from features of shape (feature, pixel)."""
+        return robust_ridge.product(self.slope, _standard(features, self.centre, self.width, len(self.bands)))
+
+    def uncertainty(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Estimate the uncertainty of the prediction, shape (band, pixel): ± 1.645 of it is the 90 % interval."""
+        size = _sizes(features, self.bands, len(self.slope))
+        width = conformal.by_size(size, self.size, np.abs(self.errors), GROUPS, LEAST_GROUPED)
+        return width * np.float32(1 + FEW_DATES / self.n_dates)
+
+
+def _standard(
+    features: NDArray[np.float32], centre: NDArray[np.float32], width: NDArray[np.float32], n_coarse: int
+) -> NDArray[np.float32]:
+    """Standardise features, clip the products among them, and add a row of ones."""
+    out = np.ones((len(features) + 1, features.shape[1]), np.float32)
+    np.subtract(features, centre[:, None], out=out[:-1])
+    out[:-1] /= width[:, None]
+    np.clip(out[-1 - n_coarse : -1], -CLIP, CLIP, out=out[-1 - n_coarse : -1])
+    return out
+
+
+def _sizes(features: NDArray[np.float32], bands: Sequence[int], n_bands: int) -> NDArray[np.float32]:
+    """Return the size of the upsampled error by band of the tile, of a band that the sensor lacks the mean of all."""
+    upsampled = np.abs(features[: len(bands)])
+    size = np.repeat(upsampled.mean(axis=0, keepdims=True), n_bands, axis=0)
+    size[list(bands)] = upsampled
+    return size
+
+
+def _fit(
+    taught: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], n_bands: int, bands: Sequence[int]
+) -> Fit:
+    """Fit the errors of the dates that teach, with the penalty by which dates that are left out are told best.
+
+    With fewer than two dates, the error is taken as the other sensor sees it.
+    """
+    n_coarse = len(bands)
+    n_features = 3 * n_coarse + n_bands
+    if len(taught) < 2:
+        slope = np.zeros((n_bands, n_features + 1), np.float32)
+        slope[list(bands), np.arange(n_coarse)] = 1
+        none, unit = np.zeros((n_bands, 0), np.float32), np.ones(n_features, np.float32)
+        return Fit(np.zeros(n_features, np.float32), unit, slope, none, none, tuple(bands), len(taught))
+    together = np.concatenate([features for features, _ in taught], axis=1)
+    centre = together.mean(axis=1, dtype=np.float64).astype(np.float32)
+    width = together.std(axis=1) + np.float32(1e-4)
+    parts = [(_standard(features, centre, width, n_coarse), error) for features, error in taught]
+    products = [_products(x, y) for x, y in parts]
+    gram, moment = (np.sum(arrays, axis=0) for arrays in zip(*products, strict=True))
+    left_out = []
+    for (x, y), (own, of_own) in zip(parts, products, strict=True):
+        slopes = [_solve(gram - own, moment - of_own, penalty) for penalty in PENALTIES]
+        left_out.append(np.stack([y - robust_ridge.product(slope, x) for slope in slopes]))
+    totals = np.sum([np.square(errors).sum(axis=(1, 2), dtype=np.float64) for errors in left_out], axis=0)
+    best = int(np.argmin(totals))
+    size = np.concatenate([_sizes(features, bands, n_bands) for features, _ in taught], axis=1)
+    errors = np.concatenate([errors[best] for errors in left_out], axis=1)
+    return Fit(centre, width, _solve(gram, moment, PENALTIES[best]), size, errors, tuple(bands), len(taught))
+
+
+def _products(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the products of the features, with each other and with the errors."""
+    gram = robust_ridge.gram_matrix(x[:-1], np.ones(x.shape[1], np.float32))
+    return gram, robust_ridge.product(x, np.ascontiguousarray(y.T)).astype(np.float64)
+
+
+def _solve(gram: NDArray[np.float64], moment: NDArray[np.float64], penalty: float) -> NDArray[np.float32]:
+    """Return the coefficients (band, feature + 1); the constant is not penalised."""
+    ridge = np.full(len(gram), penalty * gram[-1, -1])
+    ridge[-1] = 1e-9 * gram[-1, -1]
+    return np.asarray(np.linalg.solve(gram + np.diag(ridge), moment).T, np.float32)
