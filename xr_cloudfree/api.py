@@ -21,7 +21,7 @@ from xr_cloudfree.labels import label, repair_attrs, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
-from xr_cloudfree.options import Merge, ReadOptions, Repair, Snow, parse_flag, parse_mask_layers
+from xr_cloudfree.options import Merge, Others, ReadOptions, Repair, Snow, parse_flag, parse_mask_layers
 from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.plan import in_regions
@@ -55,6 +55,7 @@ def fill(
     check: bool = True,
     block: int | tuple[int, int] | None = None,
     s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
+    others: Others = None,
 ) -> Any:
     """Make a cloud-free image of any date from a cloudy time series.
 
@@ -135,8 +136,8 @@ def fill(
         otherwise takes masks as they are; True is then an error.
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
-        ``"source_time"``, ``"uncertainty"``, ``"gate"``, ``"suspect"``, ``"mask_change"``, ``"snow"``. ``filled`` is 0
-        not filled, 1 observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on
+        ``"source_time"``, ``"uncertainty"``, ``"source_sensor"``, ``"consistency"``, ``"gate"``, ``"suspect"``,
+        ``"mask_change"``, ``"snow"``. ``filled`` is 0 not filled, 1 observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on
         which the pixel is clear and has a value in some band; ``mask_change`` is 0 as given, 1 masked as cloud, 2
         masked as shadow, 3 restored, and 0 everywhere if the target date was not observed.
     check : bool
@@ -150,6 +151,13 @@ def fill(
         Zarr store or a NetCDF file, or the URL of one. For each pixel the model gets the observation nearest to the
         target date, at most 12 days away, and the earlier of two equally near; where there is none, it does without.
         The attribute ``cloudfree_s1`` names the dates.
+    others : DataArray, Dataset, str, path or sequence of these, optional
+        Cubes of other sensors of the same place, such as Landsat for Sentinel-2, each on its own pixels: as large as the
+        cube's or larger, in the same CRS; they need not nest. Each has its own dates and its own quality layer. Where
+        one was clear within two and a half days of the target date, its image corrects the estimate: what it saw, less
+        what it would have seen of the estimate, is turned into the cube's pixels by a regression that other dates of
+        the same place teach. Differences between the sensors are removed by published coefficients, and by what pairs
+        of their images show. The attribute ``cloudfree_others`` names the images that were used.
 
     Returns
     -------
@@ -214,13 +222,14 @@ def fill(
         check=check,
         block=block,
         s1=s1,
+        others=others,
     )
     return restore_kind(plan, run(plan))
 
 
 def run(plan: FillPlan) -> xr.Dataset:
     """Run a planned fill on its cube, and label the outputs; see `restore_kind` for the form in which the cube came."""
-    return label(plan, _run(plan.job, plan.info, plan.s1_arrays))
+    return label(plan, _run(plan.job, plan.info, plan.s1_arrays, plan.others))
 
 
 def clear_mask(
@@ -413,9 +422,12 @@ def _dates_of(array: xr.DataArray, info: CubeInfo, data: Any) -> xr.DataArray:
     return like.copy(data=data)
 
 
-def _run(job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = ()) -> dict[str, Any]:
+def _run(
+    job: BlockJob, info: CubeInfo, s1: Sequence[xr.DataArray] = (), others: Sequence[CubeInfo] = ()
+) -> dict[str, Any]:
     """Run a job at once on arrays in memory or in files; build its lazy graph on chunked ones."""
-    arrays = Windows(info.cube.arrays, info.quality, s1).map(lambda array: array.variable)
+    of_others = [Windows(other.cube.arrays, other.quality) for other in others]
+    arrays = Windows(info.cube.arrays, info.quality, s1, others=of_others).map(lambda array: array.variable)
     repair = RepairJob.of(job) if isinstance(job, FillJob) and job.repair else None
     if any(variable.chunks is not None for variable in arrays.arrays):
         # dask is imported only where it is needed.

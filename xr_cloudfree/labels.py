@@ -13,8 +13,11 @@ from xr_cloudfree.cube.attributes import SCALING, pending, same_number
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs, needs_axis_attrs
 from xr_cloudfree.cube.masks import MaskRule
+from xr_cloudfree.cube.other_sensors import NEAR
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
+from xr_cloudfree.engine.fill import FillJob
+from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.plan import FillPlan, packing_of
 from xr_cloudfree.version import __version__
@@ -176,9 +179,21 @@ def _provenance_attrs(plan: FillPlan) -> dict[str, Any]:
     if plan.s1 is not None:
         days = np.unique(plan.s1.times[job.s1_reads].astype("datetime64[D]"))
         attrs["cloudfree_s1"] = ", ".join(map(str, days)) or f"none within {MAX_DAYS:g} days"
+    if job.others:
+        attrs["cloudfree_others"] = "; ".join(map(_used, job.others, [job] * len(job.others)))
     if job.window is not None:
         attrs["cloudfree_window_days"] = list(job.window)
     return attrs
+
+
+def _used(other: OtherSensor, job: FillJob) -> str:
+    """Return the name of another sensor, and the days of its images that are near a target date."""
+    near = {
+        str(time.astype("datetime64[D]"))
+        for instant in job.targets.instants
+        for time in other.times[np.abs((other.times - instant) / np.timedelta64(1, "D")) <= NEAR]
+    }
+    return f"{other.title} {', '.join(sorted(near)) or f'none within {NEAR:g} days'}"
 
 
 def repair_attrs(repair: bool, rule: MaskRule) -> dict[str, str]:

@@ -103,6 +103,21 @@ _TABLE = (
         "spread of the estimate in reflectance: 1.645 of it to each side is the 90 % interval",
         "1",
     ),
+    Layer(
+        "source_sensor",
+        "some models",
+        ("y", "x"),
+        "uint8",
+        "other sensor whose image near the target date corrected the estimate: 0 none, 1 the first of others",
+    ),
+    Layer(
+        "consistency",
+        "some models",
+        ("band", "y", "x"),
+        "float32",
+        "what the other sensor observed minus what it would see of the image, in reflectance",
+        "1",
+    ),
     Layer("gate", "some models", ("observation", "y", "x"), "float32", "weight of each observation", "1"),
     Layer(
         "suspect",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from xr_cloudfree.layers import LAYERS, MASK_CHANGE, SCORE
 Snow = Literal["clear", "not clear"]
 Merge = Literal["day"]
 Repair = Literal["auto"] | bool
+Cubes = xr.DataArray | xr.Dataset | str | os.PathLike[str]
+Others = Cubes | Sequence[Cubes] | None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

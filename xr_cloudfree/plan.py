@@ -16,28 +16,33 @@ from xr_cloudfree import io
 from xr_cloudfree.compat import is_in_memory
 from xr_cloudfree.cube.alignment import Axes
 from xr_cloudfree.cube.attributes import pending
+from xr_cloudfree.cube.band_pass import MSI, published_lines
 from xr_cloudfree.cube.checks import check_reflectance, check_scale
 from xr_cloudfree.cube.conventions import Cube, parse_cube
-from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.dates import Targets, check_reach, parse_targets, parse_window
+from xr_cloudfree.cube.crs import crs_as_coordinate, pixel_metres
+from xr_cloudfree.cube.dates import Targets, candidates, check_reach, parse_targets, parse_window
 from xr_cloudfree.cube.dims import check_sizes, dims_of
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.merge import Scenes, parse_merge, scenes_of
+from xr_cloudfree.cube.other_sensors import NEAR, Axis, errors_about, match_bands, relate, useful_dates
 from xr_cloudfree.cube.quality import resolve_mask
 from xr_cloudfree.cube.radar import MAX_DAYS, Radar, nearby_dates, parse_radar
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
+from xr_cloudfree.cube.sensors import SENSORS
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
 from xr_cloudfree.engine.detection import detected
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block, choose_wide_block
+from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, SizeError, either, option
+from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, code, either, option
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
 from xr_cloudfree.masking import detectors
 from xr_cloudfree.masking.repair import LEAST_DATES
 from xr_cloudfree.models import registry
+from xr_cloudfree.models.classical.enhance import Enhanced
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.models.spec import ModelSpec
 from xr_cloudfree.options import ReadOptions, parse_block, parse_flag, parse_layers, parse_repair
@@ -45,6 +50,7 @@ from xr_cloudfree.storage.locations import is_url, parse_location
 
 # Larger graphs of dask do not run well anywhere.
 MAX_BLOCKS = 500_000
+_DAY = np.timedelta64(1, "D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,12 +123,15 @@ class FillPlan:
         Attributes of the user's Dataset; empty for a DataArray.
     s1 : Radar or None
         Sentinel-1, if any.
+    others : tuple of CubeInfo
+        Cubes of other sensors, with rows and columns in the cube's direction.
     """
 
     info: CubeInfo
     job: FillJob
     attrs: Mapping[Any, Any]
     s1: Radar | None = None
+    others: tuple[CubeInfo, ...] = ()
 
     @property
     def s1_arrays(self) -> tuple[xr.DataArray, ...]:
@@ -130,7 +139,7 @@ class FillPlan:
         return self.s1.arrays if self.s1 is not None and self.job.s1_reads.size else ()
 
 
-def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> CubeInfo:
+def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None, series_masks: bool = True) -> CubeInfo:
     """Return what metadata say of a cube, its mask and its scaling; nothing is computed.
 
     Parameters
@@ -139,6 +148,8 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
         The cube, see `xr_cloudfree.fill`.
     reading : ReadOptions, optional
         How it is read; by default as its metadata say.
+    series_masks : bool
+        Whether masks are made from the series, with a warning, where there is no quality layer.
 
     Raises
     ------
@@ -172,7 +183,7 @@ def read(obj: xr.DataArray | xr.Dataset, reading: ReadOptions | None = None) -> 
         template=cube.template,
         band=cube.band_expression,
         axes=Axes(*(cube.dims[role] for role in Axes._fields)),
-        from_series=fits is None,
+        from_series=series_masks and fits is None,
     )
     if detector is not None:
         rule = replace(rule, label=detector.spec.label(rule.threshold))
@@ -286,6 +297,109 @@ def s1_variables(s1: Any, obj: Any) -> list[str]:
     return names if all(isinstance(name, str) and name in obj.data_vars for name in names) else []
 
 
+def open_others(others: Any) -> tuple[Any, ...]:
+    """Return cubes of other sensors as xarray objects.
+
+    Parameters
+    ----------
+    others : DataArray, Dataset, str, path, sequence of these, or None
+        As `fill` takes them.
+    """
+    if others is None:
+        return ()
+    single = isinstance(others, str | os.PathLike | xr.DataArray | xr.Dataset)
+    each = [others] if single or not isinstance(others, Sequence) else list(others)
+    return tuple(io.open_cube(other) if isinstance(other, str | os.PathLike) else other for other in each)
+
+
+def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...], tuple[OtherSensor, ...]]:
+    """Return what metadata say of cubes of other sensors, and how they lie on a cube; no date is read yet.
+
+    Parameters
+    ----------
+    others : sequence of (DataArray or Dataset)
+        The cubes.
+    cube : Cube
+        The cube whose pixels are filled.
+
+    Raises
+    ------
+    GridError
+        If one has another CRS, finer pixels, or lies elsewhere.
+    BandError
+        If one has no band of the cube.
+    MaskError
+        If one has no quality layer.
+    DimensionError, TimeError, ScalingError
+        If one cannot be read.
+    """
+    infos, sensors = [], []
+    for number, other in enumerate(others):
+        name = "others" if len(others) == 1 else f"others[{number}]"
+        with errors_about(name):
+            if not isinstance(other, xr.DataArray | xr.Dataset):
+                raise OptionTypeError(
+                    f"others holds a {type(other).__name__}",
+                    "cubes of other sensors: DataArrays, Datasets or paths",
+                    code("others=[landsat]"),
+                )
+            check_sizes(other, name)
+            info = read(other, series_masks=False)
+            theirs = info.cube
+            check_scale(theirs.arrays[0].dtype, info.scaling, theirs.sensor, theirs.limits is not None)
+            rows, columns = relate(theirs.template, name, cube.template)
+            pairs = match_bands(theirs.common_names, cube.common_names, name, theirs.sensor)
+        info = _in_direction(info, rows, columns)
+        family = next((sensor for sensor in SENSORS if sensor.name == theirs.sensor), None)
+        metres = pixel_metres(cube.template)
+        names = [cube.common_names[ours] if cube.sensor in MSI else theirs.common_names[i] for i, ours in pairs.items()]
+        # An image that was resampled to finer pixels still sees its own.
+        size = 0.0 if family is None or metres is None else family.pixel / metres
+        infos.append(info)
+        sensors.append(
+            OtherSensor(
+                title=theirs.sensor or name,
+                rule=info.rule,
+                scaling=info.scaling,
+                valid_range=info.valid_range,
+                times=info.times,
+                reads=np.empty(0, np.intp),
+                rows=rows,
+                columns=columns,
+                width=(max(rows.step, size), max(columns.step, size)),
+                bands=tuple(pairs),
+                positions=tuple(pairs.values()),
+                lines=published_lines(theirs.sensor, cube.sensor, names),
+                extras=theirs.extras,
+                sensor=theirs.sensor,
+                common_names=theirs.common_names,
+                spelling=info.spelling,
+            )
+        )
+    return tuple(infos), tuple(sensors)
+
+
+def _in_direction(info: CubeInfo, rows: Axis, columns: Axis) -> CubeInfo:
+    """Return another sensor's cube with rows and columns in the direction of the cube's."""
+    flips = {dim: slice(None, None, -1) for dim, axis in (("y", rows), ("x", columns)) if axis.flipped}
+    if not flips:
+        return info
+    arrays = tuple(array.isel(flips) for array in info.cube.arrays)
+    return replace(info, cube=replace(info.cube, arrays=arrays), quality=info.quality.isel(flips))
+
+
+def _with_dates(sensors: Sequence[OtherSensor], job: FillJob) -> tuple[OtherSensor, ...]:
+    """Return other sensors with the images that some target of a fill can use."""
+    chosen = []
+    for sensor in sensors:
+        found = [np.empty(0, np.intp)]
+        for instant in job.targets.instants:
+            dates = job.times[candidates(job.times, instant, job.window)[0]]
+            found.append(useful_dates(sensor.times, instant, dates))
+        chosen.append(replace(sensor, reads=np.unique(np.concatenate(found))))
+    return tuple(chosen)
+
+
 def plan_fill(
     obj: xr.DataArray | xr.Dataset,
     date: Any = None,
@@ -298,6 +412,7 @@ def plan_fill(
     check: bool = True,
     block: int | tuple[int, int] | None = None,
     s1: Any = None,
+    others: Any = None,
     most_blocks: int = MAX_BLOCKS,
 ) -> FillPlan:
     """Plan a fill: choose the model, match the dates, lay out the grid.
@@ -323,6 +438,9 @@ def plan_fill(
     targets = parse_targets(date, times, freq)
     has_snow = rule.scheme is not None and any(flag.state == "snow" for flag in rule.scheme.flags)
     chosen = optional(requested_model).choose(layers=layers, bands=cube.bands, common_names=cube.common_names)
+    infos, sensors = read_others(open_others(others), cube)
+    if sensors:
+        chosen = Enhanced(chosen)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if has_snow else ())
     requested_layers = parse_layers(layers, offered, requested_model.spec.name)
@@ -368,13 +486,27 @@ def plan_fill(
         spelling=info.spelling,
         scenes=info.scenes,
     )
+    job = replace(job, others=_with_dates(sensors, job))
+    _warn_of_distant(job)
     if radar is not None and not job.s1_reads.size:
         warnings.warn(
             f"no date of s1 is within {MAX_DAYS:g} days of a target date: the result is as without it",
             CloudfreeWarning,
             stacklevel=3,
         )
-    return FillPlan(info, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar)
+    return FillPlan(info, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar, infos)
+
+
+def _warn_of_distant(job: FillJob) -> None:
+    """Warn if no image of other sensors is near a target date."""
+    distances = [np.abs((other.times - instant) / _DAY).min() for other in job.others for instant in job.targets.instants]
+    if distances and min(distances) > NEAR:
+        warnings.warn(
+            f"no image of others is within {NEAR:g} days of a target date: the nearest is {min(distances):.0f} days "
+            "away, and the result is as without others",
+            CloudfreeWarning,
+            stacklevel=4,
+        )
 
 
 def _s1_bytes(radar: Radar, targets: Targets) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.footprint import Footprint
 from xr_cloudfree.cube.sensors import common_names_of, find_sensor
 from xr_cloudfree.errors import OptionError
 
@@ -190,6 +191,78 @@ def truth(
     attrs = {"long_name": "surface reflectance", "units": "1"}
     placed = _placed({"reflectance": (("band", "y", "x"), image, attrs)}, scene)
     return placed["reflectance"].assign_coords(time=scene.times[0])
+
+
+def coarser(
+    reflectance: xr.DataArray,
+    clear: xr.DataArray,
+    factor: float = 3.0,
+    *,
+    slope: float = 1.0,
+    offset: float = 0.0,
+    noise: float = 0.004,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Return a cube as a sensor with larger pixels would have seen it, to try out ``fill(..., others=)``.
+
+    Parameters
+    ----------
+    reflectance : DataArray, shape (time, band, y, x)
+        The cube, with coordinates and evenly spaced pixels.
+    clear : DataArray of bool, shape (time, y, x)
+        Where it is clear; other pixels of it are not used.
+    factor : float
+        Size of the sensor's pixels, in the cube's.
+    slope, offset : float
+        Difference between the sensors: the sensor sees ``slope * reflectance + offset``.
+    noise : float
+        Standard deviation of the noise that is added, in reflectance.
+    seed : int
+        Seed of the noise.
+
+    Returns
+    -------
+    Dataset
+        ``reflectance`` (time, band, y, x) of float32, NaN where not clear, and ``cloud_mask`` (time, y, x), 0 where at
+        least 95 % of what a pixel sees is clear.
+
+    Examples
+    --------
+    >>> import xr_cloudfree
+    >>> from xr_cloudfree import synthetic
+    >>> ds = synthetic.cube(shape=(3, 4, 30, 30), seed=1, dtype="float32")
+    >>> seen = synthetic.coarser(ds.reflectance, ds.cloudfree.clear_mask())
+    >>> dict(seen.reflectance.sizes), float(seen.x[1] - seen.x[0])
+    ({'time': 3, 'band': 4, 'y': 10, 'x': 10}, 30.0)
+    """
+    shape = (reflectance.sizes["y"], reflectance.sizes["x"])
+    rows, columns = ((np.arange(int(size // factor)) + 0.5) * factor for size in shape)
+    footprint = Footprint(rows, columns, shape, (factor, factor), (factor, factor))
+    values = reflectance.transpose("time", "band", "y", "x").to_numpy().astype(np.float32)
+    seen = clear.transpose("time", "y", "x").to_numpy() & np.isfinite(values).all(axis=1)
+    draw = np.random.default_rng(seed)
+    images, share = [], footprint.degrade(seen.astype(np.float32))
+    for image, usable, part in zip(values, seen, share, strict=True):
+        coarse = footprint.degrade(np.where(usable, image, np.float32(0))) / np.maximum(part, 0.95)
+        coarse = slope * coarse + offset + draw.normal(0, noise, coarse.shape)
+        images.append(np.where((part >= 0.95) & footprint.inside, coarse, np.nan).astype(np.float32))
+    coords: dict[str, Any] = {name: reflectance[name] for name in ("time", "band", "spatial_ref") if name in reflectance.coords}
+    for name, places in (("y", rows), ("x", columns)):
+        axis = reflectance[name].to_numpy().astype(np.float64)
+        step = (axis[-1] - axis[0]) / (axis.size - 1)
+        coords[name] = (name, axis[0] + (places - 0.5) * step, reflectance[name].attrs)
+    masked = np.isnan(images).any(axis=1).astype(np.uint8)
+    return xr.Dataset(
+        {
+            "reflectance": (("time", "band", "y", "x"), np.stack(images), {"units": "1"}),
+            "cloud_mask": (
+                ("time", "y", "x"),
+                masked,
+                {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "clear cloud"},
+            ),
+        },
+        coords,
+    )
 
 
 @dataclass(frozen=True)

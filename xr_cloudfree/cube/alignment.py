@@ -65,7 +65,7 @@ def align(
     warped = f".rio.reproject_match({cube})"
     if layer.dtype == bool:
         warped = f".astype('uint8'){warped} == 1"
-    _check_crs(layer, name, template, typed + warped)
+    check_same_crs(layer, name, template, typed + warped)
     return layer, _factor(layer, name, typed, cube, template, axes)
 
 
@@ -90,7 +90,7 @@ def check_same_grid(
     GridError
         If its CRS or its pixels differ.
     """
-    _check_crs(layer, name, template, reproject)
+    check_same_crs(layer, name, template, reproject)
     if {_axis_factor(layer, template, dim) for dim in ("y", "x")} - {0, 1}:
         raise GridError(
             f"{name} has another grid: {_grid(layer)}; the cube: {_grid(template)}",
@@ -186,7 +186,8 @@ def _dates_remedy(
     return f"{typed}.assign_coords({time}=its_dates).sel({time}={target}), with the dates of the layer"
 
 
-def _check_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remedy: str) -> None:
+def check_same_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remedy: str) -> None:
+    """Raise if a layer and a cube both have a CRS, and not the same."""
     ours, theirs = crs_of(template), crs_of(layer)
     if ours is not None and theirs is not None and ours != theirs:
         raise GridError(

@@ -14,6 +14,7 @@ from xr_cloudfree.errors import GridError
 KEYS = ("proj:code", "proj:epsg", "epsg", "proj:wkt2", "crs", "crs_wkt", "spatial_ref", "proj:projjson")
 """Names of coordinates and attributes with a CRS (in stackstac, cubo, odc-stac, STAC items)."""
 
+_METRES_PER_DEGREE = 111_195.0  # of latitude, on a sphere
 _DEGREES = ("lat", "latitude", "lon", "longitude")
 
 
@@ -164,3 +165,21 @@ def crs_remedy(obj: xr.DataArray | xr.Dataset) -> str:
     return f"cube.rio.write_crs('EPSG:{4326 if sum(degrees) == 2 else 32629}')" + (
         "" if sum(degrees) == 2 else " with the right one"
     )
+
+
+def pixel_metres(array: xr.DataArray) -> float | None:
+    """Return the height of a pixel in metres; None if there is no CRS, or only one row.
+
+    Examples
+    --------
+    >>> rows = xr.DataArray(np.zeros(3), dims="y", coords={"y": [50.002, 50.001, 50.0]})
+    >>> round(pixel_metres(rows.assign_attrs(crs="EPSG:4326")))
+    111
+    """
+    crs = crs_of(array)
+    if crs is None or array.sizes["y"] < 2 or "y" not in array.coords:
+        return None
+    rows = array.coords["y"].to_numpy().astype(np.float64)
+    step = abs(rows[-1] - rows[0]) / (rows.size - 1)
+    unit = _METRES_PER_DEGREE if crs.is_geographic else crs.linear_units_factor[1]
+    return float(step * unit)

@@ -47,6 +47,8 @@ def without_unused(prediction: Prediction, layers: Sequence[str]) -> Prediction:
         uncertainty=prediction.uncertainty if "uncertainty" in layers else None,
         source=prediction.source if "source_time" in layers else None,
         gate=prediction.gate if "gate" in layers else None,
+        sensor=prediction.sensor if "source_sensor" in layers else None,
+        consistency=prediction.consistency if "consistency" in layers else None,
     )
 
 

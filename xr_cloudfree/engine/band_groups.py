@@ -95,6 +95,7 @@ def split(obs: Observations, seen: Bools, valid: Bools | None, model: FillModel,
             day_offset=obs.day_offset[dates],
             target=target,
             common_names=tuple(obs.common_names[band] for band in members) if obs.common_names else (),
+            others=tuple(other.of_bands(members.tolist()) for other in obs.others),
         )
         parts.append(
             Part(sub, keep, positions, dates, capable=_takes(model, [names[i] for i in members], sub.common_names))
@@ -109,7 +110,8 @@ def _uneven(seen: Bools, valid: Bools) -> Bools:
 
 def _single(obs: Observations, band: int, clear: Bools, where: Bools) -> Part:
     common_names = obs.common_names[band : band + 1] if obs.common_names else ()
-    single = replace(obs, bands=obs.bands[:, band : band + 1], clear=clear, common_names=common_names)
+    others = tuple(other.of_bands([band]) for other in obs.others)
+    single = replace(obs, bands=obs.bands[:, band : band + 1], clear=clear, common_names=common_names, others=others)
     return Part(single, (band,), (0,), np.arange(obs.n_dates), where)
 
 
@@ -180,11 +182,15 @@ def _join_groups(parts: Sequence[tuple[Part, Prediction]], tile: Observations) -
     bands = np.full((tile.n_bands, *shape), np.nan, np.float32)
     spread = np.full_like(bands, np.nan) if any(prediction.uncertainty is not None for _, prediction in parts) else None
     sources, gates = [], []
+    sensors = [prediction.sensor for _, prediction in parts if prediction.sensor is not None]
+    consistency = np.full_like(bands, np.nan) if any(p.consistency is not None for _, p in parts) else None
     for part, prediction in parts:
         for band, position in zip(part.keep, part.positions, strict=True):
             bands[band] = np.where(prediction.known, prediction.bands[position], np.nan)
             if spread is not None and prediction.uncertainty is not None:
                 spread[band] = np.where(prediction.known, prediction.uncertainty[position], np.nan)
+            if consistency is not None and prediction.consistency is not None:
+                consistency[band] = prediction.consistency[position]
         if prediction.source is not None:
             dates = part.dates.astype(np.int16)
             sources.append((prediction.known, np.where(prediction.source >= 0, dates[prediction.source], np.int16(-1))))
@@ -194,7 +200,9 @@ def _join_groups(parts: Sequence[tuple[Part, Prediction]], tile: Observations) -
             gates.append((prediction.known, gate))
     known = np.any([prediction.known for _, prediction in parts], axis=0)
     source = _common_source(sources) if sources else None
-    return Prediction(bands, known, source, spread, _mean_gate(gates, (n_dates, *shape)) if gates else None)
+    gate_of_all = _mean_gate(gates, (n_dates, *shape)) if gates else None
+    sensor = np.max(sensors, axis=0) if sensors else None
+    return Prediction(bands, known, source, spread, gate_of_all, sensor, consistency)
 
 
 def _common_source(sources: Sequence[tuple[Bools, NDArray[np.int16] | None]]) -> NDArray[np.int16]:
@@ -244,4 +252,4 @@ def _fill_uneven(joined: Prediction, tile: Observations, seen: Bools, valid: Boo
         source = np.where(joined.known, source, np.int16(-1))
     if gate is not None:
         gate = np.where(joined.known, gate, np.float32(0))
-    return Prediction(bands, known, source, spread, gate)
+    return replace(joined, bands=bands, known=known, source=source, uncertainty=spread, gate=gate)

@@ -54,7 +54,7 @@ class Stored:
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """The bands, the quality layer and Sentinel-1: of one window, or of the whole cube.
+    """The bands, the quality layer, Sentinel-1 and other sensors: of one window, or of the whole cube.
 
     Parameters
     ----------
@@ -66,25 +66,43 @@ class Windows:
         Sentinel-1: one array (time, 2, y, x), or VV and VH (time, y, x); empty for none.
     corrected : array of uint8, shape (time, y, x), or None
         Corrected masks, see `RepairedWindow.codes`; of the whole cube, something that is read like the other arrays.
+    others : sequence of Windows
+        Bands and quality layers of other sensors, in their own pixels; empty for none.
     """
 
     bands: Sequence[Any]
     quality: Any
     s1: Sequence[Any] = ()
     corrected: Any = None
+    others: Sequence[Windows] = ()
 
     @property
     def arrays(self) -> tuple[Any, ...]:
-        """All arrays: the bands, the quality layer, Sentinel-1, corrected masks."""
+        """All arrays: the bands, the quality layer, Sentinel-1, corrected masks, those of other sensors."""
         single = [() if array is None else (array,) for array in (self.quality, self.corrected)]
-        return (*self.bands, *single[0], *self.s1, *single[1])
+        others = [array for other in self.others for array in other.arrays]
+        return (*self.bands, *single[0], *self.s1, *single[1], *others)
 
     def map(self, function: Callable[[Any], Any]) -> Windows:
         """Return the same with a function applied to each array."""
         bands = [function(a) for a in self.bands]  # before the quality layer: the order of `arrays`
         quality = None if self.quality is None else function(self.quality)
         s1 = [function(a) for a in self.s1]
-        return Windows(bands, quality, s1, None if self.corrected is None else function(self.corrected))
+        corrected = None if self.corrected is None else function(self.corrected)
+        return Windows(bands, quality, s1, corrected, [other.map(function) for other in self.others])
+
+
+class Reader(Protocol):
+    """Another cube of which windows are read for blocks of a cube, in its own pixels."""
+
+    @property
+    def reads(self) -> NDArray[np.intp]:
+        """Indices of the images that are read, increasing."""
+        ...
+
+    def windows(self, window: Box) -> tuple[Box, Box]:
+        """Return the pixels that lie in a window of the cube, and those of the quality layer."""
+        ...
 
 
 Block = tuple[Box, Windows]
@@ -126,6 +144,11 @@ class BlockJob(Protocol):
     @property
     def corrected_reads(self) -> NDArray[np.intp]:
         """Indices of the dates whose corrected masks are read, increasing."""
+        ...
+
+    @property
+    def others(self) -> Sequence[Reader]:
+        """Other sensors whose images are read."""
         ...
 
     @property
@@ -173,11 +196,17 @@ def read_windows(
         From an array, indices of images and a box to a window.
     """
     window, quality_window = job.windows(part)
+    others = []
+    for other, arrays in zip(job.others, sources.others if job.others else (), strict=True):
+        box, quality_box = other.windows(window)
+        bands = [read(array, other.reads, box) for array in arrays.bands]
+        others.append(Windows(bands, read(arrays.quality, other.reads, quality_box)))
     return Windows(
         [read(array, job.reads, window) for array in sources.bands],
         None if sources.quality is None else read(sources.quality, job.reads, quality_window),
         [read(array, job.s1_reads, window) for array in sources.s1],
         None if sources.corrected is None else read(sources.corrected, job.corrected_reads, window),
+        others,
     )
 
 
@@ -185,11 +214,17 @@ def cut_windows(job: BlockJob, box: Box, part: Box, windows: Windows) -> Windows
     """Cut the windows of a block out of those of a part of the cube that holds the block."""
     (inner, inner_quality), (outer, outer_quality) = job.windows(box), job.windows(part)
     cut = (..., *inner.within(outer))
+    others = []
+    for other, arrays in zip(job.others, windows.others, strict=True):
+        own, whole = other.windows(inner), other.windows(outer)
+        bands_cut, quality_cut = ((..., *a.within(b)) for a, b in zip(own, whole, strict=True))
+        others.append(Windows([array[bands_cut] for array in arrays.bands], arrays.quality[quality_cut]))
     return Windows(
         [array[cut] for array in windows.bands],
         windows.quality[(..., *inner_quality.within(outer_quality))],
         [array[cut] for array in windows.s1],
         None if windows.corrected is None else windows.corrected[cut],
+        others,
     )
 
 

@@ -14,7 +14,7 @@ from xr_cloudfree.cube.merge import MaskedWindow, Scenes, merge_scenes
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange, clear_where, measured
-from xr_cloudfree.engine.blocks import Array, Block, Output, Windows, stack
+from xr_cloudfree.engine.blocks import Array, Block, Output, Reader, Windows, stack
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.repairs import repair_masks, repair_window
 from xr_cloudfree.layers import MASK_CHANGE, SCORE
@@ -184,6 +184,7 @@ class ClearJob:
     layers: tuple[str, ...] = ()
 
     s1_reads = corrected_reads = np.empty(0, np.intp)
+    others: tuple[Reader, ...] = ()
     lead: tuple[int, ...] = ()
 
     @property

@@ -18,7 +18,16 @@ from xr_cloudfree.cube.merge import Scenes
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange
-from xr_cloudfree.engine.blocks import Array, Block, Output, Window, Windows, cut_windows, read_windows
+from xr_cloudfree.engine.blocks import (
+    Array,
+    Block,
+    Output,
+    Reader,
+    Window,
+    Windows,
+    cut_windows,
+    read_windows,
+)
 from xr_cloudfree.engine.clear import decode_window, quality_window
 from xr_cloudfree.engine.grid import Box, TileGrid, choose_wide_block, surround
 from xr_cloudfree.engine.kept import KEPT_BYTES, Kept
@@ -66,6 +75,7 @@ class RepairJob:
     name = "cloudfree-repair"
     outputs = (Output("corrected", ("time", "y", "x"), np.dtype(np.uint8)),)
     s1_reads = corrected_reads = np.empty(0, np.intp)
+    others: tuple[Reader, ...] = ()
     lead: tuple[int, ...] = ()
 
     @classmethod

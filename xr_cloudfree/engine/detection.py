@@ -24,7 +24,7 @@ from xr_cloudfree.cube.levels import Level, processing_level
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling, resolve_scaling, to_reflectance
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range, measured
-from xr_cloudfree.engine.blocks import Array, Block, Output, Windows, stack
+from xr_cloudfree.engine.blocks import Array, Block, Output, Reader, Windows, stack
 from xr_cloudfree.engine.grid import Box, Tile, TileGrid, surround
 from xr_cloudfree.engine.kept import KEPT_BYTES, Kept
 from xr_cloudfree.errors import CloudfreeError, MaskError, either, option
@@ -73,6 +73,7 @@ class DetectJob:
 
     name = "cloudfree-detect"
     s1_reads = corrected_reads = np.empty(0, np.intp)
+    others: tuple[Reader, ...] = ()
     lead: tuple[int, ...] = ()
 
     @property

@@ -18,6 +18,7 @@ from xr_cloudfree.cube.validity import ValidRange
 from xr_cloudfree.engine.blocks import Output
 from xr_cloudfree.engine.clear import quality_window
 from xr_cloudfree.engine.grid import Box, TileGrid
+from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.models.protocol import FillModel, optional
 
@@ -75,6 +76,8 @@ class FillParameters:
         Names of the user's cube, for the remedies in error messages.
     scenes : Scenes, optional
         The scenes that are merged into each date; None if each date is one scene.
+    others : tuple of OtherSensor
+        Other sensors whose images are read.
 
     Attributes
     ----------
@@ -106,6 +109,7 @@ class FillParameters:
     valid_range: ValidRange | None = None
     spelling: Spelling = field(default_factory=Spelling)
     scenes: Scenes | None = None
+    others: tuple[OtherSensor, ...] = ()
     dates: NDArray[np.intp] = field(init=False)
     reads: NDArray[np.intp] = field(init=False)
     s1_reads: NDArray[np.intp] = field(init=False)

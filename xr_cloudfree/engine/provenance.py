@@ -110,6 +110,17 @@ class Provenance:
             out[self.reads] = np.where(self.known.any(axis=0), self.prediction.gate, np.float32(0))
         return out
 
+    def source_sensor(self) -> NDArray[np.uint8]:
+        """Return which of the other sensors corrected the estimate, 0 for none and where the target was observed."""
+        sensor = self.prediction.sensor
+        used = np.zeros(self.clear.shape[1:], np.uint8) if sensor is None else sensor
+        return np.where(self.observed, np.uint8(0), used)
+
+    def consistency(self) -> NDArray[np.float32]:
+        """Return what the other sensor observed minus what it would see of the image, in reflectance."""
+        rest = self.prediction.consistency
+        return np.full(self.kept.shape, np.nan, np.float32) if rest is None else rest
+
     def suspect(self) -> NDArray[np.bool_]:
         """Return where the target is flagged clear and looks like haze."""
         return np.zeros(self.clear.shape[1:], bool) if self.haze is None else self.haze

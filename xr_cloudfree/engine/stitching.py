@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,6 +64,8 @@ def stitch(grid: TileGrid, block: Box, tiles: list[Tile], answers: list[Answer])
         source=join([p.source for p in predictions]),  # type: ignore[arg-type]
         uncertainty=join([p.uncertainty for p in predictions]),  # type: ignore[arg-type]
         gate=join([p.gate for p in predictions]),  # type: ignore[arg-type]
+        sensor=join([p.sensor for p in predictions]),  # type: ignore[arg-type]
+        consistency=join([p.consistency for p in predictions]),  # type: ignore[arg-type]
     )
 
 
@@ -94,6 +98,8 @@ def _blend(
     # By band, where tiles know some bands of a pixel and not others.
     totals = None if all(map(_is_even, predictions)) else np.zeros_like(sums["bands"])
     source = None if first.source is None else np.full(block.shape, _UNSET, np.int16)
+    sensor = None if first.sensor is None else np.zeros(block.shape, np.uint8)
+    consistency = None if first.consistency is None else _Mean(first.consistency.shape[:-2] + block.shape)
     for tile, (place, part), prediction in zip(tiles, parts, predictions, strict=True):
         core = tile.core
         weight = np.outer(
@@ -115,6 +121,10 @@ def _blend(
             new, before = prediction.source[part], source[place]
             common = np.where((before == _UNSET) | (before == new), new, np.int16(-1))
             source[place] = np.where(weight > 0, common, before)
+        if sensor is not None and prediction.sensor is not None:
+            sensor[place] = np.maximum(sensor[place], np.where(weight > 0, prediction.sensor[part], np.uint8(0)))
+        if consistency is not None and prediction.consistency is not None:
+            consistency.add((..., *place), weight, prediction.consistency[(..., *part)])
     if source is not None:
         source[source == _UNSET] = -1
     known = total > 0
@@ -130,4 +140,22 @@ def _blend(
         source=source,
         uncertainty=sums.get("uncertainty"),
         gate=sums.get("gate"),
+        sensor=sensor,
+        consistency=None if consistency is None else consistency.value(),
     )
+
+
+class _Mean:
+    """A weighted mean of arrays that may be NaN in places."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._sum, self._total = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+
+    def add(self, place: tuple[Any, ...], weight: NDArray[np.float32], values: NDArray[np.float32]) -> None:
+        finite = np.isfinite(values) & (weight > 0)
+        self._sum[place] += weight * np.where(finite, values, np.float32(0))
+        self._total[place] += weight * finite
+
+    def value(self) -> NDArray[np.float32]:
+        out = np.full(self._sum.shape, np.nan, np.float32)
+        return np.divide(self._sum, self._total, out=out, where=self._total > 0)

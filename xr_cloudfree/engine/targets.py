@@ -22,6 +22,7 @@ from xr_cloudfree.engine.blocks import Array, Windows, as_slice, stack
 from xr_cloudfree.engine.clear import decode_window, split_extras, valid_by_band
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.engine.haze import suspect
+from xr_cloudfree.engine.others import DecodedOther, decode_others
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES, FillParameters
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
 from xr_cloudfree.engine.repairs import decode_codes
@@ -48,6 +49,7 @@ class DecodedBlock:
     change: NDArray[np.uint8] | None  # (time, y, x), how the masks differ from the given ones
     s1: NDArray[Any] | None  # VV and VH of all images that are read
     extras: Array | None  # layers that are not bands
+    others: tuple[DecodedOther, ...]  # images of other sensors; none where all tiles are answered already
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,7 @@ class BlockTarget:
     seen: NDArray[np.bool_]  # clear and valid in some band
     haze: NDArray[np.bool_] | None  # of the block alone
     s1: NDArray[np.float32] | None  # the Sentinel-1 image for the target
+    instant: np.datetime64
     answers: dict[Box, Answer]  # by the tile's extent
     asked: Sequence[Box]  # the tiles for which the model is asked for this block
 
@@ -128,7 +131,9 @@ def decode_block(job: FillParameters, window: Box, windows: Windows, checked: bo
     s1: NDArray[Any] | None = np.ascontiguousarray(stack(windows.s1)) if windows.s1 else None
     if s1 is not None and check:
         check_decibels(s1)
-    return DecodedBlock(stored, _for_kernels(stored), seen, snow, clear, valid, times, window, change, s1, extras)
+    others = () if checked else decode_others(job.others, windows.others, window, job.check)
+    values = _for_kernels(stored)
+    return DecodedBlock(stored, values, seen, snow, clear, valid, times, window, change, s1, extras, others)
 
 
 def _warn_of_missing_bands(job: FillParameters, valid: NDArray[np.bool_]) -> None:
@@ -174,7 +179,7 @@ def make_target(
     s1 = None
     if block.s1 is not None and job.s1_times is not None:
         s1 = nearest_image(block.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
-    return BlockTarget(box, block, order, offsets, own, target, clear, seen, haze, s1, answers, asked)
+    return BlockTarget(box, block, order, offsets, own, target, clear, seen, haze, s1, job.targets.instants[which], answers, asked)
 
 
 def cut_tile(job: FillParameters, target: BlockTarget, extent: Box) -> tuple[TargetTile, list[Part]]:
@@ -186,7 +191,10 @@ def cut_tile(job: FillParameters, target: BlockTarget, extent: Box) -> tuple[Tar
     if spec.units == "reflectance":
         bands, scale = scaling.to_reflectance(bands, job.scaling), 1.0
     s1 = None if target.s1 is None else _cut(target.s1, extent, block.window)
-    obs = Observations(bands, clear, target.offsets, target.target, scale, job.common_names, s1)
+    others = tuple(
+        other.cut(extent, block.window, target.instant, block.times[target.order]) for other in block.others
+    )
+    obs = Observations(bands, clear, target.offsets, target.target, scale, job.common_names, s1, others)
     seen, valid = clear, None
     if block.valid is not None:
         seen = _cut(target.seen, extent, block.window)

@@ -221,7 +221,7 @@ def _unpack(packed: bytes, nanny: bool, threads: int, driver: tuple[str, int]) -
 
     plan: RunPlan = loads(packed)
     if driver != (socket.gethostname(), os.getpid()):
-        windows.check_shared((*plan.bands, plan.quality, *plan.s1))
+        windows.check_shared((*plan.bands, plan.quality, *plan.s1, *(a for o in plan.others for a in o.arrays)))
     share = None
     # A nanny limits its process to one thread, whatever the machine has; any other number was set on purpose.
     if nanny and os.environ.get("OMP_NUM_THREADS") == "1":

@@ -23,7 +23,7 @@ from xr_cloudfree.errors import OptionError, SizeError, option
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.models.protocol import optional
 from xr_cloudfree.options import ReadOptions, parse_block
-from xr_cloudfree.plan import FillPlan, open_s1, plan_fill
+from xr_cloudfree.plan import FillPlan, open_others, open_s1, plan_fill
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.store import MOST_CHUNK, Layout, Skeleton, digest_of, largest_part, make_skeleton, sha256
 from xr_cloudfree.version import __version__
@@ -85,6 +85,8 @@ class RunPlan:
         Sentinel-1, in one of the forms of `bands`; empty for none.
     corrected : Corrections or None
         The masks as the series corrects them; None if they are used as they are.
+    others : tuple of Windows
+        Bands and quality layers of other sensors.
     added : Addition or None
         The dates that the store lacks, if it was finished with fewer.
     """
@@ -98,6 +100,7 @@ class RunPlan:
     fingerprint: Mapping[str, str]
     s1: tuple[xr.Variable, ...] = ()
     corrected: Corrections | None = None
+    others: tuple[Windows, ...] = ()
     added: Addition | None = None
 
     @property
@@ -123,7 +126,13 @@ class RunPlan:
         job = self.job
         window, quality_window = map(_pixels_of, job.windows(self.largest))
         quality_bytes = job.reads.size * self.quality.dtype.itemsize
-        return int(window * _read_bytes(job, self.bands, self.s1) + quality_window * quality_bytes)
+        read = window * _read_bytes(job, self.bands, self.s1) + quality_window * quality_bytes
+        for other, arrays in zip(job.others, self.others, strict=True):
+            own, own_quality = map(_pixels_of, other.windows(job.windows(self.largest)[0]))
+            per_date = own * sum(map(_width, arrays.bands)) + own_quality * arrays.quality.dtype.itemsize
+            # As read, and as reflectance.
+            read += other.reads.size * (per_date + own * 4 * len(other.bands))
+        return int(read)
 
     @property
     def memory(self) -> int:
@@ -198,6 +207,7 @@ def plan_run(
     shard: int | tuple[int, int] | None = None,
     block: int | tuple[int, int] | None = None,
     s1: Any = None,
+    others: Any = None,
     **options: Any,
 ) -> tuple[RunPlan, Skeleton]:
     """Plan a run: the fill, its regions, and the store without its shards. Only coordinates are read.
@@ -216,6 +226,8 @@ def plan_run(
         Pixels along y and x of a block; must divide `shard`.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
         As in `fill`.
+    others : DataArray, Dataset, str, path or sequence of these, optional
+        As in `fill`.
     **options
         The other options of `fill`.
 
@@ -233,6 +245,7 @@ def plan_run(
         block=block,
         most_blocks=10**18,
         s1=windows.from_files(s1),
+        others=[windows.from_files(other) for other in open_others(others)],
         **options,
     )
     job, cube = plan.job, plan.info.cube
@@ -252,6 +265,9 @@ def plan_run(
     quality = plan.info.quality.variable
     radar = tuple(array.variable for array in plan.s1_arrays)
     sources = Windows(bands, quality, radar)
+    sensors = tuple(
+        Windows(other.cube.arrays, other.quality).map(lambda array: array.variable) for other in plan.others
+    )
     run = RunPlan(
         job=plan.job,
         bands=bands,
@@ -259,9 +275,10 @@ def plan_run(
         parts=outputs,
         layout=Layout(cube.shape, shard, tuple((part.name, _leading(part, plan.job)) for part in outputs)),
         metadata={part.name: skeleton.files[f"{part.name}/zarr.json"] for part in outputs},
-        fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality), radar),
+        fingerprint=_fingerprint(plan, skeleton, shard, (*bands, quality), radar, sensors),
         s1=radar,
         corrected=Corrections(RepairJob.of(plan.job), sources, windows.read) if plan.job.repair else None,
+        others=sensors,
     )
     return run, skeleton
 
@@ -382,6 +399,7 @@ def _fingerprint(
     shard: tuple[int, int],
     variables: Sequence[xr.Variable],
     radar: Sequence[xr.Variable],
+    sensors: Sequence[Windows],
 ) -> dict[str, str]:
     """Return everything the output depends on, by topic, so that a later difference can be named."""
     job, info = plan.job, plan.info
@@ -389,6 +407,19 @@ def _fingerprint(
     model = (spec.to_json(), type(job.model).__qualname__, optional(job.model).precision)
     dates = [str(value) for value in np.datetime_as_string(targets.times, unit="s")]
     times = np.datetime_as_string(job.times, unit="ns")
+    others = {
+        "other sensors": _hash(
+            [
+                (
+                    *map(repr, (o.title, o.rule, o.scaling, list(o.times), o.rows, o.columns, o.width, o.lines)),
+                    o.bands,
+                    o.positions,
+                    [windows.stamp(variable) for variable in arrays.arrays],
+                )
+                for o, arrays in zip(job.others, sensors, strict=True)
+            ]
+        )
+    }
     return {
         "model": f"{spec.name} {_hash(model)}",
         "dates": f"{dates[0]} to {dates[-1]}, {len(dates)} {_hash([*dates, str(targets.scalar)])}",
@@ -407,6 +438,7 @@ def _fingerprint(
         "values of the cube": _hash([windows.stamp(variable) for variable in variables]),
         "Sentinel-1": _hash([list(plan.s1.times), *map(windows.stamp, radar)]) if plan.s1 is not None else "none",
         "version": __version__,
+        **(others if job.others else {}),
     }
 
 

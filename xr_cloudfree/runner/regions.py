@@ -58,7 +58,7 @@ class RegionReport:
 
 def read_windows(plan: RunPlan, index: int) -> Windows:
     """Read the windows of a region into memory."""
-    sources = Windows(plan.bands, plan.quality, plan.s1, plan.corrected)
+    sources = Windows(plan.bands, plan.quality, plan.s1, plan.corrected, plan.others)
     return blocks.read_windows(plan.job, plan.box(index), sources, windows.read)
 
 

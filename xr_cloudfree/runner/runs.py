@@ -180,7 +180,7 @@ def with_addition(
     dates = dates_as_text(plan)[earlier["dates"] :]
     added, _ = plan_run(cube, dates, reading, **others)
     # The same arrays, so that they are sent to workers once.
-    added = replace(added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected)
+    added = replace(added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected, others=plan.others)
     return replace(plan, added=Addition(earlier["run"], earlier["dates"], added))
 
 

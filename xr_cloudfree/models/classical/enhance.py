@@ -14,19 +14,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.other_sensors import NEAR, SAME
 from xr_cloudfree.models.classical import conformal, robust_ridge
-from xr_cloudfree.models.classical.footprint import Footprint
+from xr_cloudfree.cube.footprint import Footprint
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.classical.stacking import SAME_PASS
 from xr_cloudfree.models.protocol import BaseModel, FillModel, Observations, OtherImages, Prediction, optional
 
 VERSION = 1
 """Version of the method, a part of what a run of a store is recognised by."""
-NEAR = 2.5
-"""Largest distance of another sensor's image from the target date that is used, in days."""
-SAME = 1.0
-"""Images of two sensors within so many days show the same ground: pairs by which the sensors are compared."""
-
 TILE, STRIDE = 256, 192
 """Tiles for models that have none of their own."""
 # Number of dates that teach, and least clear share of the tile of one; of the target itself, which it may be one of.
