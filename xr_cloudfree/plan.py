@@ -305,11 +305,14 @@ def open_others(others: Any) -> tuple[Any, ...]:
     others : DataArray, Dataset, str, path, sequence of these, or None
         As `fill` takes them.
     """
+    return tuple(io.open_cube(other) if isinstance(other, str | os.PathLike) else other for other in as_list(others))
+
+
+def as_list(others: Any) -> list[Any]:
+    """Return one or several cubes, or their paths, as a list; empty for None."""
     if others is None:
-        return ()
-    single = isinstance(others, str | os.PathLike | xr.DataArray | xr.Dataset)
-    each = [others] if single or not isinstance(others, Sequence) else list(others)
-    return tuple(io.open_cube(other) if isinstance(other, str | os.PathLike) else other for other in each)
+        return []
+    return list(others) if isinstance(others, list | tuple) else [others]
 
 
 def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...], tuple[OtherSensor, ...]]:

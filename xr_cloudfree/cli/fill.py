@@ -83,7 +83,7 @@ def fill(
         from xr_cloudfree.runner import windows
 
         target, drawn = local(out), None if preview is None else local(preview, "preview")
-        io.refuse_source(target, windows.sources(cube, filling.s1))
+        io.refuse_source(target, windows.sources(cube, filling.s1, *(filling.others or ())))
         options, read = filling.options(), reading.options()
         options["s1"], opened = open_s1(filling.s1, loading.open(cube, reading))
         plan = plan_fill(opened, reading=ReadOptions(**read), check=check, block=block, **options)

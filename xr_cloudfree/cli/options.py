@@ -101,6 +101,16 @@ S1 = Annotated[
         "or the names of two layers of the cube.",
     ),
 ]
+OtherSensors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--others",
+        metavar="PATH",
+        help="Cube of another sensor of the same place, with pixels as large or larger, such as Landsat for Sentinel-2: "
+        "its images near the target date correct the estimate. One --others for each.",
+        show_default=False,
+    ),
+]
 Layers = Annotated[
     str | None,
     typer.Option(
@@ -274,6 +284,7 @@ class Filling:
     model: Model = "auto"
     window: Window = None
     s1: S1 = None
+    others: OtherSensors = None
     layers: Layers = None
 
     def options(self) -> dict[str, Any]:
@@ -282,6 +293,7 @@ class Filling:
             "date": parse_dates(self.date),
             "window": parse_window(self.window),
             "layers": parse_layers(self.layers),
+            "others": self.others or None,
         }
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 WIDTH = 1.0
 FWHM = 2.3548  # of a Gaussian, in standard deviations
 # Least share of the footprint of a coarse pixel that has to be inside of the image.
-LEAST_INSIDE = 0.8
+LEAST_INSIDE = 0.7
 # Weights below this are left out of a footprint.
 NEGLIGIBLE = 1e-4
 

@@ -32,7 +32,7 @@ from xr_cloudfree.errors import (
     then,
 )
 from xr_cloudfree.options import ReadOptions
-from xr_cloudfree.plan import s1_variables
+from xr_cloudfree.plan import as_list, s1_variables
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
@@ -105,7 +105,7 @@ def prepare(
     name = name_of(path) if isinstance(path, str) else path.name
     if Path(name).suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {name}", "an ending .zarr", option(f"store='{name}.zarr'"))
-    io.refuse_source(path, windows.sources(obj, *(options.get(name) for name in ("clear", "mask", "s1"))))
+    io.refuse_source(path, windows.sources(obj, *(options.get(name) for name in ("clear", "mask", "s1")), *as_list(options.get("others"))))
     location = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(location) if location is not None else obj
     reading, others = ReadOptions.split(options)
@@ -309,10 +309,16 @@ def _call(
         s1, from_paths = s1 if opened is None or opened.opened else opened.path, False
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
         s1 = absolute(s1)
+    sensors = [_located(other) for other in as_list(options.get("others"))]
+    from_paths = from_paths and not any(isinstance(other, xr.Dataset) for other in as_list(options.get("others")))
     source = origin(cube) if location is None else Origin(os.fspath(location))
-    if source is None or any(_is_secret(where) for where in (source.path, s1)):
+    if source is None or any(_is_secret(where) for where in (source.path, s1, *sensors)):
         return None
-    plain_options = {**options, **({} if s1 is None else {"s1": s1})}
+    plain_options = {
+        **options,
+        **({} if s1 is None else {"s1": s1}),
+        **({"others": sensors} if sensors else {}),
+    }
     if options.get("freq") is not None:
         plain_options["freq"] = freq_as_text(options["freq"])
     call = _as_json(
@@ -329,6 +335,15 @@ def _call(
     except CloudfreeError:
         return None
     return call if again.fingerprint == plan.fingerprint else None
+
+
+def _located(cube: Any) -> Any:
+    """Return the path or URL that another sensor's cube was opened from; the cube itself if that is not known."""
+    if isinstance(cube, str | os.PathLike):
+        return absolute(cube)
+    opened = origin(cube) if isinstance(cube, xr.Dataset) else None
+    # A path is opened with the default settings.
+    return cube if opened is None or opened.opened else absolute(opened.path)
 
 
 def _is_secret(where: Any) -> bool:

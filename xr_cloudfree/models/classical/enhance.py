@@ -29,6 +29,8 @@ TILE, STRIDE = 256, 192
 DATES, LEAST_SHARE, LEAST_OF_TARGET = 8, 0.5, 0.05
 # Widths of what a coarse pixel sees that are tried, in units of the one that is expected.
 WIDTHS = (0.6, 0.8, 1.0, 1.2)
+# Least correlation with the linear prediction by which another width than the expected one is taken.
+LEAST_LIKENESS = 0.5
 # Pixels sampled of a date, and the fewest with which one teaches.
 SAMPLE, LEAST_PIXELS = 1500, 50
 # Standard deviation of the noise that is added to what a coarser sensor would have seen: that of its reflectance.
@@ -39,6 +41,8 @@ SHRINK = 0.05
 AROUND = 4 / 3
 # Standard deviations, in coarse pixels, of the kernels that spread errors to where the sensor saw nothing.
 SPREADS = (4.0, 1.0)
+# Least share of a pixel's interpolated value that is from valid coarse pixels.
+COVERED = 0.99
 # Least share of a coarse pixel that has to be clear at the fine resolution.
 LEAST_CLEAR = 0.95
 # Standard deviations to which products of features are clipped: a square does not extrapolate reliably.
@@ -149,8 +153,6 @@ def enhance(obs: Observations, prediction: Prediction) -> Prediction:
     if not near:
         return prediction
     series = Series.of(obs)
-    if not series.known.any():
-        return prediction
     # The nearest in time is the last to be applied.
     for number, other in sorted(near, key=lambda item: -float(np.abs(item[1].day_offset).min())):
         prediction = _apply(obs, series, other, number, prediction)
@@ -167,10 +169,13 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
     bands = list(other.positions)
     lessons = list(_lessons(obs, other, footprint))
     other = _harmonise(other, footprint, lessons)
+    prediction = _add_unknown(obs, other, footprint, number, prediction)
     seen_error = _error_at_target(obs, other, footprint)
     if not seen_error.valid.any():
         return prediction
-    weight = footprint.interpolate_linearly(_support(footprint, seen_error.valid)[None])[0]
+    # The error is spread a little way to where the sensor saw nothing.
+    valid = seen_error.valid
+    weight = footprint.interpolate_linearly(_fill(valid[None].astype(np.float32), valid, SHRINK))[0]
     known = series.known.reshape(obs.shape)
     linear = series.image.reshape(-1, *obs.shape)
     base = np.where(prediction.known & np.isfinite(prediction.bands), prediction.bands, linear)
@@ -195,7 +200,7 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
         uncertainty = np.where(np.isfinite(uncertainty), share * own + (1 - share) * uncertainty, own)
     return replace(
         prediction,
-        bands=np.where(prediction.known, image, prediction.bands),
+        bands=np.where(prediction.known & known, image, prediction.bands),
         uncertainty=uncertainty,
         sensor=np.where(covered, np.uint8(number), prediction.sensor),
         consistency=consistency,
@@ -216,7 +221,7 @@ def _footprint(obs: Observations, other: OtherImages) -> Footprint:
     ]
     usual = candidates[WIDTHS.index(1.0)]
     inside = np.all([candidate.inside for candidate in candidates], axis=0)
-    likeness = np.zeros(len(candidates))
+    likeness, compared = np.zeros(len(candidates)), 0
     for image, day in zip(other.bands, other.day_offset, strict=True):
         if abs(day) > NEAR:
             continue
@@ -231,12 +236,13 @@ def _footprint(obs: Observations, other: OtherImages) -> Footprint:
             return (complete - gaussian_filter(complete, (0, 1, 1), truncate=3.0, mode="nearest"))[:, valid]
 
         seen = texture(image)
+        compared += len(image)
         for i, candidate in enumerate(candidates):
             expected = texture(candidate.degrade(linear[list(other.positions)]))
             together = (seen * expected).sum(axis=1, dtype=np.float64)
             power = np.square(expected).sum(axis=1, dtype=np.float64) * np.square(seen).sum(axis=1, dtype=np.float64)
             likeness[i] += (together / np.sqrt(power + 1e-12)).sum()
-    return candidates[int(np.argmax(likeness))] if likeness.any() else usual
+    return candidates[int(np.argmax(likeness))] if likeness.max() > LEAST_LIKENESS * compared else usual
 
 
 def _beyond_noise(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -387,6 +393,38 @@ def _error_at_target(obs: Observations, other: OtherImages, footprint: Footprint
     return SeenError(error, valid)
 
 
+def _add_unknown(
+    obs: Observations, other: OtherImages, footprint: Footprint, number: int, prediction: Prediction
+) -> Prediction:
+    """Take pixels that no date of the tile shows from the other sensor's nearest clear image, interpolated in space."""
+    assert prediction.sensor is not None
+    if prediction.known.all():
+        return prediction
+    shape = footprint.inside.shape
+    level, valid = np.zeros((len(other.positions), *shape), np.float32), np.zeros(shape, bool)
+    for i in np.argsort(np.abs(other.day_offset), kind="stable"):
+        if abs(other.day_offset[i]) <= NEAR:
+            taken = np.isfinite(other.bands[i]).all(axis=0) & ~valid
+            np.copyto(level, other.bands[i], where=taken)
+            valid |= taken
+    covered = footprint.interpolate_linearly(valid[None].astype(np.float32))[0] >= COVERED
+    added = ~prediction.known & covered
+    if not added.any():
+        return prediction
+    upsampled = np.full_like(prediction.bands, np.nan)
+    upsampled[list(other.positions)] = footprint.interpolate(_fill(level, valid, 1e-6))
+    uncertainty = prediction.uncertainty
+    return replace(
+        prediction,
+        bands=np.where(added, upsampled, prediction.bands),
+        known=prediction.known | added,
+        source=None if prediction.source is None else np.where(added, np.int16(-1), prediction.source),
+        uncertainty=None if uncertainty is None else np.where(added, np.float32(np.nan), uncertainty),
+        gate=None if prediction.gate is None else np.where(added, np.float32(0), prediction.gate),
+        sensor=np.where(added, np.uint8(number), prediction.sensor),
+    )
+
+
 def _coverage(footprint: Footprint, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Return how far each pixel is covered by valid coarse pixels, from 0 to 1, shape (y, x)."""
     inside = footprint.interpolate_linearly(footprint.inside[None].astype(np.float32))[0]
@@ -421,7 +459,7 @@ def _taught(
         dates.append((linear, error, usable, at_target))
     taught = []
     for image, error, usable, seen in dates:
-        where = usable & (_coverage(footprint, seen.valid) >= 0.99)
+        where = usable & (_coverage(footprint, seen.valid) >= COVERED)
         pixels = robust_ridge.thin(np.flatnonzero(where), obs.shape, SAMPLE)
         if len(pixels) < LEAST_PIXELS:
             continue
@@ -471,11 +509,6 @@ def _fill(values: NDArray[np.float32], valid: NDArray[np.bool_], shrink: float) 
         maps = gaussian_filter(maps, (0, width, width), truncate=3.0, mode="nearest")
         estimate += maps[:-1] / (maps[-1] + np.float32(shrink))
     return np.where(valid, values, estimate)
-
-
-def _support(footprint: Footprint, valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return how far the error of each coarse pixel is known from itself or from its neighbours, from 0 to 1."""
-    return _fill(valid[None].astype(np.float32), valid | ~footprint.inside, SHRINK)[0]
 
 
 @dataclass(frozen=True, eq=False)
