@@ -350,8 +350,8 @@ def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...]
             info = read(other, series_masks=False)
             theirs = info.cube
             check_scale(theirs.arrays[0].dtype, info.scaling, theirs.sensor, theirs.limits is not None)
-            rows, columns = relate(theirs.template, name, cube.template)
-            pairs = match_bands(theirs.common_names, cube.common_names, name, theirs.sensor)
+        rows, columns = relate(theirs.template, name, cube.template)
+        pairs = match_bands(theirs.common_names, cube.common_names, name, theirs.sensor)
         info = _in_direction(info, rows, columns)
         family = next((sensor for sensor in SENSORS if sensor.name == theirs.sensor), None)
         metres = pixel_metres(cube.template)
@@ -502,7 +502,9 @@ def plan_fill(
 
 def _warn_of_distant(job: FillJob) -> None:
     """Warn if no image of other sensors is near a target date."""
-    distances = [np.abs((other.times - instant) / _DAY).min() for other in job.others for instant in job.targets.instants]
+    distances = [
+        np.abs((other.times - instant) / _DAY).min() for other in job.others for instant in job.targets.instants
+    ]
     if distances and min(distances) > NEAR:
         warnings.warn(
             f"no image of others is within {NEAR:g} days of a target date: the nearest is {min(distances):.0f} days "

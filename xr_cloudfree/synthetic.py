@@ -246,7 +246,9 @@ def coarser(
         coarse = footprint.degrade(np.where(usable, image, np.float32(0))) / np.maximum(part, 0.95)
         coarse = slope * coarse + offset + draw.normal(0, noise, coarse.shape)
         images.append(np.where((part >= 0.95) & footprint.inside, coarse, np.nan).astype(np.float32))
-    coords: dict[str, Any] = {name: reflectance[name] for name in ("time", "band", "spatial_ref") if name in reflectance.coords}
+    coords: dict[str, Any] = {
+        name: reflectance[name] for name in ("time", "band", "spatial_ref") if name in reflectance.coords
+    }
     for name, places in (("y", rows), ("x", columns)):
         axis = reflectance[name].to_numpy().astype(np.float64)
         step = (axis[-1] - axis[0]) / (axis.size - 1)

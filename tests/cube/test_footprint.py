@@ -29,7 +29,9 @@ def test_a_ramp_is_seen_and_interpolated_as_a_ramp(first):
     ramp = np.broadcast_to(np.arange(30, dtype=np.float32) + 0.5, (1, 30, 30))
     grid = footprint(first=first)
     inner = slice(2, -2)
-    np.testing.assert_allclose(grid.degrade(ramp)[0, inner, inner], np.tile(grid.columns[inner], (len(grid.rows) - 4, 1)), rtol=1e-4)
+    np.testing.assert_allclose(
+        grid.degrade(ramp)[0, inner, inner], np.tile(grid.columns[inner], (len(grid.rows) - 4, 1)), rtol=1e-4
+    )
     seen = np.broadcast_to(grid.columns.astype(np.float32), (1, len(grid.rows), len(grid.columns)))
     for back in (grid.interpolate, grid.interpolate_linearly):
         np.testing.assert_allclose(back(seen)[0, 9:21, 9:21], ramp[0, 9:21, 9:21], rtol=1e-5)

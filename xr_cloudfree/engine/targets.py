@@ -179,7 +179,9 @@ def make_target(
     s1 = None
     if block.s1 is not None and job.s1_times is not None:
         s1 = nearest_image(block.s1, job.s1_times[job.s1_reads], job.targets.instants[which])
-    return BlockTarget(box, block, order, offsets, own, target, clear, seen, haze, s1, job.targets.instants[which], answers, asked)
+    return BlockTarget(
+        box, block, order, offsets, own, target, clear, seen, haze, s1, job.targets.instants[which], answers, asked
+    )
 
 
 def cut_tile(job: FillParameters, target: BlockTarget, extent: Box) -> tuple[TargetTile, list[Part]]:
@@ -191,9 +193,7 @@ def cut_tile(job: FillParameters, target: BlockTarget, extent: Box) -> tuple[Tar
     if spec.units == "reflectance":
         bands, scale = scaling.to_reflectance(bands, job.scaling), 1.0
     s1 = None if target.s1 is None else _cut(target.s1, extent, block.window)
-    others = tuple(
-        other.cut(extent, block.window, target.instant, block.times[target.order]) for other in block.others
-    )
+    others = tuple(other.cut(extent, block.window, target.instant, block.times[target.order]) for other in block.others)
     obs = Observations(bands, clear, target.offsets, target.target, scale, job.common_names, s1, others)
     seen, valid = clear, None
     if block.valid is not None:

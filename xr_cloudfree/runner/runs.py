@@ -105,7 +105,8 @@ def prepare(
     name = name_of(path) if isinstance(path, str) else path.name
     if Path(name).suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {name}", "an ending .zarr", option(f"store='{name}.zarr'"))
-    io.refuse_source(path, windows.sources(obj, *(options.get(name) for name in ("clear", "mask", "s1")), *as_list(options.get("others"))))
+    layers = [options.get(name) for name in ("clear", "mask", "s1")]
+    io.refuse_source(path, windows.sources(obj, *layers, *as_list(options.get("others"))))
     location = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(location) if location is not None else obj
     reading, others = ReadOptions.split(options)
@@ -180,7 +181,9 @@ def with_addition(
     dates = dates_as_text(plan)[earlier["dates"] :]
     added, _ = plan_run(cube, dates, reading, **others)
     # The same arrays, so that they are sent to workers once.
-    added = replace(added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected, others=plan.others)
+    added = replace(
+        added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected, others=plan.others
+    )
     return replace(plan, added=Addition(earlier["run"], earlier["dates"], added))
 
 

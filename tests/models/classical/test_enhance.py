@@ -98,9 +98,7 @@ def test_missed_cloud_in_a_pair_changes_little():
     cloudy = [image.copy() for image in images]
     for date in (1, 5):
         cloudy[date][:, :4, :6] = 0.7
-    good, bad = (
-        Enhanced(Linear()).predict([tile(truth, (other(these, DAYS),))])[0] for these in (images, cloudy)
-    )
+    good, bad = (Enhanced(Linear()).predict([tile(truth, (other(these, DAYS),))])[0] for these in (images, cloudy))
     assert rmse(bad, truth[3]) < 1.3 * rmse(good, truth[3])
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xr_cloudfree.cube.footprint import Footprint
 from xr_cloudfree.cube.other_sensors import NEAR, SAME
 from xr_cloudfree.models.classical import conformal, robust_ridge
-from xr_cloudfree.cube.footprint import Footprint
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.classical.stacking import SAME_PASS
 from xr_cloudfree.models.protocol import BaseModel, FillModel, Observations, OtherImages, Prediction, optional
@@ -569,9 +569,7 @@ def _sizes(features: NDArray[np.float32], bands: Sequence[int], n_bands: int) ->
     return size
 
 
-def _fit(
-    taught: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], n_bands: int, bands: Sequence[int]
-) -> Fit:
+def _fit(taught: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], n_bands: int, bands: Sequence[int]) -> Fit:
     """Fit the errors of the dates that teach, with the penalty by which dates that are left out are told best.
 
     With fewer than two dates, the error is taken as the other sensor sees it.
