@@ -137,9 +137,11 @@ def fill(
     layers : {"all"} or sequence of str, optional
         Provenance to return beside the reflectance, of ``"filled"``, ``"n_clear"``, ``"days_to_clear"``,
         ``"source_time"``, ``"uncertainty"``, ``"source_sensor"``, ``"consistency"``, ``"gate"``, ``"suspect"``,
-        ``"mask_change"``, ``"snow"``. ``filled`` is 0 not filled, 1 observed, 2 filled, 3 filled in some bands only; ``n_clear`` and ``days_to_clear`` count dates on
-        which the pixel is clear and has a value in some band; ``mask_change`` is 0 as given, 1 masked as cloud, 2
-        masked as shadow, 3 restored, and 0 everywhere if the target date was not observed.
+        ``"mask_change"``, ``"snow"``. ``filled`` is 0 not filled, 1 observed, 2 filled, 3 filled in some bands only;
+        ``n_clear`` and ``days_to_clear`` count dates on which the pixel is clear and has a value in some band;
+        ``mask_change`` is 0 as given, 1 masked as cloud, 2 masked as shadow, 3 restored, and 0 everywhere if the
+        target date was not observed. With `others`, ``source_sensor`` is the number of the one whose image corrected
+        the pixel, 0 for none, and ``consistency`` what that sensor observed minus what it would see of the image.
     check : bool
         False accepts values that do not look like reflectance (such as an index with an unknown name), takes numbers
         that may mark missing values as measurements, and does not check whether a mask is inverted.
@@ -152,12 +154,12 @@ def fill(
         target date, at most 12 days away, and the earlier of two equally near; where there is none, it does without.
         The attribute ``cloudfree_s1`` names the dates.
     others : DataArray, Dataset, str, path or sequence of these, optional
-        Cubes of other sensors of the same place, such as Landsat for Sentinel-2, each on its own pixels: as large as the
-        cube's or larger, in the same CRS; they need not nest. Each has its own dates and its own quality layer. Where
-        one was clear within two and a half days of the target date, its image corrects the estimate: what it saw, less
-        what it would have seen of the estimate, is turned into the cube's pixels by a regression that other dates of
-        the same place teach. Differences between the sensors are removed by published coefficients, and by what pairs
-        of their images show. The attribute ``cloudfree_others`` names the images that were used.
+        Cubes of other sensors of the same place, such as Landsat for Sentinel-2, each on its own pixels: as large as
+        the cube's or larger, in the same CRS; they need not nest. Each has its own dates and its own quality layer.
+        Where one was clear within two and a half days of the target date, its image corrects the estimate: what it
+        saw, less what it would have seen of the estimate, is brought to the cube's pixels by a regression that is
+        fitted on other dates of the same place. Differences between the sensors are removed by published coefficients
+        and by what pairs of their images show. The attribute ``cloudfree_others`` names the images that were used.
 
     Returns
     -------

@@ -236,7 +236,7 @@ def coarser(
     ({'time': 3, 'band': 4, 'y': 10, 'x': 10}, 30.0)
     """
     shape = (reflectance.sizes["y"], reflectance.sizes["x"])
-    rows, columns = ((np.arange(int(size // factor)) + 0.5) * factor for size in shape)
+    rows, columns = (np.asarray((np.arange(int(size // factor)) + 0.5) * factor, np.float64) for size in shape)
     footprint = Footprint(rows, columns, shape, (factor, factor), (factor, factor))
     values = reflectance.transpose("time", "band", "y", "x").to_numpy().astype(np.float32)
     seen = clear.transpose("time", "y", "x").to_numpy() & np.isfinite(values).all(axis=1)

@@ -106,8 +106,8 @@ OtherSensors = Annotated[
     typer.Option(
         "--others",
         metavar="PATH",
-        help="Cube of another sensor of the same place, with pixels as large or larger, such as Landsat for Sentinel-2: "
-        "its images near the target date correct the estimate. One --others for each.",
+        help="Cube of another sensor of the same place, with pixels as large or larger, such as Landsat for "
+        "Sentinel-2: its images near the target date correct the estimate. One --others for each.",
         show_default=False,
     ),
 ]

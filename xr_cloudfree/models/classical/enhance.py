@@ -233,7 +233,8 @@ def _footprint(obs: Observations, other: OtherImages) -> Footprint:
 
         def texture(values: NDArray[np.float32], valid: NDArray[np.bool_] = valid) -> NDArray[np.float32]:
             complete = _fill(np.where(valid, values, np.float32(0)), valid, 1e-6)
-            return (complete - gaussian_filter(complete, (0, 1, 1), truncate=3.0, mode="nearest"))[:, valid]
+            smooth = gaussian_filter(complete, (0, 1, 1), truncate=3.0, mode="nearest")
+            return np.asarray((complete - smooth)[:, valid])
 
         seen = texture(image)
         compared += len(image)
