@@ -1,4 +1,4 @@
-"""Products of Sentinel-2 in the Zarr format of EOPF: the values of the ground, on the right pixels, at the right time."""
+"""Products of Sentinel-2 in the Zarr format of EOPF: the values of the ground, on the right pixels and dates."""
 
 import shutil
 import warnings
@@ -193,7 +193,7 @@ def test_crs_from_wherever_it_is(tmp_path):
 def test_tiles_are_not_mixed(tmp_path):
     first, other = make_tree(when=TIMES[0]), make_tree(when=TIMES[1])
     other.attrs["other_metadata"] = {"horizontal_CRS_code": "EPSG:32633"}
-    with pytest.raises(errors.GridError, match="EPSG:32632.*EPSG:32633"):
+    with pytest.raises(errors.GridError, match=r"EPSG:32632.*EPSG:32633"):
         open_eopf([first, other])
     moved = make_tree(when=TIMES[1])
     for size in BANDS:
