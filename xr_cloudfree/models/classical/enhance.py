@@ -540,9 +540,7 @@ def _sizes(features: NDArray[np.float32], bands: Sequence[int], n_bands: int) ->
     return size
 
 
-def _fit(
-    taught: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], n_bands: int, bands: Sequence[int]
-) -> Fit:
+def _fit(taught: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]], n_bands: int, bands: Sequence[int]) -> Fit:
     """Fit the errors of the dates that teach, with the penalty by which dates that are left out are told best.
 
     With fewer than two dates, the error is taken as the other sensor sees it.

@@ -196,7 +196,11 @@ def cubic_weights(centres: NDArray[np.float64], size: int, step: float) -> NDArr
 
 
 def _convolution_weights(
-    centres: NDArray[np.float64], size: int, step: float, kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]], reach: int
+    centres: NDArray[np.float64],
+    size: int,
+    step: float,
+    kernel: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    reach: int,
 ) -> NDArray[np.float32]:
     n = len(centres)
     weights = np.zeros((size, n))
