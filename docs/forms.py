@@ -118,7 +118,7 @@ READERS = (
         "scl",
         "float32",
         "",
-        "decoded; xarray-eopf opens one product, so combine the dates with `xr.concat`",
+        "decoded, one product; `xr_cloudfree.open_eopf` opens several as stored",
         "https://eopf-sample-service.github.io/xarray-eopf/",
     ),
     Reader(

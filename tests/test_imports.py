@@ -21,7 +21,7 @@ FLOORS = (
     ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
     ("cube", "storage.remote"),
     ("storage.geotransform", "synthetic"),
-    ("storage.geotiff",),
+    ("storage.geotiff", "storage.geozarr"),
     ("io",),
     ("loading",),
     ("models.kernels", "models.spec", "models.plugins"),

@@ -6,6 +6,7 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models
+from xr_cloudfree.loading.eopf import open_eopf
 from xr_cloudfree.loading.load import load
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.registry import create as create_model
@@ -25,6 +26,7 @@ __all__ = [
     "from_pretrained",
     "list_models",
     "load",
+    "open_eopf",
     "repair",
     "to_zarr",
     "verify",

@@ -6,7 +6,8 @@ import os
 import shutil
 import warnings
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -17,7 +18,7 @@ from xr_cloudfree.cube.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
 from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError, option
-from xr_cloudfree.storage import geotiff
+from xr_cloudfree.storage import geotiff, geozarr
 from xr_cloudfree.storage.files import aside, write_error
 from xr_cloudfree.storage.geotransform import axes_of
 from xr_cloudfree.storage.locations import bucket_and_key, journal_folder, local, name_of, parse_location
@@ -324,14 +325,8 @@ def open_store(path: str | os.PathLike[str], **settings: bool) -> xr.Dataset:
     options = {"decode_coords": "all", **settings}
     if store is where:
         return _open_zarr(store, folder, options)
-    from xr_cloudfree.storage import remote
-
-    try:
+    with _opening_remotely(str(where)):
         opened = _open_zarr(store, folder, options)
-    except CloudfreeError:
-        raise
-    except Exception as error:
-        raise remote.read_error(str(where), error) from error
     if not opened.variables:
         raise OptionError(
             f"the store at {where} names no arrays: it is empty, or its server does not list folders",
@@ -342,12 +337,70 @@ def open_store(path: str | os.PathLike[str], **settings: bool) -> xr.Dataset:
     return opened
 
 
+def open_groups(
+    path: str | os.PathLike[str], names: Sequence[str], **settings: Any
+) -> tuple[dict[str, Any], dict[str, xr.Dataset]]:
+    """Open some groups of a Zarr store, lazily and in the chunks of its files.
+
+    Parameters
+    ----------
+    path : str or path
+        A folder, a zip file or a URL.
+    names : sequence of str
+        Paths of groups in it, as ``"measurements/reflectance/r10m"``.
+    **settings
+        Settings of `xarray.open_zarr`.
+
+    Returns
+    -------
+    dict, dict of str to Dataset
+        The attributes of the store's root, and those of the groups that exist.
+
+    Raises
+    ------
+    OptionError, InputError, MissingDependencyError
+        If there is nothing at `path`, or it cannot be opened.
+    """
+    import zarr
+
+    where = parse_location(path)
+    if isinstance(where, Path) and not (is_store(where) or is_zipped(where)):
+        found = "is no Zarr store" if where.exists() else "does not exist"
+        raise OptionError(f"{where} {found}", "a Zarr store", "the path as ls shows it")
+    store, folder = _store(where)
+    with opening(where) if isinstance(where, Path) else _opening_remotely(where):
+        root = zarr.open_group(store, path=folder, mode="r")
+        consolidated = root.metadata.consolidated_metadata is not None
+        groups = {
+            name: guard_opened(
+                xr.open_zarr(store, group=f"{folder}/{name}".strip("/"), consolidated=consolidated, **settings)
+            )
+            for name in names
+            if name in root
+        }
+        return dict(root.attrs), groups
+
+
+@contextmanager
+def _opening_remotely(where: str) -> Iterator[None]:
+    from xr_cloudfree.storage import remote
+
+    try:
+        yield
+    except CloudfreeError:
+        raise
+    except Exception as error:
+        raise remote.read_error(where, error) from error
+
+
 def _open_zarr(store: Any, folder: str, settings: Mapping[str, Any]) -> xr.Dataset:
     import zarr
 
     # xarray warns if it has to find out by itself.
     consolidated = zarr.open_group(store, path=folder, mode="r").metadata.consolidated_metadata is not None
     opened: xr.Dataset = xr.open_zarr(store, group=folder or None, consolidated=consolidated, **settings)
+    # They describe the store; what is opened may be cut, or get another CRS.
+    opened.attrs = geozarr.without_conventions(opened.attrs)
     # Without consolidated metadata the variables come in the arbitrary order of their files.
     return opened if consolidated else opened[sorted(map(str, opened.data_vars))]
 
@@ -388,11 +441,12 @@ def is_store(path: Path) -> bool:
 def for_zarr(image: xr.Dataset) -> xr.Dataset:
     """Return the image as Zarr stores it, without the encoding that belongs to the old file.
 
-    Warns of attributes that Zarr cannot store, see `xr_cloudfree.cube.attributes.storable`.
+    It has the attributes of the Zarr conventions for its CRS and grid, see `xr_cloudfree.storage.geozarr`. Warns of
+    attributes that Zarr cannot store, see `xr_cloudfree.cube.attributes.storable`.
     """
     from zarr.codecs import BloscCodec
 
-    image = storable(image)
+    image = storable(geozarr.with_conventions(image))
     compressor = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
     for name in list(image.variables):
         kept = {key: value for key, value in image[name].encoding.items() if key in PACKING}

@@ -20,6 +20,7 @@ from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.plan import FillPlan, packing_of
+from xr_cloudfree.storage.geozarr import without_conventions
 from xr_cloudfree.version import __version__
 
 
@@ -121,7 +122,9 @@ def label(plan: FillPlan, outputs: Mapping[str, Any]) -> xr.Dataset:
         variables[part.name] = out.variable
         # The same for all variables, and not compared: they may hold objects that compare as different.
         coordinates = {name: coordinate.variable for name, coordinate in out.coords.items()} | coordinates
-    return xr.Dataset(variables, coords=coordinates, attrs={**plan.attrs, **_provenance_attrs(plan)})
+    # Conventions describe a store: where the image is written, it gets its own.
+    attrs = {**without_conventions(plan.attrs), **_provenance_attrs(plan)}
+    return xr.Dataset(variables, coords=coordinates, attrs=attrs)
 
 
 def restore_kind(plan: FillPlan, labelled: xr.Dataset) -> Any:

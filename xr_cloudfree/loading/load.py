@@ -184,7 +184,7 @@ def load(
     _warn_of_resampling(scenes, grid, given=crs is not None or (area is not None and area.geobox is not None))
     days = by_day(scenes)
     cube = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
-    return _described(cube, days, variables)
+    return described(cube, days, variables)
 
 
 def by_day(scenes: Sequence[Scene]) -> list[list[Scene]]:
@@ -348,8 +348,18 @@ def _read(
     return cube
 
 
-def _described(cube: xr.Dataset, days: Sequence[Sequence[Scene]], variables: Mapping[str, str]) -> xr.Dataset:
-    """Return the cube with its coordinates along time, and attributes that say what the values mean."""
+def described(cube: xr.Dataset, days: Sequence[Sequence[Scene]], variables: Mapping[str, str]) -> xr.Dataset:
+    """Return a cube with its coordinates along time, and attributes that say what the values mean.
+
+    Parameters
+    ----------
+    cube : Dataset
+        Bands and the quality layer (time, y, x), under common names.
+    days : sequence of sequence of Scene
+        The scenes of each date.
+    variables : mapping of str to str
+        Names of the cube's variables, and the common name of each.
+    """
     product = days[0][0].product
     encoding = product.encoding
     # Sizes of `days` and of the cube agree: each group is a date.

@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from xr_cloudfree.compat import configured_gdal, raster_errors
 from xr_cloudfree.errors import CloudfreeWarning, InputError, either, option
 from xr_cloudfree.loading.scenes import Scene
+from xr_cloudfree.loading.shifts import shifted
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -235,32 +236,6 @@ def _nearest(start: float, step: float, count: int, origin: float, size: float) 
     # A centre on an edge belongs to the pixel after it, whatever the rounding.
     index: np.ndarray[Any, Any] = np.floor((centres - origin) / size + 1e-6).astype(np.int64)
     return index
-
-
-def shifted(values: np.ndarray[Any, Any], shift: int, nodata: int) -> np.ndarray[Any, Any]:
-    """Return stored values with a shift, except nodata; they saturate at the limits of their type.
-
-    Parameters
-    ----------
-    values : ndarray of integers, any shape
-        Stored values.
-    shift : int
-        What is added.
-    nodata : int
-        Value that stays as it is.
-
-    Examples
-    --------
-    >>> shifted(np.array([0, 500, 65000], np.uint16), 1000, 0)
-    array([    0,  1500, 65535], dtype=uint16)
-    """
-    if not shift:
-        return values
-    wide = values.astype(np.int64) + shift
-    limits = np.iinfo(values.dtype)
-    clipped: np.ndarray[Any, Any] = np.clip(wide, limits.min, limits.max).astype(values.dtype)
-    clipped[values == nodata] = nodata
-    return clipped
 
 
 class Driver:
