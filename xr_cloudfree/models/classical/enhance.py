@@ -48,9 +48,9 @@ LEAST_CLEAR = 0.95
 # Standard deviations to which products of features are clipped: a square does not extrapolate reliably.
 CLIP = 4.0
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Differences between sensors that published coefficients leave: standard deviations of slope and offset, and of the
-# residuals of a pair of pixels.
-SLOPE, OFFSET, PAIR_NOISE = 0.05, 0.01, 0.02
+# Differences between sensors that published coefficients leave: standard deviations of slope and offset; of the
+# difference of a pair of images, from angles and atmosphere; and the number of pixels that one pair counts as.
+SLOPE, OFFSET, PAIR_NOISE, PAIR_WEIGHT = 0.05, 0.01, 0.02, 4.0
 # Number of groups, by the error at the coarse resolution, in which the error that remains is measured.
 GROUPS, LEAST_GROUPED = 4, 160
 # Widens the uncertainty by this much, divided by the number of dates that teach: few dates understate it.
@@ -331,25 +331,28 @@ def _harmonise(other: OtherImages, footprint: Footprint, lessons: Sequence[Lesso
     The line of each band is regularised towards 1 and 0, which published coefficients have left.
     """
     bands = list(other.positions)
-    theirs, ours = [], []
+    pairs = []
     for lesson in lessons:
-        if lesson.pair is None:
-            continue
-        valid = lesson.seen.valid & np.isfinite(lesson.pair).all(axis=0)
-        theirs.append(lesson.pair[:, valid])
-        ours.append(footprint.degrade((lesson.linear + lesson.error)[bands])[:, valid])
-    if not theirs:
+        if lesson.pair is not None:
+            valid = lesson.seen.valid & np.isfinite(lesson.pair).all(axis=0)
+            ours = footprint.degrade((lesson.linear + lesson.error)[bands])
+            if valid.any():
+                pairs.append((lesson.pair[:, valid], ours[:, valid]))
+    if not pairs:
         return other
-    x, y = np.concatenate(theirs, axis=1).astype(np.float64), np.concatenate(ours, axis=1)
-    if not x.shape[1]:
-        return other
-    lines = np.array([_line(*band) for band in zip(x, y, strict=True)], np.float32)
+    lines = np.array([_line([(x[i], y[i]) for x, y in pairs]) for i in range(len(bands))], np.float32)
     slope, offset = lines.T[..., None, None]
     return replace(other, bands=slope * other.bands + offset)
 
 
-def _line(x: NDArray[np.float64], y: NDArray[np.floating]) -> tuple[float, float]:
+def _line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> tuple[float, float]:
     """Return slope and offset of a line, fitted robustly and regularised towards 1 and 0.
+
+    Parameters
+    ----------
+    pairs : sequence of (ndarray, ndarray)
+        What the other sensor saw and what the tile's saw, for each pair of images. The pixels of a pair share most of
+        their errors, so each pair counts as `PAIR_WEIGHT` pixels.
 
     Examples
     --------
@@ -357,21 +360,22 @@ def _line(x: NDArray[np.float64], y: NDArray[np.floating]) -> tuple[float, float
     >>> x = np.linspace(0.0, 0.5, 1000)
     >>> y = 0.95 * x + 0.004
     >>> y[:50] = 0.9  # missed cloud
-    >>> [round(value, 3) for value in _line(x, y)]
-    [0.95, 0.004]
+    >>> [round(value, 2) for value in _line([(x, y)] * 200)]
+    [0.95, 0.0]
     """
+    x, y = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
+    share = np.concatenate([np.full(len(own), PAIR_WEIGHT / len(own)) for own, _ in pairs])
     middle = float(np.median(x))
     design = np.stack([x - middle, np.ones_like(x)])
     prior = PAIR_NOISE**2 * np.diag([1 / SLOPE**2, 1 / OFFSET**2])
-    change = np.asarray(y, np.float64) - x
-    weight = np.ones_like(x)
+    change, weight = y - x, share
     for _ in range(10):
-        # Neighbouring pixels share their errors: about nine of them count as one.
-        gram = (design * weight) @ design.T / 9 + prior
-        found = np.linalg.solve(gram, (design * weight) @ change / 9)
+        found = np.linalg.solve((design * weight) @ design.T + prior, (design * weight) @ change)
         residual = change - found @ design
+        # Around their own middle: a strong prior may leave all of them on one side.
+        residual = residual - np.median(residual)
         scale = 1.4826 * np.median(np.abs(residual)) + 1e-4
-        weight = np.square(np.clip(1 - np.square(residual / (4.685 * scale)), 0, None))
+        weight = share * np.square(np.clip(1 - np.square(residual / (4.685 * scale)), 0, None))
     slope = 1 + float(found[0])
     return slope, float(found[1]) - float(found[0]) * middle
 
