@@ -66,6 +66,28 @@ class CloudfreeDataset(_Accessor):
     """Cloud-free images of a Dataset: one 4-D variable, or bands or indices as variables."""
 
 
+@xr.register_datatree_accessor("cloudfree")
+class CloudfreeTree:
+    """Cloud-free images of a DataTree with a cube of each of several sensors, as `xr_cloudfree.load` gives it.
+
+    The cube with the smallest pixels, of several the first, is filled; the others serve as `others`.
+    """
+
+    def __init__(self, obj: xr.DataTree) -> None:
+        self._obj = obj
+
+    def fill(self, date: Any = None, **options: Any) -> Any:
+        """See `xr_cloudfree.fill`."""
+        return api.fill(self._obj, date, **options)
+
+    def to_zarr(self, store: str | os.PathLike[str], date: Any = None, **options: Any) -> xr.Dataset:
+        """See `xr_cloudfree.to_zarr`."""
+        return stores.to_zarr(self._obj, store, date, **options)
+
+    _forward(fill, api.fill)
+    _forward(to_zarr, stores.to_zarr)
+
+
 class CloudfreePlots:
     """Plots of a cube: ``cube.cloudfree.plot``."""
 

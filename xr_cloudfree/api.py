@@ -22,13 +22,13 @@ from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.options import Merge, Others, ReadOptions, Repair, Snow, parse_flag, parse_mask_layers
-from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
+from xr_cloudfree.plan import CubeInfo, FillPlan, finest_of, make_grid, plan_fill, read
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.plan import in_regions
 
 __all__ = ["clear_mask", "fill", "list_models", "read"]
 
-T = TypeVar("T", xr.DataArray, xr.Dataset)
+T = TypeVar("T", xr.DataArray, xr.Dataset, xr.DataTree)
 
 
 def fill(
@@ -65,13 +65,14 @@ def fill(
 
     Parameters
     ----------
-    obj : DataArray or Dataset
+    obj : DataArray, Dataset or DataTree
         The cube, in memory or in chunks: a DataArray (time, band, y, x), or (time, y, x) of one band or index; a
         Dataset with one such 4-D variable; or a Dataset with bands, or else indices, as variables (time, y, x), as
         odc-stac loads it. Dimensions may have any order and other names: the usual ones (``t``, ``lat``, ``easting``
         ...) and those given by CF attributes, rioxarray or odc-geo. Layers among the bands that are not reflectance
         (SCL, QA_PIXEL, AOT ...) are kept, each pixel from its nearest clear date. Values are reflectance, or stored
-        numbers whose scale is given by metadata or by `scale`.
+        numbers whose scale is given by metadata or by `scale`. Of a DataTree with cubes of several sensors in its
+        leaves the one with the smallest pixels is filled, and the rest are `others`.
     date : str, datetime, pandas.Timestamp or Period, slice, a sequence of these, or None
         The target date or dates, in ISO 8601 and UTC. A date without a time (or at midnight) means that day's
         observation if there is one. A month or a year, ``"2023-06"`` or ``"2023"``, and a slice such as
@@ -213,8 +214,9 @@ def fill(
         merge=merge,
         repair=repair,
     )
+    cube, others = finest_of(obj, others)
     plan = plan_fill(
-        obj,
+        cube,
         date,
         reading,
         freq=freq,

@@ -37,7 +37,16 @@ from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block, choose_wide_block
 from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, code, either, option
+from xr_cloudfree.errors import (
+    CloudfreeWarning,
+    DimensionError,
+    OptionError,
+    OptionTypeError,
+    SizeError,
+    code,
+    either,
+    option,
+)
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
 from xr_cloudfree.masking import detectors
 from xr_cloudfree.masking.repair import LEAST_DATES
@@ -306,6 +315,33 @@ def open_others(others: Any) -> tuple[Any, ...]:
         As `fill` takes them.
     """
     return tuple(io.open_cube(other) if isinstance(other, str | os.PathLike) else other for other in as_list(others))
+
+
+def finest_of(obj: Any, others: Any = None) -> tuple[Any, Any]:
+    """Return the cube of a DataTree that has the smallest pixels, of several the first, and the rest as others.
+
+    Parameters
+    ----------
+    obj : DataArray, Dataset or DataTree
+        A cube, or a tree with one cube in each leaf; a cube is returned as it is.
+    others : DataArray, Dataset, str, path, sequence of these, or None
+        Further cubes, which come after those of the tree.
+
+    Raises
+    ------
+    DimensionError
+        If the tree holds no cube.
+    """
+    if not isinstance(obj, xr.DataTree):
+        return obj, others
+    cubes = [leaf.to_dataset() for leaf in obj.leaves if leaf.has_data]
+    if not cubes:
+        raise DimensionError(
+            "the tree holds no cube", "a cube in each leaf", code("xr.DataTree.from_dict({'s2': cube})")
+        )
+    sizes = [pixel_metres(parse_cube(crs_as_coordinate(cube)).template) or np.inf for cube in cubes]
+    finest = int(np.argmin(sizes))
+    return cubes[finest], [*(cube for i, cube in enumerate(cubes) if i != finest), *as_list(others)] or None
 
 
 def as_list(others: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from tests.support.other_sensors import TARGET, two_sensors
 from xr_cloudfree.errors import (
     BandError,
     CloudfreeWarning,
+    DimensionError,
     GridError,
     MaskError,
     OptionTypeError,
@@ -173,3 +174,15 @@ def test_bad_input(sensors, case):
     with pytest.raises(error, match=found) as raised:
         fill(cube, change(seen))
     assert isinstance(raised.value, xr_cloudfree.errors.CloudfreeError)
+
+
+def test_a_tree_of_cubes_is_filled_at_its_smallest_pixels(sensors, tmp_path):
+    cube, seen, _ = sensors
+    tree = xr.DataTree.from_dict({"landsat": seen, "sentinel": cube})
+    found = tree.cloudfree.fill(TARGET, model="linear")
+    same(found, fill(cube, seen))
+    same(xr_cloudfree.fill(tree, TARGET, model="linear"), found)
+    store = tree.cloudfree.to_zarr(tmp_path / "out.zarr", TARGET, model="linear")
+    np.testing.assert_array_equal(store.reflectance, found.reflectance)
+    with pytest.raises(DimensionError, match="no cube"):
+        xr.DataTree().cloudfree.fill(TARGET)

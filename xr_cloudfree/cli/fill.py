@@ -79,13 +79,14 @@ def fill(
         from xr_cloudfree import api, io
         from xr_cloudfree.labels import restore_kind
         from xr_cloudfree.options import ReadOptions
-        from xr_cloudfree.plan import open_s1, plan_fill
+        from xr_cloudfree.plan import finest_of, open_s1, plan_fill
         from xr_cloudfree.runner import windows
 
         target, drawn = local(out), None if preview is None else local(preview, "preview")
         io.refuse_source(target, windows.sources(cube, filling.s1, *(filling.others or ())))
         options, read = filling.options(), reading.options()
         options["s1"], opened = open_s1(filling.s1, loading.open(cube, reading))
+        opened, options["others"] = finest_of(opened, options["others"])
         plan = plan_fill(opened, reading=ReadOptions(**read), check=check, block=block, **options)
         image = restore_kind(plan, api.run(plan))
         pictures = picture_paths(drawn, image, overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.errors import (
     CloudfreeWarning,
     MissingDependencyError,
@@ -56,7 +58,7 @@ def load(
     sign: Sign | None = None,
     timeout: float = 60.0,
     retries: int = 5,
-) -> xr.Dataset:
+) -> xr.Dataset | xr.DataTree:
     """Load Sentinel-2, Landsat or HLS from an archive as a lazy cube that `fill` takes as it is.
 
     All items get one encoding, whatever their processing baseline; scenes of a day become one date; several UTM zones
@@ -67,7 +69,9 @@ def load(
     source : str, sequence of str, search of pystac-client, or iterable of pystac.Item or mapping
         A collection, or several of one product, to be searched for an area: Sentinel-2 Level-2A
         (``"sentinel-2-l2a"``, ``"sentinel-2-c1-l2a"``), Landsat Collection 2 Level 2 (``"landsat-c2-l2"``) or HLS
-        (``["hls2-l30", "hls2-s30"]``). Or a search whose items are taken, or the items themselves.
+        (``["hls2-l30", "hls2-s30"]``). Or collections of several products, such as
+        ``["sentinel-2-c1-l2a", "landsat-c2-l2"]``: each is loaded by itself, with its own pixels, all in the CRS of the
+        first. Or a search whose items are taken, or the items themselves.
     bbox : sequence of four float, optional
         The area: west, south, east and north in degrees.
     geometry : mapping, or object of shapely or geopandas, optional
@@ -114,7 +118,7 @@ def load(
 
     Returns
     -------
-    Dataset
+    Dataset, or DataTree of one for each product
         Bands and the quality layer as variables (time, y, x), as stored: reflectance is stored * ``scale_factor`` +
         ``add_offset``, and ``_FillValue`` is missing, as their attributes say (`xarray.decode_cf` applies them).
         Coordinates along time: ``item_id``, ``platform``, ``baseline`` and ``cloud_cover`` in percent; those of
@@ -150,8 +154,18 @@ def load(
     ...     "sentinel-2-c1-l2a", bbox=(-8.5, 40.1, -8.4, 40.2), time="2021-05/2021-07", bands=["red", "nir"]
     ... )  # doctest: +SKIP
     >>> image = cube.cloudfree.fill(date="2021-07-08")  # doctest: +SKIP
+
+    Several sensors, of which all serve to fill the one with the smallest pixels:
+
+    >>> tree = xr_cloudfree.load(
+    ...     ["sentinel-2-c1-l2a", "landsat-c2-l2"], bbox=(-8.5, 40.1, -8.4, 40.2), time="2021-05/2021-07"
+    ... )  # doctest: +SKIP
+    >>> image = tree.cloudfree.fill(date="2021-07-08")  # doctest: +SKIP
     """
     _require()
+    if len(products := _by_product(source)) > 1:
+        options = {name: value for name, value in locals().items() if name in _OPTIONS}
+        return _load_products(products, options)
     if on_error not in _FAILURES:
         raise OptionError(f"on_error is {on_error!r}", "raise or missing", option("on_error='missing'"))
     area, interval = parse_area(bbox, geometry, geobox), parse_interval(time)
@@ -185,6 +199,32 @@ def load(
     days = by_day(scenes)
     cube = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
     return described(cube, days, variables)
+
+
+def _by_product(source: Any) -> dict[str, list[str]]:
+    """Return the collections of each product, by the beginning of their names; empty for anything else.
+
+    Examples
+    --------
+    >>> _by_product(["sentinel-2-c1-l2a", "hls2-l30", "hls2-s30"])
+    {'sentinel': ['sentinel-2-c1-l2a'], 'hls2': ['hls2-l30', 'hls2-s30']}
+    """
+    products: dict[str, list[str]] = {}
+    for name in _collections_of(source) or ():
+        products.setdefault(name.lower().split("-")[0].split("_")[0], []).append(name)
+    return products
+
+
+def _load_products(products: Mapping[str, Sequence[str]], options: Mapping[str, Any]) -> xr.DataTree:
+    """Load the collections of several products as the leaves of a tree, in the CRS of the first."""
+    cubes: dict[str, xr.Dataset] = {}
+    for names in products.values():
+        cube = load(list(names), **options)
+        assert isinstance(cube, xr.Dataset)
+        cubes[names[0]] = cube
+        if options["crs"] is None and options["geobox"] is None:
+            options = {**options, "crs": crs_of(cube[next(iter(cube.data_vars))]).to_string()}
+    return xr.DataTree.from_dict(cubes)
 
 
 def by_day(scenes: Sequence[Scene]) -> list[list[Scene]]:
@@ -393,3 +433,6 @@ def _joined(texts: Any) -> str:
 def _mean(values: Sequence[float]) -> float:
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")
+
+
+_OPTIONS = tuple(name for name in inspect.signature(load).parameters if name != "source")

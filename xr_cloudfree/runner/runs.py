@@ -32,7 +32,7 @@ from xr_cloudfree.errors import (
     then,
 )
 from xr_cloudfree.options import ReadOptions
-from xr_cloudfree.plan import as_list, s1_variables
+from xr_cloudfree.plan import as_list, finest_of, s1_variables
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
@@ -105,8 +105,10 @@ def prepare(
     name = name_of(path) if isinstance(path, str) else path.name
     if Path(name).suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {name}", "an ending .zarr", option(f"store='{name}.zarr'"))
+    obj, sensors = finest_of(obj, options.get("others"))
+    options = options if sensors is None else {**options, "others": sensors}
     layers = [options.get(name) for name in ("clear", "mask", "s1")]
-    io.refuse_source(path, windows.sources(obj, *layers, *as_list(options.get("others"))))
+    io.refuse_source(path, windows.sources(obj, *layers, *as_list(sensors)))
     location = obj if isinstance(obj, str | os.PathLike) else None
     cube: Any = io.open_cube(location) if location is not None else obj
     reading, others = ReadOptions.split(options)
