@@ -196,6 +196,8 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
     uncertainty = prediction.uncertainty
     if uncertainty is not None and fit.errors.shape[1]:
         own = fit.uncertainty(features.reshape(len(features), -1)).reshape(base.shape)
+        if seen_error.days > SAME_PASS:  # the ground may have changed since
+            own = np.hypot(own, np.sqrt(seen_error.days) * np.nan_to_num(series.daily_change())[:, None, None])
         share = _coverage(footprint, seen_error.valid) * known
         uncertainty = np.where(np.isfinite(uncertainty), share * own + (1 - share) * uncertainty, own)
     return replace(
@@ -260,10 +262,13 @@ class SeenError:
         What it sees of the date minus what it would see of the prediction; 0 where not valid.
     valid : ndarray of bool, shape (row, column)
         Where both are known.
+    days : float
+        Mean distance of what it sees from the date, in days.
     """
 
     error: NDArray[np.float32]
     valid: NDArray[np.bool_]
+    days: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -383,7 +388,7 @@ def _line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) ->
 def _error_at_target(obs: Observations, other: OtherImages, footprint: Footprint) -> SeenError:
     """Return what the sensor saw near the target date minus the linear prediction, from the nearest clear image."""
     shape = footprint.inside.shape
-    error, valid = np.zeros((len(other.positions), *shape), np.float32), np.zeros(shape, bool)
+    error, valid, days = np.zeros((len(other.positions), *shape), np.float32), np.zeros(shape, bool), 0.0
     for i in np.argsort(np.abs(other.day_offset), kind="stable"):
         day = float(other.day_offset[i])
         if abs(day) > NEAR:
@@ -395,7 +400,8 @@ def _error_at_target(obs: Observations, other: OtherImages, footprint: Footprint
         taken &= footprint.degrade(known[None].astype(np.float32))[0] >= LEAST_CLEAR
         np.copyto(error, other.bands[i] - footprint.degrade(linear[list(other.positions)]), where=taken)
         valid |= taken
-    return SeenError(error, valid)
+        days += abs(day) * int(taken.sum())
+    return SeenError(error, valid, days / max(int(valid.sum()), 1))
 
 
 def _add_unknown(

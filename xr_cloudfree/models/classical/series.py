@@ -134,6 +134,15 @@ class Series:
         The dates on either side of the target are predicted from their own neighbours. Errors are taken to grow with
         the gap like the standard deviation of a Brownian bridge.
         """
+        width = self.daily_change()
+        walk = _walk(self._days(self.before), self._days(self.after), np.zeros(self.clear.shape[1]))
+        return np.asarray(width[:, None] * np.sqrt(walk + NOISE_DAYS), np.float32)
+
+    def daily_change(self) -> NDArray[np.float64]:
+        """Estimate the uncertainty by which a day that passes changes the ground, shape (band,); NaN if not measured.
+
+        It grows with the square root of the number of days.
+        """
         earlier, later = self.beyond()
         rates = [
             self._error_rate(self.before, earlier, self.after),
@@ -141,10 +150,8 @@ class Series:
         ]
         rate = np.concatenate(rates, axis=1)
         if not rate.shape[1]:
-            return np.full(self.bands.shape[1:], np.nan, np.float32)
-        width = UNSEEN * np.quantile(rate, 0.9, axis=1) / Z90
-        walk = _walk(self._days(self.before), self._days(self.after), np.zeros(self.clear.shape[1]))
-        return np.asarray(width[:, None] * np.sqrt(walk + NOISE_DAYS), np.float32)
+            return np.full(len(self.image), np.nan)
+        return np.asarray(UNSEEN * np.quantile(rate, 0.9, axis=1) / Z90)
 
     def _days(self, date: NDArray[np.int16]) -> NDArray[np.float64]:
         return np.where(date >= 0, self.days[date], np.nan)
