@@ -23,9 +23,9 @@ class Layer:
     ----------
     name : str
         Its name, as a user asks for it.
-    source : {"any model", "some models", "mask"}
-        Whether it follows from any model's answer, is an answer that some models give (``ModelSpec.layers``), or
-        needs a quality layer that has snow.
+    source : {"any model", "some models", "other sensors", "mask"}
+        Whether it follows from any model's answer, is an answer that some models give (``ModelSpec.layers``), needs
+        cubes of other sensors, or a quality layer that has snow.
     dims : tuple of str
         Its dimensions, without that of several target dates.
     dtype : str
@@ -39,7 +39,7 @@ class Layer:
     """
 
     name: str
-    source: Literal["any model", "some models", "mask"]
+    source: Literal["any model", "some models", "other sensors", "mask"]
     dims: tuple[str, ...]
     dtype: str
     long_name: str
@@ -105,14 +105,14 @@ _TABLE = (
     ),
     Layer(
         "source_sensor",
-        "some models",
+        "other sensors",
         ("y", "x"),
         "uint8",
         "other sensor whose image near the target date corrected the estimate: 0 none, 1 the first of others",
     ),
     Layer(
         "consistency",
-        "some models",
+        "other sensors",
         ("band", "y", "x"),
         "float32",
         "what the other sensor observed minus what it would see of the image, in reflectance",
@@ -134,4 +134,5 @@ LAYERS = {layer.name: layer for layer in _TABLE}
 """The layers by name, in the order in which they are returned."""
 COMMON_LAYERS = tuple(layer.name for layer in _TABLE if layer.source == "any model")
 MODEL_LAYERS = tuple(layer.name for layer in _TABLE if layer.source == "some models")
+OTHER_LAYERS = tuple(layer.name for layer in _TABLE if layer.source == "other sensors")
 MASK_LAYERS = tuple(layer.name for layer in _TABLE if layer.source == "mask")

@@ -47,7 +47,7 @@ from xr_cloudfree.errors import (
     either,
     option,
 )
-from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS
+from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS, OTHER_LAYERS
 from xr_cloudfree.masking import detectors
 from xr_cloudfree.masking.repair import LEAST_DATES
 from xr_cloudfree.models import registry
@@ -481,7 +481,7 @@ def plan_fill(
     if sensors:
         chosen = Enhanced(chosen)
     spec = chosen.spec
-    offered = COMMON_LAYERS + spec.layers + (MASK_LAYERS if has_snow else ())
+    offered = COMMON_LAYERS + spec.layers + (OTHER_LAYERS if sensors else ()) + (MASK_LAYERS if has_snow else ())
     requested_layers = parse_layers(layers, offered, requested_model.spec.name)
     spec.check_bands(cube.bands, cube.common_names)
     optional(chosen).check_installed()

@@ -7,7 +7,7 @@ number of workers, with the same result, and never needs to fit in memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -198,8 +198,8 @@ def coarser(
     clear: xr.DataArray,
     factor: float = 3.0,
     *,
-    slope: float = 1.0,
-    offset: float = 0.0,
+    slope: float | Sequence[float] = 1.0,
+    offset: float | Sequence[float] = 0.0,
     noise: float = 0.004,
     seed: int = 0,
 ) -> xr.Dataset:
@@ -213,7 +213,7 @@ def coarser(
         Where it is clear; other pixels of it are not used.
     factor : float
         Size of the sensor's pixels, in the cube's.
-    slope, offset : float
+    slope, offset : float, or sequence of float with one for each band
         Difference between the sensors: the sensor sees ``slope * reflectance + offset``.
     noise : float
         Standard deviation of the noise that is added, in reflectance.
@@ -244,7 +244,11 @@ def coarser(
     images, share = [], footprint.degrade(seen.astype(np.float32))
     for image, usable, part in zip(values, seen, share, strict=True):
         coarse = footprint.degrade(np.where(usable, image, np.float32(0))) / np.maximum(part, 0.95)
-        coarse = slope * coarse + offset + draw.normal(0, noise, coarse.shape)
+        coarse = (
+            np.reshape(slope, (-1, 1, 1)) * coarse
+            + np.reshape(offset, (-1, 1, 1))
+            + draw.normal(0, noise, coarse.shape)
+        )
         images.append(np.where((part >= 0.95) & footprint.inside, coarse, np.nan).astype(np.float32))
     coords: dict[str, Any] = {
         name: reflectance[name] for name in ("time", "band", "spatial_ref") if name in reflectance.coords

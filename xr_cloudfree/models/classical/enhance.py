@@ -48,9 +48,11 @@ LEAST_CLEAR = 0.95
 # Standard deviations to which products of features are clipped: a square does not extrapolate reliably.
 CLIP = 4.0
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Differences between sensors that published coefficients leave: standard deviations of slope and offset; of the
-# difference of a pair of images, from angles and atmosphere; and the number of pixels that one pair counts as.
-SLOPE, OFFSET, PAIR_NOISE, PAIR_WEIGHT = 0.05, 0.01, 0.02, 4.0
+# Differences between sensors that published coefficients leave: standard deviations of slope and offset.
+SLOPE, OFFSET = 0.05, 0.01
+# Error of a pair of images of both, from angles and atmosphere: its value and least value, and the number of pairs with
+# which it is measured.
+PAIR_ERROR, LEAST_PAIR_ERROR, ENOUGH_PAIRS = 0.01, 0.003, 3
 # Number of groups, by the error at the coarse resolution, in which the error that remains is measured.
 GROUPS, LEAST_GROUPED = 4, 160
 # Widens the uncertainty by this much, divided by the number of dates that teach: few dates understate it.
@@ -91,7 +93,6 @@ class Enhanced(BaseModel):
             tile=own.tile or TILE,
             stride=own.stride or STRIDE,
             taper=own.taper or own.tile is None,
-            layers=(*own.layers, "source_sensor", "consistency"),
             settings=(*own.settings, ("enhance", VERSION)),
         )
         rest = optional(model)
@@ -189,7 +190,8 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
     rest = np.where(seen_error.valid, error - footprint.degrade((image - base)[bands]), np.float32(0))
     image[bands] += weight * footprint.interpolate_linearly(_beyond_noise(rest))
     rest = np.where(seen_error.valid, error - footprint.degrade((image - base)[bands]), np.float32(np.nan))
-    covered = weight > 0.5
+    share = _coverage(footprint, valid) * known
+    covered = share > 0.5
     consistency = prediction.consistency
     assert consistency is not None and prediction.sensor is not None
     consistency[bands] = np.where(covered, footprint.repeat(rest), consistency[bands])
@@ -198,7 +200,6 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
         own = fit.uncertainty(features.reshape(len(features), -1)).reshape(base.shape)
         if seen_error.days > SAME_PASS:  # the ground may have changed since
             own = np.hypot(own, np.sqrt(seen_error.days) * np.nan_to_num(series.daily_change())[:, None, None])
-        share = _coverage(footprint, seen_error.valid) * known
         uncertainty = np.where(np.isfinite(uncertainty), share * own + (1 - share) * uncertainty, own)
     return replace(
         prediction,
@@ -357,7 +358,7 @@ def _line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) ->
     ----------
     pairs : sequence of (ndarray, ndarray)
         What the other sensor saw and what the tile's saw, for each pair of images. The pixels of a pair share most of
-        their errors, so each pair counts as `PAIR_WEIGHT` pixels.
+        their errors, so each pair is one measurement, with an error by which the pairs differ among themselves.
 
     Examples
     --------
@@ -369,10 +370,13 @@ def _line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) ->
     [0.95, 0.0]
     """
     x, y = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
-    share = np.concatenate([np.full(len(own), PAIR_WEIGHT / len(own)) for own, _ in pairs])
+    medians = np.array([np.median(theirs - own) for own, theirs in pairs])
+    spread = float(medians.std(ddof=1)) if len(pairs) >= ENOUGH_PAIRS else PAIR_ERROR
+    each = 1 / max(spread, LEAST_PAIR_ERROR) ** 2
+    share = np.concatenate([np.full(len(own), each / len(own)) for own, _ in pairs])
     middle = float(np.median(x))
     design = np.stack([x - middle, np.ones_like(x)])
-    prior = PAIR_NOISE**2 * np.diag([1 / SLOPE**2, 1 / OFFSET**2])
+    prior = np.diag([1 / SLOPE**2, 1 / OFFSET**2])
     change, weight = y - x, share
     for _ in range(10):
         found = np.linalg.solve((design * weight) @ design.T + prior, (design * weight) @ change)
