@@ -80,6 +80,7 @@ bench: $(VENV)/.bench  ## measure speed beside other packages
 	$(PY) -m benchmarks.sharing
 	$(PY) -m benchmarks.learned
 	$(PY) -m benchmarks.cost
+	$(PY) -m benchmarks.gpu
 	$(PY) -m benchmarks.training
 	$(PY) -m benchmarks.terramind
 

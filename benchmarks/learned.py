@@ -154,15 +154,15 @@ def parts(model: Any, obs: Any) -> dict[str, float]:
     timed("linear", Linear().predict)([obs])
     timed("regress", Regress().predict)([obs])
     network, device = model._network()
-    forests, gate = features._forests, network.gate.forward
-    features._forests, network.gate.forward = timed("  of it forests", forests), timed("  of it gate", gate)
+    forests, gate = features._nonlinear, network.gate.forward
+    features._nonlinear, network.gate.forward = timed("  of it forests", forests), timed("  of it gate", gate)
     try:
         prepared = timed("what the network is given", network.prepare)(obs)
         batch = Batch.of([prepared]).to(device)
         with torch.inference_mode():
             timed("network", network)(batch)
     finally:
-        features._forests, network.gate.forward = forests, gate
+        features._nonlinear, network.gate.forward = forests, gate
     spent["  of it U-Net"] = spent["network"] - spent["  of it gate"]
     order = ("linear", "regress", "what the network is given", "  of it forests", "network", "  of it gate")
     return {name: spent[name] for name in (*order, "  of it U-Net") if name in spent}
@@ -206,7 +206,7 @@ def forests() -> None:
         places = np.indices(shape).reshape(2, -1) / np.float32(features.PIXELS)
 
         def inputs(pixels: Any, found: Any = found, places: Any = places) -> Any:
-            standard = found.fit.standard(found.features[:, pixels])
+            standard = found.ground.fit.standard(found.features[:, pixels])
             return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
 
         seen, asked = inputs(samples), inputs(where)

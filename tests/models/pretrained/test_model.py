@@ -25,6 +25,7 @@ from xr_cloudfree.models.networks import architectures  # noqa: E402
 from xr_cloudfree.models.networks.batch import Batch, Output  # noqa: E402
 from xr_cloudfree.models.networks.inputs import prepare  # noqa: E402
 from xr_cloudfree.models.pretrained import locations, runtime  # noqa: E402
+from xr_cloudfree.models.pretrained import model as pretrained  # noqa: E402
 from xr_cloudfree.models.pretrained.model import PretrainedModel, _batches  # noqa: E402
 from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.models.spec import ModelSpec  # noqa: E402
@@ -194,8 +195,21 @@ class TestAnswer:
             _ = model.tiles_at_once
 
     def test_on_a_gpu_tiles_of_one_size_go_through_in_batches(self):
-        assert _batches([[0, 1, 4], [2], [3, 5]], 2) == [[0, 1], [4], [2], [3, 5]]
-        assert _batches([[0, 1]], 1) == [[0], [1]]
+        small, large = (8, 8), (16, 16)
+        tiles = [(small, 0), (small, 1), (large, 2), ((8, 16), 3), (small, 4), (large, 5)]
+        assert list(_batches(tiles, 2)) == [[0, 1], [2, 5], [3], [4]]
+        assert list(_batches(tiles[:2], 1)) == [[0], [1]]
+
+    def test_a_batch_runs_while_the_next_tiles_are_prepared(self):
+        prepared = []
+
+        def tiles():
+            for i in range(4):
+                prepared.append(i)
+                yield (8, 8), i
+
+        batches = _batches(tiles(), 2)
+        assert next(batches) == [0, 1] and prepared == [0, 1]
 
 
 class TestMemory:
@@ -213,9 +227,7 @@ class TestMemory:
             return own(batch)
 
         replaced(monkeypatch, model, small)
-        monkeypatch.setattr(
-            "xr_cloudfree.models.pretrained.model._batches", lambda alike, batch: list(alike)
-        )  # as on a GPU
+        monkeypatch.setattr(pretrained, "_batches", lambda tiles, batch: [[tile for _, tile in tiles]])  # as on a GPU
         for found, answer in zip(model.predict(tiles), expected, strict=True):
             np.testing.assert_allclose(found.bands, answer.bands, atol=1e-6)
         assert sizes[0] == 5 and sum(size for size in sizes if size <= fits) == 5

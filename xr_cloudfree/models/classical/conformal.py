@@ -106,46 +106,51 @@ def weighted_quantile(values: NDArray[np.floating], weight: NDArray[np.floating]
     return float(values[order[min(place, len(values) - 1)]])
 
 
-def by_size(
-    size: NDArray[np.floating],
-    sampled: NDArray[np.floating],
-    errors: NDArray[np.floating],
-    groups: int,
-    least: int,
-) -> NDArray[np.float32]:
-    """Estimate uncertainties from left-out errors, as a function of the size of what was predicted.
+@dataclass(frozen=True, eq=False)
+class Widths:
+    """Uncertainty as a function of the size of what was predicted: for each band, linear between a few points.
 
     Parameters
     ----------
-    size : ndarray, shape (band, pixel)
-        Size at the pixels, at least 0.
-    sampled, errors : ndarray, shape (band, sample)
-        Size and absolute left-out error at some pixels; NaN errors do not count.
-    groups, least : int
-        Number of groups of equal numbers of samples by size, and number of samples below which there is one.
-
-    Returns
-    -------
-    ndarray of float32, shape (band, pixel)
-        ± 1.645 of it is the 90 % interval; NaN for bands without an error.
+    sizes, widths : tuple of ndarray of float64, shape (point,)
+        Sizes in increasing order, and the uncertainty there; no point for bands without an error.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from xr_cloudfree.models.classical.conformal import by_size
+    >>> from xr_cloudfree.models.classical.conformal import Widths
     >>> errors = np.linspace(0, 1.645, 101)[None]
-    >>> by_size(np.ones((1, 2)), np.ones((1, 101)), errors, 4, 160).round(2).tolist()
-    [[0.9, 0.9]]
+    >>> round(Widths.of(np.ones((1, 101)), errors, 4, 160)(np.ones((1, 2)))[0, 0].item(), 2)
+    0.9
     """
-    uncertainty = np.empty(size.shape, np.float32)
-    for band, error in enumerate(errors):
-        valid = np.flatnonzero(np.isfinite(error))
-        order = valid[np.argsort(sampled[band, valid], kind="stable")]
-        parts = [part for part in np.array_split(order, groups if len(order) >= least else 1) if len(part)]
-        if not parts:
-            uncertainty[band] = np.nan
-            continue
-        middles = [float(np.median(sampled[band, part])) for part in parts]
-        widths = [float(np.quantile(error[part], LEVEL)) / Z90 for part in parts]
-        uncertainty[band] = np.interp(size[band], middles, widths)
-    return uncertainty
+
+    sizes: tuple[NDArray[np.float64], ...]
+    widths: tuple[NDArray[np.float64], ...]
+
+    @classmethod
+    def of(cls, size: NDArray[np.floating], errors: NDArray[np.floating], groups: int, least: int) -> Widths:
+        """Estimate it from left-out errors.
+
+        Parameters
+        ----------
+        size, errors : ndarray, shape (band, sample)
+            Size, at least 0, and absolute left-out error; NaN errors do not count.
+        groups, least : int
+            Number of groups of equal numbers of samples by size, and number of samples below which there is one.
+        """
+        sizes, widths = [], []
+        for own, error in zip(size, errors, strict=True):
+            valid = np.flatnonzero(np.isfinite(error))
+            order = valid[np.argsort(own[valid], kind="stable")]
+            parts = [part for part in np.array_split(order, groups if len(order) >= least else 1) if len(part)]
+            sizes.append(np.array([float(np.median(own[part])) for part in parts]))
+            widths.append(np.array([float(np.quantile(error[part], LEVEL)) / Z90 for part in parts]))
+        return cls(tuple(sizes), tuple(widths))
+
+    def __call__(self, size: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Return the uncertainty for sizes of shape (band, n): ± 1.645 of it is the 90 % interval, NaN if unknown."""
+        uncertainty = np.full(size.shape, np.nan, np.float32)
+        for out, own, sizes, widths in zip(uncertainty, size, self.sizes, self.widths, strict=True):
+            if len(sizes):
+                out[:] = np.interp(own, sizes, widths)
+        return uncertainty

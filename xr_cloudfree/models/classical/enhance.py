@@ -561,7 +561,7 @@ class Fit:
     def uncertainty(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Estimate the uncertainty of the prediction, shape (band, pixel): ± 1.645 of it is the 90 % interval."""
         size = _sizes(features, self.bands, len(self.slope))
-        width = conformal.by_size(size, self.size, np.abs(self.errors), GROUPS, LEAST_GROUPED)
+        width = conformal.Widths.of(self.size, np.abs(self.errors), GROUPS, LEAST_GROUPED)(size)
         return width * np.float32(1 + FEW_DATES / self.n_dates)
 
 

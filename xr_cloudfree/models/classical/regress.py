@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ LEAST_CORE = 40
 # Standard deviations, in pixels, of the kernels that spread residuals into the gap, from coarse to fine. Those of at
 # least COARSE times DECIMATION pixels are applied to means of DECIMATION x DECIMATION pixels.
 SPREADS, DECIMATION, COARSE = (16.0, 4.0, 1.5), 4, 4
+# The kernels end at so many standard deviations.
+SPREAD_TRUNCATE = 3.0
 # Weight of a residual of zero in each average, so that a few distant pixels have little influence.
 SHRINK = 0.05
 # Factor on the uncertainty beside the pixels of the fit, and its growth with the logarithm of the distance in pixels;
@@ -85,35 +88,58 @@ def hidden_pixels(obs: Observations) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, eq=False)
-class TargetFit:
-    """A regression fitted to the target's own clear pixels; pixels are on one axis.
+class GroundFit:
+    """A regression fitted to those of the target's own clear pixels that look like ground; pixels are on one axis.
 
     Parameters
     ----------
+    fit : RidgeFit
+        The regression of the error of the linear prediction; it standardises the features.
+    trust : ndarray of bool, shape (pixel,)
+        Clear pixels that look like ground, rings beside the gap included.
+    to_trusted, to_gap : ndarray of float64, shape (pixel,)
+        Distance in pixels to the nearest trusted one, and to the nearest one that is not clear.
+    widths : Widths
+        Uncertainty beside the pixels of the fit, by the size of the change across the gap.
+    """
+
+    fit: robust_ridge.RidgeFit
+    trust: NDArray[np.bool_]
+    to_trusted: NDArray[np.float64]
+    to_gap: NDArray[np.float64]
+    widths: conformal.Widths
+
+
+@dataclass(frozen=True, eq=False)
+class TargetFit:
+    """A regression fitted to the target's own clear pixels, for the pixels of the window; they are on one axis.
+
+    Parameters
+    ----------
+    ground : GroundFit
+        The regression.
     features : ndarray of float32, shape (feature, pixel)
         Features of every pixel.
-    fit : RidgeFit
-        The regression; it standardises the features.
     error : ndarray of float32, shape (band, pixel)
         Observed minus linear prediction; 0 where the target is not clear.
+    change : ndarray of float32, shape (band, pixel)
+        Change across the gap.
     fitted : ndarray of float32, shape (band, pixel)
         The error as predicted by the regression.
     spread : ndarray of float32, shape (band, pixel)
         Residuals of the regression at trusted pixels, spread over the window.
-    trust : ndarray of bool, shape (pixel,)
-        Clear pixels that look like ground, rings beside the gap included.
     weight : ndarray of float64, shape (pixel,)
         Robust weight of a trusted pixel's residual, in [0, 1]; 0 elsewhere.
     uncertainty : ndarray of float32, shape (band, pixel)
         Uncertainty of the linear prediction with both corrections.
     """
 
+    ground: GroundFit
     features: NDArray[np.float32]
-    fit: robust_ridge.RidgeFit
     error: NDArray[np.float32]
+    change: NDArray[np.float32]
     fitted: NDArray[np.float32]
     spread: NDArray[np.float32]
-    trust: NDArray[np.bool_]
     weight: NDArray[np.float64]
     uncertainty: NDArray[np.float32]
 
@@ -133,16 +159,63 @@ def fit_target(obs: Observations, series: Series) -> TargetFit | None:
     TargetFit or None
         None if there are too few trustworthy clear pixels, or no pixel to predict.
     """
-    from scipy.ndimage import distance_transform_edt
-
     if obs.target < 0:
         return None
     seen = obs.clear[obs.target].ravel()
-    usable = seen & series.known
-    if usable.sum() < LEAST_CORE or not (series.known & ~seen).any():
+    error = np.where(seen & series.known, series.bands[obs.target] - series.image, np.float32(0))
+    features = cache(series.features)  # most of the time of a tile without a fit
+    ground = fit_ground(
+        seen,
+        series.known,
+        obs.shape,
+        lambda pixels: features()[:, pixels],
+        lambda pixels: error[:, pixels],
+        lambda pixels: series.change[:, pixels],
+    )
+    if ground is None:
         return None
-    error = np.where(usable, series.bands[obs.target] - series.image, np.float32(0))
-    distance = distance_transform_edt(seen.reshape(obs.shape)).ravel()
+    fitted = ground.fit(features())
+    residual = (error - fitted).astype(np.float64)
+    weight = np.where(ground.trust, robust_ridge.tukey_weight(residual, ground.fit.scale), 0.0)
+    spread = _spread(residual, weight, obs.shape)
+    uncertainty = ground.widths(np.abs(series.change))
+    uncertainty *= (NEAR + GROWTH * np.log1p(ground.to_trusted)).astype(np.float32)
+    return TargetFit(ground, features(), error, series.change, fitted, spread, weight, uncertainty)
+
+
+def fit_ground(
+    seen: NDArray[np.bool_],
+    known: NDArray[np.bool_],
+    shape: tuple[int, int],
+    features: robust_ridge.Columns,
+    error: robust_ridge.Columns,
+    change: robust_ridge.Columns,
+) -> GroundFit | None:
+    """Fit the error of the linear prediction to the target's clear pixels; the values of others are not needed.
+
+    Parameters
+    ----------
+    seen : ndarray of bool, shape (pixel,)
+        Where the target is clear.
+    known : ndarray of bool, shape (pixel,)
+        Where another date is clear.
+    shape : tuple of int
+        Rows and columns of the window.
+    features, error, change : callable
+        Return, for indices of clear pixels, their features, of shape (feature, n), and the error of the linear
+        prediction and the change across the gap, of shape (band, n).
+
+    Returns
+    -------
+    GroundFit or None
+        None if there are too few trustworthy clear pixels, or no pixel to predict.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    usable = seen & known
+    if usable.sum() < LEAST_CORE or not (known & ~seen).any():
+        return None
+    distance = distance_transform_edt(seen.reshape(shape)).ravel()
     rim = next((rim for rim in RIMS if (usable & (distance > rim)).sum() >= GOOD_CORE), RIMS[-1])
     core = usable & (distance > rim)
     if core.sum() < LEAST_CORE:
@@ -150,34 +223,28 @@ def fit_target(obs: Observations, series: Series) -> TargetFit | None:
             return None
         core = usable
 
-    features = series.features()
-    fit = robust_ridge.fit(features, error, core, obs.shape, robust_ridge.MAX_ROUGH)
+    fit = robust_ridge.fit(features, error, core, shape, robust_ridge.MAX_ROUGH)
     # Only the sample of the core and the rings beside the gap are judged.
     judged = np.union1d(fit.pixels, np.flatnonzero(usable & (distance <= rim)))
-    brightness = np.full(error.shape[1], np.nan)
-    brightness[judged] = (error[:, judged] - fit(features[:, judged])).mean(axis=0)
+    brightness = np.full(seen.size, np.nan)
+    brightness[judged] = (error(judged) - fit(features(judged))).mean(axis=0)
     trust = robust_ridge.trusted_pixels(brightness, usable, core, distance, rim)
     if len(fit.pixels) < trust.sum():
-        fit = robust_ridge.fit(features, error, trust, obs.shape)
-    fitted = fit(features)
-    residual = (error - fitted).astype(np.float64)
-    weight = np.where(trust, robust_ridge.tukey_weight(residual, fit.scale), 0.0)
-    spread = _spread(residual, weight, obs.shape)
-    size = np.abs(series.change)
-    uncertainty = conformal.by_size(size, size[:, fit.pixels], np.abs(fit.held_out), GROUPS, LEAST_GROUPED)
-    distance = distance_transform_edt(~trust.reshape(obs.shape)).ravel()
-    uncertainty *= (NEAR + GROWTH * np.log1p(distance)).astype(np.float32)
-    return TargetFit(features, fit, error, fitted, spread, trust, weight, uncertainty)
+        fit = robust_ridge.fit(features, error, trust, shape)
+    to_trusted = distance_transform_edt(~trust.reshape(shape)).ravel()
+    widths = conformal.Widths.of(np.abs(change(fit.pixels)), np.abs(fit.held_out), GROUPS, LEAST_GROUPED)
+    return GroundFit(fit, trust, to_trusted, distance, widths)
 
 
 def _is_ground_to_the_edge(
-    error: NDArray[np.float32], usable: NDArray[np.bool_], distance: NDArray[np.float64]
+    error: robust_ridge.Columns, usable: NDArray[np.bool_], distance: NDArray[np.float64]
 ) -> bool:
     """Return whether clear parts too narrow to have a core are as bright beside the gap as further inside."""
     inner = usable & (distance > 1)
     if inner.sum() < LEAST_CORE:
         return False
-    brightness = error.mean(axis=0).astype(np.float64)
+    brightness = np.full(usable.size, np.nan)
+    brightness[usable] = error(np.flatnonzero(usable)).mean(axis=0)
     return bool(robust_ridge.trusted_pixels(brightness, usable, inner, distance, 1)[usable].all())
 
 
@@ -199,7 +266,7 @@ def _spread(residual: NDArray[np.float64], weight: NDArray[np.float64], shape: t
         if step > 1:
             maps = _block_means(maps, step)
         width = sigma / step
-        maps = gaussian_filter(maps, (0.0, width, width), truncate=3.0, mode="constant")
+        maps = gaussian_filter(maps, (0.0, width, width), truncate=SPREAD_TRUNCATE, mode="constant")
         spread = maps[:-1] / (maps[-1] + np.float32(SHRINK))
         estimate += spread if step == 1 else _interpolate(spread, step, shape)
     return estimate.reshape(residual.shape)

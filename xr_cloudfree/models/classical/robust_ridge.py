@@ -6,6 +6,7 @@ sums have a fixed order, so results are reproducible.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +162,10 @@ def _moment(x: NDArray[np.float32], weighted: NDArray[np.float32]) -> NDArray[np
     return np.concatenate([product(x, weighted.T).astype(np.float64), rest[None]])
 
 
+Columns = Callable[[NDArray[np.intp]], NDArray[np.float32]]
+"""Values of the pixels with given indices, shape (feature or band, n); all others may be on another device."""
+
+
 @dataclass(frozen=True, eq=False)
 class RidgeFit:
     """A fitted ridge regression, with predictions bounded to the range of the values it was fitted to.
@@ -179,6 +184,8 @@ class RidgeFit:
         Robust scale of the residuals.
     pixels : ndarray of int, shape (sample,)
         The pixels of the fit.
+    fitted : ndarray of float32, shape (band, sample)
+        Their predictions.
     held_out : ndarray of float64, shape (band, sample)
         Their errors in a fit without the square of pixels around them; NaN where they look like haze.
     """
@@ -191,6 +198,7 @@ class RidgeFit:
     high: NDArray[np.float32]
     scale: NDArray[np.float64]
     pixels: NDArray[np.intp]
+    fitted: NDArray[np.float32]
     held_out: NDArray[np.float64]
 
     def __call__(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -224,20 +232,19 @@ def _apply(slope: NDArray[np.float64], x: NDArray[np.float32]) -> NDArray[np.flo
 
 
 def fit(
-    features: NDArray[np.float32],
-    values: NDArray[np.float32],
+    features: Columns,
+    values: Columns,
     where: NDArray[np.bool_],
     shape: tuple[int, int],
     most: int = MAX_FIT,
 ) -> RidgeFit:
-    """Fit `values` by `features` on the pixels in `where`, except those that look like haze.
+    """Fit values by features on the pixels in `where`, except those that look like haze.
 
     Parameters
     ----------
-    features : ndarray of float32, shape (feature, pixel)
-        Features, finite everywhere.
-    values : ndarray of float32, shape (band, pixel)
-        Values to fit, valid in `where`.
+    features, values : callable
+        Return, for indices of pixels in `where`, their features, float32 of shape (feature, n), and their values, of
+        shape (band, n); all finite.
     where : ndarray of bool, shape (pixel,)
         Pixels to use.
     shape : tuple of int
@@ -254,7 +261,7 @@ def fit(
     fold = folds(pixels, shape)
     order = np.argsort(fold, kind="stable")  # the pixels of a fold follow each other
     pixels, ends = pixels[order], np.cumsum(np.bincount(fold, minlength=FOLDS))
-    x, y = features[:, pixels], values[:, pixels]
+    x, y = features(pixels), values(pixels)
     centre = x.mean(axis=1, dtype=np.float64).astype(np.float32)
     width = x.std(axis=1) + np.float32(3e-3)
     x = _standard(x, centre, width)
@@ -285,6 +292,7 @@ def fit(
     shrinkage = (weight * y * predicted).sum(axis=1) / np.maximum((weight * np.square(predicted)).sum(axis=1), 1e-12)
     slope = _solve(gram, moment, PENALTIES[best]) * np.clip(shrinkage, 0, 1)
     low, high = _range(y, weight)
+    fitted = _apply(slope, x)
     return RidgeFit(
         centre,
         width,
@@ -292,8 +300,9 @@ def fit(
         slope[-1].astype(np.float32),
         low,
         high,
-        robust_scale((y - _apply(slope, x)).astype(np.float64)),
+        robust_scale((y - fitted).astype(np.float64)),
         pixels,
+        np.clip(fitted, low[:, None], high[:, None]),
         np.where(weight > 0, held_out, np.nan),
     )
 

@@ -93,18 +93,12 @@ class Series:
         The features are the linear prediction, the change across the gap, the difference of both to the mean of their
         neighbourhood, and the nearest dates that are mostly clear, as differences to the linear prediction.
         """
-        from scipy.ndimage import uniform_filter
-
-        share = self.clear.mean(axis=1)
-        near = np.argsort(np.abs(self.days), kind="stable")
         number = len(self.image)
-        limit = max(1, min(MAX_DATES, MAX_FEATURES // number))
-        dates = np.sort(near[share[near] >= LEAST_SHARE][:limit])
+        dates = feature_dates(self.clear.mean(axis=1), self.days, number)
         features = np.zeros(((4 + len(dates)) * number, self.image.shape[1]), np.float32)
         own, around = features[: 2 * number], features[2 * number : 4 * number]
         own[:number], own[number:] = self.image, self.change
-        for row, mean in zip(own, around, strict=True):
-            uniform_filter(row.reshape(self.shape), CONTEXT, output=mean.reshape(self.shape))
+        context_means(own, self.shape, around)
         around -= own
         self._differences(dates, features[4 * number :].reshape(len(dates), *self.image.shape))
         return features
@@ -167,6 +161,21 @@ class Series:
         predicted = start + weight[:, None] * (self.bands[second, :, pixels] - start)
         expected = np.sqrt(_walk(self._days(left), self._days(right), self.days[date]) + NOISE_DAYS)
         return np.asarray((np.abs(self.bands[date, :, pixels] - predicted) / expected[:, None]).T)
+
+
+def context_means(rows: NDArray[np.float32], shape: tuple[int, int], out: NDArray[np.float32]) -> None:
+    """Write the means over the neighbourhood of each pixel into `out`; `rows` and `out` have the shape (row, pixel)."""
+    from scipy.ndimage import uniform_filter
+
+    for row, mean in zip(rows, out, strict=True):
+        uniform_filter(row.reshape(shape), CONTEXT, output=mean.reshape(shape))
+
+
+def feature_dates(share: NDArray[np.float64], days: NDArray[np.float64], n_bands: int) -> NDArray[np.intp]:
+    """Return the indices of the dates that serve as features, by the clear share and the day of each."""
+    near = np.argsort(np.abs(days), kind="stable")
+    limit = max(1, min(MAX_DATES, MAX_FEATURES // n_bands))
+    return np.sort(near[share[near] >= LEAST_SHARE][:limit])
 
 
 def _walk(left: NDArray[np.float64], right: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -137,7 +137,11 @@ class Batch:
             target = dtype if tensor.is_floating_point() else None
             if target is not None and least is not None:
                 target = torch.promote_types(target, least)
+            if to_gpu and tensor.device.type == "cpu":  # pinned memory is copied while others compute
+                return tensor.pin_memory().to(device, non_blocking=True).to(dtype=target)
             return tensor.to(device=device, dtype=target)
+
+        to_gpu = device is not None and torch.device(device).type == "cuda"
 
         moved: dict[str, Any] = {f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "features"}
         moved["day_offset"] = move(self.day_offset, torch.float32)
@@ -182,13 +186,23 @@ class Output:
     gate: Tensor | None = None
 
 
-def _stack(rows: Sequence[NDArray[np.generic]], at_least: int = 0) -> Tensor:
-    """Stack arrays on a new first axis, zero-padded to the largest shape, and to `at_least` on their first axis."""
-    if len(rows) == 1 and len(rows[0]) >= at_least and rows[0].flags.writeable:
-        return torch.from_numpy(rows[0][np.newaxis])  # nothing to pad: the memory is shared
+def _stack(rows: Sequence[NDArray[np.generic] | Tensor], at_least: int = 0) -> Tensor:
+    """Stack maps on a new first axis, zero-padded to the largest shape, and to `at_least` on their first axis.
+
+    Of arrays and tensors together, the arrays go to the device of the tensors.
+    """
     largest = np.max([row.shape for row in rows], axis=0)
     largest[0] = max(largest[0], at_least)
-    stacked = np.zeros((len(rows), *largest), rows[0].dtype)
-    for place, row in zip(stacked, rows, strict=True):
-        place[tuple(slice(n) for n in row.shape)] = row
-    return torch.from_numpy(stacked)
+    shape, tensors = (len(rows), *map(int, largest)), [row for row in rows if isinstance(row, Tensor)]
+    if tensors:
+        stacked = tensors[0].new_zeros(shape)
+        for place, row in zip(stacked, rows, strict=True):
+            place[tuple(slice(n) for n in row.shape)] = torch.as_tensor(row)
+        return stacked
+    arrays = [row for row in rows if not isinstance(row, Tensor)]
+    if len(rows) == 1 and arrays[0].shape == shape[1:] and arrays[0].flags.writeable:
+        return torch.from_numpy(arrays[0][np.newaxis])  # nothing to pad: the memory is shared
+    padded = np.zeros(shape, arrays[0].dtype)
+    for into, array in zip(padded, arrays, strict=True):
+        into[tuple(slice(n) for n in array.shape)] = array
+    return torch.from_numpy(padded)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.models.classical import conformal, robust_ridge, stacking
-from xr_cloudfree.models.classical.regress import NEAR, TargetFit, fit_target, hidden_pixels
+from xr_cloudfree.models.classical.regress import GroundFit, TargetFit, fit_target, hidden_pixels
 from xr_cloudfree.models.classical.series import Series
 from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
@@ -85,7 +85,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
     [0.17499999701976776, 0.17499999701976776]
     """
     tile = prepare(obs, max_dates)
-    used = _observations(obs, max_dates)
+    used = with_used_dates(obs, max_dates)
     series = Series.of(used)
     shape, n_bands = obs.shape, obs.n_bands
     regression = fit_target(used, series)
@@ -97,9 +97,9 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         candidates = [base] * len(CANDIDATES)
         uncertainty = series.uncertainty()
     else:
-        forests = _forests(regression, shape, known & (tile.target_clear.ravel() == 0))
-        trees, shares, evidence = forests.spread, forests.shares, forests.evidence
-        corrections = (regression.fitted + regression.spread, regression.fitted + forests.residual, forests.error)
+        forests, (residual, error, trees) = _nonlinear(regression, shape, known & (tile.target_clear.ravel() == 0))
+        shares, evidence = forests.shares, forests.evidence
+        corrections = (regression.fitted + regression.spread, regression.fitted + residual, error)
         stacked = np.zeros_like(base)
         for share, correction in zip((1 - sum(shares), *shares), corrections, strict=True):
             stacked += np.float32(share) * correction
@@ -121,91 +121,137 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         "evidence": np.stack([evidence.factor, np.full_like(evidence.factor, evidence.weight)], axis=1),
         "shared": image(_shared(tile, series, regression, judged, shares)),
     }
-    return replace(tile, features=tile.features | features, source=_among_others(source, used.target).reshape(shape))
+    return replace(tile, features=tile.features | features, source=among_others(source, used.target).reshape(shape))
 
 
-def _among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
+def among_others(date: NDArray[np.int16], target: int) -> NDArray[np.int16]:
     """Convert indices of the series' dates to indices of a tile's dates, which lack the target's own."""
     return date if target < 0 else np.where(date > target, date - np.int16(1), date)
 
 
-def _observations(obs: Observations, max_dates: int) -> Observations:
+def with_used_dates(obs: Observations, max_dates: int) -> Observations:
     """Return the dates of a network's input and the target's own as observations; `obs` itself if these are all."""
-    dates = used_dates(obs, max_dates)
-    if obs.target < 0 and not len(dates):
+    dates, target = dates_and_target(obs, max_dates)
+    if not len(dates):
         empty = np.zeros((1, obs.n_bands, *obs.shape), np.float32)  # a series needs a date
         return Observations(empty, np.zeros((1, *obs.shape), bool), np.array([-1.0]), common_names=obs.common_names)
-    if obs.target >= 0:
-        dates = np.sort(np.append(dates, obs.target))
     if len(dates) == obs.n_dates:
         return obs
-    target = -1 if obs.target < 0 else int(np.searchsorted(dates, obs.target))
     return Observations(
         obs.bands[dates], obs.clear[dates], obs.day_offset[dates], target, common_names=obs.common_names
     )
 
 
+def dates_and_target(obs: Observations, max_dates: int) -> tuple[NDArray[np.intp], int]:
+    """Return the indices of the dates of a network's input and of the target's own, and its index among these or -1."""
+    dates = used_dates(obs, max_dates)
+    if obs.target < 0:
+        return dates, -1
+    dates = np.sort(np.append(dates, obs.target))
+    return dates, int(np.searchsorted(dates, obs.target))
+
+
 @dataclass(frozen=True, eq=False)
-class ForestOutput:
-    """Predictions of the forests, each of shape (band, pixel), and their weights.
+class GrownForests:
+    """Forests that predict the residual of the regression, then the error of the linear interpolation, of each band.
 
-    `residual` predicts the regression's residual, `error` the error of the linear interpolation; `spread` is the spread
-    of the trees. `shares` are the weights of both predictions beside the regression's own, `evidence` the errors that
-    the weighted sum leaves on held-out squares, relative to the regression's uncertainty.
+    Parameters
+    ----------
+    forests : tuple of Forest
+        One per fold of the fit, grown without that fold; none if there are too few samples.
+    shares : tuple of float
+        Weights of the predictions of residual and error beside the regression's own prediction.
+    evidence : Evidence
+        By the errors that the weighted sum leaves on held-out squares, relative to the regression's uncertainty.
     """
 
-    residual: NDArray[np.float32]
-    error: NDArray[np.float32]
-    spread: NDArray[np.float32]
+    forests: tuple[extra_trees.Forest, ...]
+    shares: tuple[float, float]
     evidence: conformal.Evidence
-    shares: tuple[float, float] = (0.0, 0.0)
 
 
-def _forests(regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]) -> ForestOutput:
-    """Grow one forest per fold without that fold, average their predictions, and weight them by the held-out folds.
+def grow_forests(
+    ground: GroundFit,
+    shape: tuple[int, int],
+    features: robust_ridge.Columns,
+    error: robust_ridge.Columns,
+    change: robust_ridge.Columns,
+) -> GrownForests:
+    """Grow one forest per fold without that fold, and weight their predictions by the held-out folds.
 
-    Outside `where`, at the target's clear pixels, the result is the regression's own prediction.
+    Parameters
+    ----------
+    ground : GroundFit
+        The regression.
+    shape : tuple of int
+        Rows and columns of the tile.
+    features, error, change : callable
+        As in `fit_ground`.
     """
-    ridge, corrected = regression.fit, regression.fitted + regression.spread
-    unknown = conformal.no_evidence(len(regression.error))
-    output = ForestOutput(regression.spread.copy(), corrected, np.zeros_like(regression.error), unknown)
-    proved = (regression.weight[ridge.pixels] > LEAST_WEIGHT) & np.isfinite(ridge.held_out).all(axis=0)
+    ridge = ground.fit
+    errors, n_bands = error(ridge.pixels), len(ridge.level)
+    weight = robust_ridge.tukey_weight((errors - ridge.fitted).astype(np.float64), ridge.scale).astype(np.float32)
+    proved = (weight > LEAST_WEIGHT) & np.isfinite(ridge.held_out).all(axis=0)
     kept = np.isin(ridge.pixels, robust_ridge.thin(ridge.pixels[proved], shape, SAMPLES))
-    samples, left = ridge.pixels[kept], ridge.held_out[:, kept].T
-    fold, requested = robust_ridge.folds(samples, shape), np.flatnonzero(where)
+    samples, left, weight = ridge.pixels[kept], ridge.held_out[:, kept].T, weight[kept]
+    fold = robust_ridge.folds(samples, shape)
     sizes = np.bincount(fold, minlength=robust_ridge.FOLDS)
-    if len(samples) < LEAST_SAMPLES or not sizes.all() or not len(requested):
-        return output
-    places = np.indices(shape).reshape(2, -1) / np.float32(PIXELS)
-
-    def features(pixels: NDArray[np.intp]) -> NDArray[np.float32]:
-        standard = ridge.standard(regression.features[:, pixels])
-        return np.ascontiguousarray(np.concatenate([standard, places[:, pixels]]).T, np.float32)
-
-    seen, new = features(samples), features(requested)
-    values = np.concatenate([regression.error - regression.fitted, regression.error])[:, samples].T
-    weight = regression.weight[samples].astype(np.float32)
-    held_out = np.empty_like(values)
-    answers, squares = (np.zeros((len(requested), values.shape[1]), np.float32) for _ in range(2))
+    if len(samples) < LEAST_SAMPLES or not sizes.all():
+        return GrownForests((), (0.0, 0.0), conformal.no_evidence(n_bands))
+    standard = ridge.standard(features(samples))
+    seen = np.ascontiguousarray(np.concatenate([standard, places(shape)[:, samples]]).T, np.float32)
+    values = np.concatenate([errors - ridge.fitted, errors])[:, kept].T
+    held_out, forests = np.empty_like(values), []
     for k in range(robust_ridge.FOLDS):
         own = fold == k
-        grown = extra_trees.grow(seen[~own], values[~own], weight[~own], seed=k)
-        held_out[own] = grown(seen[own])[0]
-        mean, spread = grown(new)
-        answers += mean / np.float32(robust_ridge.FOLDS)
-        squares += np.square(spread) / np.float32(robust_ridge.FOLDS)
-    n_bands = len(regression.error)
-    output.residual[:, requested], output.error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
-    output.spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
+        forests.append(extra_trees.grow(seen[~own], values[~own], weight[~own], seed=k))
+        held_out[own] = forests[-1](seen[own])[0]
     of_residual = held_out[:, :n_bands]
-    of_error = held_out[:, n_bands:] - (regression.error[:, samples].T - left)
+    of_error = held_out[:, n_bands:] - (errors[:, kept].T - left)
     shares = _shares(left, of_residual, of_error, weight, ridge.scale)
-    errors = left - shares[0] * of_residual - shares[1] * of_error
-    # The factor for the distance to trusted pixels is NEAR at the samples, which are trusted pixels themselves.
-    uncertainty = np.maximum(regression.uncertainty[:, samples] / np.float32(NEAR), LEAST_SCALE)
+    remaining = left - shares[0] * of_residual - shares[1] * of_error
+    # The samples are trusted pixels themselves, where the factor for the distance to them is NEAR.
+    uncertainty = np.maximum(ground.widths(np.abs(change(samples))), LEAST_SCALE)
     row, column = (place // GROUP for place in np.unravel_index(samples, shape))
-    evidence = conformal.evidence(errors.T, uncertainty, row * shape[1] + column)
-    return replace(output, shares=shares, evidence=evidence)
+    evidence = conformal.evidence(remaining.T, uncertainty, row * shape[1] + column)
+    return GrownForests(tuple(forests), shares, evidence)
+
+
+def places(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the coordinates among the features of a forest, shape (2, pixel)."""
+    return np.asarray(np.indices(shape).reshape(2, -1) / np.float32(PIXELS), np.float32)
+
+
+def _nonlinear(
+    regression: TargetFit, shape: tuple[int, int], where: NDArray[np.bool_]
+) -> tuple[GrownForests, tuple[NDArray[np.float32], ...]]:
+    """Grow the forests and average their predictions in `where`, which have the shape (band, pixel).
+
+    They predict the regression's residual, the error of the linear interpolation, and the spread of the trees. Outside
+    `where`, at the target's clear pixels, the predictions are the regression's own.
+    """
+    residual, error = regression.spread.copy(), regression.fitted + regression.spread
+    spread = np.zeros_like(error)
+    grown = grow_forests(
+        regression.ground,
+        shape,
+        lambda pixels: regression.features[:, pixels],
+        lambda pixels: regression.error[:, pixels],
+        lambda pixels: regression.change[:, pixels],
+    )
+    requested, n_bands = np.flatnonzero(where), len(error)
+    if not grown.forests or not len(requested):
+        return grown, (residual, error, spread)
+    standard = regression.ground.fit.standard(regression.features[:, requested])
+    new = np.ascontiguousarray(np.concatenate([standard, places(shape)[:, requested]]).T, np.float32)
+    answers, squares = (np.zeros((len(requested), 2 * n_bands), np.float32) for _ in range(2))
+    for forest in grown.forests:
+        mean, deviation = forest(new)
+        answers += mean / np.float32(robust_ridge.FOLDS)
+        squares += np.square(deviation) / np.float32(robust_ridge.FOLDS)
+    residual[:, requested], error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
+    spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
+    return grown, (residual, error, spread)
 
 
 def _shares(
@@ -242,31 +288,21 @@ def _shared(
     shares: tuple[float, float],
 ) -> NDArray[np.float32]:
     """Return the maps that all bands share, shape (map, pixel); see `SHARED`."""
-    from scipy.ndimage import distance_transform_edt
-
-    shape = tile.target.shape[1:]
     seen = tile.target_clear.ravel() > 0
     nothing = np.zeros(seen.size)
-    trust = nothing > 0 if regression is None else regression.trust
-
-    def distance(where: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """Return the distance to the nearest False pixel, scaled to about 0 to 1."""
-        if where.all():
-            return np.ones(where.size)
-        return np.asarray(np.log1p(distance_transform_edt(where.reshape(shape)).ravel()) / 4.0)
 
     def days(date: NDArray[np.int16]) -> NDArray[np.float64]:
         if not len(tile.day_offset):
             return nothing
         return np.where(date >= 0, np.log1p(np.abs(series.days[date])) / 5.0, 0.0)
 
+    ground = None if regression is None else regression.ground
     return np.stack(
         [
             seen,
-            trust,
+            nothing > 0 if ground is None else ground.trust,
             nothing if regression is None else regression.weight,
-            distance(~trust),
-            distance(seen),
+            *distances(seen, series.shape, ground),
             days(series.before),
             days(series.after),
             series.before >= 0,
@@ -278,3 +314,15 @@ def _shared(
             *(nothing + share for share in shares),
         ]
     ).astype(np.float32)
+
+
+def distances(
+    seen: NDArray[np.bool_], shape: tuple[int, int], ground: GroundFit | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the distances to the nearest trusted pixel and to the gap, scaled to about 0 to 1; shape (pixel,)."""
+    from scipy.ndimage import distance_transform_edt
+
+    far = np.ones(seen.size)
+    if ground is not None:
+        return np.log1p(ground.to_trusted) / 4.0, np.log1p(ground.to_gap) / 4.0
+    return far, far if seen.all() else np.log1p(distance_transform_edt(seen.reshape(shape)).ravel()) / 4.0

@@ -24,6 +24,8 @@ SHARED_BY_BANDS = ("shared", S1, S1_SEEN)
 class NetworkInput:
     """Input of a network for one tile: a row of a batch, without torch.
 
+    Where a network's device prepares it (`on_device`), maps are tensors there, and all else arrays.
+
     Parameters
     ----------
     bands : ndarray of float32, shape (time, band, y, x)
@@ -116,7 +118,7 @@ def prepare(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
         target,
         target_clear[np.newaxis].astype(np.float32),
         np.ones(obs.n_bands, bool),
-        {} if obs.s1 is None else _radar(obs.s1),
+        {} if obs.s1 is None else radar(obs.s1),
     )
 
 
@@ -128,6 +130,7 @@ def used_dates(obs: Observations, max_dates: int = MAX_DATES) -> NDArray[np.intp
     return np.sort(dates[near[:max_dates]])
 
 
-def _radar(s1: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+def radar(s1: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """Return the features of a Sentinel-1 image, shape (2, y, x), which is NaN where missing."""
     seen = np.asarray(np.isfinite(s1).all(axis=0))[np.newaxis]
     return {S1: np.where(seen, s1, np.float32(0)), S1_SEEN: seen.astype(np.float32)}

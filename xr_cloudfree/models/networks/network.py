@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from xr_cloudfree.errors import OptionError
+from xr_cloudfree.models.networks import on_device
 from xr_cloudfree.models.networks.batch import Batch, Output
-from xr_cloudfree.models.networks.features import FEATURES_VERSION
+from xr_cloudfree.models.networks.features import FEATURES_VERSION, compute_features
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare
 from xr_cloudfree.models.protocol import Observations
 
@@ -84,7 +86,9 @@ class Network(nn.Module):
         return tile
 
     @classmethod
-    def make_input(cls, obs: Observations, max_dates: int | None = None) -> NetworkInput:
+    def make_input(
+        cls, obs: Observations, max_dates: int | None = None, device: torch.device | None = None
+    ) -> NetworkInput:
         """Return the complete input of the network for a tile.
 
         Parameters
@@ -93,8 +97,14 @@ class Network(nn.Module):
             A tile, in reflectance.
         max_dates : int, optional
             Maximum number of dates; by default that of `prepare`.
+        device : device, optional
+            Device on which `on_device` computes the features of `compute_features`, for networks that have these; by
+            default, and for all others, `prepare` is called.
         """
-        tile = cls.prepare(obs) if max_dates is None else cls.prepare(obs, max_dates)
+        if device is not None and cls.prepare is compute_features:
+            tile = on_device.compute_features(obs, MAX_DATES if max_dates is None else max_dates, device)
+        else:
+            tile = cls.prepare(obs) if max_dates is None else cls.prepare(obs, max_dates)
         return cls.describe(tile, obs.common_names)
 
     def parts(self) -> dict[Literal["base", "encoder"], nn.Module]:

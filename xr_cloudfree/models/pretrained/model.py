@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from xr_cloudfree.models.networks.network import Network
 
 Precision = Literal["fp32", "bf16"]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class BundleLocation(Protocol):
@@ -137,24 +140,22 @@ class PretrainedModel(BaseModel):
 
         order = [self._order(obs) for obs in tiles]
         arranged = [_take_bands(obs, bands) for obs, bands in zip(tiles, order, strict=True)]
-        most = self.spec.max_dates
-        threads = min(len(arranged), torch.get_num_threads())  # dask workers limit this number
-        if threads > 1:  # compiled code and NumPy release the GIL
-            with ThreadPoolExecutor(threads) as pool:
-                prepared = list(pool.map(lambda obs: network.make_input(obs, most), arranged))
-        else:
-            prepared = [network.make_input(obs, most) for obs in arranged]
-        # Tiles of equal size form batches; those without a clear date need no network.
-        sizes: dict[tuple[int, int], list[int]] = {}
+        most, on = self.spec.max_dates, device if runtime.prepares_on(device) else None
         answers: dict[int, Prediction] = {}
-        for i, tile in enumerate(prepared):
-            if tile.clear.any():
-                sizes.setdefault(arranged[i].shape, []).append(i)
-            else:
-                answers[i] = self._unseen(arranged[i], tile)
-        for which in _batches(sizes.values(), self.spec.batch if device.type != "cpu" else 1):
-            done = self._run(network, device, [arranged[i] for i in which], [prepared[i] for i in which])
-            answers.update(zip(which, done, strict=True))
+        threads = min(len(arranged), torch.get_num_threads())  # dask workers limit this number
+        with _mapped(lambda obs: network.make_input(obs, most, on), arranged, threads) as inputs:
+
+            def seen() -> Iterator[tuple[tuple[int, int], tuple[int, NetworkInput]]]:
+                for i, (obs, tile) in enumerate(zip(arranged, inputs, strict=True)):
+                    if tile.clear.any():
+                        yield obs.shape, (i, tile)
+                    else:  # without a clear date there is nothing for the network
+                        answers[i] = self._unseen(obs, tile)
+
+            for batch in _batches(seen(), self.spec.batch if device.type != "cpu" else 1):
+                which, prepared = zip(*batch, strict=True)
+                done = self._run(network, device, [arranged[i] for i in which], list(prepared))
+                answers.update(zip(which, done, strict=True))
         return [_give_bands(answers[i], bands) for i, bands in enumerate(order)]
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -261,10 +262,12 @@ class PretrainedModel(BaseModel):
         batch = Batch.of(prepared).to(device)
         with runtime.forward_pass(device, self.precision):
             output = network(batch)
+            parts = {name: part for name, part in vars(output).items() if part is not None}
+            # A network may predict pixels that no date shows; they are not given out.
+            parts["known"] = parts["known"] & (batch.known() | (batch.target_clear > 0))
             answer = {
                 name: np.asarray(part.cpu() if part.dtype == torch.bool else part.float().cpu())
-                for name, part in vars(output).items()
-                if part is not None
+                for name, part in parts.items()
             }
         lacking = {"reflectance", "known", *({"uncertainty", "gate"} & set(self.spec.layers))} - answer.keys()
         if lacking or answer["reflectance"].shape != tuple(batch.target.shape):
@@ -283,9 +286,7 @@ class PretrainedModel(BaseModel):
         """Return the network's output for one tile as a prediction."""
         layers = self.spec.layers
         bands = answer["reflectance"][: obs.n_bands]
-        # A network may predict pixels that no date shows; they are not given out.
-        seen = (tile.clear > 0).any(axis=(0, 1)) | (tile.target_clear[0] > 0)
-        known = answer["known"][0] & seen & np.isfinite(bands).all(axis=0)
+        known = answer["known"][0] & np.isfinite(bands).all(axis=0)
         gate = _on_dates(answer["gate"][:, 0], obs, tile) if "gate" in layers else None
         sigma = np.where(known, answer["uncertainty"][: obs.n_bands], 0) if "uncertainty" in layers else None
         source = None
@@ -308,12 +309,34 @@ class PretrainedModel(BaseModel):
         return self._prediction(obs, tile, answer)
 
 
-def _batches(alike: Iterable[list[int]], batch: int) -> list[list[int]]:
-    """Return the batches: up to `batch` tiles of equal size each.
+@contextmanager
+def _mapped(function: Callable[[T], R], items: Sequence[T], threads: int) -> Iterator[Iterable[R]]:
+    """Give the results of a function in the order of the items; compiled code, NumPy and torch release the GIL."""
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.map(function, items)
+    else:
+        yield map(function, items)
+
+
+def _batches(tiles: Iterable[tuple[tuple[int, int], T]], batch: int) -> Iterator[list[T]]:
+    """Yield batches of up to `batch` tiles of equal size, each as soon as it is complete.
 
     On a CPU batches of one are used: larger ones are no faster, and the last digits would depend on the other tiles.
+
+    Parameters
+    ----------
+    tiles : iterable of (tuple of int, tile)
+        Rows and columns of each tile, and the tile.
+    batch : int
+        Maximum number of tiles in a batch.
     """
-    return [which[i : i + batch] for which in alike for i in range(0, len(which), batch)]
+    waiting: dict[tuple[int, int], list[T]] = {}
+    for size, tile in tiles:
+        waiting.setdefault(size, []).append(tile)
+        if len(waiting[size]) == batch:
+            yield waiting.pop(size)
+    yield from waiting.values()
 
 
 def _take_bands(obs: Observations, order: NDArray[np.intp] | None) -> Observations:
@@ -343,5 +366,5 @@ def _on_dates(gate: NDArray[np.float32], obs: Observations, tile: NetworkInput) 
     np.add.at(out, _dates(obs, tile)[tile.date_valid], gate[: len(tile.day_offset)][tile.date_valid])
     if obs.target >= 0:
         # The target's own pixels are not a date of the input; their weight is 1 minus the sum of the others.
-        out[obs.target] = np.where(tile.target_clear[0] > 0, np.maximum(1 - out.sum(axis=0), 0), 0)
+        out[obs.target] = np.where(obs.clear[obs.target], np.maximum(1 - out.sum(axis=0), 0), 0)
     return out

@@ -116,6 +116,11 @@ def network(folder: Callable[[], Path], spec: ModelSpec, device: str | None) -> 
         return _networks[key], target
 
 
+def prepares_on(device: torch.device) -> bool:
+    """Return whether the input of a network is computed on its device; compiled code is faster on a processor."""
+    return str(device.type) != "cpu"
+
+
 @contextmanager
 def forward_pass(device: torch.device, precision: str) -> Iterator[None]:
     """Set up torch for inference: exclusive use of a GPU, or full precision on a CPU, without gradients.
