@@ -18,7 +18,7 @@ PACKAGE = TESTS.parent / "xr_cloudfree"
 FLOORS = (
     ("compat", "errors", "layers", "version"),
     ("options", "storage.files", "storage.read_errors", "storage.locations", "storage.objects", "storage.folders"),
-    ("accuracy.metrics", "accuracy.losses", "accuracy.simulate"),
+    ("accuracy.metrics", "accuracy.losses", "accuracy.simulate", "accuracy.strata"),
     ("cube", "storage.remote"),
     ("storage.geotransform", "synthetic"),
     ("storage.geotiff", "storage.geozarr"),

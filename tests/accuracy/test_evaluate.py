@@ -6,7 +6,8 @@ import xarray as xr
 
 import xr_cloudfree
 from xr_cloudfree import errors
-from xr_cloudfree.accuracy.evaluate import COLUMNS
+from xr_cloudfree.accuracy.evaluate import COLUMNS, PART_COLUMNS
+from xr_cloudfree.accuracy.strata import class_names
 
 
 @pytest.fixture(scope="module")
@@ -193,3 +194,42 @@ def test_added_clouds_keep_an_index_within_its_own_limits(sample, monkeypatch):
     cube = xr.Dataset({"ndvi": index, "cloud_mask": sample["cloud_mask"]})
     score = xr_cloudfree.evaluate(cube, ["linear"], tracks=["clouds"], frames=1, size=48)
     assert limits == [(-1, 1)] and score.loc[("clouds", "linear"), "PSNR"] > 15
+
+
+@pytest.mark.parametrize("by", ["distance", "days"])
+def test_classes_of_pixels_make_up_the_frame(sample, by):
+    how = {"models": ["linear", "regress"], "tracks": ["partial", "full"], "frames": 3, "size": 64}
+    parts = xr_cloudfree.evaluate(sample, by=by, **how)
+    whole = xr_cloudfree.evaluate(sample, **how)
+    assert parts.index.names == ["track", "model", by] and list(parts.columns) == list(PART_COLUMNS)
+    order = {name: number for number, name in enumerate(class_names(by))}
+    assert list(parts.groupby(level=["track", "model"], sort=False).groups) == list(whole.index)
+    for key, group in parts.groupby(level=["track", "model"], sort=False):
+        numbers = [order[name] for *_, name in group.index]
+        assert numbers == sorted(numbers) and (group["frames"] <= whole.loc[key, "frames"]).all()
+    # Where no class is too small to be scored, shares add up to 1, and errors to that of the frame.
+    parts, whole = (xr_cloudfree.evaluate(sample, detail=True, by=b, **how) for b in (by, None))
+    together = (parts["share"] * parts["MAE"]).groupby(level=["track", "model", "date"]).sum()
+    share = parts["share"].groupby(level=["track", "model", "date"]).sum()
+    assert (share > 0.9).all() and (share < 1 + 1e-9).all()
+    complete = share.index[share > 1 - 1e-9]
+    assert len(complete)
+    np.testing.assert_allclose(together[complete], whole["MAE"][complete], rtol=1e-6)
+
+
+def test_a_frame_without_a_clear_pixel_is_far_from_all(sample):
+    parts = xr_cloudfree.evaluate(sample, ["linear"], tracks=["full"], frames=2, size=48, by="distance")
+    assert [name for *_, name in parts.index] == ["over 16 px"] and (parts["share"] == 1).all()
+
+
+def test_the_error_of_linear_grows_with_the_days_to_the_nearest_date(sample):
+    parts = xr_cloudfree.evaluate(sample, ["linear"], tracks=["partial", "gap"], frames=8, by="days")
+    near, far = parts.loc[("partial", "linear", "up to 5 days"), "MAE"], parts.loc["gap"]["MAE"].iloc[-1]
+    assert far > 1.2 * near
+    # Without the dates within 20 days, none of the classes up to 20 days is left.
+    assert {name for *_, name in parts.loc[["gap"]].index} <= {"20 to 40 days", "over 40 days"}
+
+
+def test_classes_that_do_not_exist_are_refused(sample):
+    with pytest.raises(errors.OptionError, match="by='distance'"):
+        xr_cloudfree.evaluate(sample, ["linear"], by="band")

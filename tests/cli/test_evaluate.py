@@ -34,3 +34,10 @@ def test_evaluate_scores_masks(tmp_path) -> None:
     run("evaluate", PORTUGAL, *arguments, plain, "--no-repair")
     assert (pd.read_csv(plain).set_index(["track", "model"])["newly_masked"] == 0).all()
     assert "on its rim" not in run("evaluate", PORTUGAL, *arguments[:2], "--tracks", "full", *arguments[4:8])
+
+
+def test_evaluate_divides_the_pixels() -> None:
+    arguments = ["--models", "regress", "--tracks", "partial", "--frames", "1", "--size", "64", "--by"]
+    output = run("evaluate", PORTUGAL, *arguments, "distance")
+    assert "up to 4 px" in output and "in 90 % interval" in output and "seconds per date" not in output
+    assert "--by" in run("evaluate", PORTUGAL, *arguments, "bands", code=2)

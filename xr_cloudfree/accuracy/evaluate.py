@@ -36,6 +36,7 @@ from xr_cloudfree.accuracy.simulate import (
     real_masks,
     target_frames,
 )
+from xr_cloudfree.accuracy.strata import BY, LEAST_PIXELS, By, class_names, strata
 from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.timestamps import Times
@@ -58,6 +59,8 @@ COLUMNS = (
     *MASK_COLUMNS,
     "seconds",
 )
+# Those of a part of the hidden pixels.
+PART_COLUMNS = ("frames", "share", "answered", "MAE", "RMSE", "PSNR", "SAM", "coverage90", "width90")
 ALL_TRACKS = (*TRACKS, *MASK_TRACKS)
 
 
@@ -70,6 +73,7 @@ def evaluate(
     size: int = 256,
     seed: int = 0,
     detail: bool = False,
+    by: By | None = None,
     check: bool = True,
     s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
     **reading: Any,
@@ -106,6 +110,10 @@ def evaluate(
         Seed of the random choices; the same seed hides the same pixels.
     detail : bool
         Return a row per frame instead of the mean over frames.
+    by : {"distance", "days"}, optional
+        Divide the hidden pixels by their distance to the nearest clear pixel of the frame, or by the days to the
+        nearest other date on which they are clear, and return a row for each class, whose name is the last level of
+        the index. Errors grow with both, and intervals should grow with them.
     check : bool
         False accepts values that do not look like reflectance, as for `fill`.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
@@ -122,6 +130,9 @@ def evaluate(
         alone. For models with an uncertainty, ``coverage90``, the share of the truth inside the 90 % interval, and
         ``width90``, the mean width of that interval in reflectance: of two models with the same coverage, the one with
         narrower intervals knows more.
+
+        With `by`, ``share`` is the share of the scored pixels in the class, and frames are those with at least 30 of
+        its pixels; SSIM, the time and the scores of masks, which belong to whole frames, are left out.
 
         With added clouds, PSNR also under the donor's mask, and on the rim, the cloud that this mask misses; and of the
         mask of the target: ``recall``, the share of cloud and shadow that it masks; ``precision``, the share of what it
@@ -160,6 +171,8 @@ def evaluate(
     for track in tracks:
         if track not in ALL_TRACKS:
             raise OptionError(f"there is no track {track!r}", f"some of {ALL_TRACKS}", option("tracks=['partial']"))
+    if by is not None and by not in BY:
+        raise OptionError(f"by is {by!r}", f"one of {BY}, or None", option("by='distance'"))
     check_names(reading, evaluate, ReadOptions)
     requested = parse_list("models", models, option("models=['linear', 'regress']"))
     instances = [registry.create(model) for model in requested]
@@ -183,18 +196,25 @@ def evaluate(
             found = True
             row = {"track": track, "date": times[case.frame]}
             clear, masks = _masks(case, window)
-            rows += [
-                {**row, "model": model.spec.name, **_score(case, clear, model, window), **masks} for model in instances
-            ]
+            for model in instances:
+                scores = _scores(case, clear, model, window, by)
+                rows += [{**row, "model": model.spec.name, **score, **({} if by else masks)} for score in scores]
         if not found and track in MASK_TRACKS:
             raise _no_clouds(DONOR_SHARE, "of another pass than the clear dates, whose clouds are added to them")
-    table = pd.DataFrame(rows)
+    table, keys = pd.DataFrame(rows), ["track", "model"]
+    if by is not None:
+        table[by] = pd.Categorical(table[by], class_names(by), ordered=True)
     if detail:
-        return table.set_index(["track", "model", "date"])
-    grouped = table.groupby(["track", "model"], sort=False)
+        return table.set_index([*keys, "date", *([] if by is None else [by])])
+    if by is not None:
+        # Tracks and models stay in their order, and the classes of each rise.
+        order = table.groupby(keys, sort=False).ngroup()
+        table = table.iloc[np.lexsort([table[by].cat.codes, order])]
+        keys.append(by)
+    grouped = table.groupby(keys, sort=False, observed=True)
     out = grouped.mean(numeric_only=True)
     out.insert(0, "frames", grouped.size())
-    return out.reindex(columns=list(COLUMNS))
+    return out.reindex(columns=list(COLUMNS if by is None else PART_COLUMNS))
 
 
 def _no_clouds(share: tuple[float, float], use: str) -> OptionError:
@@ -312,7 +332,10 @@ def _masks(case: Case | MaskCase, window: _Window) -> tuple[NDArray[np.bool_], d
     return clear, {"newly_masked": float(masked[still].mean()) if still.any() else np.nan}
 
 
-def _score(case: Case | MaskCase, mask: NDArray[np.bool_], model: FillModel, window: _Window) -> dict[str, float]:
+def _scores(
+    case: Case | MaskCase, mask: NDArray[np.bool_], model: FillModel, window: _Window, by: By | None
+) -> list[dict[str, Any]]:
+    """Fill a case, and return its scores: of all scored pixels, or of each class of them."""
     day, bands = window.times[case.frame], window.bands
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
     cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
@@ -330,32 +353,49 @@ def _score(case: Case | MaskCase, mask: NDArray[np.bool_], model: FillModel, win
     start = clock.perf_counter()
     filled = api.fill(cube, times[case.target], clear=clear, s1=radar, **options)
     seconds = clock.perf_counter() - start
-    image = filled["reflectance"].to_numpy()
-    known = np.isfinite(image).all(axis=0)
-    where = case.scored & known
-    truth = case.truth
+    image, sigma = filled["reflectance"].to_numpy(), None
+    if "uncertainty" in layers:
+        sigma = np.where(mask[case.target], np.nan, filled["uncertainty"].to_numpy())  # only what was filled has one
+    if by is None:
+        return [_score(case, image, sigma, case.scored) | _whole_scores(case, image) | {"seconds": seconds}]
+    classes = strata(by, mask, case.day_offset, case.target)
+    return [
+        {by: name, "share": float(inside.sum() / case.scored.sum())} | _score(case, image, sigma, inside)
+        for name, where in classes.items()
+        if (inside := where & case.scored).sum() >= LEAST_PIXELS
+    ]
+
+
+def _score(
+    case: Case | MaskCase, image: NDArray[np.floating], sigma: NDArray[np.floating] | None, where: NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return the scores of some pixels of an image, (band, y, x), and of its uncertainty, NaN where there is none."""
+    known, truth = where & np.isfinite(image).all(axis=0), case.truth
+    if not known.any():
+        return {"answered": 0.0}
+    score = {
+        "answered": float(known.sum() / where.sum()),
+        "MAE": metrics.mae(image, truth, known),
+        "RMSE": metrics.rmse(image, truth, known),
+        "PSNR": metrics.psnr(image, truth, known),
+        "SAM": metrics.sam(image, truth, known),
+    }
+    if sigma is not None and (valid := known & np.isfinite(sigma).all(axis=0)).any():
+        score["coverage90"], score["width90"] = metrics.interval_coverage(image, truth, sigma, valid)
+    return score
+
+
+def _whole_scores(case: Case | MaskCase, image: NDArray[np.floating]) -> dict[str, float]:
+    """Return the scores that take a whole frame."""
+    where = case.scored & np.isfinite(image).all(axis=0)
     if not where.any():
-        return {"answered": 0.0, "seconds": seconds}
+        return {}
     # SSIM windows reach beyond the hidden pixels: they are filled with the truth, because the model's input may be
     # hazy.
-    whole = np.nan_to_num(truth)
-    span = metrics.data_range(truth, np.isfinite(truth).all(axis=0))
-    score = {
-        "answered": float(where.sum() / case.scored.sum()),
-        "MAE": metrics.mae(image, truth, where),
-        "RMSE": metrics.rmse(image, truth, where),
-        "PSNR": metrics.psnr(image, truth, where),
-        "SAM": metrics.sam(image, truth, where),
-        "SSIM": metrics.ssim(np.where(where, image, whole), whole, where, np.maximum(span, LEAST_RANGE)),
-        "seconds": seconds,
-    }
+    whole = np.nan_to_num(case.truth)
+    span = metrics.data_range(case.truth, np.isfinite(case.truth).all(axis=0))
+    score = {"SSIM": metrics.ssim(np.where(where, image, whole), whole, where, np.maximum(span, LEAST_RANGE))}
     if isinstance(case, MaskCase):
         scores = image_scores(case, image)
         score |= {"PSNR_under": scores["under"], "PSNR_rim": scores["rim"]}
-    if "uncertainty" in layers:
-        sigma = filled["uncertainty"].to_numpy()
-        # Only what was filled has an interval.
-        valid = where & ~mask[case.target] & np.isfinite(sigma).all(axis=0)
-        if valid.any():  # a filled pixel may lack an uncertainty
-            score["coverage90"], score["width90"] = metrics.interval_coverage(image, truth, sigma, valid)
     return score

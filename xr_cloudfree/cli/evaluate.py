@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # Columns of the table: what they are called, and their digits after the point.
 _COLUMNS = {
     "frames": ("dates", 0),
+    "share": ("share", 2),
     "answered": ("answered", 2),
     "MAE": ("MAE", 4),
     "RMSE": ("RMSE", 4),
@@ -69,6 +70,14 @@ def evaluate(
         int, typer.Option(min=16, help="Edge length in pixels of the part used, in the cube's middle.")
     ] = 256,
     seed: Annotated[int, typer.Option(help="The same seed hides the same pixels.")] = 0,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="distance|days",
+            help="Divide the hidden pixels by the distance to the nearest clear pixel, or by the days to the nearest "
+            "clear date.",
+        ),
+    ] = None,
     s1: S1 = None,
     csv: Annotated[
         str | None,
@@ -107,6 +116,7 @@ def evaluate(
                 frames=frames or None,
                 size=size,
                 seed=seed,
+                by=by,  # type: ignore[arg-type]  # the same
                 check=check,
                 s1=s1,
                 **reading.options(),
