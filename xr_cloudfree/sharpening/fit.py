@@ -100,7 +100,7 @@ def sharpen_tile(tile: Tile) -> tuple[Image, bool]:
 
 
 def _bounded(image: Image, tile: Tile) -> Image:
-    """Return an image without negative values below those of the coarse bands, which ringing makes beside dark pixels."""
+    """Return an image without the negative values that ringing makes beside dark pixels."""
     least = np.where(tile.measured, tile.coarse, np.inf).min(axis=(1, 2))
     return np.maximum(image, np.minimum(least, 0)[:, None, None].astype(np.float32))
 
@@ -222,10 +222,15 @@ def _moments(x: Image, y: Image, where: NDArray[np.bool_], scale: NDArray[np.flo
     rows = np.concatenate([x[:, where] / scale[:, None].astype(np.float32), y[:, where]])
     fold = folds(pixels, where.shape) if pixels.size else pixels
     return np.array(
-        [gram_matrix(part, np.ones(part.shape[1], np.float32))[:-1, :-1] for part in (rows[:, fold == k] for k in range(FOLDS))]
+        [
+            gram_matrix(part, np.ones(part.shape[1], np.float32))[:-1, :-1]
+            for part in (rows[:, fold == k] for k in range(FOLDS))
+        ]
     )
 
 
 def _error(gram: NDArray[np.float64], moment: NDArray[np.float64], slope: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the squared held-out error of each band, summed over folds, less the energy of the values."""
-    return np.asarray((np.einsum("fij,fjk->fik", gram, slope) * slope).sum(axis=(0, 1)) - 2 * (slope * moment).sum(axis=(0, 1)))
+    return np.asarray(
+        (np.einsum("fij,fjk->fik", gram, slope) * slope).sum(axis=(0, 1)) - 2 * (slope * moment).sum(axis=(0, 1))
+    )
