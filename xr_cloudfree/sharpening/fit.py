@@ -102,7 +102,7 @@ def sharpen_tile(tile: Tile) -> tuple[Image, bool]:
 def _bounded(image: Image, tile: Tile) -> Image:
     """Return an image without the negative values that ringing makes beside dark pixels."""
     least = np.where(tile.measured, tile.coarse, np.inf).min(axis=(1, 2))
-    return np.maximum(image, np.minimum(least, 0)[:, None, None].astype(np.float32))
+    return np.asarray(np.maximum(image, np.minimum(least, 0)[:, None, None].astype(np.float32)))
 
 
 def _complete(band: Image, known: NDArray[np.bool_]) -> Image:
@@ -145,7 +145,7 @@ def _context(spectra: Image, where: NDArray[np.bool_]) -> Image:
     axes = (directions[:, ::-1][:, :n] / np.sqrt(np.maximum(energy[::-1][:n], 1e-6))).T
     flat = (spectra.reshape(len(spectra), -1) - values.mean(axis=1, keepdims=True)) / width
     scores = product(axes.astype(np.float32), flat.astype(np.float32))
-    return np.clip(scores, -2.5, 2.5).reshape(n, *spectra.shape[1:])
+    return np.asarray(np.clip(scores, -2.5, 2.5).reshape(n, *spectra.shape[1:]))
 
 
 def _features(guide: Image, context: Image, factor: int) -> tuple[Image, NDArray[np.intp]]:
@@ -197,7 +197,7 @@ def _solve(
     chosen = np.zeros((n, n_bands))
     for directions in DIRECTIONS:
         used = np.flatnonzero(group < 2 + directions)
-        at = np.ix_(range(len(left)), used, used)
+        at = np.ix_(np.arange(len(left)), used, used)
         gram, moment = left[at], right[:, used]
         candidates, errors = [], []
         for neighbour, varying in PRIORS:

@@ -15,7 +15,7 @@ from xr_cloudfree.cube.checks import check_scale
 from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate, crs_of
 from xr_cloudfree.cube.dims import dims_of
-from xr_cloudfree.cube.scaling import resolve_scaling
+from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.timestamps import cube_times
 from xr_cloudfree.cube.validity import derive_valid_range
 from xr_cloudfree.errors import BandError, GridError, OptionTypeError, TimeError, option
@@ -90,6 +90,20 @@ def read_inputs(
         )
         check_scale(cube.dtype, scaling, cube.sensor, cube.limits is not None)
         scalings.append(scaling)
+    dtype = coarse.dtype
+    if coarse.layout != "bands":  # all bands in one array
+        encodings = [(s.scale, s.offset, s.nodata) for s in scalings]
+        if encodings[0] != encodings[1] or (guide.dtype != dtype and not guide.dtype.kind == dtype.kind == "f"):
+            described = [
+                f"{cube.dtype} with scale {s.scale}, offset {s.offset} and nodata {s.nodata}"
+                for cube, s in zip((guide, coarse), scalings, strict=True)
+            ]
+            raise BandError(
+                f"the guide holds {described[0]}, the coarse bands {described[1]}",
+                "one encoding for bands in one array",
+                f"obj={_decoded('coarse', scalings[1])}, to={_decoded('fine', scalings[0])}",
+            )
+        dtype = guide.dtype
     mask, mask_factor = None, None
     if clear is not None:
         if not isinstance(clear, xr.DataArray) or clear.dtype != bool:
@@ -115,10 +129,16 @@ def read_inputs(
         coarse_range=derive_valid_range(coarse.measured, scalings[1], coarse.limits),
         clear_factor=mask_factor,
         bands=len(coarse.bands),
-        dtype=coarse.dtype,
+        dtype=dtype,
         limits=_limits(coarse),
     )
     return Inputs(coarse, guide, mask, job, dated)
+
+
+def _decoded(name: str, scaling: Scaling) -> str:
+    """Return the expression for an array as reflectance."""
+    known = name if scaling.nodata is None else f"{name}.where({name} != {scaling.nodata:g})"
+    return f"({known}.drop_attrs(deep=False) * {scaling.scale} + {scaling.offset}).astype('float32')"
 
 
 def _is_dated(obj: Any, name: str) -> bool:

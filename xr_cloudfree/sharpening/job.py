@@ -107,7 +107,7 @@ class SharpenJob:
         mask = given.pop() if self.clear_factor is not None else None
         coarse = _bands(given[self.n_guide :])
         known = measured(coarse, self.coarse, self.coarse_range, axis=0)
-        clear = measured(guide, self.guide, self.guide_range, axis=0).all(axis=0)
+        clear = np.asarray(measured(guide, self.guide, self.guide_range, axis=0).all(axis=0))
         if mask is not None and self.clear_factor is not None:
             clear &= _repeated(mask.astype(bool), _coarser(window, self.clear_factor), self.clear_factor, window)
         guide, values = to_reflectance(guide, self.guide), to_reflectance(coarse, self.coarse)
@@ -115,11 +115,15 @@ class SharpenJob:
         total = np.zeros(box.shape, np.float32)
         fitted = np.zeros(box.shape, np.float32)
         image = np.zeros((self.bands, *box.shape), np.float32)
+        # At the border of a cube several tiles are moved to the same place.
+        answers: dict[Box, tuple[NDArray[np.float32], bool]] = {}
         for tile in self.grid.tiles(box):
             fine = tile.extent.within(window)
             small = _coarser(tile.extent, self.factor).within(_coarser(window, self.factor))
-            part = Tile(guide[(..., *fine)], clear[fine], values[(..., *small)], known[(..., *small)], self.factor)
-            bands, guided = sharpen_tile(part)
+            if tile.extent not in answers:
+                part = Tile(guide[(..., *fine)], clear[fine], values[(..., *small)], known[(..., *small)], self.factor)
+                answers[tile.extent] = sharpen_tile(part)
+            bands, guided = answers[tile.extent]
             place, inner = tile.core.within(box), tile.core.within(tile.extent)
             assert self.grid.tile is not None and self.grid.stride is not None
             weight = np.outer(
@@ -196,8 +200,8 @@ class _Take:
         return outputs[self.which]
 
 
-def build_graph(job: SharpenJob, sources: Sequence[da.Array]) -> tuple[da.Array, da.Array]:
-    """Build the graph of all blocks and dates of chunked arrays; nothing is computed. See `run_in_memory`."""
+def build_graph(job: SharpenJob, sources: list[Any]) -> tuple[da.Array, da.Array]:
+    """Build the graph of all blocks and dates of dask arrays; nothing is computed. See `run_in_memory`."""
     import dask.array as da
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph

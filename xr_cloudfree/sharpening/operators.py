@@ -86,7 +86,7 @@ def upsample(image: Image, factor: int) -> Image:
     Examples
     --------
     >>> upsample(np.array([[0.0, 1.0, 2.0, 3.0]], np.float32), 2)[0, 2:6].tolist()
-    [0.6875, 1.25, 1.75, 2.3125]
+    [0.7265625, 1.25, 1.75, 2.2734375]
     """
     for axis in (-2, -1):
         size = image.shape[axis]

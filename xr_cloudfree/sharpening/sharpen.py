@@ -10,7 +10,7 @@ import xarray as xr
 
 from xr_cloudfree.cube.conventions import Cube
 from xr_cloudfree.cube.scaling import PACKING
-from xr_cloudfree.errors import BandError, OptionError, code, option
+from xr_cloudfree.errors import OptionError, option
 from xr_cloudfree.layers import SHARPENED
 from xr_cloudfree.sharpening.inputs import ONLY_DATE, Inputs, read_inputs
 from xr_cloudfree.sharpening.job import build_graph, run_in_memory
@@ -184,12 +184,6 @@ def _as_bands(guide: Cube, to: Any, dated: bool) -> xr.Dataset:
 
 def _joined(guide: Cube, sharpened: xr.DataArray, coarse: Cube) -> xr.DataArray:
     """Return the guide's bands and the sharpened ones along one band axis."""
-    if guide.dtype != coarse.dtype:
-        raise BandError(
-            f"the guide holds {guide.dtype}, the coarse bands {coarse.dtype}",
-            "one dtype for bands in one array",
-            code("coarse.to_dataset('band') and fine.to_dataset('band'), for a Dataset of bands"),
-        )
     if len(guide.measured) == 1 and "band" in guide.measured[0].dims:
         fine = guide.measured[0]
     else:
@@ -216,6 +210,9 @@ def _joined(guide: Cube, sharpened: xr.DataArray, coarse: Cube) -> xr.DataArray:
         [fine.drop_vars(along), sharpened], dim="band", coords="minimal", compat="override", join="override"
     )
     out = out.assign_coords(extra)
-    out.attrs = {**fine.attrs, **{key: attrs[key] for key in attrs if key.startswith("cloudfree_")}}
+    own = {key: attrs[key] for key in attrs if key.startswith("cloudfree_")}
+    if "cloudfree_sharpened" in fine.attrs:  # the guide is itself partly sharpened
+        own["cloudfree_sharpened"] = f"{fine.attrs['cloudfree_sharpened']}; {own['cloudfree_sharpened']}"
+    out.attrs = {**fine.attrs, **own}
     out.encoding = encoding
     return out
