@@ -36,6 +36,7 @@ FLOORS = (
     ("engine",),
     ("plan",),
     ("labels",),
+    ("sharpening",),
     ("runner",),
     ("api",),
     ("stores",),

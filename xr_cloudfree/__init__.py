@@ -11,6 +11,7 @@ from xr_cloudfree.loading.load import load
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.registry import create as create_model
 from xr_cloudfree.runner.verify import repair, verify
+from xr_cloudfree.sharpening.sharpen import sharpen
 from xr_cloudfree.stores import batch, to_zarr
 from xr_cloudfree.version import __version__
 
@@ -28,6 +29,7 @@ __all__ = [
     "load",
     "open_eopf",
     "repair",
+    "sharpen",
     "to_zarr",
     "verify",
 ]

@@ -12,6 +12,7 @@ import xarray as xr
 
 from xr_cloudfree import api, plot, stores, summary
 from xr_cloudfree.accuracy import evaluate as evaluation
+from xr_cloudfree.sharpening import sharpen as sharpening
 
 
 def _forward(method: Callable[..., Any], function: Callable[..., Any]) -> None:
@@ -45,6 +46,9 @@ class _Accessor:
     def evaluate(self, **options: Any) -> pd.DataFrame:
         return evaluation.evaluate(self._obj, **options)
 
+    def sharpen(self, to: xr.DataArray | xr.Dataset, **options: Any) -> Any:
+        return sharpening.sharpen(self._obj, to, **options)
+
     @property
     def plot(self) -> CloudfreePlots:
         """Plots of the cube and its fills (needs matplotlib)."""
@@ -54,6 +58,7 @@ class _Accessor:
     _forward(to_zarr, stores.to_zarr)
     _forward(clear_mask, api.clear_mask)
     _forward(evaluate, evaluation.evaluate)
+    _forward(sharpen, sharpening.sharpen)
 
 
 @xr.register_dataarray_accessor("cloudfree")

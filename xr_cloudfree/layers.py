@@ -70,6 +70,15 @@ SCORE = Layer(
     "score", "mask", ("y", "x"), "float32", "evidence of cloud or shadow in the series: 0 none, 1 certain", "1"
 )
 """A layer of `xr_cloudfree.clear_mask` alone."""
+SHARPENED = Layer(
+    "sharpened",
+    "any model",
+    ("y", "x"),
+    "uint8",
+    "how coarse bands were brought to fine pixels",
+    flags=((0, "not_known"), (1, "sharpened"), (2, "interpolated")),
+)
+"""A layer of `xr_cloudfree.sharpen` alone."""
 _TABLE = (
     Layer(
         "filled",

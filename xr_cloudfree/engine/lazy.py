@@ -32,18 +32,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Assembly:
-    """Assembles a window from source chunks: for each, its place in the window and the part of it; then decodes."""
+class Assembly:
+    """Assembles a window from source chunks: for each, its place in the window and the part of it; then decodes.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Shape of the window.
+    parts : tuple of tuple
+        For each chunk its place in the window, and the part of it, as indices along all axes.
+    decode : tuple of callable
+        The steps by which xarray decodes stored values, in order.
+    """
 
     shape: tuple[int, ...]
     parts: tuple[tuple[tuple[Any, ...], tuple[Any, ...]], ...]
     decode: tuple[Callable[[Array], Array], ...] = ()
 
     def __call__(self, chunks: Sequence[Array]) -> Array:
+        """Return the window, decoded."""
         joined = self.join(chunks)
         return Stored(joined, self.decode)[...] if self.decode else joined
 
     def join(self, chunks: Sequence[Array]) -> Array:
+        """Return the window as stored."""
         if len(chunks) == 1 and chunks[0].shape == self.shape and self.parts[0][1] == _everything(self.shape):
             return np.asarray(chunks[0])
         out = np.empty(self.shape, np.asarray(chunks[0]).dtype)
@@ -67,8 +79,18 @@ def _touched(sizes: Sequence[int], indices: NDArray[np.intp]) -> list[tuple[int,
     return touched
 
 
-def _plan(source: Source, dates: NDArray[np.intp], window: Box) -> tuple[_Assembly, list[tuple[Any, ...]]]:
-    """Return the assembly of a window of a source, and the keys of the chunks that it takes."""
+def plan_window(source: Source, dates: NDArray[np.intp], window: Box) -> tuple[Assembly, list[tuple[Any, ...]]]:
+    """Return the assembly of a window of a source, and the keys of the chunks that it takes.
+
+    Parameters
+    ----------
+    source : dask.array.Array or Stored, shape (time, ..., y, x)
+        The source.
+    dates : ndarray of int
+        Indices along time.
+    window : Box
+        Rows and columns of the source.
+    """
     array, decode = (source.values, source.decode) if isinstance(source, Stored) else (source, ())
     axes = [dates, *(np.arange(n) for n in array.shape[1:-2])]
     axes += [np.arange(window.y0, window.y1), np.arange(window.x0, window.x1)]
@@ -78,7 +100,7 @@ def _plan(source: Source, dates: NDArray[np.intp], window: Box) -> tuple[_Assemb
         numbers, places, cuts = zip(*combination, strict=True)
         keys.append((array.name, *numbers))
         parts.append((places, cuts))
-    return _Assembly(tuple(len(axis) for axis in axes), tuple(parts), decode), keys
+    return Assembly(tuple(len(axis) for axis in axes), tuple(parts), decode), keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +119,7 @@ def _plan_task(
     run: Callable[..., Any], job: BlockJob, part: Box, sources: Windows
 ) -> tuple[_Task, *tuple[list[tuple[Any, ...]], ...]]:
     """Return a task that runs a function on the windows of a part, with the keys of their chunks."""
-    plans = read_windows(job, part, sources, _plan)  # type: ignore[arg-type]  # plans in place of windows
+    plans = read_windows(job, part, sources, plan_window)  # type: ignore[arg-type]  # plans in place of windows
     return (_Task(run, plans.map(lambda plan: plan[0])), *(keys for _, keys in plans.arrays))
 
 
