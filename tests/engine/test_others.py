@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import xr_cloudfree
 from tests.support.other_sensors import TARGET, two_sensors
+from xr_cloudfree import synthetic
 from xr_cloudfree.errors import (
     BandError,
     CloudfreeWarning,
@@ -186,3 +187,12 @@ def test_a_tree_of_cubes_is_filled_at_its_smallest_pixels(sensors, tmp_path):
     np.testing.assert_array_equal(store.reflectance, found.reflectance)
     with pytest.raises(DimensionError, match="no cube"):
         xr.DataTree().cloudfree.fill(TARGET)
+
+
+def test_evaluate_scores_what_the_other_sensor_is_worth():
+    cube = synthetic.cube((8, 3, 60, 70), seed=3, dtype="float32", cloud_share=0.0)
+    seen = synthetic.coarser(cube.reflectance, cube.cloudfree.clear_mask())
+    how = {"models": ["linear"], "tracks": ["full"], "frames": None}
+    without, found = (cube.cloudfree.evaluate(**how, others=others).loc["full"] for others in (None, seen))
+    assert (found.frames == without.frames).all()
+    assert (found.PSNR > without.PSNR + 1).all()

@@ -37,6 +37,7 @@ from xr_cloudfree.accuracy.simulate import (
     target_frames,
 )
 from xr_cloudfree.accuracy.strata import BY, LEAST_PIXELS, By, class_names, strata
+from xr_cloudfree.cube.other_sensors import NEAR
 from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.timestamps import Times
@@ -48,8 +49,8 @@ from xr_cloudfree.errors import OptionError, TimeError, code, either, option
 from xr_cloudfree.masking.repair import repair
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
-from xr_cloudfree.options import ReadOptions, check_names, parse_count, parse_list
-from xr_cloudfree.plan import CubeInfo, make_grid, open_s1
+from xr_cloudfree.options import Others, ReadOptions, check_names, parse_count, parse_list
+from xr_cloudfree.plan import CubeInfo, make_grid, open_others, open_s1, read_others
 
 # Minimum data range for the SSIM, about the noise of a sensor: a constant band has no structure to compare.
 LEAST_RANGE = 1e-3
@@ -76,6 +77,7 @@ def evaluate(
     by: By | None = None,
     check: bool = True,
     s1: xr.DataArray | xr.Dataset | str | os.PathLike[str] | Sequence[str] | None = None,
+    others: Others = None,
     **reading: Any,
 ) -> pd.DataFrame:
     """Score models on clear pixels of this cube, hidden under its own clouds.
@@ -118,6 +120,8 @@ def evaluate(
         False accepts values that do not look like reflectance, as for `fill`.
     s1 : DataArray, Dataset, str, path or sequence of str, optional
         Sentinel-1, as for `fill`. Only models that take it receive it.
+    others : DataArray, Dataset, str, path or sequence of these, optional
+        Cubes of other sensors, as in `fill`; they see frames that are hidden.
     **reading
         How to read the cube: `clear`, `mask`, `scheme`, `threshold`, `snow`, `strict`, `dilate`, `bands`, `scale`,
         `offset`, `nodata`, `merge`, `repair` as for `fill`.
@@ -178,7 +182,7 @@ def evaluate(
     instances = [registry.create(model) for model in requested]
     if s1 is not None and not any(model.spec.takes_s1 for model in instances):
         instances[0].spec.check_s1()
-    window = _window(obj, size, ReadOptions(**reading), s1, check)
+    window = _window(obj, size, ReadOptions(**reading), s1, others, check)
     seen, times = window.seen, window.times
     if not target_frames(seen, window.suspect).size:
         best = seen.mean(axis=(1, 2)).max()
@@ -242,9 +246,14 @@ class _Window:
     repair: bool
     from_series: bool
     s1: xr.DataArray | None
+    coords: dict[str, xr.DataArray]
+    others: tuple[Any, ...]
+    other_times: Times
 
 
-def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1: Any, check: bool) -> _Window:
+def _window(
+    obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1: Any, others: Any, check: bool
+) -> _Window:
     from dask.base import compute
 
     s1, obj = open_s1(s1, obj)
@@ -280,6 +289,9 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
         decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in sentinel1.arrays))])
         coords = {"time": sentinel1.times, "band": list(POLARISATIONS)}
         radar = xr.DataArray(decibels, dims=("time", "band", "y", "x"), coords=coords)
+    cubes = open_others(others)
+    of_others = [info.times for info in read_others(cubes, cube)[0]]
+    template = cube.template.isel(middle)
     return _Window(
         values,
         seen,
@@ -291,6 +303,9 @@ def _window(obj: xr.DataArray | xr.Dataset, size: int, reading: ReadOptions, s1:
         info.repair,
         rule.from_series,
         radar,
+        {name: template.coords[name] for name in ("y", "x", "spatial_ref") if cubes and name in template.coords},
+        cubes,
+        np.concatenate(of_others) if of_others else np.empty(0, "datetime64[ns]"),
     )
 
 
@@ -339,7 +354,8 @@ def _scores(
     day, bands = window.times[case.frame], window.bands
     times = day + (case.day_offset * 86400e9).astype("timedelta64[ns]")
     cube = xr.DataArray(case.bands, dims=("time", "band", "y", "x"), coords={"time": times, "band": list(bands)})
-    clear = xr.DataArray(mask, dims=("time", "y", "x"), coords={"time": times})
+    cube = cube.assign_coords(window.coords)
+    clear = xr.DataArray(mask, dims=("time", "y", "x"), coords={"time": times} | window.coords)
     layers = ["filled", "uncertainty"] if "uncertainty" in model.spec.layers else ["filled"]
     # The cube has been checked, and simulated haze need not look like reflectance. Its masks are corrected already.
     options: dict[str, Any] = {"model": model, "scale": 1.0, "layers": layers, "check": False, "repair": False}
@@ -351,7 +367,10 @@ def _scores(
     # Compile kernels and load weights before the time is measured.
     api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), s1=part, **options)
     start = clock.perf_counter()
-    filled = api.fill(cube, times[case.target], clear=clear, s1=radar, **options)
+    near = (np.abs((window.other_times - day) / np.timedelta64(1, "D")) <= NEAR).any()
+    filled = api.fill(
+        cube, times[case.target], clear=clear, s1=radar, others=window.others if near else None, **options
+    )
     seconds = clock.perf_counter() - start
     image, sigma = filled["reflectance"].to_numpy(), None
     if "uncertainty" in layers:

@@ -13,6 +13,7 @@ from xr_cloudfree.cli.options import (
     Check,
     CubePath,
     Debug,
+    OtherSensors,
     Overwrite,
     Quiet,
     Reading,
@@ -79,6 +80,7 @@ def evaluate(
         ),
     ] = None,
     s1: S1 = None,
+    others: OtherSensors = None,
     csv: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Also write the table as CSV.", rich_help_panel=OUTPUT),
@@ -119,6 +121,7 @@ def evaluate(
                 by=by,  # type: ignore[arg-type]  # the same
                 check=check,
                 s1=s1,
+                others=others or None,
                 **reading.options(),
             )
         typer.echo(_table_text(table))
