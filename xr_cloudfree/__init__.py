@@ -5,6 +5,7 @@ Importing it registers the accessor ``.cloudfree`` on DataArray and Dataset.
 
 from xr_cloudfree.accessor import CloudfreeDataArray, CloudfreeDataset
 from xr_cloudfree.accuracy.evaluate import evaluate
+from xr_cloudfree.accuracy.sensors import compare_sensors
 from xr_cloudfree.api import clear_mask, fill, list_models
 from xr_cloudfree.loading.eopf import open_eopf
 from xr_cloudfree.loading.load import load
@@ -21,6 +22,7 @@ __all__ = [
     "__version__",
     "batch",
     "clear_mask",
+    "compare_sensors",
     "create_model",
     "evaluate",
     "fill",

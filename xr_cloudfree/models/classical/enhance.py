@@ -346,12 +346,12 @@ def _harmonise(other: OtherImages, footprint: Footprint, lessons: Sequence[Lesso
                 pairs.append((lesson.pair[:, valid], ours[:, valid]))
     if not pairs:
         return other
-    lines = np.array([_line([(x[i], y[i]) for x, y in pairs]) for i in range(len(bands))], np.float32)
+    lines = np.array([fit_line([(x[i], y[i]) for x, y in pairs]) for i in range(len(bands))], np.float32)
     slope, offset = lines.T[..., None, None]
     return replace(other, bands=slope * other.bands + offset)
 
 
-def _line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> tuple[float, float]:
+def fit_line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) -> tuple[float, float]:
     """Return slope and offset of a line, fitted robustly and regularised towards 1 and 0.
 
     Parameters
@@ -366,7 +366,7 @@ def _line(pairs: Sequence[tuple[NDArray[np.floating], NDArray[np.floating]]]) ->
     >>> x = np.linspace(0.0, 0.5, 1000)
     >>> y = 0.95 * x + 0.004
     >>> y[:50] = 0.9  # missed cloud
-    >>> [round(value, 2) for value in _line([(x, y)] * 200)]
+    >>> [round(value, 2) for value in fit_line([(x, y)] * 200)]
     [0.95, 0.0]
     """
     x, y = (np.concatenate(arrays).astype(np.float64) for arrays in zip(*pairs, strict=True))
