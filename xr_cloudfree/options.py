@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -258,6 +259,51 @@ def parse_count(name: str, value: Any, least: int, example: str) -> int:
     return int(value)
 
 
+def parse_number(
+    name: str,
+    value: Any,
+    needed: str,
+    example: str,
+    *,
+    above: float = -np.inf,
+    least: float = -np.inf,
+    most: float = np.inf,
+) -> float:
+    """Return a finite number, checked against its limits.
+
+    Parameters
+    ----------
+    name : str
+        The option.
+    value : Any
+        Its value.
+    needed : str
+        What it has to be, for the error.
+    example : str
+        A valid option, for the error.
+    above, least, most : float
+        Limits: the number is greater than the first, and neither less than the second nor greater than the third.
+
+    Raises
+    ------
+    OptionTypeError
+        If it is no number.
+    OptionError
+        If it is beyond the limits, or not finite.
+
+    Examples
+    --------
+    >>> parse_number("timeout", 60, "a positive number of seconds", "timeout=60", above=0)
+    60.0
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise OptionTypeError(f"{name} is {value!r}", needed, example)
+    number = float(value)
+    if not (np.isfinite(number) and above < number and least <= number <= most):
+        raise OptionError(f"{name} is {value!r}", needed, example)
+    return number
+
+
 def parse_flag(name: str, value: Any) -> bool:
     """Return the value of an option that is True or False.
 
@@ -294,22 +340,37 @@ def parse_repair(value: Any) -> Repair:
     raise error(f"repair is {value!r}", 'True, False or "auto"', option("repair=True"))
 
 
-def parse_mask_layers(layers: Any) -> tuple[str, ...]:
+def parse_mask_layers(layers: Any, offered: bool) -> tuple[str, ...]:
     """Return the layers requested of `xr_cloudfree.clear_mask`, in the order of the output.
+
+    Parameters
+    ----------
+    layers : {"all"}, str, sequence of str or None
+        ``"all"`` means all that there are; None means none.
+    offered : bool
+        Whether masks are corrected by the series, or made from it, which the layers describe.
 
     Raises
     ------
     OptionTypeError
         If a layer is not text.
     OptionError
-        If there is no such layer.
+        If there is no such layer, or it is not offered.
     """
     if layers is None:
         return ()
     names = (MASK_CHANGE.name, SCORE.name)
+    if isinstance(layers, str) and layers == "all":
+        return names if offered else ()
     requested = [layers] if isinstance(layers, str) else layers if isinstance(layers, list | tuple) else [layers]
     for layer in requested:
         if not isinstance(layer, str) or layer not in names:
             error = OptionError if isinstance(layer, str) else OptionTypeError
-            raise error(f"layers holds {layer!r}", f"some of {names}", option(f"layers={list(names)}"))
+            raise error(f"layers holds {layer!r}", f"some of {names}, or 'all'", option("layers='all'"))
+    if requested and not offered:
+        raise OptionError(
+            f"layers={list(requested)} with repair=False",
+            "repair, which they describe",
+            either(option("repair=True"), option("layers=None")),
+        )
     return tuple(name for name in names if name in requested)

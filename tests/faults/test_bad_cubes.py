@@ -73,6 +73,7 @@ def values_of(image):
     return (image["reflectance"] if isinstance(image, xr.Dataset) else image).to_numpy()
 
 
+@pytest.mark.filterwarnings("ignore:.* days after the last date of the cube")
 @by_name([row for row in ROWS if row.cure])
 def test_the_remedy_works(row):
     obj, options = row.make()
@@ -152,6 +153,14 @@ def test_evaluate_refuses(options, error):
     with pytest.raises(error) as info:
         xr_cloudfree.evaluate(obj, **given | options)
     assert info.value.remedy
+
+
+@pytest.mark.parametrize(("track", "near"), [("nomask", "no mask"), ("Clouds", "clouds"), ("xyz", "partial")])
+def test_evaluate_names_the_nearest_track(track, near):
+    obj, given = cube()
+    with pytest.raises(errors.OptionError, match=f"there is no track '{track}'") as info:
+        xr_cloudfree.evaluate(obj, tracks=[track], **given)
+    assert info.value.remedy == f"tracks=['{near}']"
 
 
 def test_evaluate_without_a_clear_date_says_so():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time as clock
 from collections.abc import Iterator, Sequence
@@ -55,11 +56,27 @@ from xr_cloudfree.plan import CubeInfo, make_grid, open_others, open_s1, read_ot
 # Minimum data range for the SSIM, about the noise of a sensor: a constant band has no structure to compare.
 LEAST_RANGE = 1e-3
 MASK_COLUMNS = ("recall", "precision", "false_alarms", "newly_masked", "restored")
-COLUMNS = (
-    *("frames", "answered", "MAE", "RMSE", "PSNR", "PSNR_under", "PSNR_rim", "SAM", "SSIM", "coverage90", "width90"),
-    *MASK_COLUMNS,
-    "seconds",
-)
+COLUMNS = {
+    "frames": "dates that serve as truth",
+    "share": "share of the scored pixels in the class",
+    "answered": "share of the scored pixels that have a value",
+    "MAE": "mean absolute error, in reflectance",
+    "RMSE": "root mean square error, in reflectance",
+    "PSNR": "dB, of the peak 1 to the RMSE: higher is better",
+    "PSNR_under": "dB, under the mask of the added clouds",
+    "PSNR_rim": "dB, where the added clouds reach beyond their mask",
+    "SAM": "degrees, the angle between the spectra",
+    "SSIM": "likeness of structure, 1 at most",
+    "coverage90": "share of the truth in the 90 % interval: 0.9 is right",
+    "width90": "mean width of that interval, in reflectance",
+    "recall": "share of cloud and shadow that the mask masks",
+    "precision": "share of what the mask calls clear that is clear",
+    "false_alarms": "share of the clear pixels that the mask masks",
+    "newly_masked": "share of the clear pixels that only the correction masks",
+    "restored": "share of wrongly masked pixels that the correction restores",
+    "seconds": "per frame, of the fill alone",
+}
+"""Columns of the table, and what they mean."""
 # Those of a part of the hidden pixels.
 PART_COLUMNS = ("frames", "share", "answered", "MAE", "RMSE", "PSNR", "SAM", "coverage90", "width90")
 ALL_TRACKS = (*TRACKS, *MASK_TRACKS)
@@ -103,7 +120,9 @@ def evaluate(
     tracks : sequence of {"partial", "gap", "full", "haze", "clouds", "no mask", "wrong mask"}
         How frames are hidden: partly; partly, with all dates within 20 days removed; completely; partly, with clouds
         that extend beyond the mask. Or which masks are given with added clouds: the donor's; none; the donor's, but on
-        every date 20 % of the cloud objects are missing, and 10 % of the clear pixels are masked.
+        every date 20 % of the cloud objects are missing, and 10 % of the clear pixels are masked. On *no mask* every
+        pixel counts as clear; with `repair` masks are made from the series, as `fill` does with ``mask="series"`` and
+        for a cube without a quality layer.
     frames : int or None
         Maximum number of frames, drawn at random; None uses all.
     size : int
@@ -129,20 +148,20 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Indexed by track and model (and date, with `detail`). MAE and RMSE in reflectance, PSNR in dB with a peak of
-        1, SAM in degrees, SSIM, the share of the scored pixels that have a value, and seconds per frame for the fill
-        alone. For models with an uncertainty, ``coverage90``, the share of the truth inside the 90 % interval, and
-        ``width90``, the mean width of that interval in reflectance: of two models with the same coverage, the one with
-        narrower intervals knows more.
+        Indexed by track and model (and date, with `detail`). ``frames``, how many there are, ``MAE`` and ``RMSE`` in
+        reflectance, ``PSNR`` in dB with a peak of 1, ``SAM`` in degrees, ``SSIM``, ``answered``, the share of the
+        scored pixels that have a value, and ``seconds`` per frame for the fill alone. For models with an uncertainty,
+        ``coverage90``, the share of the truth inside the 90 % interval, and ``width90``, the mean width of that
+        interval in reflectance: of two models with the same coverage, the one with narrower intervals knows more.
 
         With `by`, ``share`` is the share of the scored pixels in the class, and frames are those with at least 30 of
         its pixels; SSIM, the time and the scores of masks, which belong to whole frames, are left out.
 
-        With added clouds, PSNR also under the donor's mask, and on the rim, the cloud that this mask misses; and of the
-        mask of the target: ``recall``, the share of cloud and shadow that it masks; ``precision``, the share of what it
-        calls clear that is clear; ``false_alarms``, the share of the clear pixels that it masks; ``restored``, the
-        share of the pixels that *wrong mask* flagged that are clear again. ``newly_masked`` is the share of the clear
-        pixels that only the correction masks, on any track.
+        With added clouds, PSNR also under the donor's mask (``PSNR_under``), and on the rim, the cloud that this mask
+        misses (``PSNR_rim``); and of the mask of the target: ``recall``, the share of cloud and shadow that it masks;
+        ``precision``, the share of what it calls clear that is clear; ``false_alarms``, the share of the clear pixels
+        that it masks; ``restored``, the share of the pixels that *wrong mask* flagged that are clear again.
+        ``newly_masked`` is the share of the clear pixels that only the correction masks, on any track.
 
     Raises
     ------
@@ -174,7 +193,8 @@ def evaluate(
     tracks = parse_list("tracks", tracks, option("tracks=['partial']"))
     for track in tracks:
         if track not in ALL_TRACKS:
-            raise OptionError(f"there is no track {track!r}", f"some of {ALL_TRACKS}", option("tracks=['partial']"))
+            near = difflib.get_close_matches(str(track).lower(), ALL_TRACKS, n=1) or ["partial"]
+            raise OptionError(f"there is no track {track!r}", f"some of {ALL_TRACKS}", option(f"tracks={near}"))
     if by is not None and by not in BY:
         raise OptionError(f"by is {by!r}", f"one of {BY}, or None", option("by='distance'"))
     check_names(reading, evaluate, ReadOptions)
@@ -218,7 +238,7 @@ def evaluate(
     grouped = table.groupby(keys, sort=False, observed=True)
     out = grouped.mean(numeric_only=True)
     out.insert(0, "frames", grouped.size())
-    return out.reindex(columns=list(COLUMNS if by is None else PART_COLUMNS))
+    return out.reindex(columns=[name for name in COLUMNS if name != "share"] if by is None else list(PART_COLUMNS))
 
 
 def _no_clouds(share: tuple[float, float], use: str) -> OptionError:

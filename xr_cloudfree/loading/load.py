@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,18 +13,19 @@ import xarray as xr
 
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.errors import (
-    CloudfreeWarning,
     MissingDependencyError,
     OptionError,
     OptionTypeError,
+    Remedy,
     TimeError,
     option,
+    warn,
 )
-from xr_cloudfree.loading.areas import Area, parse_area, pinned_grid
+from xr_cloudfree.loading.areas import Area, parse_area, pinned_grid, turned, where_it_lies
 from xr_cloudfree.loading.catalogs import search_items
 from xr_cloudfree.loading.intervals import parse_interval
 from xr_cloudfree.loading.scenes import Scene, check_bands, parse_scenes
-from xr_cloudfree.options import parse_count, parse_flag, parse_list
+from xr_cloudfree.options import parse_count, parse_flag, parse_list, parse_number
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
 # Pixels along y and x of a chunk: four to sixteen blocks of the files of archives.
 _CHUNK = 2048
 _FAILURES = ("raise", "missing")
+# Key of a cube's encoding: how a collection was loaded, see `xr_cloudfree.loading.again`.
+LOADED = "cloudfree_load"
 
 
 def load(
@@ -172,8 +173,12 @@ def load(
     _check_resampling(resampling)
     names = None if bands is None else parse_list("bands", bands, option("bands=['red', 'nir']"))
     edges = _parse_chunks(chunks)
-    retries, seconds = parse_count("retries", retries, 0, option("retries=5")), _parse_timeout(timeout)
-    clouds = _parse_cloud_cover(max_cloud_cover)
+    retries = parse_count("retries", retries, 0, option("retries=5"))
+    seconds = parse_number("timeout", timeout, "a positive number of seconds", option("timeout=60"), above=0)
+    clouds = np.inf
+    if max_cloud_cover is not None:
+        how = "percent from 0 to 100", option("max_cloud_cover=60")
+        clouds = parse_number("max_cloud_cover", max_cloud_cover, *how, least=0, most=100)
     collections = _collections_of(source)
     if collections is not None:
         source = search_items(collections, area, interval, catalog=catalog, timeout=seconds, retries=retries)
@@ -182,11 +187,11 @@ def load(
     found = parse_scenes(_items_of(source), offset)
     scenes = [scene for scene in found if scene.when in interval and _touches(scene, area)]
     if not scenes:
-        where = "" if area is None else f" in {tuple(round(value, 4) for value in area.bbox)}"
+        where = "" if area is None else f" in the area of {where_it_lies(area.bbox)} and"
         raise TimeError(
             f"none of the {len(found)} items is{where} in the span {interval.text}",
             "items of this area and time",
-            option("time='2021'") + " or a larger area",
+            _other_area(found, area) or option("time='2021'") + " or a larger area",
         )
     scenes = [scene for scene in scenes if not scene.cloud_cover > clouds]
     if not scenes:
@@ -197,8 +202,27 @@ def load(
     grid = pinned_grid(area, scenes, finest, crs, resolution)
     _warn_of_resampling(scenes, grid, given=crs is not None or (area is not None and area.geobox is not None))
     days = by_day(scenes)
-    cube = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
-    return described(cube, days, variables)
+    lazy = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
+    cube = described(lazy, days, variables)
+    if collections is not None and area is not None and area.geobox is None and sign is None:
+        cube.encoding[LOADED] = {
+            "source": collections,
+            "bbox": list(area.bbox),
+            "time": interval.search_text,
+            "catalog": catalog,
+            "items": sorted(scene.id for scene in scenes),
+            "bands": names,
+            "mask": mask,
+            "crs": crs if crs is None or isinstance(crs, int) else str(crs),
+            "resolution": resolution,
+            "resampling": resampling,
+            "chunks": dict(edges),
+            "offset": dict(offset) if isinstance(offset, Mapping) else offset,
+            "on_error": on_error,
+            "timeout": seconds,
+            "retries": retries,
+        }
+    return cube
 
 
 def _by_product(source: Any) -> dict[str, list[str]]:
@@ -207,11 +231,14 @@ def _by_product(source: Any) -> dict[str, list[str]]:
     Examples
     --------
     >>> _by_product(["sentinel-2-c1-l2a", "hls2-l30", "hls2-s30"])
-    {'sentinel': ['sentinel-2-c1-l2a'], 'hls2': ['hls2-l30', 'hls2-s30']}
+    {'sentinel': ['sentinel-2-c1-l2a'], 'hls': ['hls2-l30', 'hls2-s30']}
+    >>> _by_product(["HLSL30_2.0", "HLSS30_2.0"])
+    {'hls': ['HLSL30_2.0', 'HLSS30_2.0']}
     """
     products: dict[str, list[str]] = {}
     for name in _collections_of(source) or ():
-        products.setdefault(name.lower().split("-")[0].split("_")[0], []).append(name)
+        product = "hls" if name.lower().startswith("hls") else name.lower().split("-")[0].split("_")[0]
+        products.setdefault(product, []).append(name)
     return products
 
 
@@ -273,14 +300,6 @@ def _collections_of(source: Any) -> list[str] | None:
     return None
 
 
-def _parse_cloud_cover(value: Any) -> float:
-    if value is None:
-        return np.inf
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 100:
-        raise OptionError(f"max_cloud_cover is {value!r}", "percent from 0 to 100", option("max_cloud_cover=60"))
-    return float(value)
-
-
 def _items_of(source: Any) -> list[Any]:
     """Return the items of a search, a collection of items, or any iterable of them."""
     if isinstance(source, Mapping):
@@ -312,6 +331,14 @@ def _touches(scene: Scene, area: Area | None) -> bool:
     return box[0] < east and west < box[2] and box[1] < north and south < box[3]
 
 
+def _other_area(scenes: Sequence[Scene], area: Area | None) -> Remedy | None:
+    """Return the remedy for a box with the latitudes first, None if that would not reach the scenes either."""
+    box = None if area is None else turned(area.bbox)
+    if box is None or not any(scene.bbox is not None and _touches(scene, Area(box)) for scene in scenes):
+        return None
+    return option(f"bbox={box}") + ", with longitudes first"
+
+
 def _parse_chunks(chunks: Any) -> dict[str, int]:
     example = option("chunks={'y': 1024, 'x': 1024}")
     if chunks is None:
@@ -335,20 +362,12 @@ def _check_resampling(name: Any) -> None:
         raise OptionError(f"resampling is {name!r}", f"one of {', '.join(known)}", option("resampling='bilinear'"))
 
 
-def _parse_timeout(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < float(timeout) < np.inf:
-        raise OptionError(f"timeout is {timeout!r}", "a positive number of seconds", option("timeout=60"))
-    return float(timeout)
-
-
 def _warn_of_resampling(scenes: Sequence[Scene], grid: GeoBox, given: bool) -> None:
     own = sorted({scene.crs for scene in scenes if scene.crs is not None})
     if own and not given and str(grid.crs) not in own:
-        warnings.warn(
+        warn(
             f"the area lies in {grid.crs}, but the items are in {', '.join(own)}: all values are resampled. "
-            f"crs={own[0]!r} keeps their pixels",
-            CloudfreeWarning,
-            stacklevel=3,
+            f"crs={own[0]!r} keeps their pixels"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from xr_cloudfree.compat import configured_gdal, raster_errors
-from xr_cloudfree.errors import CloudfreeWarning, InputError, either, option
+from xr_cloudfree.errors import InputError, either, option, warn
+from xr_cloudfree.loading.progress import CountedDriver, counted
 from xr_cloudfree.loading.scenes import Scene
 from xr_cloudfree.loading.shifts import shifted
 
@@ -103,14 +103,15 @@ class Reader:
         url = str(self._src.uri)
         unreadable: tuple[type[Exception], ...] = (*raster_errors(), ValueError)
         try:
-            with rasterio.open(_location(url, source.sign), sharing=False) as file:
+            with counted() as done, rasterio.open(_location(url, source.sign), sharing=False) as file:
                 values = read_on_grid(file, dst_geobox, np.dtype(source.dtype), source.nodata, cfg.resampling)
+                done.append(values)
         except unreadable as error:
             _FAILURES[url] = _FAILURES.get(url, 0) + 1
             failure = _unreadable(source, url, error)
             if source.failure == "raise":
                 raise failure from error
-            warnings.warn(f"{failure.found}: its pixels are missing", CloudfreeWarning, stacklevel=2)
+            warn(f"{failure.found}: its pixels are missing")
             return np.s_[0:0, 0:0], np.empty((0, 0), source.dtype)
         return np.s_[0 : values.shape[0], 0 : values.shape[1]], shifted(values, source.shift, source.nodata)
 
@@ -238,7 +239,7 @@ def _nearest(start: float, step: float, count: int, origin: float, size: float) 
     return index
 
 
-class Driver:
+class Driver(CountedDriver):
     """Reads assets with rasterio; implements odc-loader's protocol ReaderDriver.
 
     Options of GDAL that are set by `rasterio.Env` or `odc.stac.configure_rio` take precedence.
