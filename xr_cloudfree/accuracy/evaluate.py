@@ -58,7 +58,6 @@ LEAST_RANGE = 1e-3
 MASK_COLUMNS = ("recall", "precision", "false_alarms", "newly_masked", "restored")
 COLUMNS = {
     "frames": "dates that serve as truth",
-    "share": "share of the scored pixels in the class",
     "answered": "share of the scored pixels that have a value",
     "MAE": "mean absolute error, in reflectance",
     "RMSE": "root mean square error, in reflectance",
@@ -77,7 +76,9 @@ COLUMNS = {
     "seconds": "per frame, of the fill alone",
 }
 """Columns of the table, and what they mean."""
-# Those of a part of the hidden pixels.
+SHARE = {"share": "share of the scored pixels in the class"}
+"""Another column of the table of `by`, and what it means."""
+# Columns of that table.
 PART_COLUMNS = ("frames", "share", "answered", "MAE", "RMSE", "PSNR", "SAM", "coverage90", "width90")
 ALL_TRACKS = (*TRACKS, *MASK_TRACKS)
 
@@ -238,7 +239,7 @@ def evaluate(
     grouped = table.groupby(keys, sort=False, observed=True)
     out = grouped.mean(numeric_only=True)
     out.insert(0, "frames", grouped.size())
-    return out.reindex(columns=[name for name in COLUMNS if name != "share"] if by is None else list(PART_COLUMNS))
+    return out.reindex(columns=list(COLUMNS if by is None else PART_COLUMNS))
 
 
 def _no_clouds(share: tuple[float, float], use: str) -> OptionError:

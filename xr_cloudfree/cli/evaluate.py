@@ -129,7 +129,8 @@ def evaluate(
         typer.echo(_table_text(shown))
         if not quiet:
             width = max(map(len, shown.columns))
-            typer.echo("\n" + "\n".join(f"{name:<{width}}  {accuracy.COLUMNS[name]}" for name in shown.columns))
+            about = accuracy.COLUMNS | accuracy.SHARE
+            typer.echo("\n" + "\n".join(f"{name:<{width}}  {about[name]}" for name in shown.columns))
         if file is not None:
             with aside([file]) as parts:
                 table.to_csv(parts[file])
