@@ -85,6 +85,18 @@ class Footprint:
         """Return images (n, y, x) as the coarser sensor sees them, shape (n, row, column); 0 where not inside."""
         return _transform(self._degrading, images)
 
+    def smooth(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return images (n, y, x) as the coarser sensor sees them, with the outer pixels that are inside repeated."""
+        (_, rows), (_, columns) = self._spread
+        coarse = self.degrade(images)
+        if not rows.any() or not columns.any():
+            return coarse
+        row, column = (
+            np.clip(np.arange(len(inside)), np.flatnonzero(inside)[0], np.flatnonzero(inside)[-1])
+            for inside in (rows, columns)
+        )
+        return coarse[:, row[:, None], column]
+
     def interpolate(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return coarse images (n, row, column) on the fine pixels, by cubic interpolation; shape (n, y, x)."""
         return _transform(self._cubic, images)
@@ -93,6 +105,21 @@ class Footprint:
         """Return coarse images (n, row, column) on the fine pixels, by linear interpolation; shape (n, y, x)."""
         return _transform(self._linear, images)
 
+    def interpolate_at(
+        self, images: NDArray[np.float32], pixels: NDArray[np.intp], linear: bool = False
+    ) -> NDArray[np.float32]:
+        """Return coarse images (n, row, column) at some fine pixels, as the functions for all pixels do; (n, pixel)."""
+        weights = self._linear if linear else self._cubic
+        row, column = np.divmod(pixels, self.shape[1])
+        total = np.zeros((len(images), len(pixels)), np.float32)
+        (rows, of_rows), (columns, of_columns) = (
+            _taps(matrix, place) for matrix, place in zip(weights, (row, column), strict=True)
+        )
+        for i in range(rows.shape[1]):
+            for j in range(columns.shape[1]):
+                total += images[:, rows[:, i], columns[:, j]] * (of_rows[:, i] * of_columns[:, j])
+        return total
+
     def repeat(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return coarse images (n, row, column) on the fine pixels, each from the nearest; shape (n, y, x)."""
         rows, columns = (
@@ -100,6 +127,15 @@ class Footprint:
             for centres, size, step in zip((self.rows, self.columns), self.shape, self.step, strict=True)
         )
         return images[:, rows[:, None], columns]
+
+
+def _taps(matrix: Any, places: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Return the positions and the weights of the entries of some rows of a sparse matrix, shape (row, entry)."""
+    counts = np.diff(matrix.indptr)[places]
+    number = np.arange(int(counts.max(initial=0)))
+    entries = np.minimum(matrix.indptr[places][:, None] + number, len(matrix.data) - 1)
+    used = number < counts[:, None]
+    return matrix.indices[entries], np.where(used, matrix.data[entries], np.float32(0))
 
 
 def _sparse(matrices: Any) -> tuple[Any, Any]:

@@ -53,6 +53,8 @@ SLOPE, OFFSET = 0.05, 0.01
 # Error of a pair of images of both, from angles and atmosphere: its value and least value, and the number of pairs with
 # which it is measured.
 PAIR_ERROR, LEAST_PAIR_ERROR, ENOUGH_PAIRS = 0.01, 0.003, 3
+# Coarse pixels of a pair that are compared.
+PAIR_SAMPLE = 512
 # Number of groups, by the error at the coarse resolution, in which the error that remains is measured.
 GROUPS, LEAST_GROUPED = 4, 160
 # Widens the uncertainty by this much, divided by the number of dates that teach: few dates understate it.
@@ -80,7 +82,7 @@ class Enhanced(BaseModel):
     >>> days = np.array([-8.0, 8.0])
     >>> obs = Observations(bands, np.ones((2, 12, 12), bool), days, others=(other,))
     >>> image = Enhanced(Linear()).predict([obs])[0].bands
-    >>> float(image.mean().round(2))
+    >>> round(float(image.mean()), 2)
     0.3
     """
 
@@ -182,10 +184,10 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
     base = np.where(prediction.known & np.isfinite(prediction.bands), prediction.bands, linear)
     shift = footprint.degrade((base - linear)[bands])
     error = np.where(seen_error.valid, seen_error.error - shift, np.float32(0))
-    features = _features(footprint, base, error, seen_error.valid, bands)
+    features = Maps.of(footprint, base, SeenError(error, valid)).features(footprint, bands)
     fit = _fit(_taught(obs, other, footprint, lessons, seen_error, linear, known), obs.n_bands, bands)
     weight = weight * known
-    image = base + weight * fit.predict(features.reshape(len(features), -1)).reshape(base.shape)
+    image = base + weight * fit.predict(features).reshape(base.shape)
     # What the other sensor would see of the image may differ from what it saw by noise, but not by more.
     rest = np.where(seen_error.valid, error - footprint.degrade((image - base)[bands]), np.float32(0))
     image[bands] += weight * footprint.interpolate_linearly(_beyond_noise(rest))
@@ -197,7 +199,7 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
     consistency[bands] = np.where(covered, footprint.repeat(rest), consistency[bands])
     uncertainty = prediction.uncertainty
     if uncertainty is not None and fit.errors.shape[1]:
-        own = fit.uncertainty(features.reshape(len(features), -1)).reshape(base.shape)
+        own = fit.uncertainty(features).reshape(base.shape)
         if seen_error.days > SAME_PASS:  # the ground may have changed since
             own = np.hypot(own, np.sqrt(seen_error.days) * np.nan_to_num(series.daily_change())[:, None, None])
         uncertainty = np.where(np.isfinite(uncertainty), share * own + (1 - share) * uncertainty, own)
@@ -342,8 +344,10 @@ def _harmonise(other: OtherImages, footprint: Footprint, lessons: Sequence[Lesso
         if lesson.pair is not None:
             valid = lesson.seen.valid & np.isfinite(lesson.pair).all(axis=0)
             ours = footprint.degrade((lesson.linear + lesson.error)[bands])
-            if valid.any():
-                pairs.append((lesson.pair[:, valid], ours[:, valid]))
+            pixels = np.flatnonzero(valid)
+            if len(pixels):
+                sample = pixels[:: -(-len(pixels) // PAIR_SAMPLE)]
+                pairs.append(tuple(images.reshape(len(bands), -1)[:, sample] for images in (lesson.pair, ours)))
     if not pairs:
         return other
     lines = np.array([fit_line([(x[i], y[i]) for x, y in pairs]) for i in range(len(bands))], np.float32)
@@ -478,33 +482,61 @@ def _taught(
         pixels = robust_ridge.thin(np.flatnonzero(where), obs.shape, SAMPLE)
         if len(pixels) < LEAST_PIXELS:
             continue
-        features = _features(footprint, image, seen.error, seen.valid, bands)
-        taught.append((features.reshape(len(features), -1)[:, pixels], error.reshape(len(error), -1)[:, pixels]))
+        features = Maps.of(footprint, image, seen).features_at(footprint, bands, pixels)
+        taught.append((features, error.reshape(len(error), -1)[:, pixels]))
     return taught
 
 
-def _features(
-    footprint: Footprint,
-    image: NDArray[np.float32],
-    error: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    bands: Sequence[int],
-) -> NDArray[np.float32]:
-    """Return the features of every pixel, shape (feature, y, x).
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """The maps that features are made of; see `features`.
 
-    The error as the other sensor sees it, interpolated; its neighbourhood; the fine structure of the prediction, which
-    the sensor cannot see; and the products of the first and the third.
+    Parameters
+    ----------
+    image : ndarray of float32, shape (band, y, x)
+        A prediction.
+    error, around : ndarray of float32, shape (coarse band, row, column)
+        Its error as the other sensor sees it, and the neighbourhood of that.
+    smooth : ndarray of float32, shape (band, row, column)
+        The prediction as the other sensor sees it.
     """
-    from scipy.ndimage import gaussian_filter
 
-    complete = _fill(error, valid, SHRINK)
-    around = gaussian_filter(complete, (0, AROUND, AROUND), truncate=3.0, mode="nearest")
-    upsampled = footprint.interpolate(complete)
-    smooth = footprint.interpolate(_fill(footprint.degrade(image), footprint.inside, 1e-6))
-    structure = image - smooth
-    return np.concatenate(
-        [upsampled, footprint.interpolate_linearly(around), structure, upsampled * structure[list(bands)]]
-    )
+    image: NDArray[np.float32]
+    error: NDArray[np.float32]
+    around: NDArray[np.float32]
+    smooth: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, footprint: Footprint, image: NDArray[np.float32], seen: SeenError) -> Maps:
+        """Make the maps of a prediction and its error; both are continued to where they are not known."""
+        from scipy.ndimage import gaussian_filter
+
+        error = _fill(seen.error, seen.valid, SHRINK)
+        around = gaussian_filter(error, (0, AROUND, AROUND), truncate=3.0, mode="nearest")
+        return cls(image, error, around, footprint.smooth(image))
+
+    def features(self, footprint: Footprint, bands: Sequence[int]) -> NDArray[np.float32]:
+        """Return the features of every pixel, shape (feature, pixel).
+
+        The error as the other sensor sees it, interpolated; its neighbourhood; the fine structure of the prediction,
+        which the sensor cannot see; and the products of the first and the third.
+        """
+        upsampled, around = footprint.interpolate(self.error), footprint.interpolate_linearly(self.around)
+        return _joined(upsampled, around, self.image - footprint.interpolate(self.smooth), bands)
+
+    def features_at(self, footprint: Footprint, bands: Sequence[int], pixels: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the features of some pixels, shape (feature, sample)."""
+        upsampled = footprint.interpolate_at(self.error, pixels)
+        around = footprint.interpolate_at(self.around, pixels, linear=True)
+        image = self.image.reshape(len(self.image), -1)[:, pixels]
+        return _joined(upsampled, around, image - footprint.interpolate_at(self.smooth, pixels), bands)
+
+
+def _joined(
+    upsampled: NDArray[np.float32], around: NDArray[np.float32], structure: NDArray[np.float32], bands: Sequence[int]
+) -> NDArray[np.float32]:
+    rows = np.concatenate([upsampled, around, structure, upsampled * structure[list(bands)]])
+    return rows.reshape(len(rows), -1)
 
 
 def _fill(values: NDArray[np.float32], valid: NDArray[np.bool_], shrink: float) -> NDArray[np.float32]:
@@ -528,7 +560,7 @@ def _fill(values: NDArray[np.float32], valid: NDArray[np.bool_], shrink: float) 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A ridge regression of the error by features; see `_features`.
+    """A ridge regression of the error by features; see `Maps`.
 
     Parameters
     ----------
