@@ -10,6 +10,7 @@ pytest.importorskip("safetensors")
 
 import xr_cloudfree  # noqa: E402
 from tests.support.season import observations  # noqa: E402
+from xr_cloudfree import synthetic  # noqa: E402
 from xr_cloudfree.models.classical import conformal, regress  # noqa: E402
 from xr_cloudfree.models.classical.series import Series  # noqa: E402
 from xr_cloudfree.models.kernels import extra_trees  # noqa: E402
@@ -177,7 +178,7 @@ def test_tensors_and_arrays_share_a_batch():
         torch.testing.assert_close(mixed.features[name], feature, atol=CLOSE, rtol=0)
 
 
-def test_a_fill_is_the_same(monkeypatch):
+def test_predictions_are_the_same(monkeypatch):
     """As on a GPU: tiles of several sizes, in batches, in several threads."""
     tiles = [observations(seed, edge=edge) for seed, edge in enumerate((64, 48, 64, 48, 64))]
     tiles.append(replace(tiles[0], target=-1))
@@ -195,3 +196,23 @@ def test_a_fill_is_the_same(monkeypatch):
         np.testing.assert_allclose(found.bands, answer.bands, atol=CLOSE, rtol=0)
         np.testing.assert_allclose(found.uncertainty, answer.uncertainty, atol=CLOSE, rtol=0)
     assert len(calls) == len(tiles)
+
+
+def test_a_fill_as_on_a_gpu_is_the_same(monkeypatch, tmp_path):
+    """In memory and streamed: tiles that blocks share, cut while others are predicted, prepared by torch."""
+    cube = synthetic.cube((9, 3, 200, 300), seed=1, cloud_share=0.4)
+    cube["reflectance"] = cube["reflectance"].astype(np.float32) * 1e-4
+    cube["reflectance"].attrs = {}
+    model = xr_cloudfree.from_pretrained("unet", device="cpu")
+    how = dict(date=cube["time"].to_numpy()[4], model=model, layers=("uncertainty", "filled"), block=192)
+    expected = xr_cloudfree.fill(cube, **how)
+    compute, devices = on_device.compute_features, []
+    monkeypatch.setattr(on_device, "compute_features", lambda *given: devices.append(given[2]) or compute(*given))
+    monkeypatch.setattr(runtime, "prepares_on", lambda device: True)
+    assert model.overlaps
+    streamed = xr_cloudfree.to_zarr(cube, tmp_path / "out.zarr", shard=192, **how)
+    for found in (xr_cloudfree.fill(cube, **how), streamed):
+        np.testing.assert_array_equal(found["filled"], expected["filled"])
+        for name in ("reflectance", "uncertainty"):
+            np.testing.assert_allclose(found[name], expected[name], atol=CLOSE, rtol=0)
+    assert len(devices) >= 4 and set(devices) == {CPU}
