@@ -17,6 +17,7 @@ from xr_cloudfree.models.kernels import extra_trees  # noqa: E402
 from xr_cloudfree.models.networks import features, inputs, on_device  # noqa: E402
 from xr_cloudfree.models.networks.batch import Batch  # noqa: E402
 from xr_cloudfree.models.networks.network import Network  # noqa: E402
+from xr_cloudfree.models.networks.terramind.network import TerraMindNet  # noqa: E402
 from xr_cloudfree.models.networks.unet import FusionUNet  # noqa: E402
 from xr_cloudfree.models.pretrained import model as pretrained  # noqa: E402
 from xr_cloudfree.models.pretrained import runtime  # noqa: E402
@@ -164,6 +165,14 @@ def test_only_networks_with_these_features_are_prepared_on_a_device():
     assert isinstance(Plain.make_input(obs, 5, CPU).bands, np.ndarray)
     assert torch.is_tensor(FusionUNet.make_input(obs, 5, CPU).bands)
     assert isinstance(FusionUNet.make_input(obs, 5).bands, np.ndarray)
+
+
+def test_what_terramind_adds_joins_the_batch():
+    obs = observations()
+    found, expected = (Batch.of([TerraMindNet.make_input(obs, 5, device)]) for device in (CPU, None))
+    assert found.features.keys() == expected.features.keys() >= {"one_hot", "candidates"}
+    for name, feature in expected.features.items():
+        torch.testing.assert_close(found.features[name], feature, atol=CLOSE, rtol=0)
 
 
 def test_tensors_and_arrays_share_a_batch():
