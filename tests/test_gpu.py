@@ -16,8 +16,10 @@ if not torch.cuda.is_available():
     pytest.skip("there is no GPU", allow_module_level=True)
 
 import xr_cloudfree  # noqa: E402
+from tests.support.season import observations  # noqa: E402
 from xr_cloudfree import io, synthetic  # noqa: E402
 from xr_cloudfree.errors import SizeError  # noqa: E402
+from xr_cloudfree.models.networks import features, on_device  # noqa: E402
 from xr_cloudfree.models.protocol import Observations  # noqa: E402
 from xr_cloudfree.runner.journal import Journal  # noqa: E402
 from xr_cloudfree.runner.verify import store_digest  # noqa: E402
@@ -92,6 +94,19 @@ def test_it_answers_as_a_cpu_does(portugal, date, name) -> None:
         observed = made["cpu"].filled == 1
         xr.testing.assert_equal(made[other].filled == 1, observed)
         xr.testing.assert_equal(made[other].reflectance.where(observed), made["cpu"].reflectance.where(observed))
+
+
+@pytest.mark.parametrize("edge", [64, 256])
+def test_it_prepares_what_a_cpu_prepares(edge) -> None:
+    obs = observations(seed=edge, edge=edge)
+    expected = features.compute_features(obs, 60)
+    found = on_device.compute_features(obs, 60, torch.device("cuda"))
+    assert found.bands.device.type == "cuda"
+    np.testing.assert_array_equal(found.source, expected.source)
+    for name, feature in expected.features.items():
+        other = torch.as_tensor(found.features[name]).cpu().numpy()
+        # Forests that are grown on other samples differ by more.
+        np.testing.assert_allclose(other, feature, atol=CLOSE / 10, rtol=0, err_msg=name)
 
 
 def test_one_answer_for_any_chunking(wide, name) -> None:

@@ -1,12 +1,16 @@
 """Tiles of several blocks in the model's batches."""
 
+import threading
+
 import numpy as np
+import pytest
 import xarray as xr
 
 import xr_cloudfree
 from tests.support.cubes import SIZES, make_cube
-from tests.support.models import MODELS, Greedy, TileWide
-from xr_cloudfree.engine import parameters
+from tests.support.models import MODELS, Blended, Greedy, TileWide
+from xr_cloudfree.engine import fill, parameters
+from xr_cloudfree.models.protocol import optional
 
 
 def test_a_model_is_given_more_tiles_where_nothing_else_runs(tmp_path):
@@ -49,3 +53,65 @@ def test_tiles_see_dates_and_values_as_they_are():
     da = da.fillna(0.2)
     out = xr_cloudfree.fill(da, "2021-06-15", clear=clear, model=MODELS["identity"])
     np.testing.assert_allclose(out, da.mean("time"), rtol=1e-6)
+
+
+class Counted(Blended):
+    """It counts the tiles that it is given."""
+
+    n = 0
+
+    def predict(self, tiles):
+        self.n += len(tiles)
+        return super().predict(tiles)
+
+
+class Overlapping(Blended):
+    """Tiles of several blocks, in batches of two; it waits until a tile of the next batch is cut."""
+
+    overlaps = True
+
+    def __init__(self, monkeypatch, expected):
+        self.given, self.threads, self.expected, self.cut = 0, set(), expected, threading.Condition()
+        self.n_cut, cut_tile = 0, fill.cut_tile
+
+        def counted(*arguments):
+            with self.cut:
+                self.n_cut += 1
+                self.cut.notify_all()
+            return cut_tile(*arguments)
+
+        monkeypatch.setattr(fill, "cut_tile", counted)
+
+    def predict(self, tiles):
+        self.given += len(tiles)
+        self.threads.add(threading.current_thread())
+        with self.cut:
+            assert self.cut.wait_for(lambda: self.n_cut > self.given or self.given == self.expected, timeout=30)
+        return super().predict(tiles)
+
+
+@pytest.mark.parametrize("dates", ["2021-06-03", ["2021-06-03", "2021-06-15"]], ids=["one date", "a series"])
+def test_tiles_are_cut_while_a_model_that_waits_for_its_device_predicts(monkeypatch, tmp_path, dates):
+    da, clear = make_cube()
+    how = dict(date=dates, clear=clear)
+    number = Counted()
+    assert not optional(number).overlaps
+    expected = xr_cloudfree.fill(da, model=number, block=32, **how)
+    ahead = Overlapping(monkeypatch, number.n)
+    xr.testing.assert_equal(xr_cloudfree.fill(da, model=ahead, block=32, **how), expected)
+    assert ahead.given == number.n and threading.current_thread() not in ahead.threads and len(ahead.threads) == 1
+    ahead = Overlapping(monkeypatch, number.n)
+    streamed = xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", model=ahead, shard=64, block=32, **how)["reflectance"]
+    xr.testing.assert_equal(streamed, expected)
+
+
+def test_an_error_of_a_model_in_another_thread_is_raised():
+    class Failing(Blended):
+        overlaps = True
+
+        def predict(self, tiles):
+            raise ValueError("no")
+
+    da, clear = make_cube()
+    with pytest.raises(ValueError, match="no"):
+        xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=Failing(), block=32)

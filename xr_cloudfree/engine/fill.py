@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,8 +83,9 @@ def fill_blocks(
     blocks : iterable of (Box, Windows)
         As `fill_block` takes them.
     alone : bool
-        Whether nothing else runs in this process: the model then gets ``job.tiles_at_once`` tiles per call. Otherwise
-        it gets one batch, because other blocks need the cores and the memory too.
+        Whether nothing else runs in this process: the model then gets ``job.tiles_at_once`` tiles per call, and the
+        next ones are cut meanwhile if it `overlaps`. Otherwise it gets one batch, because other blocks need the cores
+        and the memory too.
     answers : Answers, optional
         Answers shared by the blocks, and by other blocks before and after; by default each block is by itself.
     threads : int
@@ -110,7 +111,7 @@ def fill_blocks(
             del decoded
 
     outputs: list[tuple[Array, ...]] = []
-    for target in answered(job, targets(), at_once, threads):
+    for target in answered(job, targets(), at_once, threads, overlap=alone and optional(job.model).overlaps):
         outputs.append(finish_target(job, target))
         answers.finish(len(outputs) - 1, needed[0])
         if len(outputs) == len(job.targets.own):
@@ -204,12 +205,16 @@ def _of_targets(job: FillParameters, outputs: Sequence[tuple[Array, ...]]) -> tu
 
 
 def answered(
-    job: FillParameters, targets: Iterable[BlockTarget], at_once: int, threads: int = 1
+    job: FillParameters, targets: Iterable[BlockTarget], at_once: int, threads: int = 1, overlap: bool = False
 ) -> Iterator[BlockTarget]:
-    """Yield the targets in their order with the model's answers, from batches of tiles; see `fill_blocks`."""
+    """Yield the targets in their order with the model's answers, from batches of tiles; see `fill_blocks`.
+
+    With `overlap` the model predicts a batch in a thread of its own while the tiles of the next one are cut.
+    """
     waiting: deque[BlockTarget] = deque()
     batch: list[tuple[BlockTarget, TargetTile, Part]] = []
     observations: list[Observations] = []
+    running: deque[tuple[list[tuple[BlockTarget, TargetTile, Part]], Future[list[Prediction]]]] = deque()
     spec = job.model.spec
     by_band = optional(job.model).by_band
     parallel = threads > 1 and at_once == 1
@@ -220,36 +225,50 @@ def answered(
             joined = join(tile.predictions, tile.obs, tile.seen, tile.valid, by_band)
             target.answers[tile.extent].prediction = without_unused(joined, job.layers)
 
+    def predictions(given: list[Observations]) -> list[Prediction]:
+        if not parallel:
+            return _checked(spec.name, given, job.model.predict(given))
+        with ThreadPoolExecutor(threads) as pool:
+            each = pool.map(lambda obs: _checked(spec.name, [obs], job.model.predict([obs])), given)
+            return [prediction for [prediction] in each]
+
     def predict() -> None:
-        if parallel:
-            with ThreadPoolExecutor(threads) as pool:
-                each = pool.map(lambda obs: _checked(spec.name, [obs], job.model.predict([obs])), observations)
-                predictions = [prediction for [prediction] in each]
-        else:
-            predictions = _checked(spec.name, observations, job.model.predict(observations))
-        for (target, tile, part), prediction in zip(batch, predictions, strict=True):
-            add(target, tile, part, prediction)
+        group, given = batch.copy(), observations.copy()
         batch.clear()
         observations.clear()  # else the next tiles would be cut while these are still held
+        collect()  # one batch at a time
+        if overlap:
+            running.append((group, ahead.submit(predictions, given)))
+        else:
+            for (target, tile, part), prediction in zip(group, predictions(given), strict=True):
+                add(target, tile, part, prediction)
 
-    for target in targets:
-        waiting.append(target)
-        for extent in target.asked:
-            tile, parts = cut_tile(job, target, extent)
-            for part in parts:
-                if not part.capable:
-                    add(target, tile, part, Linear().predict([part.obs])[0])
-                    continue
-                batch.append((target, tile, part))
-                observations.append(part.obs)
-                if len(batch) >= (threads if parallel else at_once):
-                    predict()
-            del tile, parts, part  # else a block would be held while the next one is decoded
-        del target
-        while waiting and waiting[0].is_answered:
-            yield waiting.popleft()
-    if batch:
-        predict()
+    def collect() -> None:
+        while running:
+            group, future = running.popleft()
+            for (target, tile, part), prediction in zip(group, future.result(), strict=True):
+                add(target, tile, part, prediction)
+
+    with ThreadPoolExecutor(1) as ahead:  # starts its thread when it is given work
+        for target in targets:
+            waiting.append(target)
+            for extent in target.asked:
+                tile, parts = cut_tile(job, target, extent)
+                for part in parts:
+                    if not part.capable:
+                        add(target, tile, part, Linear().predict([part.obs])[0])
+                        continue
+                    batch.append((target, tile, part))
+                    observations.append(part.obs)
+                    if len(batch) >= (threads if parallel else at_once):
+                        predict()
+                del tile, parts, part  # else a block would be held while the next one is decoded
+            del target
+            while waiting and waiting[0].is_answered:
+                yield waiting.popleft()
+        if batch:
+            predict()
+        collect()
     while waiting:
         yield waiting.popleft()
 

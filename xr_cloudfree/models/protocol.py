@@ -223,6 +223,14 @@ class BaseModel:
         """Number of tiles, a multiple of ``spec.batch``, that `predict` gets where nothing else runs in the process."""
         return self.spec.batch
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next tiles are cut in another thread while `predict` runs, as is useful if it waits for a GPU.
+
+        This holds where nothing else runs in the process.
+        """
+        return False
+
     def pixel_bytes(self, dates: int, bands: int) -> int:
         """Return the bytes of working memory per pixel of a tile, observations included, for the size of regions.
 

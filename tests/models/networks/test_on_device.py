@@ -10,12 +10,14 @@ pytest.importorskip("safetensors")
 
 import xr_cloudfree  # noqa: E402
 from tests.support.season import observations  # noqa: E402
+from xr_cloudfree import synthetic  # noqa: E402
 from xr_cloudfree.models.classical import conformal, regress  # noqa: E402
 from xr_cloudfree.models.classical.series import Series  # noqa: E402
 from xr_cloudfree.models.kernels import extra_trees  # noqa: E402
 from xr_cloudfree.models.networks import features, inputs, on_device  # noqa: E402
 from xr_cloudfree.models.networks.batch import Batch  # noqa: E402
 from xr_cloudfree.models.networks.network import Network  # noqa: E402
+from xr_cloudfree.models.networks.terramind.network import TerraMindNet  # noqa: E402
 from xr_cloudfree.models.networks.unet import FusionUNet  # noqa: E402
 from xr_cloudfree.models.pretrained import model as pretrained  # noqa: E402
 from xr_cloudfree.models.pretrained import runtime  # noqa: E402
@@ -165,6 +167,14 @@ def test_only_networks_with_these_features_are_prepared_on_a_device():
     assert isinstance(FusionUNet.make_input(obs, 5).bands, np.ndarray)
 
 
+def test_what_terramind_adds_joins_the_batch():
+    obs = observations()
+    found, expected = (Batch.of([TerraMindNet.make_input(obs, 5, device)]) for device in (CPU, None))
+    assert found.features.keys() == expected.features.keys() >= {"one_hot", "candidates"}
+    for name, feature in expected.features.items():
+        torch.testing.assert_close(found.features[name], feature, atol=CLOSE, rtol=0)
+
+
 def test_tensors_and_arrays_share_a_batch():
     many, few = scattered(0, 3, (48, 48), dates=9), scattered(1, 2, (48, 48), dates=5)
     without = replace(few, target=-1)
@@ -177,7 +187,7 @@ def test_tensors_and_arrays_share_a_batch():
         torch.testing.assert_close(mixed.features[name], feature, atol=CLOSE, rtol=0)
 
 
-def test_a_fill_is_the_same(monkeypatch):
+def test_predictions_are_the_same(monkeypatch):
     """As on a GPU: tiles of several sizes, in batches, in several threads."""
     tiles = [observations(seed, edge=edge) for seed, edge in enumerate((64, 48, 64, 48, 64))]
     tiles.append(replace(tiles[0], target=-1))
@@ -195,3 +205,23 @@ def test_a_fill_is_the_same(monkeypatch):
         np.testing.assert_allclose(found.bands, answer.bands, atol=CLOSE, rtol=0)
         np.testing.assert_allclose(found.uncertainty, answer.uncertainty, atol=CLOSE, rtol=0)
     assert len(calls) == len(tiles)
+
+
+def test_a_fill_as_on_a_gpu_is_the_same(monkeypatch, tmp_path):
+    """In memory and streamed: tiles that blocks share, cut while others are predicted, prepared by torch."""
+    cube = synthetic.cube((9, 3, 200, 300), seed=1, cloud_share=0.4)
+    cube["reflectance"] = cube["reflectance"].astype(np.float32) * 1e-4
+    cube["reflectance"].attrs = {}
+    model = xr_cloudfree.from_pretrained("unet", device="cpu")
+    how = dict(date=cube["time"].to_numpy()[4], model=model, layers=("uncertainty", "filled"), block=192)
+    expected = xr_cloudfree.fill(cube, **how)
+    compute, devices = on_device.compute_features, []
+    monkeypatch.setattr(on_device, "compute_features", lambda *given: devices.append(given[2]) or compute(*given))
+    monkeypatch.setattr(runtime, "prepares_on", lambda device: True)
+    assert model.overlaps
+    streamed = xr_cloudfree.to_zarr(cube, tmp_path / "out.zarr", shard=192, **how)
+    for found in (xr_cloudfree.fill(cube, **how), streamed):
+        np.testing.assert_array_equal(found["filled"], expected["filled"])
+        for name in ("reflectance", "uncertainty"):
+            np.testing.assert_allclose(found[name], expected[name], atol=CLOSE, rtol=0)
+    assert len(devices) >= 4 and set(devices) == {CPU}

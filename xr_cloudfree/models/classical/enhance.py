@@ -110,6 +110,11 @@ class Enhanced(BaseModel):
         """Number of tiles that the model takes where nothing else runs."""
         return optional(self.model).tiles_at_once
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next tiles are cut while the model predicts."""
+        return optional(self.model).overlaps
+
     def pixel_bytes(self, dates: int, bands: int) -> int:
         """Return the bytes of working memory per pixel of a tile: the model's, and of the dates that teach."""
         return optional(self.model).pixel_bytes(dates, bands) + 4 * bands * (12 + dates)

@@ -115,6 +115,11 @@ class PretrainedModel(BaseModel):
         threads: int = torch.get_num_threads()
         return self.spec.batch * max(1, threads // self.spec.batch)
 
+    @property
+    def overlaps(self) -> bool:
+        """Whether the next tiles are cut while `predict` runs: on a GPU, in whose memory tiles are prepared."""
+        return runtime.prepares_on(runtime.target_device(self.device))
+
     def predict(self, tiles: Sequence[Observations]) -> list[Prediction]:
         """Return one prediction per tile.
 

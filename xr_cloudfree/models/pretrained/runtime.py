@@ -66,6 +66,21 @@ def outside_fork(function: Callable[..., R], *arguments: Any) -> R:
         return pool.submit(function, *arguments).result()
 
 
+def target_device(device: str | None) -> torch.device:
+    """Return the device on which a network is to run; None means CUDA if it is available.
+
+    Raises
+    ------
+    MissingDependencyError
+        If torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise bundle.missing("torch") from error
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def network(folder: Callable[[], Path], spec: ModelSpec, device: str | None) -> tuple[Network, torch.device]:
     """Return the network of a bundle and the device on which it runs; each process loads it once.
 
@@ -89,11 +104,9 @@ def network(folder: Callable[[], Path], spec: ModelSpec, device: str | None) -> 
     WeightsError
         If the weights are damaged or do not fit the network.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise bundle.missing("torch") from error
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = target_device(device)
+    import torch
+
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
         raise OptionError(
             f"device is {device!r}, and torch finds {torch.cuda.device_count()} CUDA devices here",
