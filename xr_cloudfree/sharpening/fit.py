@@ -85,18 +85,19 @@ def sharpen_tile(tile: Tile) -> tuple[Image, bool]:
     guide = np.stack([_complete(band, tile.clear) for band in tile.guide])
     context = _context(np.concatenate([degrade(guide, factor), coarse]), where)
     features, group = _features(guide, context, factor)
-    lost = detail(features, factor)
+    seen = degrade(features, factor)
     # Both sets of equations: features and values, (row, y, x), and where they are used.
-    sets = [(_passed(degrade(features, factor)), _passed(coarse), where)]
+    sets = [(_passed(seen), _passed(coarse), where)]
     reduced = tuple(n // factor * factor for n in where.shape)
     if min(reduced) >= 2 * factor:
         part = (..., slice(reduced[0]), slice(reduced[1]))
         again, _ = _features(degrade(guide, factor)[part], degrade(context[part], factor), factor)
         sets.append((detail(again, factor), detail(coarse[part], factor), where[part]))
-    scale = np.maximum(lost.std(axis=(1, 2)), LEAST_SCALE)
+    scale = np.maximum((features - upsample(seen, factor)).std(axis=(1, 2)), LEAST_SCALE)
     coefficients = _solve(sets, scale, group)
-    added = product(coefficients.astype(np.float32), lost.reshape(len(lost), -1)).reshape(smooth.shape)
-    return _bounded(back_project(smooth + added * tile.clear, coarse, factor), tile), True
+    # What is lost of a sum of features is the sum of what is lost of each, so it is computed once per band.
+    added = product(coefficients.astype(np.float32), features.reshape(len(features), -1)).reshape(smooth.shape)
+    return _bounded(back_project(smooth + detail(added, factor) * tile.clear, coarse, factor), tile), True
 
 
 def _bounded(image: Image, tile: Tile) -> Image:
