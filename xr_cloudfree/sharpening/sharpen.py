@@ -71,8 +71,8 @@ def sharpen(
     Notes
     -----
     Where the guide lacks detail that the coarse bands had, or shows detail that they lack, no method can tell; see the
-    guide, *Sharpening*, for the errors measured. Bands of 60 m are sharpened best by all bands of 10 and 20 m:
-    ``sharpen(ds60, to=sharpen(ds20, to=ds10))``.
+    guide, *Sharpening*, for the errors measured. Calls can be chained, so that all bands of 10 and 20 m guide those
+    of 60 m: ``sharpen(ds60, to=sharpen(ds20, to=ds10))``.
 
     References
     ----------
