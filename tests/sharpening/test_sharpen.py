@@ -10,6 +10,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 import xr_cloudfree
+from xr_cloudfree import io
 from xr_cloudfree.sharpening import job
 from xr_cloudfree.sharpening.job import lay_out
 from xr_cloudfree.sharpening.operators import degrade, interpolate
@@ -193,6 +194,29 @@ def test_any_chunks_and_blocks_give_one_answer(gappy, chunks, monkeypatch):
     lazy = xr_cloudfree.sharpen(coarse.chunk(small), to=fine.chunk(chunks), layers="sharpened")
     assert lazy.sharpened.chunks == ((1, 1), (180, 180), (180, 60))
     xr.testing.assert_identical(lazy.compute(scheduler="threads"), expected)
+
+
+def test_a_lazy_result_can_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(job, "BLOCK_TILES", 1)
+    fine, coarse, _ = pair((200, 200), dates=2)
+    lazy = xr_cloudfree.sharpen(coarse.chunk(y=30), to=fine.chunk(y=70, band=1), layers="sharpened")
+    io.write(lazy, tmp_path / "all.zarr")
+    with xr.open_zarr(tmp_path / "all.zarr", decode_coords="all") as stored:
+        xr.testing.assert_equal(stored.load(), xr_cloudfree.sharpen(coarse, to=fine, layers="sharpened"))
+
+
+def test_filled_images_are_sharpened():
+    fine, coarse, truth = pair(dates=3)
+    clear = xr.ones_like(fine.isel(band=0, drop=True), dtype=bool)
+    clear[1, 50:90, 40:100] = False
+    small = clear[:, ::2, ::2].assign_coords(y=coarse.y, x=coarse.x)
+    day = fine.time.values[1]
+    ten, twenty = (cube.cloudfree.fill(day, clear=c, model="linear") for cube, c in ((fine, clear), (coarse, small)))
+    image = xr_cloudfree.sharpen(twenty, to=ten)
+    assert image.dims == ("band", "y", "x")
+    assert image.attrs["cloudfree_model"] == "linear"
+    seen = clear.values[1]
+    assert rmse(image.sel(band=COARSE).values[:, seen], truth[1][:, seen]) < 0.003
 
 
 def test_one_of_both_may_be_in_memory(gappy):

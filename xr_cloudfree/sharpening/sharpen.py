@@ -145,6 +145,8 @@ def _label(inputs: Inputs, to: Any, image: Any, layer: Any) -> Any:
     else:
         stacked = xr.DataArray(image, dims=("time", "band", "y", "x"), coords={**coords, "band": list(coarse.bands)})
         joined = _joined(guide, described(stacked, coarse.arrays[0]), coarse)
+        if joined.chunks is not None:  # of one size, as stores need them, whatever those of the guide are
+            joined = joined.chunk(time=1, band=-1, y=inputs.job.grid.block[0], x=inputs.job.grid.block[1])
         own = _own(joined, inputs).rename(coarse.name)
         if coarse.layout != "variable" and layer is None:
             return own
