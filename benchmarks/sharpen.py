@@ -25,7 +25,7 @@ from scipy.optimize import nnls
 
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.sharpening.fit import Tile, sharpen_tile
-from xr_cloudfree.sharpening.operators import _kernel, degrade
+from xr_cloudfree.sharpening.operators import response_of, degrade
 
 Image = NDArray[np.float32]
 Method = Callable[[Image, Image, int], Image]
@@ -92,7 +92,7 @@ def _weights(factor: int, reach: float) -> tuple[NDArray[np.float64], NDArray[np
 
     The exponential covariance is written as a sum of Gaussians, which separate along the axes.
     """
-    response, margin = _kernel(factor)
+    response, margin = response_of(factor)
     n = 2 * _REACH + 1
     support = np.zeros((n, (n - 1) * factor + len(response)))
     for i in range(n):

@@ -21,8 +21,15 @@ STEPS = 3
 
 
 @lru_cache
-def _kernel(factor: int) -> tuple[tuple[float, ...], int]:
-    """Return the response of a coarse pixel along one axis, in fine pixels, and how far it reaches to each side."""
+def response_of(factor: int) -> tuple[tuple[float, ...], int]:
+    """Return the response of a coarse pixel along one axis, in fine pixels, and how far it reaches to each side.
+
+    Examples
+    --------
+    >>> response, reach = response_of(2)
+    >>> len(response), reach, round(sum(response), 6)
+    (8, 3, 1.0)
+    """
     sigma = FWHM * factor / np.sqrt(8 * np.log(2))
     reach = int(np.ceil(3 * sigma))
     offset = np.arange(-reach, reach + 1)
@@ -52,7 +59,7 @@ def degrade(image: Image, factor: int) -> Image:
     array([[0.5, 0.5, 0.5],
            [0.5, 0.5, 0.5]], dtype=float32)
     """
-    response, reach = _kernel(factor)
+    response, reach = response_of(factor)
     for axis in (-2, -1):
         size = image.shape[axis] // factor
         padded = _pad(image, reach, axis, "symmetric")
