@@ -25,7 +25,7 @@ from scipy.optimize import nnls
 
 from xr_cloudfree.accuracy import metrics
 from xr_cloudfree.sharpening.fit import Tile, sharpen_tile
-from xr_cloudfree.sharpening.operators import response_of, degrade
+from xr_cloudfree.sharpening.operators import degrade, response_of
 
 Image = NDArray[np.float32]
 Method = Callable[[Image, Image, int], Image]
