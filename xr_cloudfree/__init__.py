@@ -12,6 +12,7 @@ from xr_cloudfree.loading.load import load
 from xr_cloudfree.loading.progress import ReadingProgress
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.registry import create as create_model
+from xr_cloudfree.runner.overviews import add_overviews
 from xr_cloudfree.runner.verify import repair, verify
 from xr_cloudfree.sharpening.sharpen import sharpen
 from xr_cloudfree.stores import batch, to_zarr
@@ -22,6 +23,7 @@ __all__ = [
     "CloudfreeDataset",
     "ReadingProgress",
     "__version__",
+    "add_overviews",
     "batch",
     "clear_mask",
     "compare_sensors",

@@ -17,7 +17,7 @@ import xarray as xr
 from xr_cloudfree.cube.attributes import storable
 from xr_cloudfree.cube.dims import dim_of, time_of
 from xr_cloudfree.cube.scaling import PACKING, Scaling
-from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError, option
+from xr_cloudfree.errors import CloudfreeError, MissingDependencyError, OptionError, OutputError, code, option
 from xr_cloudfree.storage import geotiff, geozarr
 from xr_cloudfree.storage.files import aside, write_error
 from xr_cloudfree.storage.geotransform import axes_of
@@ -321,7 +321,7 @@ def open_store(path: str | os.PathLike[str], **settings: bool) -> xr.Dataset:
         If a URL or a zip file cannot be opened.
     """
     where = parse_location(path)
-    store, folder = _store(where)
+    store, folder = zarr_store(where)
     options = {"decode_coords": "all", **settings}
     if store is where:
         return _open_zarr(store, folder, options)
@@ -367,7 +367,7 @@ def open_groups(
     if isinstance(where, Path) and not (is_store(where) or is_zipped(where)):
         found = "is no Zarr store" if where.exists() else "does not exist"
         raise OptionError(f"{where} {found}", "a Zarr store", "the path as ls shows it")
-    store, folder = _store(where)
+    store, folder = zarr_store(where)
     with opening(where) if isinstance(where, Path) else _opening_remotely(where):
         root = zarr.open_group(store, path=folder, mode="r")
         consolidated = root.metadata.consolidated_metadata is not None
@@ -396,17 +396,30 @@ def _opening_remotely(where: str) -> Iterator[None]:
 def _open_zarr(store: Any, folder: str, settings: Mapping[str, Any]) -> xr.Dataset:
     import zarr
 
+    root = zarr.open_group(store, path=folder, mode="r")
     # xarray warns if it has to find out by itself.
-    consolidated = zarr.open_group(store, path=folder, mode="r").metadata.consolidated_metadata is not None
+    consolidated = root.metadata.consolidated_metadata is not None
     opened: xr.Dataset = xr.open_zarr(store, group=folder or None, consolidated=consolidated, **settings)
+    if not opened.data_vars and "stac_discovery" in opened.attrs:
+        raise OptionError(
+            f"{opened.attrs['stac_discovery'].get('id', 'the store')} is a product in the Zarr format of EOPF",
+            "a cube, of one or more products",
+            code("xr_cloudfree.open_eopf([path])"),
+        )
     # They describe the store; what is opened may be cut, or get another CRS.
     opened.attrs = geozarr.without_conventions(opened.attrs)
     # Without consolidated metadata the variables come in the arbitrary order of their files.
     return opened if consolidated else opened[sorted(map(str, opened.data_vars))]
 
 
-def _store(where: Path | str) -> tuple[Any, str]:
-    """Return the store that zarr opens, and the folder in it."""
+def zarr_store(where: Path | str) -> tuple[Any, str]:
+    """Return the store that zarr opens, and the folder in it.
+
+    Parameters
+    ----------
+    where : Path or str
+        A folder, a zip file or a URL.
+    """
     if isinstance(where, Path) and not is_zipped(where):
         return where, ""
     from zipfile import BadZipFile
@@ -462,11 +475,20 @@ def for_zarr(image: xr.Dataset) -> xr.Dataset:
     return image
 
 
+@contextmanager
+def consolidating() -> Iterator[None]:
+    """Write consolidated metadata without zarr's warning: they are an extension of Zarr format 3.
+
+    Without them xarray warns on opening.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+        yield
+
+
 def _write_zarr(image: xr.Dataset, path: Path) -> list[str]:
     """Write a store and return those of its files that differ from what was written."""
-    with warnings.catch_warnings():
-        # Consolidated metadata are an extension of Zarr format 3; without them xarray warns on opening.
-        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+    with consolidating():
         store, sums = _store_with_checksums(path)
         for_zarr(image).to_zarr(store, mode="w", zarr_format=3, consolidated=True)
     return [key for key, checksum in sums.items() if zlib.crc32((path / key).read_bytes()) != checksum]

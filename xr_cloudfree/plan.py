@@ -330,9 +330,17 @@ def finest_of(obj: Any, others: Any = None) -> tuple[Any, Any]:
     ------
     DimensionError
         If the tree holds no cube.
+    OptionError
+        If the tree is a product, see `xr_cloudfree.open_eopf`.
     """
     if not isinstance(obj, xr.DataTree):
         return obj, others
+    if "stac_discovery" in obj.attrs:
+        raise OptionError(
+            "the tree is a product in the Zarr format of EOPF",
+            "a cube, of one or more products",
+            code("xr_cloudfree.open_eopf([tree])"),
+        )
     cubes = [leaf.to_dataset() for leaf in obj.leaves if leaf.has_data]
     if not cubes:
         raise DimensionError(

@@ -276,3 +276,16 @@ def test_a_damaged_chunk_is_an_error(tmp_path):
     chunk.write_bytes(b"none")
     with pytest.raises(errors.InputError, match="b04"):
         open_eopf(path).red.compute()
+
+
+def test_other_functions_lead_here(path):
+    for call in (
+        lambda: xr_cloudfree.io.open_cube(path),
+        lambda: xr_cloudfree.io.open_cube(f"file://{path}"),
+        lambda: xr_cloudfree.fill(make_tree(), "2025-06-27"),
+        lambda: xr_cloudfree.load(path),
+        lambda: xr_cloudfree.load([str(path)]),
+    ):
+        with pytest.raises(errors.CloudfreeError) as caught:
+            call()
+        assert "xr_cloudfree.open_eopf(" in caught.value.remedy

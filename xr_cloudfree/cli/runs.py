@@ -34,6 +34,14 @@ Cog = Annotated[
     bool,
     typer.Option("--cog", help="Also write a cloud-optimized GeoTIFF per date and layer.", rich_help_panel=OUTPUT),
 ]
+Overviews = Annotated[
+    bool,
+    typer.Option(
+        "--overviews",
+        help="Also add the image at half the resolution, a quarter, … to the store.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Stac = Annotated[bool, typer.Option("--stac", help="Also write a STAC item per date.", rich_help_panel=OUTPUT)]
 Icechunk = Annotated[
     str | None,
@@ -69,8 +77,9 @@ Stall = Annotated[
 
 @dataclass(frozen=True)
 class Products:
-    """What is written besides the store."""
+    """What is made of the finished store."""
 
+    overviews: Overviews = False
     cog: Cog = False
     stac: Stac = False
     icechunk: Icechunk = None
@@ -295,6 +304,7 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     """
     from xr_cloudfree.runner import exports
     from xr_cloudfree.runner.driver import execute
+    from xr_cloudfree.runner.overviews import add_overviews
     from xr_cloudfree.runner.status import status as status_of
 
     store = run.path
@@ -309,6 +319,8 @@ def _carry_out(run: Any, workers: Workers, products: Products, overwrite: bool, 
     )
     with stoppable(store), connect(workers.cluster, quiet, run.how_to_resume) as client:
         execute(run, client, overwrite=overwrite, stall=workers.stall, gpu=workers.gpu, progress=not quiet)
+        if products.overviews:
+            add_overviews(store)
         written = [store]
         written += exports.write_cogs(store, overwrite=replace) if products.cog else []
         written += exports.write_items(store, overwrite=replace) if products.stac else []

@@ -166,6 +166,12 @@ def parse_cube(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = Non
         if "band" not in dims_of(obj) and "time" in dims_of(obj) and obj.ndim == 3:
             return _from_layer(obj, bands)
         return _from_array(obj, "array", bands, (), metadata_of(obj))
+    if isinstance(obj, xr.DataTree):
+        raise OptionTypeError(
+            "the cube is a DataTree",
+            "an xarray DataArray (time, band, y, x) or Dataset",
+            "xr_cloudfree.open_eopf(trees) for products of Sentinel-2, tree['group'].to_dataset() for other trees",
+        )
     if not isinstance(obj, xr.Dataset):
         raise OptionTypeError(
             f"the cube is a {type(obj).__name__}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
@@ -163,6 +164,15 @@ def load(
     ... )  # doctest: +SKIP
     >>> image = tree.cloudfree.fill(date="2021-07-08")  # doctest: +SKIP
     """
+    if any(
+        isinstance(name, os.PathLike) or (isinstance(name, str) and name.rstrip("/").endswith(".zarr"))
+        for name in _listed(source)
+    ):
+        raise OptionError(
+            "the source is a path or a Zarr store",
+            "a collection, or items of a STAC catalogue",
+            "xr_cloudfree.open_eopf(paths) for products in Zarr, xr_cloudfree.io.open_cube(path) for cubes",
+        )
     _require()
     if len(products := _by_product(source)) > 1:
         options = {name: value for name, value in locals().items() if name in _OPTIONS}
@@ -289,6 +299,13 @@ def _require() -> None:
                 f"the package {package}, which reads items",
                 'pip install "xr-cloudfree[stac]"',
             )
+
+
+def _listed(source: Any) -> list[Any]:
+    """Return the names or paths that a source consists of, empty if it is something else."""
+    if isinstance(source, str | os.PathLike):
+        return [source]
+    return list(source) if isinstance(source, list | tuple) else []
 
 
 def _collections_of(source: Any) -> list[str] | None:

@@ -34,7 +34,7 @@ from xr_cloudfree.errors import (
 )
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import as_list, finest_of, s1_variables
-from xr_cloudfree.runner import windows
+from xr_cloudfree.runner import pyramids, windows
 from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
 from xr_cloudfree.runner.origins import Origin, origin
@@ -319,16 +319,18 @@ def finish(run: Run) -> str:
             "all of them",
             "the same call again, which fills only these",
         )
-    # The group's metadata last: they tell readers what the store contains.
-    for key, data in run.skeleton.files.items():
-        if key != ROOT and journal.store.read(key) != data:
-            journal.store.write(key, data)
-    journal.store.write(ROOT, run.skeleton.consolidated)
     # As `xr_cloudfree.runner.verify.store_digest` computes it from the bytes.
     digest = digest_of(
         {key: sha256(data) for key, data in run.skeleton.finished.items()}
         | {f"{index:07d}": shards for index, shards in digests.items()}
     )
+    # The group's metadata last: they tell readers what the store contains.
+    for key, data in run.skeleton.files.items():
+        if key != ROOT and journal.store.read(key) != data:
+            journal.store.write(key, data)
+    overviews = pyramids.recorded(journal, run.plan.identity)
+    if overviews is None or overviews["digest"] != digest or not pyramids.are_shown(journal, overviews):
+        journal.store.write(ROOT, run.skeleton.consolidated)
     finished = journal.read(FINISHED)
     if finished is None or finished["digest"] != digest:
         journal.write(FINISHED, {"digest": digest, "run": run.plan.identity})
@@ -506,6 +508,11 @@ def _extend(run: Run, begun: Mapping[str, Any]) -> dict[str, Any]:
         )
     kept = {key: begun[key] for key in ("run", "layout", "files", "consolidated")}
     record = {**_record(run), "earlier": {**kept, "dates": len(begun["dates"])}}
+    if pyramids.discard(journal):
+        warn(
+            f"dates are added to {run.path}, so its overviews are removed: xr_cloudfree.add_overviews makes new ones "
+            "when it is finished"
+        )
     journal.folder.remove([FINISHED])
     journal.write(RUN, record)
     return record
@@ -513,11 +520,13 @@ def _extend(run: Run, begun: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_skeleton(run: Run) -> None:
     """Write metadata and coordinates that are missing or differ."""
-    store = run.journal.store
-    expected = run.skeleton.finished if run.journal.is_finished else run.skeleton.files
+    journal = run.journal
+    expected = run.skeleton.finished if journal.is_finished else dict(run.skeleton.files)
+    if pyramids.are_shown(journal, pyramids.recorded(journal, run.plan.identity)):
+        expected.pop(ROOT)
     for key, data in expected.items():
-        if store.read(key) != data:
-            store.write(key, data)
+        if journal.store.read(key) != data:
+            journal.store.write(key, data)
 
 
 def _layout_as_json(layout: Layout) -> dict[str, Any]:

@@ -7,8 +7,7 @@ exists or not, and no two writers share one.
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,9 +168,7 @@ def make_skeleton(plan: FillPlan, shard: tuple[int, int]) -> Skeleton:
             "compressors": (BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"), Crc32cCodec()),
         }
     store = MemoryStore()
-    with warnings.catch_warnings():
-        # Consolidated metadata are an extension of Zarr format 3; without them xarray warns on opening.
-        warnings.filterwarnings("ignore", "Consolidated metadata", category=UserWarning)
+    with io.consolidating():
         image.to_zarr(
             store,
             mode="w",
@@ -224,6 +221,41 @@ def encode(
     first : int
         Index in the store of the first of their dates.
 
+    Returns
+    -------
+    iterator of (str, bytes)
+        Keys and contents.
+    """
+    dated = part.dims[0] == "time"
+
+    def packed() -> Iterator[tuple[tuple[int, ...], NDArray[Any]]]:
+        for which in np.ndindex(values.shape[:1] if dated else ()):
+            variable = xr.Variable(part.dims[dated:], values[which], None, stored_encoding(part))
+            stored = xr.conventions.encode_cf_variable(variable, name=part.name).values
+            yield tuple(i + first for i in which), stored
+
+    return encode_stored(part.name, metadata, layout.box(index).slices, packed())
+
+
+def encode_stored(
+    name: str,
+    metadata: bytes,
+    slices: tuple[slice, slice],
+    values: Iterable[tuple[tuple[int, ...], NDArray[Any]]],
+) -> Iterator[tuple[str, bytes]]:
+    """Encode stored values as shards, one date after another.
+
+    Parameters
+    ----------
+    name : str
+        Name of the array.
+    metadata : bytes
+        Its ``zarr.json``.
+    slices : tuple of slice
+        Rows and columns of whole shards.
+    values : iterable of (tuple of int, ndarray)
+        The index of each date, empty without an axis of dates, and its stored values.
+
     Yields
     ------
     (str, bytes)
@@ -233,17 +265,13 @@ def encode(
     from zarr.buffer import default_buffer_prototype
     from zarr.storage import MemoryStore
 
-    head = f"{part.name}/{ROOT}"
+    head = f"{name}/{ROOT}"
     files: dict[str, Any] = {head: default_buffer_prototype().buffer.from_bytes(metadata)}
     store = MemoryStore(files)
     # A missing chunk reads as zeros: a lost one is found only if all are written.
-    array = write_empty_chunks(zarr.open_array(store, path=part.name, mode="r+", zarr_format=3))
-    slices = layout.box(index).slices
-    dated = part.dims[0] == "time"
-    for which in np.ndindex(values.shape[:1] if dated else ()):
-        variable = xr.Variable(part.dims[dated:], values[which], None, stored_encoding(part))
-        packed = xr.conventions.encode_cf_variable(variable, name=part.name).values
-        array[(*(i + first for i in which), Ellipsis, *slices)] = packed
+    array = write_empty_chunks(zarr.open_array(store, path=name, mode="r+", zarr_format=3))
+    for which, stored in values:
+        array[(*which, Ellipsis, *slices)] = stored
         for key in [key for key in files if key != head]:
             yield key, files.pop(key).to_bytes()
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from xr_cloudfree.runner import pyramids
 from xr_cloudfree.runner.driver import execute
 from xr_cloudfree.runner.journal import FINISHED, Journal, in_threads
+from xr_cloudfree.runner.overviews import add_overviews
 from xr_cloudfree.runner.runs import layout_of, reopen
 from xr_cloudfree.runner.store import ROOT, Layout, digest_of, sha256
 from xr_cloudfree.storage.folders import Folder
@@ -21,7 +23,7 @@ class Problem:
     Parameters
     ----------
     region : int or None
-        The region; None for metadata, coordinates and the journal itself.
+        The region; None for metadata, coordinates, overviews and the journal itself.
     key : str
         The file, relative to the store or its journal.
     what : {"missing", "changed", "damaged"}
@@ -46,7 +48,7 @@ class VerifyReport:
     files, bytes : int
         Number of files and bytes read.
     digest : str
-        Digest of the store, from its bytes.
+        Digest of the store, from its bytes; overviews do not count.
     """
 
     problems: tuple[Problem, ...]
@@ -67,7 +69,7 @@ class VerifyReport:
 
 
 def verify(store: str | os.PathLike[str]) -> VerifyReport:
-    """Compare every byte of a store with the checksums of what was written.
+    """Compare every byte of a store, and of its overviews, with the checksums of what was written.
 
     Parameters
     ----------
@@ -107,6 +109,7 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
         expected[ROOT] = begun["consolidated"]
         if finished is None:
             problems.append(Problem(None, FINISHED, "damaged"))
+    overviews, shown = pyramids.recorded(journal, begun["run"]) if is_finished else None, False
     files = size = 0
     for key, checksum in expected.items():
         digest, length = _read(journal.store, key)
@@ -115,7 +118,10 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
         accepted = {checksum, begun["consolidated"] if key == ROOT else checksum}
         if earlier is not None:
             accepted.add(earlier["consolidated"] if key == ROOT else earlier["files"].get(key))
-        if digest not in accepted:
+        if key == ROOT and overviews is not None and digest == overviews["root"]:
+            # The digest is that of the store without overviews.
+            digests[key], shown = checksum, True
+        elif digest not in accepted:
             problems.append(Problem(None, key, "missing" if digest is None else "changed"))
     regions = in_threads(journal.store.at_once, lambda i: _region(journal, layout, i), range(layout.n_regions))
     for index, is_marked, marker, shards in regions:
@@ -132,13 +138,17 @@ def verify(store: str | os.PathLike[str]) -> VerifyReport:
             problems.append(Problem(index, _name(journal, index), "missing"))
         else:  # not begun, or interrupted before its marker was written
             unfinished.append(index)
+    for key, checksum, digest, length in pyramids.problems(journal, overviews) if overviews and shown else ():
+        files, size = files + (digest is not None), size + length
+        if digest != checksum:
+            problems.append(Problem(None, key, "missing" if digest is None else "changed"))
     if finished is not None and not problems and not unfinished and finished["digest"] != digest_of(digests):
         problems.append(Problem(None, FINISHED, "changed"))
     return VerifyReport(tuple(problems), tuple(unfinished), files, size, digest_of(digests))
 
 
 def repair(store: str | os.PathLike[str]) -> VerifyReport:
-    """Fill the regions again in which `verify` finds problems, and those that were never done.
+    """Fill the regions again in which `verify` finds problems, and those that were never done; so with overviews.
 
     Parameters
     ----------
@@ -163,7 +173,13 @@ def repair(store: str | os.PathLike[str]) -> VerifyReport:
     with journal.lock():
         report = verify(store)
         journal.folder.remove(journal.marker(index) for index in report.regions)
-    execute(reopen(store), progress=False)
+        overviews = pyramids.recorded(journal, journal.needed()["run"])
+        if overviews is not None:
+            pyramids.unmark(journal, overviews, [problem.key for problem in report.problems])
+    if report.unfinished or any(not problem.key.startswith(pyramids.PREFIX) for problem in report.problems):
+        execute(reopen(store), progress=False)
+    if overviews is not None:
+        add_overviews(store)
     return report
 
 
