@@ -19,7 +19,7 @@ from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
 from xr_cloudfree.models.protocol import Observations
 
-FEATURES_VERSION = 3
+FEATURES_VERSION = 4
 """Version of the samples that training stores. Raise it with any change after which stored samples would differ: to
 `compute_features`, `prepare` or what they call, or to how training draws and stores samples."""
 
@@ -191,8 +191,9 @@ def grow_forests(
     ridge = ground.fit
     errors, n_bands = error(ridge.pixels), len(ridge.level)
     weight = robust_ridge.tukey_weight((errors - ridge.fitted).astype(np.float64), ridge.scale).astype(np.float32)
-    proved = (weight > LEAST_WEIGHT) & np.isfinite(ridge.held_out).all(axis=0)
-    kept = np.isin(ridge.pixels, robust_ridge.thin(ridge.pixels[proved], shape, SAMPLES))
+    proved = np.flatnonzero((weight > LEAST_WEIGHT) & np.isfinite(ridge.held_out).all(axis=0))
+    # The hash of `robust_ridge.thin` has selected the pixels of the fit and would select most of them again.
+    kept = proved[np.linspace(0, len(proved) - 1, min(SAMPLES, len(proved))).astype(np.intp)]
     samples, left, weight = ridge.pixels[kept], ridge.held_out[:, kept].T, weight[kept]
     fold = robust_ridge.folds(samples, shape)
     sizes = np.bincount(fold, minlength=robust_ridge.FOLDS)
