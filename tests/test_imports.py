@@ -43,7 +43,7 @@ FLOORS = (
     ("accuracy.evaluate", "summary", "plot", "cli.commands", "cli.options", "cli.progress", "cli.cluster"),
     ("cli.fill", "cli.preview", "cli.evaluate", "cli.info", "cli.runs"),
     ("accessor", "cli.app"),
-    ("__init__", "__main__"),
+    ("__init__", "__main__", "cli.__main__"),
 )
 # What a user without a graphics card, a compiler or a display should not wait for.
 HEAVY = ("torch", "torchvision", "numba", "matplotlib", "scipy", "rasterio", "distributed", "netCDF4", "odc", "pystac")

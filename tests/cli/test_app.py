@@ -38,3 +38,11 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.rstrip().endswith("[]"), done.stdout
     # Half a second where nothing else runs; far more would be felt.
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.parametrize("module", ["xr_cloudfree", "xr_cloudfree.cli"])
+def test_the_program_is_a_module_as_well(module) -> None:
+    done = subprocess.run([sys.executable, "-m", module, "fill", "--help"], capture_output=True, text=True, check=True)
+    assert "Usage: cloudfree fill" in done.stdout
+    refused = subprocess.run([sys.executable, "-m", module, "info", "absent.zarr"], capture_output=True, text=True)
+    assert refused.returncode == 2 and "there is nothing at" in refused.stderr
