@@ -16,7 +16,7 @@ from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.corrections import Corrections, RepairJob
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.engine.fill import FillJob
-from xr_cloudfree.errors import ModelNotFoundError, OptionError, either, option
+from xr_cloudfree.errors import ModelNotFoundError
 from xr_cloudfree.labels import label, repair_attrs, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
 from xr_cloudfree.models import registry
@@ -252,7 +252,7 @@ def clear_mask(
     nodata: float | None = None,
     merge: Merge | None = None,
     repair: Repair = False,
-    layers: str | Sequence[str] | None = None,
+    layers: Literal["all"] | str | Sequence[str] | None = None,
     check: bool = True,
 ) -> Any:
     """Return the clear mask that `fill` uses: True where a pixel is clear and valid in every band.
@@ -262,10 +262,11 @@ def clear_mask(
 
     Parameters
     ----------
-    layers : sequence of str, optional
+    layers : {"all"} or sequence of str, optional
         What to return beside the mask: ``"mask_change"``, how it differs from the given one (0 as given, 1 masked as
         cloud, 2 masked as shadow, 3 restored), and ``"score"``, the evidence of cloud or shadow in the series, from 0
-        to 1, NaN where a pixel lacks a value.
+        to 1, NaN where a pixel lacks a value. Masks that are neither corrected by the series nor made from it have
+        none: ``"all"`` then gives the mask alone.
 
     Returns
     -------
@@ -291,7 +292,6 @@ def clear_mask(
     >>> list(masks.data_vars)
     ['clear', 'mask_change']
     """
-    requested = parse_mask_layers(layers)
     reading = ReadOptions(
         clear=clear,
         mask=mask,
@@ -308,15 +308,11 @@ def clear_mask(
         repair=repair,
     )
     info = read(obj, reading)
-    if requested and repair is False and not info.repair:
-        raise OptionError(
-            f"layers={list(requested)} with repair=False",
-            "repair, which they describe",
-            either(option("repair=True"), option("layers=None")),
-        )
+    # With repair="auto" a layer is given of uncorrected masks as well.
+    requested = parse_mask_layers(layers, info.repair or repair == "auto")
     parse_flag("check", check)
     masks = masks_of(info, requested, check=check)
-    return masks if requested else masks["clear"]
+    return masks if requested or layers == "all" else masks["clear"]
 
 
 def clear_mask_of(info: CubeInfo, *, check: bool = True) -> xr.DataArray:

@@ -6,8 +6,11 @@ user would expect, so ``except ValueError`` keeps working.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 
@@ -295,3 +298,27 @@ class MissingDependencyError(CloudfreeError, ImportError):
 
 class CloudfreeWarning(UserWarning):
     """Something that a user should know about, but that does not stop the work."""
+
+
+# Packages that call this one on behalf of a user, who wrote none of their lines.
+_BETWEEN = ("xarray", "dask", "distributed", "odc", "concurrent", "threading", "asyncio", "contextlib")
+
+
+def warn(message: str) -> None:
+    """Issue a `CloudfreeWarning` that points to the line of the user's code that led to it.
+
+    Computations in threads of dask have no such line: the warning then points to what started the thread.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    """
+    frame: FrameType | None = sys._getframe()
+    names = []
+    while frame is not None:
+        names.append(frame.f_globals.get("__name__", "").partition(".")[0])
+        frame = frame.f_back
+    own = len(names) - names[::-1].index(__name__.partition(".")[0])  # the frame that called this package first
+    users = [depth for depth in range(own, len(names)) if names[depth] not in _BETWEEN]
+    warnings.warn(message, CloudfreeWarning, stacklevel=1 + (users[0] if users else own))

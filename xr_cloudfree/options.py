@@ -294,22 +294,37 @@ def parse_repair(value: Any) -> Repair:
     raise error(f"repair is {value!r}", 'True, False or "auto"', option("repair=True"))
 
 
-def parse_mask_layers(layers: Any) -> tuple[str, ...]:
+def parse_mask_layers(layers: Any, offered: bool) -> tuple[str, ...]:
     """Return the layers requested of `xr_cloudfree.clear_mask`, in the order of the output.
+
+    Parameters
+    ----------
+    layers : {"all"}, str, sequence of str or None
+        ``"all"`` means all that there are; None means none.
+    offered : bool
+        Whether masks are corrected by the series, or made from it, which the layers describe.
 
     Raises
     ------
     OptionTypeError
         If a layer is not text.
     OptionError
-        If there is no such layer.
+        If there is no such layer, or it is not offered.
     """
     if layers is None:
         return ()
     names = (MASK_CHANGE.name, SCORE.name)
+    if isinstance(layers, str) and layers == "all":
+        return names if offered else ()
     requested = [layers] if isinstance(layers, str) else layers if isinstance(layers, list | tuple) else [layers]
     for layer in requested:
         if not isinstance(layer, str) or layer not in names:
             error = OptionError if isinstance(layer, str) else OptionTypeError
-            raise error(f"layers holds {layer!r}", f"some of {names}", option(f"layers={list(names)}"))
+            raise error(f"layers holds {layer!r}", f"some of {names}, or 'all'", option("layers='all'"))
+    if requested and not offered:
+        raise OptionError(
+            f"layers={list(requested)} with repair=False",
+            "repair, which they describe",
+            either(option("repair=True"), option("layers=None")),
+        )
     return tuple(name for name in names if name in requested)

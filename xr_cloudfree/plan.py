@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -38,7 +37,6 @@ from xr_cloudfree.engine.grid import TileGrid, choose_block, choose_wide_block
 from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.engine.repairs import MARGIN, repair_bytes
 from xr_cloudfree.errors import (
-    CloudfreeWarning,
     DimensionError,
     OptionError,
     OptionTypeError,
@@ -46,6 +44,7 @@ from xr_cloudfree.errors import (
     code,
     either,
     option,
+    warn,
 )
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_LAYERS, OTHER_LAYERS
 from xr_cloudfree.masking import detectors
@@ -466,11 +465,9 @@ def plan_fill(
     cube, times, rule = info.cube, info.times, info.rule
     if cube.extras:
         named = [cube.labels[i] for i in cube.extras]
-        warnings.warn(
+        warn(
             f"{', '.join(named)} {'is' if len(named) == 1 else 'are'} not reflectance: not estimated, but copied from "
-            f"each pixel's nearest clear date; bands={list(cube.bands)} leaves such layers out",
-            CloudfreeWarning,
-            stacklevel=3,
+            f"each pixel's nearest clear date; bands={list(cube.bands)} leaves such layers out"
         )
     if check:
         check_scale(cube.arrays[0].dtype, info.scaling, cube.sensor, cube.limits is not None)
@@ -528,11 +525,7 @@ def plan_fill(
     job = replace(job, others=_with_dates(sensors, job))
     _warn_of_distant(job)
     if radar is not None and not job.s1_reads.size:
-        warnings.warn(
-            f"no date of s1 is within {MAX_DAYS:g} days of a target date: the result is as without it",
-            CloudfreeWarning,
-            stacklevel=3,
-        )
+        warn(f"no date of s1 is within {MAX_DAYS:g} days of a target date: the result is as without it")
     return FillPlan(info, job, obj.attrs if isinstance(obj, xr.Dataset) else {}, radar, infos)
 
 
@@ -542,11 +535,9 @@ def _warn_of_distant(job: FillJob) -> None:
         np.abs((other.times - instant) / _DAY).min() for other in job.others for instant in job.targets.instants
     ]
     if distances and min(distances) > NEAR:
-        warnings.warn(
+        warn(
             f"no image of others is within {NEAR:g} days of a target date: the nearest is {min(distances):.0f} days "
-            "away, and the result is as without others",
-            CloudfreeWarning,
-            stacklevel=4,
+            "away, and the result is as without others"
         )
 
 

@@ -56,7 +56,8 @@ def test_from_an_area_and_dates_to_a_geotiff(archive, tmp_path):
         (["cube.zarr", "--bbox", "1,2,3,4"], "--bbox is given beside the cube"),
         (["--collection", "sentinel-2-l2a"], "--bbox"),
         (["--collection", "sentinel-2-l2a", "--bbox", "1,2,3"], "west, south, east and north"),
-        (["--collection", "sentinel-2-l2a", "--bbox", "3,1,2,2"], "antimeridian"),
+        (["--collection", "sentinel-2-l2a", "--bbox", "3,1,2,2"], "--bbox 2.0,1.0,3.0,2.0"),
+        (["--collection", "sentinel-2-l2a", "--bbox", "179,1,-179,2"], "antimeridian"),
     ],
 )
 def test_what_is_missing_or_too_much(arguments, words, tmp_path):

@@ -7,6 +7,7 @@ import xarray as xr
 import xr_cloudfree
 from tests.support.clouded import CLOUD, CLOUDED, DATES, SHAPE, clouded
 from tests.support.cubes import as_dataset
+from xr_cloudfree import errors
 from xr_cloudfree.engine import repairs
 from xr_cloudfree.engine.grid import Box, choose_wide_block
 from xr_cloudfree.engine.repairs import repair_window
@@ -77,6 +78,21 @@ def test_blocks_are_wide_enough_for_their_margin(shape, margin, bytes_per_pixel)
 def test_a_cube_that_fits_is_one_block():
     assert choose_wide_block((500, 90), 1000, None, 200) == (512, 128)
     assert choose_wide_block((5000, 90), 10_000, None, 32)[1] == 128
+
+
+def test_all_layers_of_a_mask_are_those_that_there_are():
+    da, clear = clouded()
+    given = xr_cloudfree.clear_mask(da, clear=clear, layers="all")
+    assert list(given.data_vars) == ["clear"]
+    xr.testing.assert_equal(given["clear"], xr_cloudfree.clear_mask(da, clear=clear))
+    corrected = xr_cloudfree.clear_mask(da, clear=clear, repair=True, layers="all")
+    assert list(corrected.data_vars) == ["clear", "mask_change", "score"]
+    assert list(xr_cloudfree.clear_mask(da, mask="series", layers="all")) == list(corrected)
+    with pytest.raises(errors.OptionError, match="repair=False") as caught:
+        xr_cloudfree.clear_mask(da, clear=clear, layers=["score"])
+    assert caught.value.remedy.startswith("repair=True")
+    with pytest.raises(errors.OptionError, match="layers='all'"):
+        xr_cloudfree.clear_mask(da, clear=clear, layers="scores")
 
 
 def test_a_small_cube_is_one_block():

@@ -154,6 +154,14 @@ def test_evaluate_refuses(options, error):
     assert info.value.remedy
 
 
+@pytest.mark.parametrize(("track", "near"), [("nomask", "no mask"), ("Clouds", "clouds"), ("xyz", "partial")])
+def test_evaluate_names_the_nearest_track(track, near):
+    obj, given = cube()
+    with pytest.raises(errors.OptionError, match=f"there is no track '{track}'") as info:
+        xr_cloudfree.evaluate(obj, tracks=[track], **given)
+    assert info.value.remedy == f"tracks=['{near}']"
+
+
 def test_evaluate_without_a_clear_date_says_so():
     obj, options = cube()
     with pytest.raises(errors.TimeError, match="serve as truth"):

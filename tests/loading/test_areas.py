@@ -55,7 +55,12 @@ def test_an_area_in_many_forms():
         ({"bbox": (1, 2, 3)}, errors.OptionError, "west, south, east and north"),
         ({"bbox": (0, 0, math.nan, 1)}, errors.OptionError, "nan"),
         ({"bbox": (500000, 4400000, 501000, 4401000)}, errors.OptionError, "beyond 180 degrees"),
-        ({"bbox": (-8.5, 40.2, -8.4, 40.1)}, errors.OptionError, "south is not below north"),
+        ({"bbox": (-8.5, 40.2, -8.4, 40.1)}, errors.OptionError, r"south, 40\.2, is not below north, 40\.1"),
+        ({"bbox": (-8.4, 40.1, -8.5, 40.2)}, errors.OptionError, r"west, -8\.4, is not below east, -8\.5"),
+        ({"bbox": (-8.4, 40.2, -8.5, 40.1)}, errors.OptionError, "is not below north.* and west"),
+        ({"bbox": (-8.4, 40.1, -8.4, 40.2)}, errors.OptionError, "west.*is not below east"),
+        ({"bbox": (35.0, 139.6, 35.1, 139.7)}, errors.OptionError, "longitudes come first"),
+        ({"bbox": (179.9, -16, -179.9, -17)}, errors.OptionError, "south, -16, is not below north, -17"),
         ({"bbox": (179.9, -17, -179.9, -16)}, errors.GridError, "antimeridian"),
         ({"geometry": {"type": "Polygon"}}, errors.OptionTypeError, "without points"),
         ({"geometry": "POINT (1 1)"}, errors.OptionTypeError, "geometry is a str"),
@@ -70,11 +75,17 @@ def test_areas_that_cannot_be_used(area, error, words):
 
 
 def test_remedies_for_boxes_work_as_typed():
-    for bbox in ((179.9, -17, -179.9, -16), (-8.5, 40.2, -8.4, 40.1)):
-        with pytest.raises((errors.GridError, errors.OptionError)) as caught:
+    for bbox in ((-8.5, 40.2, -8.4, 40.1), (-8.4, 40.1, -8.5, 40.2), (-8.4, 40.2, -8.5, 40.1)):
+        with pytest.raises(errors.OptionError) as caught:
             parse_area(bbox=bbox)
-        for way in str(caught.value.remedy).split(" and "):
-            assert parse_area(**eval(f"dict({way})")).bbox[0] >= -180
+        assert parse_area(**eval(f"dict({caught.value.remedy})")).bbox == BBOX
+    with pytest.raises(errors.OptionError) as caught:
+        parse_area(bbox=(35.0, 139.6, 35.1, 139.7))
+    assert parse_area(**eval(f"dict({caught.value.remedy})")).bbox == (139.6, 35.0, 139.7, 35.1)
+    with pytest.raises(errors.GridError) as caught:
+        parse_area(bbox=(179.9, -17, -179.9, -16))
+    parts = [parse_area(**eval(f"dict({way})")).bbox for way in str(caught.value.remedy).split(" and ")]
+    assert parts == [(179.9, -17, 180, -16), (-180, -17, -179.9, -16)]
 
 
 ZONES = [(-8.4, 40.2, 29), (-180, 0, 1), (180, 0, 60), (5.3, 60.4, 32), (2.9, 60.4, 31), (8, 75, 31), (10, 75, 33)]

@@ -112,6 +112,19 @@ def test_searches_that_cannot_be_done(archive, source, options, error, words):
     assert caught.value.remedy
 
 
+def test_latitudes_first_are_noticed_where_nothing_is_found(archive):
+    west, south, east, north = area()
+    client = pystac_client.Client.open(f"{archive.url}/stac")
+    items = list(client.search(collections="sentinel-2-c1-l2a").items())
+    for source, options in (("sentinel-2-c1-l2a", {"catalog": f"{archive.url}/stac"}), (items, {})):
+        with pytest.raises(errors.CloudfreeError, match=r"longitude .* latitude") as caught:
+            xr_cloudfree.load(source, bbox=(south, west, north, east), **options)
+        assert f"bbox={(west, south, east, north)}" in caught.value.remedy
+    with pytest.raises(errors.TimeError) as caught:
+        xr_cloudfree.load(items, bbox=(50, 10, 50.1, 10.1))
+    assert "bbox" not in caught.value.remedy
+
+
 @pytest.mark.parametrize("kind", ["404", "500"])
 def test_a_catalogue_that_does_not_answer(archive, kind):
     archive.faults = [Fault(kind, "/stac")]

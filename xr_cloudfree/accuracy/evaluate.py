@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import time as clock
 from collections.abc import Iterator, Sequence
@@ -101,7 +102,9 @@ def evaluate(
     tracks : sequence of {"partial", "gap", "full", "haze", "clouds", "no mask", "wrong mask"}
         How frames are hidden: partly; partly, with all dates within 20 days removed; completely; partly, with clouds
         that extend beyond the mask. Or which masks are given with added clouds: the donor's; none; the donor's, but on
-        every date 20 % of the cloud objects are missing, and 10 % of the clear pixels are masked.
+        every date 20 % of the cloud objects are missing, and 10 % of the clear pixels are masked. On *no mask* every
+        pixel counts as clear; with `repair` masks are made from the series, as `fill` does with ``mask="series"`` and
+        for a cube without a quality layer.
     frames : int or None
         Maximum number of frames, drawn at random; None uses all.
     size : int
@@ -170,7 +173,8 @@ def evaluate(
     tracks = parse_list("tracks", tracks, option("tracks=['partial']"))
     for track in tracks:
         if track not in ALL_TRACKS:
-            raise OptionError(f"there is no track {track!r}", f"some of {ALL_TRACKS}", option("tracks=['partial']"))
+            near = difflib.get_close_matches(str(track).lower(), ALL_TRACKS, n=1) or ["partial"]
+            raise OptionError(f"there is no track {track!r}", f"some of {ALL_TRACKS}", option(f"tracks={near}"))
     if by is not None and by not in BY:
         raise OptionError(f"by is {by!r}", f"one of {BY}, or None", option("by='distance'"))
     check_names(reading, evaluate, ReadOptions)

@@ -7,7 +7,8 @@ the target shows cloud, and its mask misses some of it, as real masks do:
     The cloud signal of another date of the series, the donor, is added to a clear frame, beyond the donor's mask as
     well. The given mask is the donor's own.
 ``"no mask"``
-    As *clouds*, but all masks are thrown away: every pixel with a value counts as clear.
+    As *clouds*, but all masks are thrown away: every pixel with a value counts as clear. Corrected, the masks are those
+    that ``mask="series"`` makes.
 ``"wrong mask"``
     As *clouds*, but on every date 20 % of the cloud objects are missing from the mask, and 10 % of the clear pixels
     are masked, in blobs.

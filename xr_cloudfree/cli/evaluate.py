@@ -61,8 +61,9 @@ def evaluate(
         typer.Option(
             help="How pixels are hidden. partial: under another date's clouds; gap: the same, without the dates "
             "within 20 days; full: the whole date; haze: under clouds that reach beyond their mask. Or, with added "
-            "clouds of other dates, which masks are given: clouds: theirs, which miss some; no mask; wrong mask: with "
-            "whole clouds missing and clear pixels masked."
+            "clouds of other dates, which masks are given: clouds: theirs, which miss some; no mask: all pixels count "
+            "as clear, or with --repair as of a cube without a mask (--mask series); wrong mask: with whole clouds "
+            "missing and clear pixels masked."
         ),
     ] = "partial,gap,full,haze",
     frames: Annotated[int, typer.Option(min=0, help="Use at most this many clear dates; 0 uses all.")] = 10,

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 import os
 import uuid
-import warnings
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xr_cloudfree.errors import CloudfreeWarning, OutputError
+from xr_cloudfree.errors import OutputError, warn
 
 # Attributes that xarray writes itself for times.
 _TIME_KEYS = ("units", "calendar", "dtype", "_FillValue", "missing_value", "scale_factor", "add_offset")
@@ -48,7 +47,7 @@ class _Changes:
                 names = ", ".join(name for name in variables if name)
                 lines.append(f"{item}{f' of {names}' if names else ''} {change}")
             text = f"files cannot hold all attributes and coordinates of the cube: {'; '.join(lines)}"
-            warnings.warn(text, CloudfreeWarning, stacklevel=3)
+            warn(text)
 
 
 def storable(image: xr.Dataset, *, coords: bool = True) -> xr.Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,13 +21,13 @@ from xr_cloudfree.cube.sensors import BAND_NAMES, Sensor, common_names_of, index
 from xr_cloudfree.cube.timestamps import decode_times
 from xr_cloudfree.errors import (
     BandError,
-    CloudfreeWarning,
     DimensionError,
     GridError,
     OptionTypeError,
     code,
     either,
     option,
+    warn,
 )
 from xr_cloudfree.options import parse_list
 
@@ -369,7 +368,7 @@ def _select(wanted: Sequence[str], names: Sequence[str], common_names: Sequence[
         )
     for omitted, reason in ((quality, "not reflectance"), (missing, "not among the bands of this cube")):
         if omitted:
-            warnings.warn(f"left out of bands: {', '.join(omitted)} ({reason})", CloudfreeWarning, stacklevel=2)
+            warn(f"left out of bands: {', '.join(omitted)} ({reason})")
     return [band for band in selected if band not in quality]
 
 

@@ -24,7 +24,7 @@ from xr_cloudfree.cube.timestamps import (
     possible_dates,
     to_utc,
 )
-from xr_cloudfree.errors import CloudfreeWarning, OptionError, OptionTypeError, SizeError, TimeError, either, option
+from xr_cloudfree.errors import OptionError, OptionTypeError, SizeError, TimeError, either, option, warn
 
 _DAY, _SECOND, _MINUTE = (np.timedelta64(1, unit) for unit in ("D", "s", "m"))
 _LEAST = np.timedelta64(1, "ns")
@@ -548,9 +548,7 @@ def _warn_of_other_time(value: np.datetime64, times: Times) -> None:
     near = np.flatnonzero(times.astype("datetime64[D]") == value.astype("datetime64[D]"))
     if near.size:
         day, observed = str(value.astype("datetime64[D]")), as_text(times[near[0]])
-        warnings.warn(
+        warn(
             f"there is no observation at {as_text(value)}, but one at {observed}: its clear pixels are only kept for "
-            f'date="{day}" or date="{observed}"',
-            CloudfreeWarning,
-            stacklevel=6,
+            f'date="{day}" or date="{observed}"'
         )

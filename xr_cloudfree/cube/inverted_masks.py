@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.merge import MaskedWindow
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
-from xr_cloudfree.errors import CloudfreeWarning
+from xr_cloudfree.errors import warn
 
 _VISIBLE = ("blue", "green", "red")
 _SAMPLE = 1024  # pixels of a window
@@ -77,11 +76,9 @@ def check_polarity(
     darker = (bright - level)[cloudy] < -_DARKER
     if np.median(bright[cloudy]) >= _DARK or darker.mean() < _SHARE:
         return
-    warnings.warn(
+    warn(
         f"the cloudy pixels of {rule.label} are darker than the clear ones nearly everywhere: the mask seems to be "
-        f"inverted. Try: {_inverted(rule)}; or check=False if it is right",
-        CloudfreeWarning,
-        stacklevel=2,
+        f"inverted. Try: {_inverted(rule)}; or check=False if it is right"
     )
 
 

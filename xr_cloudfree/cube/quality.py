@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -26,7 +25,6 @@ from xr_cloudfree.cube.schemes import (
     states,
 )
 from xr_cloudfree.errors import (
-    CloudfreeWarning,
     MaskError,
     MaskTypeError,
     OptionError,
@@ -34,6 +32,7 @@ from xr_cloudfree.errors import (
     Remedy,
     either,
     option,
+    warn,
 )
 from xr_cloudfree.options import ReadOptions, Snow
 
@@ -335,11 +334,9 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None, 
             option("clear=") + " or " + option("mask=") + " with a quality layer",
         )
     if from_series and scored is None:
-        warnings.warn(
+        warn(
             f"the cube has no quality layer: its masks are made from the series, as with mask='series'. If this is not "
-            f"wanted: {remedy}",
-            CloudfreeWarning,
-            stacklevel=2,
+            f"wanted: {remedy}"
         )
         return SERIES
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"

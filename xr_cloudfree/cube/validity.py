@@ -7,7 +7,6 @@ rule uses one pixel of one date only, so results do not depend on chunks and blo
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.scaling import NODATA_KEYS, Scaling, decoded_with, valid
 from xr_cloudfree.cube.sensors import product_scalings
-from xr_cloudfree.errors import CloudfreeWarning
+from xr_cloudfree.errors import warn
 
 LOW, HIGH = -0.3, 4.0
 """Limits of the reflectance of ground. An overcorrected atmosphere makes dark water -0.1, and the lowest value that
@@ -342,19 +341,15 @@ def _warn_of_missing(values: set[float], valid_range: ValidRange) -> None:
         if mark is None:
             beyond = True
             continue
-        warnings.warn(
+        warn(
             f"clear pixels hold {mark:.7g}, a usual fill value; they are treated as missing. "
-            f"nodata={mark:.7g} confirms this, check=False uses them as measurements",
-            CloudfreeWarning,
-            stacklevel=2,
+            f"nodata={mark:.7g} confirms this, check=False uses them as measurements"
         )
     if beyond:
         limits = valid_range.quantity if valid_range.index else f"reflectance from {LOW:g} to {HIGH:g}"
-        warnings.warn(
+        warn(
             f"clear pixels hold values that cannot be {limits}; they are treated as missing. check=False uses them as "
-            "measurements",
-            CloudfreeWarning,
-            stacklevel=2,
+            "measurements"
         )
 
 

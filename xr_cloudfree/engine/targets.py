@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -27,7 +26,7 @@ from xr_cloudfree.engine.parameters import KERNEL_DTYPES, FillParameters
 from xr_cloudfree.engine.provenance import Provenance, nearest_last
 from xr_cloudfree.engine.repairs import decode_codes
 from xr_cloudfree.engine.stitching import stitch
-from xr_cloudfree.errors import CloudfreeWarning, ScalingError, option
+from xr_cloudfree.errors import ScalingError, option, warn
 from xr_cloudfree.layers import LAYERS, MASK_CHANGE, PARTLY
 from xr_cloudfree.models.protocol import Observations, Prediction
 
@@ -142,11 +141,9 @@ def _warn_of_missing_bands(job: FillParameters, valid: NDArray[np.bool_]) -> Non
     lacking = np.asarray((present.any(axis=1, keepdims=True) & ~present).any(axis=0))
     if lacking.any():
         names = [name for name, lacks in zip(job.bands, lacking, strict=False) if lacks]
-        warnings.warn(
+        warn(
             f"on some dates there is no value of {', '.join(names)}: each band is filled from the dates that have it, "
-            f"and layers='filled' says {PARTLY} where only some bands of a pixel are known",
-            CloudfreeWarning,
-            stacklevel=2,
+            f"and layers='filled' says {PARTLY} where only some bands of a pixel are known"
         )
 
 

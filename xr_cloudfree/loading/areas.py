@@ -83,22 +83,38 @@ def _parse_bbox(bbox: Any) -> Bounds:
     if len(values) != 4 or not np.isfinite(values).all():
         raise OptionError(f"bbox is {tuple(values)}", "west, south, east and north in degrees", _EXAMPLE)
     west, south, east, north = values
+    found = f"bbox is {tuple(values)}"
+    other = turned((west, south, east, north))
+    if max(abs(south), abs(north)) > 90 and other is not None and _is_box(other):
+        raise OptionError(
+            f"{found}: its latitudes, {south:g} and {north:g}, are beyond 90 degrees",
+            "west, south, east and north: longitudes come first",
+            option(f"bbox={other}"),
+        )
     if max(abs(west), abs(east)) > 180 or max(abs(south), abs(north)) > 90:
         raise OptionError(
             f"bbox is {tuple(values)}, beyond 180 degrees east or 90 degrees north",
             "degrees of longitude and latitude",
             either(_EXAMPLE, option("geobox=") + " for a grid in metres", by="; "),
         )
-    if south >= north:
+    crosses = west > east and west - east > 180  # by the shorter way around the Earth
+    if south >= north or (west >= east and not crosses):
+        ends = [
+            f"{low_name}, {low:g}, is not below {high_name}, {high:g}"
+            for low_name, low, high_name, high in (("south", south, "north", north), ("west", west, "east", east))
+            if low >= high and not (crosses and low_name == "west")
+        ]
+        w, e = (west, east) if crosses else sorted((west, east))
+        s, n = sorted((south, north))
         raise OptionError(
-            f"bbox is {tuple(values)}: south is not below north",
+            f"{found}: {' and '.join(ends)}",
             "west, south, east and north",
-            option(f"bbox={(west, north, east, south)}") if south > north else _EXAMPLE,
+            option(f"bbox={(w, s, e, n)}") if w != e and s != n else _EXAMPLE,
         )
-    if west >= east:
+    if crosses:
         raise GridError(
-            f"bbox is {tuple(values)}: it crosses the antimeridian, or is empty",
-            "west below east: one area on each side of the antimeridian",
+            f"{found}: from {west:g} eastwards to {east:g} it crosses the antimeridian",
+            "one area on each side of the antimeridian",
             either(
                 option(f"bbox={(west, south, 180.0, north)}"),
                 option(f"bbox={(-180.0, south, east, north)}"),
@@ -106,6 +122,40 @@ def _parse_bbox(bbox: Any) -> Bounds:
             ),
         )
     return west, south, east, north
+
+
+def _is_box(bbox: Bounds) -> bool:
+    west, south, east, north = bbox
+    return -180 <= west < east <= 180 and -90 <= south < north <= 90
+
+
+def turned(bbox: Bounds) -> Bounds | None:
+    """Return the area that a box means if its latitudes come first; None if there is no such area.
+
+    Parameters
+    ----------
+    bbox : tuple of float
+        West, south, east and north in degrees.
+
+    Examples
+    --------
+    >>> turned((40.1, -8.5, 40.2, -8.4)), turned((100.0, 10.0, 101.0, 11.0))
+    ((-8.5, 40.1, -8.4, 40.2), None)
+    """
+    first, second, third, fourth = bbox
+    return (second, first, fourth, third) if max(abs(first), abs(third)) <= 90 else None
+
+
+def where_it_lies(bbox: Bounds) -> str:
+    """Return an area in words, which show if longitude and latitude were exchanged.
+
+    Examples
+    --------
+    >>> where_it_lies((-8.5, 40.1, -8.4, 40.2))
+    'longitude -8.5 to -8.4, latitude 40.1 to 40.2'
+    """
+    west, south, east, north = (round(value, 4) for value in bbox)
+    return f"longitude {west} to {east}, latitude {south} to {north}"
 
 
 def _bounds_of(geometry: Any) -> Bounds:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from xr_cloudfree.errors import InputError, OptionError, option
-from xr_cloudfree.loading.areas import Area
+from xr_cloudfree.loading.areas import Area, turned, where_it_lies
+from xr_cloudfree.loading.geojson import Bounds
 from xr_cloudfree.loading.intervals import Interval
 
 CATALOGS = {
@@ -86,11 +87,16 @@ def search_items(
         raise _unreachable(url, error) from error
     if not items:
         _check_collections(client, url, collections)
+        other = turned(area.bbox)
+        if other is not None and not _has_items(client, collections, other, interval):
+            other = None
         raise OptionError(
-            f"{', '.join(collections)} at {url} has no item in {tuple(round(value, 4) for value in area.bbox)} and "
-            f"the span {interval.text}",
+            f"{', '.join(collections)} at {url} has no item in the area of "
+            f"{where_it_lies(area.bbox)} and the span {interval.text}",
             "an area and a span of time with items",
-            option("time='2021'") + " for a whole year, or a larger area",
+            option("time='2021'") + " for a whole year, or a larger area"
+            if other is None
+            else option(f"bbox={other}") + ", with longitudes first: there are items",
         )
     return items
 
@@ -142,6 +148,14 @@ def _check_collections(client: Any, url: str, collections: Sequence[str]) -> Non
                 f"one of {', '.join(known[:12])}" + (" …" if len(known) > 12 else ""),
                 repr((near or known)[0]),
             )
+
+
+def _has_items(client: Any, collections: Sequence[str], bbox: Bounds, interval: Interval) -> bool:
+    how = {"collections": list(collections), "bbox": list(bbox), "datetime": interval.search_text}
+    try:
+        return any(client.search(**how, limit=1, max_items=1).items_as_dicts())
+    except Exception:  # it only helps to say more
+        return False
 
 
 def _unreachable(url: str, error: Exception) -> InputError:

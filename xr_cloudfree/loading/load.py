@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
@@ -15,14 +14,15 @@ import xarray as xr
 
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.errors import (
-    CloudfreeWarning,
     MissingDependencyError,
     OptionError,
     OptionTypeError,
+    Remedy,
     TimeError,
     option,
+    warn,
 )
-from xr_cloudfree.loading.areas import Area, parse_area, pinned_grid
+from xr_cloudfree.loading.areas import Area, parse_area, pinned_grid, turned, where_it_lies
 from xr_cloudfree.loading.catalogs import search_items
 from xr_cloudfree.loading.intervals import parse_interval
 from xr_cloudfree.loading.scenes import Scene, check_bands, parse_scenes
@@ -182,11 +182,11 @@ def load(
     found = parse_scenes(_items_of(source), offset)
     scenes = [scene for scene in found if scene.when in interval and _touches(scene, area)]
     if not scenes:
-        where = "" if area is None else f" in {tuple(round(value, 4) for value in area.bbox)}"
+        where = "" if area is None else f" in the area of {where_it_lies(area.bbox)} and"
         raise TimeError(
             f"none of the {len(found)} items is{where} in the span {interval.text}",
             "items of this area and time",
-            option("time='2021'") + " or a larger area",
+            _other_area(found, area) or option("time='2021'") + " or a larger area",
         )
     scenes = [scene for scene in scenes if not scene.cloud_cover > clouds]
     if not scenes:
@@ -312,6 +312,14 @@ def _touches(scene: Scene, area: Area | None) -> bool:
     return box[0] < east and west < box[2] and box[1] < north and south < box[3]
 
 
+def _other_area(scenes: Sequence[Scene], area: Area | None) -> Remedy | None:
+    """Return the remedy for a box with the latitudes first, None if that would not reach the scenes either."""
+    box = None if area is None else turned(area.bbox)
+    if box is None or not any(scene.bbox is not None and _touches(scene, Area(box)) for scene in scenes):
+        return None
+    return option(f"bbox={box}") + ", with longitudes first"
+
+
 def _parse_chunks(chunks: Any) -> dict[str, int]:
     example = option("chunks={'y': 1024, 'x': 1024}")
     if chunks is None:
@@ -344,11 +352,9 @@ def _parse_timeout(timeout: Any) -> float:
 def _warn_of_resampling(scenes: Sequence[Scene], grid: GeoBox, given: bool) -> None:
     own = sorted({scene.crs for scene in scenes if scene.crs is not None})
     if own and not given and str(grid.crs) not in own:
-        warnings.warn(
+        warn(
             f"the area lies in {grid.crs}, but the items are in {', '.join(own)}: all values are resampled. "
-            f"crs={own[0]!r} keeps their pixels",
-            CloudfreeWarning,
-            stacklevel=3,
+            f"crs={own[0]!r} keeps their pixels"
         )
 
 

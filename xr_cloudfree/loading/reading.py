@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from xr_cloudfree.compat import configured_gdal, raster_errors
-from xr_cloudfree.errors import CloudfreeWarning, InputError, either, option
+from xr_cloudfree.errors import InputError, either, option, warn
 from xr_cloudfree.loading.scenes import Scene
 from xr_cloudfree.loading.shifts import shifted
 
@@ -110,7 +109,7 @@ class Reader:
             failure = _unreadable(source, url, error)
             if source.failure == "raise":
                 raise failure from error
-            warnings.warn(f"{failure.found}: its pixels are missing", CloudfreeWarning, stacklevel=2)
+            warn(f"{failure.found}: its pixels are missing")
             return np.s_[0:0, 0:0], np.empty((0, 0), source.dtype)
         return np.s_[0 : values.shape[0], 0 : values.shape[1]], shifted(values, source.shift, source.nodata)
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
-from xr_cloudfree.errors import BandError, CloudfreeWarning
+from xr_cloudfree.errors import BandError, warn
 from xr_cloudfree.layers import LAYERS, MODEL_LAYERS
 from xr_cloudfree.models.classical.regress import Regress
 from xr_cloudfree.models.pretrained import locations, runtime
@@ -106,10 +105,8 @@ class Auto(BaseModel):
 
 @cache  # once per process
 def _warn_without_torch() -> None:
-    warnings.warn(
+    warn(
         f"the default model {DEFAULT!r} needs torch, which is not installed: a classical model is used instead, and "
         "the attribute cloudfree_model of the output names it. pip install 'xr-cloudfree[torch]' brings torch; "
-        "model='regress' or model='linear' uses a classical model without this warning",
-        CloudfreeWarning,
-        stacklevel=5,
+        "model='regress' or model='linear' uses a classical model without this warning"
     )

@@ -30,6 +30,7 @@ from xr_cloudfree.errors import (
     either,
     option,
     then,
+    warn,
 )
 from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import as_list, finest_of, s1_variables
@@ -255,11 +256,9 @@ def started(run: Run, *, resume: bool = True, overwrite: bool = False) -> Iterat
             journal.folder.remove(journal.marker(int(index)) for index in np.flatnonzero(incomplete))
             lost |= incomplete
         if lost.any():
-            warnings.warn(
+            warn(
                 f"{lost.sum()} of {lost.size} regions of {path} were filled before and lack files, or have files of "
-                "another size: they are filled again",
-                CloudfreeWarning,
-                stacklevel=3,
+                "another size: they are filled again"
             )
         yield np.flatnonzero(~done)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from xr_cloudfree.compat import raster_errors
 from xr_cloudfree.cube.crs import crs_remedy
 from xr_cloudfree.cube.dims import time_of
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.errors import CloudfreeWarning, OutputError
+from xr_cloudfree.errors import OutputError, warn
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.storage.files import write_error
 from xr_cloudfree.storage.geotransform import assumed_of, axes_of, transform_of
@@ -49,7 +48,7 @@ def plan(image: xr.Dataset, paths: Sequence[Path], time: str) -> dict[Path, xr.D
             f"an output .zarr, or {crs_remedy(first)} in Python before it is saved",
         )
     if assumption := assumed_of(first):
-        warnings.warn(assumption, CloudfreeWarning, stacklevel=3)
+        warn(assumption)
     if len(bands) > 1:
         label = xr.Variable("band", np.array(bands, object))
         joined = xr.concat([arrays[name] for name in bands], label, coords="minimal", compat="override", join="exact")

@@ -7,20 +7,19 @@ one small request has to be answered in time.
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from xr_cloudfree.errors import (
-    CloudfreeWarning,
     HubError,
     MissingDependencyError,
     ModelNotFoundError,
     WeightsError,
     either,
     option,
+    warn,
 )
 from xr_cloudfree.models.bundles import bundle
 from xr_cloudfree.models.spec import ModelSpec
@@ -71,11 +70,9 @@ def fetch(repo: str, revision: str) -> Path:
         if cached is None:
             raise _unreachable(hub, repo, revision, error) from error
         if not hub.constants.HF_HUB_OFFLINE:  # offline mode was requested
-            warnings.warn(
+            warn(
                 f"{host(hub)} cannot be reached ({text(error)}): the cached copy of {repo} is used, "
-                f"revision {cached.name}",
-                CloudfreeWarning,
-                stacklevel=2,
+                f"revision {cached.name}"
             )
         return cached
     if cached is not None and cached.name == commit:
