@@ -244,3 +244,43 @@ def test_a_boolean_layer_is_proposed_where_there_is_no_other():
         MaskError, match=r"Try: clear=ds\.clouds if True means clear; clear=~ds\.clouds if True means cloud"
     ):
         resolve(layer(name="clouds", dtype=bool))
+
+
+@pytest.mark.parametrize(
+    ("names", "mask", "remedy"),
+    [
+        (("SCL",), "Series", "mask='series'"),
+        ((), "Series", "mask='series'"),
+        ((), "sries", "mask='series'"),
+        (("SCL",), "scl", "mask='SCL'"),
+        (("SCL",), "none", 'mask=None, which uses SCL; or mask="series" to make masks from the series'),
+        (("SCL",), "fmask", "mask='SCL', scheme='fmask' if its values are read so; or mask=\"series\""),
+        ((), "nothing", 'dims=("time", "y", "x")); or mask="series"'),
+        (("quality",), "quality", 'if only 0 means clear, or mask="series"'),
+        (("cloud_prob",), None, 'threshold=0.4; or mask="series"'),
+    ],
+)
+def test_errors_offer_the_series_and_the_nearest_name(names, mask, remedy):
+    layers = [layer(name=name, dtype=np.float32 if name == "cloud_prob" else np.uint8) for name in names]
+    with pytest.raises(MaskError) as raised:
+        resolve(*layers, mask=mask, from_series=True)
+    assert remedy in raised.value.remedy
+    if mask != "Series":  # of a single date no masks can be made
+        with pytest.raises(MaskError) as raised:
+            resolve(*layers, mask=mask)
+        assert "series" not in raised.value.remedy and "series" not in raised.value.needed
+
+
+def test_without_a_scheme_that_is_not_found_masks_can_be_made_from_the_series():
+    with pytest.raises(MaskError, match=r'scheme=None, strict=False, mask="series" to make') as raised:
+        resolve(layer(name="B03"), scheme="scl", strict=True, from_series=True)
+    assert 'mask="series"' in raised.value.remedy
+
+
+def test_a_variable_of_the_cube_is_named_as_one_however_it_was_given():
+    one = layer(name="cloud_mask", dtype=bool)
+    for given in (one, one.copy(deep=False)):
+        with pytest.raises(MaskTypeError, match=r"clear=ds\.cloud_mask if True means clear"):
+            resolve(one, mask=given)
+    with pytest.raises(MaskTypeError, match=r"clear=cloud_mask if True means clear"):
+        resolve(one, mask=~one)  # another layer of this name

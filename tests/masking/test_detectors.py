@@ -165,3 +165,8 @@ def test_nothing_is_imported_to_plan(monkeypatch):
     for name in ("omnicloudmask", "csmask"):
         lazy = xr_cloudfree.clear_mask(ds, mask=name)
         assert lazy.chunks is not None and lazy.attrs["cloudfree_mask"].startswith(f"{name} (")
+
+
+@pytest.mark.parametrize("name", ["fmask", "Series", "none"])
+def test_names_of_what_is_no_detector_are_left_to_others(name):
+    assert detectors.find(name, ["SCL"]) is None

@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.compat import raw_data
 from xr_cloudfree.cube.alignment import Axes, align
 from xr_cloudfree.cube.flags import scheme_of_flags
 from xr_cloudfree.cube.masks import MaskRule, not_boolean
@@ -133,19 +134,21 @@ def resolve_mask(
                     option("clear=None") + " and " + option("mask=") + " with the quality layer itself",
                 ),
             )
-        layer, name, typed = _layer(variables, clear, "clear")
+        layer, name, typed = _layer(variables, clear, "clear", None)
         if layer.dtype != np.bool_:
             raise _not_clear(layer, name, typed)
         rule = MaskRule(dilate=int(dilate), label=f"{name} (boolean, True is clear)", typed=typed)
     elif isinstance(mask, str) and mask == SERIES:
         return _no_layer(template, reading)
     else:
+        needless = [f"{name}={value}" for name, value in _reads_layer(reading).items()]
+        series = option(*needless, 'mask="series"') + " to make masks from the series" if from_series else None
         if mask is None:
-            mask = _find(variables, band, scheme, from_series and not _reads_layer(reading))
+            mask = _find(variables, band, scheme, series, made=not needless)
             if mask == SERIES:
                 return _no_layer(template, reading)
-        layer, name, typed = _layer(variables, mask, "mask")
-        known = _scheme(layer, name, typed, scheme, threshold)
+        layer, name, typed = _layer(variables, mask, "mask", series)
+        known = _scheme(layer, name, typed, scheme, threshold, series)
         _check_capable(known, name, snow, strict)
         label = known.name
         if known.has_threshold:
@@ -247,10 +250,15 @@ def _not_clear(layer: xr.DataArray, name: str, typed: str) -> MaskTypeError:
     return not_boolean(name, typed, layer.dtype, remedy)
 
 
-def _layer(variables: Mapping[str, xr.DataArray], value: object, argument: str) -> tuple[xr.DataArray, str, str]:
+def _layer(
+    variables: Mapping[str, xr.DataArray], value: object, argument: str, series: Remedy | None
+) -> tuple[xr.DataArray, str, str]:
     """Return the layer given by an argument, its name, and the expression for it."""
     if isinstance(value, xr.DataArray):
         name = str(value.name) if value.name is not None else "layer"
+        own = variables.get(name)
+        if own is not None and raw_data(own.variable) is raw_data(value.variable):
+            return value, name, _variable_expression(name)
         return value, name, name if name.isidentifier() else "layer"
     if not isinstance(value, str):
         own = _default_layer(variables)
@@ -258,19 +266,37 @@ def _layer(variables: Mapping[str, xr.DataArray], value: object, argument: str) 
         raise MaskTypeError(
             f"{argument}= is a {type(value).__name__}",
             "the name of a variable, or a DataArray with the cube's coordinates",
-            array if own is None or hasattr(value, "__array__") else _without(argument, own),
+            _or(array if own is None or hasattr(value, "__array__") else _without(argument, own), series),
         )
     if value not in variables:
-        near = difflib.get_close_matches(value, variables, n=1)
-        near = near or [name for name in variables if name.lower() == value.lower()]
-        own = _default_layer(variables)
-        array = option(f'{argument}=xr.DataArray(values, dims=("time", "y", "x"))')
-        raise MaskError(
-            f"the cube has no variable {value!r}",
-            f"one of {', '.join(variables)}" if variables else "a DataArray: the cube has no other variables",
-            option(f"{argument}={near[0]!r}") if near else _without(argument, own) if own else array,
-        )
+        raise _no_variable(variables, value, argument, series)
     return variables[value], value, _variable_expression(value)
+
+
+def _no_variable(
+    variables: Mapping[str, xr.DataArray], value: str, argument: str, series: Remedy | None
+) -> MaskError:
+    """Return the error for the name of a layer that the cube does not have."""
+    found = f"the cube has no variable {value!r}"
+    needed = f"one of {', '.join(variables)}" if variables else "a DataArray: the cube has no other variables"
+    if series is not None:
+        needed += f", or {SERIES!r}"
+    own = _default_layer(variables)
+    names = {name.lower(): name for name in (*variables, *([] if series is None else [SERIES]))}
+    near = difflib.get_close_matches(value.lower(), names, n=1)
+    if near and (names[near[0]] != SERIES or near[0] == value.lower()):
+        return MaskError(found, needed, option(f"{argument}={names[near[0]]!r}"))
+    remedy: str
+    if value.lower() in SCHEMES and argument == "mask":
+        found += f", which is the name of a scheme ({SCHEMES[value.lower()].title})"
+        remedy = option(f"mask={own or 'layer'!r}", f"scheme={value.lower()!r}") + " if its values are read so"
+    elif own is not None:
+        remedy = _without(argument, own)
+    elif near:
+        return MaskError(found, needed, option(f"{argument}={SERIES!r}"))
+    else:
+        remedy = option(f'{argument}=xr.DataArray(values, dims=("time", "y", "x"))')
+    return MaskError(found, needed, _or(remedy, series))
 
 
 def _without(argument: str, own: str) -> Remedy:
@@ -300,8 +326,14 @@ def _default_layer(variables: Mapping[str, xr.DataArray], wanted: Sequence[str] 
     return next((lower[name] for name in wanted or ["cloud_mask", *own] if name in lower), None)
 
 
-def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None, from_series: bool) -> str:
-    """Return the name of the variable to use by default, for a scheme if one is given; `SERIES` if there is none."""
+def _find(
+    variables: Mapping[str, xr.DataArray], band: str, scheme: str | None, series: Remedy | None, made: bool
+) -> str:
+    """Return the name of the variable to use by default, for a scheme if one is given.
+
+    It is `SERIES` if there is none, masks can be made from the series (`series` says how), and no option says how a
+    layer is read (`made`).
+    """
     wanted: list[str] = []
     if scheme is not None:
         requested = find_scheme(scheme)
@@ -333,7 +365,7 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None, 
             option(f"clear={band}.notnull()") + " if cloudy pixels have no value",
             option("clear=") + " or " + option("mask=") + " with a quality layer",
         )
-    if from_series and scored is None:
+    if series is not None and made and scored is None:
         warn(
             f"the cube has no quality layer: its masks are made from the series, as with mask='series'. If this is not "
             f"wanted: {remedy}"
@@ -342,11 +374,25 @@ def _find(variables: Mapping[str, xr.DataArray], band: str, scheme: str | None, 
     what = "no quality layer" if scheme is None else f"no layer of scheme {scheme!r}"
     names = wanted or ["cloud_mask", "scl", "qa_pixel", "fmask", "cfmask"]
     raise MaskError(
-        f"{what} among the variables: {', '.join(variables) or 'none'}", f"one of {', '.join(names)}", remedy
+        f"{what} among the variables: {', '.join(variables) or 'none'}",
+        f"one of {', '.join(names)}",
+        _or(remedy, series),
     )
 
 
-def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, threshold: float | None) -> Scheme:
+def _or(remedy: str, series: Remedy | None) -> str:
+    """Return a remedy, and that masks can be made from the series if they can."""
+    return remedy if series is None else either(remedy, series, by="; or ")
+
+
+def _scheme(
+    layer: xr.DataArray,
+    name: str,
+    typed: str,
+    scheme: str | None,
+    threshold: float | None,
+    series: Remedy | None,
+) -> Scheme:
     """Return the scheme of a layer: the one given, or from its attributes, or from its name."""
     options = {"mask": True, "scheme": scheme is not None, "threshold": threshold is not None}
     unset = [f"{argument}=None" for argument, is_given in options.items() if is_given]
@@ -387,6 +433,7 @@ def _scheme(layer: xr.DataArray, name: str, typed: str, scheme: str | None, thre
                 option('scheme="probability"', "threshold=0.4") + " if they are cloud probabilities",
                 option('scheme="clear_score"', "threshold=0.6") + " if they are clear-sky scores",
                 option(*unset, f"clear={typed} == 0") + " if only 0 means clear",
+                *([] if series is None else [series]),
             ),
         )
     if result.has_threshold and threshold is None:

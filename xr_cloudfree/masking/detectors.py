@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.conventions import Cube
 from xr_cloudfree.cube.levels import Level
+from xr_cloudfree.cube.quality import SERIES
 from xr_cloudfree.cube.schemes import SCHEMES, Scheme
 from xr_cloudfree.errors import (
     BandError,
@@ -245,7 +246,8 @@ def find(mask: object, variables: Collection[str]) -> Detector | None:
     name, colon, folder = mask.partition(":")
     points = plugins.installed(GROUP)
     if name not in points:
-        near = difflib.get_close_matches(name.lower(), [*map(str.lower, variables), *points], n=1)
+        others = [*map(str.lower, variables), SERIES, *SCHEMES]  # which are no detectors either
+        near = difflib.get_close_matches(name.lower(), [*others, *points], n=1)
         if near and near[0] in points:
             raise MaskError(
                 f"there is neither a variable nor a detector {name!r}",
