@@ -8,13 +8,16 @@ import inspect
 import pickle
 import re
 import shlex
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import xarray as xr
 
 import xr_cloudfree
-from xr_cloudfree import errors
+from tests.support.cubes import make_cube
+from xr_cloudfree import errors, io
 from xr_cloudfree.cli.commands import flag
 from xr_cloudfree.errors import Remedy, code, either, option, then
 
@@ -95,3 +98,50 @@ def test_options_in_remedies_are_made_by_option() -> None:
             if isinstance(node, ast.Call) and name.endswith("Error") and len(node.args) == 3:
                 for text in plain_text(node.args[2]):
                     assert not re.search(rf"(^|or |; )({OPTIONS})=", text), f"{path}:{node.lineno}: {text}"
+
+
+def test_warnings_are_issued_in_one_way() -> None:
+    """By `errors.warn`, which finds the user's line."""
+    package = Path(xr_cloudfree.__file__).parent
+    calls = [path for path in sorted(package.rglob("*.py")) if "warnings.warn(" in path.read_text()]
+    assert calls == [package / "errors.py"]
+
+
+def _no_mask(cube, folder):
+    xr_cloudfree.fill(cube, "2021-06-03", model="linear")
+
+
+def _far_outside(cube, folder):
+    cube.assign(SCL=_scl(cube)).cloudfree.fill("2021-12-03", model="linear")
+
+
+def _only_when_computed(cube, folder):
+    lacking = cube.assign(SCL=_scl(cube), B02=cube["B02"].where(cube.time > cube.time[0]))
+    image = lacking.chunk().cloudfree.fill("2021-06-03", model="linear")
+    image.compute(scheduler="synchronous")
+
+
+def _in_a_run(cube, folder):
+    xr_cloudfree.to_zarr(cube, folder / "out.zarr", "2021-06-03", model="linear")
+
+
+def _when_written(cube, folder):
+    image = xr_cloudfree.fill(cube.assign(SCL=_scl(cube)).assign_attrs(how=object()), "2021-06-03", model="linear")
+    io.write(image, folder / "out.zarr")
+
+
+def _scl(cube):
+    return xr.full_like(cube["B02"], 4, dtype="uint8").drop_attrs()
+
+
+@pytest.mark.parametrize("call", [_no_mask, _far_outside, _only_when_computed, _in_a_run, _when_written])
+def test_a_warning_points_to_the_line_of_the_user(call, tmp_path) -> None:
+    da, _ = make_cube()
+    cube = da.to_dataset("band").rename(blue="B02", red="B04", nir="B08")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        call(cube, tmp_path)
+    own = [warning for warning in told if issubclass(warning.category, errors.CloudfreeWarning)]
+    lines, first = inspect.getsourcelines(call)
+    assert own and {warning.filename for warning in own} == {__file__}
+    assert all(first < warning.lineno < first + len(lines) for warning in own)

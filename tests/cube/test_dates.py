@@ -12,7 +12,7 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.support.cubes import DATES, make_cube
-from xr_cloudfree.cube.dates import date_as_text, freq_as_text, parse_targets
+from xr_cloudfree.cube.dates import check_reach, date_as_text, freq_as_text, parse_targets
 from xr_cloudfree.errors import OptionError, TimeError
 from xr_cloudfree.io import open_cube
 from xr_cloudfree.runner import runs
@@ -161,6 +161,7 @@ def test_a_frequency_that_no_text_says_stays_as_it_is():
     assert freq_as_text(step) is step
 
 
+@pytest.mark.filterwarnings("ignore:.* days after the last date")
 @pytest.mark.parametrize("date", ["2021-08", slice("2021-08", None), "2022", "2025", slice(None, "2021-04")])
 def test_each_alternative_for_a_span_without_dates_can_be_typed(date):
     da, clear = make_cube(shape=(20, 24))
@@ -249,3 +250,20 @@ def test_freq_without_a_unit_is_explained(cube):
     da, clear = cube
     with pytest.raises(OptionError, match="MS for months"):
         xr_cloudfree.fill(da, "2021", freq="M2", clear=clear)
+
+
+def test_a_date_far_outside_of_the_series_is_warned_of_once():
+    series = np.array(["2021-05-01", "2021-07-17"], "datetime64[ns]")
+
+    def told(dates, window=None):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            check_reach(series, parse_targets(dates, series), window or (366.0, 366.0), window is not None)
+        return [str(warning.message) for warning in caught]
+
+    assert told("2021-08-16") == told("2021-06-08") == told("2021-04-01") == []
+    [after] = told("2021-09-17")
+    assert "2021-09-17 lies 62 days after the last date of the cube, 2021-07-17" in after
+    [before] = told(["2021-03-01", "2021-06-01", "2021-09-01"])
+    assert "2021-03-01 lies 61 days before the first date" in before and "2 target dates" in before
+    assert told("2021-09-17", (366.0, 366.0)) == []  # what the warning tells to type

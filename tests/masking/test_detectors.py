@@ -169,4 +169,4 @@ def test_nothing_is_imported_to_plan(monkeypatch):
 
 @pytest.mark.parametrize("name", ["fmask", "Series", "none"])
 def test_names_of_what_is_no_detector_are_left_to_others(name):
-    assert detectors.find(name, ["SCL"]) is None
+    assert find(name, ["SCL"]) is None

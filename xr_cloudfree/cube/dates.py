@@ -32,6 +32,8 @@ _PERIOD = re.compile(r"\d{4}(-\d{2})?")
 _END = re.compile(rf"(\.\.)?|{_PERIOD.pattern}|{ISO}({ZONE})?")
 # A target farther than a year from all observations cannot be estimated; `window` has to be given explicitly.
 MAX_GAP_DAYS = 366.0
+# Days outside of the series beyond which a target is warned of: two passes of Landsat, in which fields change.
+OUTSIDE_DAYS = 30.0
 # A longer series is a mistake.
 MAX_SERIES = 100_000
 _STEPS = {"M": "MS", "Q": "QS", "Y": "YS", "A": "YS", "H": "h"}
@@ -206,7 +208,7 @@ def candidates(
 
 
 def check_reach(times: Times, targets: Targets, window: tuple[float, float] | None, explicit: bool) -> None:
-    """Raise for targets without an observation in their window, or far outside the cube.
+    """Raise for targets without an observation in their window, or far outside the cube; warn of those outside.
 
     Parameters
     ----------
@@ -223,7 +225,14 @@ def check_reach(times: Times, targets: Targets, window: tuple[float, float] | No
     ------
     TimeError
         If a target has no candidate date, or none within a year without an explicit window.
+
+    Warns
+    -----
+    CloudfreeWarning
+        If targets lie more than `OUTSIDE_DAYS` before the first or after the last date, without an explicit window.
     """
+    first, last = times.min(), times.max()
+    outside = (np.maximum(first - targets.instants, targets.instants - last) / _DAY).astype(np.float64)
     for label, instant in zip(targets.times, targets.instants, strict=True):
         _, offsets = candidates(times, instant, window)
         if not offsets.size:
@@ -238,10 +247,20 @@ def check_reach(times: Times, targets: Targets, window: tuple[float, float] | No
         if not explicit and nearest > MAX_GAP_DAYS:
             raise TimeError(
                 f"{as_text(label)} is {nearest:.0f} days from the nearest observation (the cube runs from "
-                f"{as_text(times.min())} to {as_text(times.max())})",
+                f"{as_text(first)} to {as_text(last)})",
                 f"a date within {MAX_GAP_DAYS:.0f} days of an observation",
                 option(f"window={int(np.ceil(nearest))}") + " if this is intended",
             )
+    far = int(outside.argmax())
+    if not explicit and outside[far] > OUTSIDE_DAYS:
+        side, end = ("after the last", last) if targets.instants[far] > last else ("before the first", first)
+        count = int((outside > OUTSIDE_DAYS).sum())
+        others = f"; {count} target dates lie more than {OUTSIDE_DAYS:.0f} days outside" if count > 1 else ""
+        warn(
+            f"{as_text(targets.times[far])} lies {outside[far]:.0f} days {side} date of the cube, {as_text(end)}: it is "
+            f"estimated from one side only, and what changed in between is not seen{others}. "
+            f"window={MAX_GAP_DAYS:.0f} confirms it, and takes dates within a year"
+        )
 
 
 def _window_text(window: tuple[float, float] | None) -> str:
