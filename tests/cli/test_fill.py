@@ -112,6 +112,26 @@ def test_fill_takes_all_options_of_the_library(cube) -> None:
     assert back.attrs["cloudfree_window_days"] == [15.0, 30.0]
 
 
+@pytest.mark.parametrize(
+    ("typed", "repair"),
+    [(["--repair", "auto"], "auto"), (["--repair=auto"], "auto"), (["--repair"], True), (["--no-repair"], False)],
+)
+def test_masks_are_corrected_as_in_python(cube, typed, repair) -> None:
+    arguments = ["--date", "2021-06-03", "--model", "linear", "--layers", "mask_change", "--out", "out.zarr"]
+    run("fill", cube, *typed, *arguments)
+    image = xr_cloudfree.fill(
+        io.open_cube(cube), "2021-06-03", model="linear", layers=["filled", "mask_change"], repair=repair
+    )
+    xr.testing.assert_equal(xr.open_zarr("out.zarr", decode_coords="all").compute(), image.compute())
+
+
+def test_auto_takes_masks_as_they_are_where_they_cannot_be_corrected(cube) -> None:
+    io.open_cube(cube).isel(time=[1, 3]).to_zarr("two.zarr", zarr_format=3, consolidated=False)
+    arguments = ["two.zarr", "--model", "linear", "--out", "out.zarr"]
+    assert "2 dates" in run("batch", *arguments, "--repair", code=2)
+    run("batch", *arguments, "--repair", "auto", "--quiet")
+
+
 def test_dates_come_with_commas_or_one_by_one(cube) -> None:
     dates = ["2021-05-15", "2021-06-03"]
     for number, typed in enumerate(

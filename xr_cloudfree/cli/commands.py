@@ -26,6 +26,11 @@ _NAMES = {"store": "out"}
 class Commands(TyperGroup):
     """The program's own commands, and those that entry points add."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line, with ``--repair auto`` as one option."""
+        rest: list[str] = super().parse_args(ctx, with_auto(args))
+        return rest
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of the commands, the program's own first."""
         own = list(super().list_commands(ctx))
@@ -40,6 +45,23 @@ class Commands(TyperGroup):
         command: Any = typer.main.get_command(_load(next(iter(points))))
         command.name = cmd_name
         return command
+
+
+def with_auto(args: list[str]) -> list[str]:
+    """Return arguments with ``--repair-auto`` for ``--repair auto``: the other uses of ``--repair`` take no value.
+
+    Examples
+    --------
+    >>> with_auto(["fill", "cube.zarr", "--repair", "auto", "--repair"])
+    ['fill', 'cube.zarr', '--repair-auto', '--repair']
+    """
+    joined: list[str] = []
+    for argument in args:
+        if argument == "auto" and joined[-1:] == ["--repair"]:
+            joined[-1] = "--repair-auto"
+        else:
+            joined.append("--repair-auto" if argument == "--repair=auto" else argument)
+    return joined
 
 
 def _load(point: EntryPoint) -> typer.Typer:

@@ -161,10 +161,13 @@ Repair = Annotated[
     typer.Option(
         "--repair/--no-repair",
         help="Correct the masks by the series: missed clouds and shadows are masked, false alarms restored. "
-        "Takes several times as long.",
+        "Takes several times as long. --repair auto does so where it can be done: for reflectance on three dates or "
+        "more.",
         rich_help_panel=CLEAR,
     ),
 ]
+# `Commands` takes --repair auto for it: a flag has no value.
+RepairAuto = Annotated[bool, typer.Option("--repair-auto", hidden=True)]
 Bands = Annotated[
     str | None,
     typer.Option(metavar="B02,B03", help="Bands to use, in this order.", rich_help_panel=VALUES),
@@ -217,11 +220,17 @@ class Reading:
     nodata: Nodata = None
     merge: Merge = None
     repair: Repair = False
+    repair_auto: RepairAuto = False
 
     def options(self) -> dict[str, Any]:
         """Return the options as `xr_cloudfree.fill` takes them."""
-        snow = "clear" if self.snow else "not clear"
-        return vars(self) | {"snow": snow, "bands": parse_names(self.bands)}
+        options = vars(self) | {
+            "snow": "clear" if self.snow else "not clear",
+            "bands": parse_names(self.bands),
+            "repair": "auto" if self.repair_auto else self.repair,
+        }
+        del options["repair_auto"]
+        return options
 
 
 @dataclass(frozen=True)
