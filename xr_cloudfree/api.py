@@ -184,8 +184,9 @@ def fill(
     -----
     CloudfreeWarning
         When called: if a layer among the bands is not reflectance, or a date with a time falls on a day that was
-        observed at another time or more than 30 days outside of the series, or the cube has no quality layer. When values are computed: if some dates lack a band,
-        numbers are taken as missing values although no metadata declare them, or a mask seems to be inverted.
+        observed at another time, or a date lies more than 30 days outside of the series and no window is given, or the
+        cube has no quality layer. When values are computed: if some dates lack a band, numbers are taken as missing
+        values although no metadata declare them, or a mask seems to be inverted.
 
     Examples
     --------

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import html
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from xr_cloudfree.api import masks_of, merge_days
 from xr_cloudfree.cube.checks import check_scale
-from xr_cloudfree.cube.conventions import parse_cube
+from xr_cloudfree.cube.conventions import Cube, parse_cube
 from xr_cloudfree.cube.crs import crs_as_coordinate
-from xr_cloudfree.cube.merge import scenes_of
+from xr_cloudfree.cube.merge import parse_merge, scenes_of
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, cube_times
+from xr_cloudfree.cube.validity import clear_where
 from xr_cloudfree.engine.blocks import stack
-from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, InputError, MaskError
+from xr_cloudfree.errors import CloudfreeError, CloudfreeWarning, InputError, MaskError, Remedy, option
 from xr_cloudfree.layers import MASK_CHANGE, SCORE
 from xr_cloudfree.masking.repair import Change
-from xr_cloudfree.options import Merge, ReadOptions
+from xr_cloudfree.options import ReadOptions
 from xr_cloudfree.plan import CubeInfo, read
 
 # A repr appears unasked: of a larger cube, values are not read.
 MAX_BYTES = 2**29
 # Of a cube with more values, masks are not made from the series: that takes seconds, not milliseconds.
 MAX_MADE = 2**22
+# Days that a line names.
+_MOST_DAYS = 4
 # The mask of a date and the series disagree if more than this share of the pixels that can be compared is changed.
 _WHOLLY = 0.5
 
@@ -117,7 +123,36 @@ def _bar(date: DateShare, width: int) -> str:
     return f"<div title='{date.day}: {date.clear:.0%} clear' style='{style}'></div>"
 
 
-def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, compute: bool = False) -> Summary:
+@dataclass(frozen=True)
+class _Typing:
+    """What to type: in Python, or on a command line if it has a spelling of options."""
+
+    spelling: Callable[[str, str], str | None] | None = None
+
+    def options(self, *arguments: str) -> str:
+        """Return options as they are typed."""
+        return self.remedy(option(*arguments))
+
+    def remedy(self, remedy: Remedy) -> str:
+        """Return a remedy as it is typed."""
+        return str(remedy) if self.spelling is None else remedy.spell(self.spelling)
+
+    def call(self, python: str, command: str = "") -> str:
+        """Return a call of Python, or the option that does the same, if there is one."""
+        return python if self.spelling is None else command or f"in Python {python}"
+
+    def error(self, error: CloudfreeError) -> str:
+        """Return the message of an error."""
+        return f"{error.found}. Needed: {error.needed}. Try: {self.remedy(error.remedy)}"
+
+
+def describe(
+    obj: xr.DataArray | xr.Dataset,
+    reading: ReadOptions | None = None,
+    *,
+    compute: bool = False,
+    spelling: Callable[[str, str], str | None] | None = None,
+) -> Summary:
     """Summarise how the package reads a cube.
 
     By default a chunked cube is not computed, of one larger than `MAX_BYTES` no value is read, given masks are not
@@ -128,10 +163,12 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     ----------
     obj : DataArray or Dataset
         The cube.
-    merge : {"day"}, optional
-        As in `fill`.
+    reading : ReadOptions, optional
+        How it is read; by default as its metadata say. Without `repair`, what that would change is told as well.
     compute : bool
         Compute the shares of each date in any case, and what the series masks and restores, block by block.
+    spelling : callable, optional
+        How options are typed on a command line, see `Remedy.spell`; by default the text is for Python.
 
     Returns
     -------
@@ -143,34 +180,20 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     InputError
         If `compute` is True and a file is damaged.
     """
-    title = f"xr_cloudfree: {type(obj).__name__}"
+    title, typed = f"xr_cloudfree: {type(obj).__name__}", _Typing(spelling)
+    reading = reading or ReadOptions()
     try:
-        cube = parse_cube(crs_as_coordinate(obj) if isinstance(obj, xr.Dataset) else obj)
-        times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
-        times = scenes_of(cube.arrays[0], times).times if merge else times
-        crs = cube.crs
+        lines, cube = _lines_of_cube(obj, reading)
     except CloudfreeError as error:
-        return Summary(title, (("not usable", str(error)),))
-    order = np.sort(times)
-    bands = ", ".join(
-        name if role in (None, name) else f"{name} ({role})"
-        for name, role in zip(cube.bands, cube.common_names, strict=True)
-    )
-    kind = "" if cube.limits is None else f", an index between {cube.limits[0]:g} and {cube.limits[1]:g}"
-    lines = [
-        ("bands", bands + kind),
-        ("sensor", cube.sensor or "unknown"),
-        ("grid", f"{cube.shape[0]} x {cube.shape[1]} pixels, {crs or 'no CRS'}"),
-        ("dates", f"{times.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}"),
-    ]
+        return Summary(title, (("not usable", typed.error(error)),))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
-            info = read(obj, ReadOptions(merge=merge, repair="auto"))
-    except MaskError as error:
-        return Summary(title, (*lines, ("mask", f"none: {error.remedy}")))
+            info = read(obj, replace(reading, repair=reading.repair or "auto"))
     except CloudfreeError as error:
-        return Summary(title, (*lines, ("not usable", str(error))))
+        found_none = isinstance(error, MaskError) and reading.mask is None and reading.clear is None
+        text = f"none: {typed.remedy(error.remedy)}" if found_none else typed.error(error)
+        return Summary(title, (*lines, ("mask" if isinstance(error, MaskError) else "not usable", text)))
     lines.append(("mask", "none: made from the series" if info.rule.from_series else info.rule.label))
     lazy = any(array.chunks is not None for array in (*cube.arrays, info.quality))
     large = sum(array.nbytes for array in cube.arrays) > MAX_BYTES
@@ -180,19 +203,18 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
         values = "float values are the index"
     try:
         check_scale(cube.dtype, info.scaling, cube.sensor, cube.limits is not None)
-        if checked:
-            _check_values(info)
+        clear = _checked_mask(info) if checked else None
         made = info.rule.from_series and checked and sum(array.size for array in cube.arrays) <= MAX_MADE
         if compute or made:
-            shares = _date_shares(info)
-        elif checked and not info.rule.from_series:
-            shares = _date_shares(replace(info, repair=False))
+            shares = _corrected_shares(info)
+        elif clear is not None and not info.rule.from_series:
+            shares = _shares(info, {"clear": clear.mean(axis=(1, 2))})
         elif not checked and info.scaling.scale == 1:
             values += " (looked at when they are computed)"
     except CloudfreeError as error:  # as `fill` refuses it
         if compute and isinstance(error, InputError):
             raise
-        values = f"not usable: {error}"
+        values = f"not usable: {typed.error(error)}"
     lines.append(("values", values))
     if cube.extras:
         names = ", ".join(cube.labels[i] for i in cube.extras)
@@ -201,26 +223,64 @@ def describe(obj: xr.DataArray | xr.Dataset, merge: Merge | None = None, *, comp
     variables = crs_as_coordinate(obj).data_vars if isinstance(obj, xr.Dataset) else ()
     unused = [str(name) for name in variables if name not in used]
     if unused:
-        lines.append(("not used", ", ".join(unused) + " (to take one as the mask: mask=name)"))
+        how = typed.options(f"mask={unused[0]!r}")
+        lines.append(("not used", f"{', '.join(unused)} (to take one as the mask: {how})"))
     if not shares and not values.startswith("not usable"):
-        reason = "lazy" if lazy else "large"
-        lines.append(("clear", f"the cube is {reason}; ask for .cloudfree.clear_mask().mean(('y', 'x')).compute()"))
+        ask = typed.call(".cloudfree.clear_mask().mean(('y', 'x')).compute()", "--dates")
+        lines.append(("clear", f"the cube is {'lazy' if lazy else 'large'}; ask for {ask}"))
     summary = Summary(title, tuple(lines), shares)
-    if not info.repair or (info.rule.from_series and not summary.compared):
-        return summary
+    return replace(summary, lines=(*lines, *_lines_of_repair(info, summary, typed)))
+
+
+def _lines_of_cube(obj: xr.DataArray | xr.Dataset, reading: ReadOptions) -> tuple[list[tuple[str, str]], Cube]:
+    """Return the lines on bands, sensor, grid and dates, and the cube."""
+    merge = parse_merge(reading.merge)
+    cube = parse_cube(crs_as_coordinate(obj) if isinstance(obj, xr.Dataset) else obj, reading.bands)
+    times = cube_times(cube.arrays[0], several=None if merge else MERGE_REMEDY)
+    order = np.sort(scenes_of(cube.arrays[0], times).times if merge else times)
+    bands = ", ".join(
+        name if role in (None, name) else f"{name} ({role})"
+        for name, role in zip(cube.bands, cube.common_names, strict=True)
+    )
+    kind = "" if cube.limits is None else f", an index between {cube.limits[0]:g} and {cube.limits[1]:g}"
+    lines = [
+        ("bands", bands + kind),
+        ("sensor", cube.sensor or "unknown"),
+        ("grid", f"{cube.shape[0]} x {cube.shape[1]} pixels, {cube.crs or 'no CRS'}"),
+        (
+            "dates",
+            f"{times.size if not merge else order.size}, {order[0].astype('M8[D]')} to {order[-1].astype('M8[D]')}",
+        ),
+    ]
+    return lines, cube
+
+
+def _lines_of_repair(info: CubeInfo, summary: Summary, typed: _Typing) -> list[tuple[str, str]]:
+    """Return the lines on what the correction of the masks changes, or would change."""
+    from_series, shares = info.rule.from_series, summary.shares
+    if not info.repair or (from_series and not summary.compared):
+        return []
+    repairing = typed.options("repair=True")
     if not summary.compared:
-        change = f".cloudfree.clear_mask(repair=True, layers={MASK_CHANGE.name!r})"
-        how = f"repair=True corrects the mask by the series, which takes longer; ask for {change}"
-        return replace(summary, lines=(*lines, ("repair", how)))
-    lines.append(("repair", _repair_text(shares, info.rule.from_series)))
+        change = typed.call(f".cloudfree.clear_mask(repair=True, layers={MASK_CHANGE.name!r})", "--dates")
+        return [("repair", f"{repairing} corrects the mask by the series, which takes longer; ask for {change}")]
+    masked = sum(date.masked or 0.0 for date in shares) / len(shares)
+    restored = sum(date.restored or 0.0 for date in shares) / len(shares)
+    more = "" if from_series else f", {100 * restored:.2g} % restored"
+    how = "made from the series" if from_series else f"with {repairing}"
+    look = typed.call(".cloudfree.plot.mask(date)")
+    lines = [("repair", f"{how}: {100 * masked:.2g} % of all pixels masked{more}; {look} shows them")]
     wholly = [date.day for date in shares if date.disagrees]
-    if wholly and not info.rule.from_series:
-        lines.append(("warning", _wholly_text(wholly)))
-    return replace(summary, lines=tuple(lines))
+    if wholly and not from_series:
+        days = ", ".join(wholly[:_MOST_DAYS])
+        days += f" and {len(wholly) - _MOST_DAYS} more" if len(wholly) > _MOST_DAYS else ""
+        look = typed.call(f".cloudfree.plot.mask({wholly[0]!r})")
+        lines.append(("warning", f"the mask and the series disagree on most pixels of {days}; see {look}"))
+    return lines
 
 
-def _check_values(info: CubeInfo) -> None:
-    """Make the checks of values that `fill` makes, on a cube in memory.
+def _checked_mask(info: CubeInfo) -> NDArray[np.bool_]:
+    """Make the checks of values that `fill` makes on a cube in memory, and return its given clear mask (time, y, x).
 
     Raises
     ------
@@ -228,14 +288,16 @@ def _check_values(info: CubeInfo) -> None:
         If the values are refused.
     """
     given = replace(info, repair=False)
-    clear = masks_of(given, check=False)["clear"]
-    clear = clear.rename({name: role for role, name in info.cube.dims.items() if role != "band"})
+    seen = masks_of(given, check=False)["clear"]
+    seen = seen.rename({name: role for role, name in info.cube.dims.items() if role != "band"})
+    clear = seen.transpose("time", "y", "x").to_numpy()
     stored = stack([array.to_numpy() for array in merge_days(given).cube.measured])
-    info.check_reflectance(stored, clear.transpose("time", "y", "x").to_numpy())
+    info.check_reflectance(stored, clear)
+    return clear_where(stored, clear, info.scaling, info.valid_range)
 
 
-def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
-    """Return the shares of each date in order of time, with what the series changes if the cube is read so."""
+def _corrected_shares(info: CubeInfo) -> tuple[DateShare, ...]:
+    """Return the shares of each date, with what the series changes if the cube is read so."""
     layers = (MASK_CHANGE.name, SCORE.name) if info.repair else ()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CloudfreeWarning)  # a repr is shown unasked
@@ -250,27 +312,15 @@ def _date_shares(info: CubeInfo) -> tuple[DateShare, ...]:
                 parts["clear"] = (masks["clear"] | parts["masked"]) & ~parts["restored"]
         over = [info.cube.dims[axis] for axis in ("y", "x")]
         means = xr.Dataset({name: part.mean(over) for name, part in parts.items()}).compute()
-    columns = {str(name): mean.to_numpy().tolist() for name, mean in means.data_vars.items()}
+    return _shares(info, {str(name): mean.to_numpy() for name, mean in means.data_vars.items()})
+
+
+def _shares(info: CubeInfo, columns: Mapping[str, NDArray[np.floating[Any]]]) -> tuple[DateShare, ...]:
+    """Return the shares of each date in order of time, from an array (time,) for each field of `DateShare`."""
     days = [str(day) for day in info.times.astype("M8[D]")]
-    dates = [
-        DateShare(day, **dict(zip(columns, row, strict=True)))
-        for day, *row in zip(days, *columns.values(), strict=True)
-    ]
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    dates = [DateShare(day, **dict(zip(columns, row, strict=True))) for day, row in zip(days, rows, strict=True)]
     return tuple(dates[date] for date in np.argsort(info.times))
-
-
-def _repair_text(shares: tuple[DateShare, ...], from_series: bool) -> str:
-    masked = sum(date.masked or 0.0 for date in shares) / len(shares)
-    restored = sum(date.restored or 0.0 for date in shares) / len(shares)
-    more = "" if from_series else f", {100 * restored:.2g} % restored"
-    how = "made from the series" if from_series else "with repair=True"
-    return f"{how}: {100 * masked:.2g} % of all pixels masked{more}; .cloudfree.plot.mask(date) shows them"
-
-
-def _wholly_text(days: list[str], most: int = 4) -> str:
-    more = f" and {len(days) - most} more" if len(days) > most else ""
-    look = f".cloudfree.plot.mask({days[0]!r})"
-    return f"the mask and the series disagree on most pixels of {', '.join(days[:most])}{more}; see {look}"
 
 
 def _abbreviated(marks: list[str], limit: int = 40) -> list[str]:

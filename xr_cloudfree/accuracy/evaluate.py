@@ -55,12 +55,29 @@ from xr_cloudfree.plan import CubeInfo, make_grid, open_s1
 # Minimum data range for the SSIM, about the noise of a sensor: a constant band has no structure to compare.
 LEAST_RANGE = 1e-3
 MASK_COLUMNS = ("recall", "precision", "false_alarms", "newly_masked", "restored")
-COLUMNS = (
-    *("frames", "answered", "MAE", "RMSE", "PSNR", "PSNR_under", "PSNR_rim", "SAM", "SSIM", "coverage90", "width90"),
-    *MASK_COLUMNS,
-    "seconds",
-)
-# Those of a part of the hidden pixels.
+MEANINGS = {
+    "frames": "dates that serve as truth",
+    "share": "share of the scored pixels that are in the class",
+    "answered": "share of the scored pixels that have a value",
+    "MAE": "mean absolute error, in reflectance",
+    "RMSE": "root mean square error, in reflectance",
+    "PSNR": "dB, of the peak 1 to the RMSE: higher is better",
+    "PSNR_under": "dB, under the mask of the added clouds",
+    "PSNR_rim": "dB, where the added clouds reach beyond their mask",
+    "SAM": "degrees, the angle between the spectra",
+    "SSIM": "likeness of structure, 1 at most",
+    "coverage90": "share of the truth in the 90 % interval: 0.9 is right",
+    "width90": "mean width of that interval, in reflectance",
+    "recall": "share of cloud and shadow that the mask masks",
+    "precision": "share of what the mask calls clear that is clear",
+    "false_alarms": "share of the clear pixels that the mask masks",
+    "newly_masked": "share of the clear pixels that only the correction masks",
+    "restored": "share of wrongly masked pixels that the correction restores",
+    "seconds": "per frame, of the fill alone",
+}
+"""Columns of the table, and what they mean."""
+# Those of the whole frames, and those of a part of the hidden pixels.
+COLUMNS = tuple(name for name in MEANINGS if name != "share")
 PART_COLUMNS = ("frames", "share", "answered", "MAE", "RMSE", "PSNR", "SAM", "coverage90", "width90")
 ALL_TRACKS = (*TRACKS, *MASK_TRACKS)
 
@@ -128,20 +145,20 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Indexed by track and model (and date, with `detail`). MAE and RMSE in reflectance, PSNR in dB with a peak of
-        1, SAM in degrees, SSIM, the share of the scored pixels that have a value, and seconds per frame for the fill
-        alone. For models with an uncertainty, ``coverage90``, the share of the truth inside the 90 % interval, and
-        ``width90``, the mean width of that interval in reflectance: of two models with the same coverage, the one with
-        narrower intervals knows more.
+        Indexed by track and model (and date, with `detail`). ``frames``, how many there are, ``MAE`` and ``RMSE`` in
+        reflectance, ``PSNR`` in dB with a peak of 1, ``SAM`` in degrees, ``SSIM``, ``answered``, the share of the
+        scored pixels that have a value, and ``seconds`` per frame for the fill alone. For models with an uncertainty,
+        ``coverage90``, the share of the truth inside the 90 % interval, and ``width90``, the mean width of that
+        interval in reflectance: of two models with the same coverage, the one with narrower intervals knows more.
 
         With `by`, ``share`` is the share of the scored pixels in the class, and frames are those with at least 30 of
         its pixels; SSIM, the time and the scores of masks, which belong to whole frames, are left out.
 
-        With added clouds, PSNR also under the donor's mask, and on the rim, the cloud that this mask misses; and of the
-        mask of the target: ``recall``, the share of cloud and shadow that it masks; ``precision``, the share of what it
-        calls clear that is clear; ``false_alarms``, the share of the clear pixels that it masks; ``restored``, the
-        share of the pixels that *wrong mask* flagged that are clear again. ``newly_masked`` is the share of the clear
-        pixels that only the correction masks, on any track.
+        With added clouds, PSNR also under the donor's mask (``PSNR_under``), and on the rim, the cloud that this mask
+        misses (``PSNR_rim``); and of the mask of the target: ``recall``, the share of cloud and shadow that it masks;
+        ``precision``, the share of what it calls clear that is clear; ``false_alarms``, the share of the clear pixels
+        that it masks; ``restored``, the share of the pixels that *wrong mask* flagged that are clear again.
+        ``newly_masked`` is the share of the clear pixels that only the correction masks, on any track.
 
     Raises
     ------

@@ -26,26 +26,26 @@ from xr_cloudfree.storage.locations import local
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns of the table: what they are called, and their digits after the point.
-_COLUMNS = {
-    "frames": ("dates", 0),
-    "share": ("share", 2),
-    "answered": ("answered", 2),
-    "MAE": ("MAE", 4),
-    "RMSE": ("RMSE", 4),
-    "PSNR": ("PSNR [dB]", 1),
-    "PSNR_under": ("under the mask", 1),
-    "PSNR_rim": ("on its rim", 1),
-    "SAM": ("SAM [°]", 2),
-    "SSIM": ("SSIM", 3),
-    "coverage90": ("in 90 % interval", 2),
-    "width90": ("its width", 4),
-    "recall": ("cloud masked", 2),
-    "precision": ("clear right", 2),
-    "false_alarms": ("clear masked", 2),
-    "newly_masked": ("newly masked", 3),
-    "restored": ("restored", 2),
-    "seconds": ("seconds per date", 2),
+# Digits after the point of each column.
+_DIGITS = {
+    "frames": 0,
+    "share": 2,
+    "answered": 2,
+    "MAE": 4,
+    "RMSE": 4,
+    "PSNR": 1,
+    "PSNR_under": 1,
+    "PSNR_rim": 1,
+    "SAM": 2,
+    "SSIM": 3,
+    "coverage90": 2,
+    "width90": 4,
+    "recall": 2,
+    "precision": 2,
+    "false_alarms": 2,
+    "newly_masked": 3,
+    "restored": 2,
+    "seconds": 2,
 }
 
 
@@ -122,7 +122,11 @@ def evaluate(
                 s1=s1,
                 **reading.options(),
             )
-        typer.echo(_table_text(table))
+        shown = table.dropna(axis=1, how="all")
+        typer.echo(_table_text(shown))
+        if not quiet:
+            width = max(map(len, shown.columns))
+            typer.echo("\n" + "\n".join(f"{name:<{width}}  {accuracy.MEANINGS[name]}" for name in shown.columns))
         if file is not None:
             with aside([file]) as parts:
                 table.to_csv(parts[file])
@@ -131,10 +135,8 @@ def evaluate(
 
 
 def _table_text(table: pd.DataFrame) -> str:
-    """Return the table as text, with units, and a dash where a model has no figure."""
-    table = table.rename(columns={name: label for name, (label, _) in _COLUMNS.items()}).dropna(axis=1, how="all")
-    digits = dict(_COLUMNS.values())
+    """Return the table as text, with a dash where a model has no figure."""
     texts = table.apply(
-        lambda column: ["–" if value != value else f"{value:.{digits.get(str(column.name), 0)}f}" for value in column]
+        lambda column: ["–" if value != value else f"{value:.{_DIGITS[str(column.name)]}f}" for value in column]
     )
     return str(texts.to_string())

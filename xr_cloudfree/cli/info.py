@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from xr_cloudfree.cli.commands import plain_errors
-from xr_cloudfree.cli.options import CubePath, Debug, Merge, Quiet
+from xr_cloudfree.cli.commands import flag, plain_errors
+from xr_cloudfree.cli.options import CubePath, Debug, Quiet, Reading, grouped
 from xr_cloudfree.cli.progress import progress_bar
 
 
+@grouped
 def info(
     cube: CubePath,
+    *,
     dates: Annotated[
         bool,
         typer.Option(
@@ -20,24 +22,28 @@ def info(
             help="Also list the clear share of each date and what the series would change; reads the whole cube.",
         ),
     ] = False,
-    merge: Merge = None,
+    reading: Reading,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Show how a cube is understood: bands, grid, dates, mask, scaling.
 
+    With the options of fill for masks and values, how it is understood with them.
+
     [bold]Examples[/bold]
 
     [cyan]cloudfree info cube.zarr
-    cloudfree info cube.zarr --dates[/cyan]
+    cloudfree info cube.zarr --dates
+    cloudfree info cube.zarr --mask series --dates[/cyan]
     """
     with plain_errors(debug):
         from xr_cloudfree import io, summary
-        from xr_cloudfree.cube.merge import parse_merge
+        from xr_cloudfree.options import ReadOptions
 
         opened: Any = io.open_cube(cube)
         with progress_bar(quiet or not dates):
-            described = summary.describe(opened, parse_merge(merge), compute=dates)
+            how = ReadOptions(**reading.options())
+            described = summary.describe(opened, how, compute=dates, spelling=flag)
         typer.echo(described.text())
 
 

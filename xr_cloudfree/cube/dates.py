@@ -257,8 +257,8 @@ def check_reach(times: Times, targets: Targets, window: tuple[float, float] | No
         count = int((outside > OUTSIDE_DAYS).sum())
         others = f"; {count} target dates lie more than {OUTSIDE_DAYS:.0f} days outside" if count > 1 else ""
         warn(
-            f"{as_text(targets.times[far])} lies {outside[far]:.0f} days {side} date of the cube, {as_text(end)}: it is "
-            f"estimated from one side only, and what changed in between is not seen{others}. "
+            f"{as_text(targets.times[far])} lies {outside[far]:.0f} days {side} date of the cube, {as_text(end)}: it "
+            f"is estimated from one side only, and what changed in between is not seen{others}. "
             f"window={MAX_GAP_DAYS:.0f} confirms it, and takes dates within a year"
         )
 

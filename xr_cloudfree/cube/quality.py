@@ -256,8 +256,8 @@ def _layer(
     """Return the layer given by an argument, its name, and the expression for it."""
     if isinstance(value, xr.DataArray):
         name = str(value.name) if value.name is not None else "layer"
-        own = variables.get(name)
-        if own is not None and raw_data(own.variable) is raw_data(value.variable):
+        stored = variables.get(name)
+        if stored is not None and raw_data(stored.variable) is raw_data(value.variable):
             return value, name, _variable_expression(name)
         return value, name, name if name.isidentifier() else "layer"
     if not isinstance(value, str):
@@ -273,9 +273,7 @@ def _layer(
     return variables[value], value, _variable_expression(value)
 
 
-def _no_variable(
-    variables: Mapping[str, xr.DataArray], value: str, argument: str, series: Remedy | None
-) -> MaskError:
+def _no_variable(variables: Mapping[str, xr.DataArray], value: str, argument: str, series: Remedy | None) -> MaskError:
     """Return the error for the name of a layer that the cube does not have."""
     found = f"the cube has no variable {value!r}"
     needed = f"one of {', '.join(variables)}" if variables else "a DataArray: the cube has no other variables"
