@@ -5,6 +5,7 @@ import os
 import re
 import signal
 
+import numpy as np
 import pytest
 import xarray as xr
 
@@ -217,6 +218,41 @@ class TestRefused:
         add(da, tmp_path / "out.zarr", DATES[0], clear=clear)
         with pytest.raises(errors.ChangedError, match="values of the cube: changed since"):
             add(other, tmp_path / "out.zarr", DATES[1], clear=clear)
+
+    @pytest.mark.parametrize("date", [DATES[1], "1999-01-01", None, "2020-06", slice("2020-05", "2020-07")])
+    def test_another_cube_is_told_before_its_dates(self, path, tmp_path, date):
+        """Whatever the dates of the cube and of the call are; with what differs, and a way that loses nothing."""
+        other, store = tmp_path / "other.zarr", tmp_path / "out.zarr"
+        ds = xr.open_zarr(path, consolidated=False)
+        moved = ds.assign_coords(x=ds.x + 1000, time=ds.time - np.timedelta64(3650, "D")).isel(y=slice(40))
+        io.for_zarr(moved.load()).to_zarr(other, consolidated=False)
+        add(path, store, DATES[0])
+        before = contents(store)
+        for cube in (other, io.open_cube(other)):
+            with pytest.raises(errors.ChangedError) as caught:
+                add(cube, store, date)
+            for words in (
+                f"cube: '{path}' then, '{other}' now",
+                "53 x 61 pixels",
+                "40 x 61 pixels",
+                "x 500",
+                "2011-05",
+            ):
+                assert words in caught.value.found
+        safe = eval(f"dict({str(caught.value.remedy).split(' for a store')[0]})")
+        assert safe == {"store": str(tmp_path / "out-2.zarr")}
+        assert "append=False, overwrite=True" in caught.value.remedy.split("or the call")[1]
+        assert contents(store) == before
+        add(other, **safe, date=None)
+
+    def test_other_dates_of_the_same_cube_are_told_as_such(self, path, tmp_path):
+        add(path, tmp_path / "out.zarr", DATES[0])
+        with pytest.raises(errors.TimeError):
+            add(path, tmp_path / "out.zarr", "1999-01-01")
+        with pytest.raises(errors.ChangedError, match="dates: ") as caught:
+            xr_cloudfree.to_zarr(path, tmp_path / "out.zarr", DATES[:2], **HOW)
+        assert caught.value.remedy.startswith("append=True")
+        xr_cloudfree.to_zarr(path, tmp_path / "out.zarr", DATES[:2], **HOW, append=True)
 
     def test_a_store_of_a_single_date(self, path, tmp_path):
         xr_cloudfree.to_zarr(path, tmp_path / "out.zarr", DATES[0], **HOW)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any
 
+import pandas as pd
 import xarray as xr
 
-from xr_cloudfree import io
-from xr_cloudfree.errors import OptionError, OutputError, option
+from xr_cloudfree.errors import OptionError, OutputError, TimeError, option
 from xr_cloudfree.options import ReadOptions, parse_flag
+from xr_cloudfree.plan import open_s1, read
 from xr_cloudfree.runner.journal import Journal
-from xr_cloudfree.runner.plan import plan_run
-from xr_cloudfree.runner.runs import Run, check_same, dates_as_text, prepare, with_addition
+from xr_cloudfree.runner.plan import ATTRIBUTES, RunPlan, plan_run
+from xr_cloudfree.runner.runs import Run, check_same, dates_as_text, open_input, plan_store, prepare, with_addition
+from xr_cloudfree.storage.locations import absolute
+
+# Topics of the fingerprint that depend on the target dates.
+_OF_DATES = ("dates", "Sentinel-1", "other sensors", ATTRIBUTES)
 
 
 def planner(append: bool, *, overwrite: bool = False, resume: bool = True) -> Callable[..., Run]:
@@ -57,18 +62,29 @@ def prepare_addition(
         If the store was made from another cube, or with another model or other settings.
     """
     record = Journal(store).begun()
-    location = obj if isinstance(obj, str | os.PathLike) else None
-    cube: Any = io.open_cube(location) if location is not None else obj
-    reading, others = ReadOptions.split(options)
-    asked, _ = plan_run(cube, date, reading, **others)
-    dates = dates_as_text(asked)
+    path, location, cube, options = open_input(obj, store, options)
     if record is None:
-        return (
-            prepare(obj, store, dates, **_explicit(options))
-            if asked.job.targets.scalar
-            else (prepare(obj, store, date, **options))
-        )
-    old = list(record["dates"])
+        run = plan_store(cube, location, path, date, options)
+        if not run.plan.job.targets.scalar:
+            return run
+        return plan_store(cube, location, path, dates_as_text(run.plan), _explicit(options))
+    if options.get("shard") is None:
+        options["shard"] = tuple(record["layout"]["shard"])
+    reading, others = ReadOptions.split(options)
+
+    def check(dates: Any, others: dict[str, Any], but: Collection[str]) -> RunPlan:
+        """Return the plan of some dates of a cube that, but for some topics, is that of the store."""
+        run = Run(*plan_run(cube, dates, reading, **others), path, None)
+        check_same(run, record, append=True, but=but, source=_source_of(cube, location))
+        return run.plan
+
+    try:
+        asked = check(date, others, _OF_DATES)
+    except TimeError:
+        # If it is another cube, that should be said before anything about its dates. Its own first date is one of them.
+        check(_first_date(cube, reading, others), _explicit(others), _OF_DATES)
+        raise
+    old, dates = list(record["dates"]), dates_as_text(asked)
     every = [*old, *(date for date in dates if date not in old)]
     if record["scalar"]:
         raise OutputError(
@@ -76,21 +92,29 @@ def prepare_addition(
             "a store that was begun with a list of dates",
             option(f"date={every!r}", "append=False", "overwrite=True") + ", which fills all of them",
         )
-    options = _explicit(options)
-    if options.get("shard") is None:
-        options["shard"] = tuple(record["layout"]["shard"])
-    run = prepare(obj, store, every, **options)
-    reading, others = ReadOptions.split(options)
+    options, others = _explicit(options), _explicit(others)
+    run = plan_store(cube, location, path, every, options)
     earlier = record.get("earlier")
     if run.plan.identity != record["run"]:
-        before = Run(*plan_run(cube, old, reading, **others), run.path, None)
-        check_same(before, record, resume=True)
+        check(old, others, ())
         earlier = {"run": record["run"], "dates": len(old)}
     elif run.journal.is_finished:
         return run
     if earlier is None:
         return run
-    return replace(run, plan=with_addition(run.plan, earlier, cube, reading, others))
+    return replace(run, plan=with_addition(run.plan, earlier, cube, reading, others, asked))
+
+
+def _first_date(cube: Any, reading: ReadOptions, others: dict[str, Any]) -> str:
+    """Return a date of a cube, as text that denotes it exactly."""
+    _, cut = open_s1(others.get("s1"), cube)
+    return pd.Timestamp(read(cut, reading).times[0]).isoformat()
+
+
+def _source_of(cube: Any, location: str | os.PathLike[str] | None) -> str | None:
+    """Return where a cube lies, None if it was not opened from a file."""
+    source = cube.encoding.get("source") if location is None else location
+    return absolute(source) if isinstance(source, str | os.PathLike) else None
 
 
 def _explicit(options: dict[str, Any]) -> dict[str, Any]:

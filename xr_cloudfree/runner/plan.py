@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from xr_cloudfree.compat import is_in_memory
+from xr_cloudfree.cube.conventions import Cube
 from xr_cloudfree.engine.answers import Answers
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.corrections import Corrections, RepairJob
@@ -36,6 +38,8 @@ MOST_EDGE = 2048
 SHARED_BYTES = 256 * 2**20
 # Pixels in a block of a model without a halo: a compromise between cache size and the overhead per block.
 BLOCK_PIXELS = 2**16
+# Topic of the fingerprint on the output's coordinates and attributes, which follow from the others and from the cube.
+ATTRIBUTES = "coordinates and attributes"
 # Upper limit of regions; enough for all land at 10 m resolution.
 MAX_REGIONS = 5_000_000
 # Memory that the allocator keeps, and a factor for the buffers of chunks being read and shards being encoded.
@@ -432,14 +436,26 @@ def _fingerprint(
         "bands": ", ".join(info.cube.bands),
         "shape": f"{len(times)} dates, {job.grid.shape[0]} x {job.grid.shape[1]} pixels, {job.dtype}",
         "shards": f"{shard[0]} x {shard[1]}",
-        "times of the cube": _hash(list(times)),
+        "grid": _grid_in_words(info.cube),
+        "times of the cube": f"{min(times)[:10]} to {max(times)[:10]} {_hash(list(times))}",
         "scenes": "each a date" if scenes is None else f"merged by day {_hash((scenes.members, list(scenes.stamps)))}",
-        "coordinates and attributes": digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
+        ATTRIBUTES: digest_of({k: sha256(v) for k, v in skeleton.finished.items()})[:12],
         "values of the cube": _hash([windows.stamp(variable) for variable in variables]),
         "Sentinel-1": _hash([list(plan.s1.times), *map(windows.stamp, radar)]) if plan.s1 is not None else "none",
         "version": __version__,
         **(others if job.others else {}),
     }
+
+
+def _grid_in_words(cube: Cube) -> str:
+    """Return the CRS of a cube and the first and last coordinate of its axes, as far as it has them."""
+    ends = []
+    for axis in ("y", "x"):
+        coordinate = cube.template.coords.get(axis)
+        if coordinate is not None and coordinate.ndim == 1 and is_in_memory(coordinate):
+            values = coordinate.to_numpy()
+            ends.append(f"{axis} {values[0]} to {values[-1]}")
+    return f"{cube.crs or 'no CRS'}, {', '.join(ends) or 'no coordinates'}"
 
 
 def _hash(value: Any) -> str:

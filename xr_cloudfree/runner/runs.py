@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,7 +38,7 @@ from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
 from xr_cloudfree.runner.origins import Origin, origin
-from xr_cloudfree.runner.plan import Addition, RunPlan, plan_run
+from xr_cloudfree.runner.plan import ATTRIBUTES, Addition, RunPlan, plan_run
 from xr_cloudfree.runner.store import ROOT, Layout, Skeleton, digest_of, sha256
 from xr_cloudfree.storage.folders import folder_at, is_zarr
 from xr_cloudfree.storage.locations import absolute, is_url, name_of, without_secrets
@@ -102,16 +102,40 @@ def prepare(
     OutputError
         If the output cannot be a store, or would replace the cube or a layer passed with it.
     """
+    path, location, cube, options = open_input(obj, store, options)
+    return plan_store(cube, location, path, date, options)
+
+
+def open_input(
+    obj: Any, store: str | os.PathLike[str], options: Mapping[str, Any]
+) -> tuple[Path | str, str | os.PathLike[str] | None, Any, dict[str, Any]]:
+    """Return the location of an output, that of a cube, the cube opened, and the options; raise as `prepare` does.
+
+    Parameters
+    ----------
+    obj : DataArray, Dataset, DataTree, path or URL
+        The cube, or its location. Of a tree it is the cube with the smallest pixels, and the options get the others.
+    store : path or URL
+        The output.
+    options : mapping
+        Options of `prepare`.
+    """
     path = folder_at(store).location
     name = name_of(path) if isinstance(path, str) else path.name
     if Path(name).suffix.lower() != ".zarr":
         raise OutputError(f"the output is called {name}", "an ending .zarr", option(f"store='{name}.zarr'"))
     obj, sensors = finest_of(obj, options.get("others"))
-    options = options if sensors is None else {**options, "others": sensors}
+    options = dict(options) if sensors is None else {**options, "others": sensors}
     layers = [options.get(name) for name in ("clear", "mask", "s1")]
     io.refuse_source(path, windows.sources(obj, *layers, *as_list(sensors)))
     location = obj if isinstance(obj, str | os.PathLike) else None
-    cube: Any = io.open_cube(location) if location is not None else obj
+    return path, location, io.open_cube(location) if location is not None else obj, options
+
+
+def plan_store(
+    cube: Any, location: str | os.PathLike[str] | None, path: Path | str, date: Any, options: Mapping[str, Any]
+) -> Run:
+    """Plan the run of an open cube, whose location is None if it was not opened from one; see `prepare`."""
     reading, others = ReadOptions.split(options)
     plan, skeleton = plan_run(cube, date, reading, **others)
     return Run(plan, skeleton, path, _call(plan, cube, location, date, options))
@@ -168,7 +192,12 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
 
 
 def with_addition(
-    plan: RunPlan, earlier: Mapping[str, Any], cube: Any, reading: ReadOptions, others: Mapping[str, Any]
+    plan: RunPlan,
+    earlier: Mapping[str, Any],
+    cube: Any,
+    reading: ReadOptions,
+    others: Mapping[str, Any],
+    asked: RunPlan | None = None,
 ) -> RunPlan:
     """Return a plan that fills only the last of its dates in regions that have the others.
 
@@ -180,12 +209,15 @@ def with_addition(
         ``run``, the identity of the run that filled the other dates, and ``dates``, their number.
     cube, reading, others : Dataset or DataArray, ReadOptions, mapping
         What `plan` was made from.
+    asked : RunPlan, optional
+        A plan of some dates with the same settings, which is taken if they are those that are added.
     """
     dates = dates_as_text(plan)[earlier["dates"] :]
-    added, _ = plan_run(cube, dates, reading, **others)
+    if asked is None or asked.job.targets.scalar or dates_as_text(asked) != dates:
+        asked, _ = plan_run(cube, dates, reading, **others)
     # The same arrays, so that they are sent to workers once.
     added = replace(
-        added, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected, others=plan.others
+        asked, bands=plan.bands, quality=plan.quality, s1=plan.s1, corrected=plan.corrected, others=plan.others
     )
     return replace(plan, added=Addition(earlier["run"], earlier["dates"], added))
 
@@ -363,8 +395,39 @@ def _as_json(call: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
 
 
-def check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
-    """Raise `ChangedError` if a store was begun with other inputs or settings, `OutputError` without `resume`."""
+def check_same(
+    run: Run,
+    begun: Mapping[str, Any],
+    resume: bool = True,
+    *,
+    append: bool = False,
+    but: Collection[str] = (),
+    source: str | None = None,
+) -> None:
+    """Raise if a store was begun with other inputs or settings than those of a run.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    begun : mapping
+        The record of the store's journal.
+    resume : bool
+        Whether an existing store may be continued.
+    append : bool
+        Whether dates are added to the store.
+    but : collection of str
+        Topics of the fingerprint that are not compared.
+    source : str, optional
+        Where the cube lies; by default as the call of the run says.
+
+    Raises
+    ------
+    ChangedError
+        If anything that is compared differs.
+    OutputError
+        Without `resume`.
+    """
     if not resume:
         raise OutputError(
             f"{run.path} already exists",
@@ -372,16 +435,35 @@ def check_same(run: Run, begun: Mapping[str, Any], resume: bool) -> None:
             either(option("overwrite=True"), code("resume=True")),
         )
     before, now = begun["fingerprint"], run.plan.fingerprint
-    keys = [key for key in now if before.get(key) != now[key]]
-    if keys:
-        # The output's attributes follow from the other topics; if only they differ, it is the cube's own attributes.
-        keys = [key for key in keys if key != "coordinates and attributes"] or keys
-        differences = [_difference(key, before.get(key, ""), now[key]) for key in keys]
-        raise ChangedError(
-            f"{run.path} was begun with other inputs or settings: {'; '.join(differences)}",
-            "the same cube, model and settings to continue",
-            either("the call that began it", option("overwrite=True") + " to start anew"),
-        )
+    keys = [key for key in now if key not in but and before.get(key) != now[key]]
+    if not keys:
+        return
+    # The output's attributes follow from the other topics; if only they differ, it is the cube's own attributes.
+    keys = [key for key in keys if key != ATTRIBUTES] or keys
+    differences = [_difference(key, before.get(key, ""), now[key]) for key in keys]
+    was = None if begun["call"] is None else str(begun["call"]["cube"])
+    source = source or (None if run.call is None else str(run.call["cube"]))
+    if was is not None and source is not None and source != was:
+        differences.insert(0, f"cube: '{was}' then, '{without_secrets(source)}' now")
+    ways: list[str] = [option(f"store={_free_name(run.path)!r}") + " for a store of its own"]
+    if keys == ["dates"] and not append and not begun["scalar"]:
+        ways.insert(0, option("append=True") + " to add these dates")
+    again = option("append=False", "overwrite=True") if append else option("overwrite=True")
+    raise ChangedError(
+        f"{run.path} was begun with other inputs or settings: {'; '.join(differences)}",
+        "the same cube, model and settings to continue",
+        either(*ways, "the call that began it", again + " to remove what is there and start anew"),
+    )
+
+
+def _free_name(path: Path | str) -> str:
+    """Return a path beside a store that does not exist yet; at a URL, one that is likely not to."""
+    text = str(path)
+    stem, ending = text[: -len(".zarr")], text[-len(".zarr") :]
+    number = 2
+    while not isinstance(path, str) and os.path.exists(f"{stem}-{number}{ending}"):
+        number += 1
+    return f"{stem}-{number}{ending}"
 
 
 def _difference(topic: str, then: str, now: str) -> str:
