@@ -73,6 +73,7 @@ def values_of(image):
     return (image["reflectance"] if isinstance(image, xr.Dataset) else image).to_numpy()
 
 
+@pytest.mark.filterwarnings("ignore:.* days after the last date of the cube")
 @by_name([row for row in ROWS if row.cure])
 def test_the_remedy_works(row):
     obj, options = row.make()
