@@ -8,6 +8,7 @@ from xr_cloudfree.accuracy.evaluate import evaluate
 from xr_cloudfree.api import clear_mask, fill, list_models
 from xr_cloudfree.loading.eopf import open_eopf
 from xr_cloudfree.loading.load import load
+from xr_cloudfree.loading.progress import ReadingProgress
 from xr_cloudfree.models.pretrained.locations import from_pretrained
 from xr_cloudfree.models.registry import create as create_model
 from xr_cloudfree.runner.verify import repair, verify
@@ -18,6 +19,7 @@ from xr_cloudfree.version import __version__
 __all__ = [
     "CloudfreeDataArray",
     "CloudfreeDataset",
+    "ReadingProgress",
     "__version__",
     "batch",
     "clear_mask",

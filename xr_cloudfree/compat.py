@@ -8,7 +8,7 @@ rasterio 1.4.4, rioxarray 0.19 and odc-loader 0.6.5. After an upgrade of one of 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +215,14 @@ def configured_gdal() -> dict[str, Any]:
 
     options: dict[str, Any] = capture_rio_env()
     return {} if options == GDAL_CLOUD_DEFAULTS else options
+
+
+def count_reads(graph: Mapping[Any, Any], driver: type) -> int:
+    """Return how many reads a graph of dask holds that odc-loader makes with a driver: sources of all chunks."""
+    opened = {
+        key
+        for key, task in graph.items()
+        if str(key[0] if isinstance(key, tuple) else key).startswith("open-")
+        and any(isinstance(argument, driver) for argument in getattr(task, "args", ()))
+    }
+    return sum(len(opened & set(getattr(task, "dependencies", ()))) for task in graph.values()) if opened else 0

@@ -5,6 +5,8 @@ import json
 import warnings
 
 import numpy as np
+import odc.stac
+import pystac
 import pytest
 import rasterio
 import xarray as xr
@@ -13,6 +15,7 @@ import xr_cloudfree
 from tests.support.archive_server import SECRET, Fault, serving_archive
 from tests.support.archives import area, make_item
 from xr_cloudfree import errors
+from xr_cloudfree.loading.progress import Reads
 from xr_cloudfree.loading.reading import sign_planetary_computer
 
 FAULTS = ["403", "404", "429", "500", "reset", "truncated", "wrong length", "html", "slow", "signature"]
@@ -143,6 +146,65 @@ def test_nothing_is_asked_before_values_are_needed_and_little_then(archive):
     sizes = sum((archive.folder / path.lstrip("/")).stat().st_size for path in files)
     # Each file is read once: 1.1 times the bytes of the files, which have one or four blocks, and their headers.
     assert archive.sent <= 1.1 * sizes + 16384 * len(files), (archive.sent, sizes)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_reads_are_counted(archive, scheduler):
+    found = items(archive, 2)
+    cube = loaded(found, chunks=64, retries=3, timeout=5)
+    archive.faults = [Fault("429", f"{found[0]['id']}/red", times=2)]
+    with xr_cloudfree.ReadingProgress() as progress:
+        cube.red.compute(scheduler=scheduler)
+        first = progress.reads
+        (cube.red.isel(y=slice(0, 30)) + 1).compute(scheduler=scheduler)
+    rows, columns = (len(chunks) for chunks in cube.red.chunks[1:])
+    assert rows > 1 and columns > 1
+    # Each chunk needs a part of one file; those of the second computation are read again.
+    assert (first.total, first.done, first.in_flight, first.failed) == (2 * rows * columns,) * 2 + (0, 0)
+    assert first.pixels == cube.red.size and first.size == cube.red.nbytes
+    # Two faults: chunks of one file that are read at the same time wait for the same request.
+    assert 1 <= first.retries <= 2
+    assert progress.reads.total == progress.reads.done == first.done + 2 * columns
+    cube.red.compute(scheduler=scheduler)  # closed by now
+    assert progress.reads.done == first.done + 2 * columns
+
+
+def test_what_a_fill_reads_is_counted_and_what_failed(archive):
+    good, bad, last = items(archive, 3)
+    cube = loaded([good, bad, last], on_error="missing", retries=0, bands=["red"])
+    archive.faults = [Fault("404", f"{bad['id']}/red")]
+    image = cube.cloudfree.fill("2021-07-13", model="linear")
+    with xr_cloudfree.ReadingProgress() as progress, pytest.warns(errors.CloudfreeWarning, match="cannot be read"):
+        image.compute()
+    assert progress.reads.total == progress.reads.done == 6 and progress.reads.failed == 1
+    loose = loaded([bad], retries=0, bands=["red"], mask=False)
+    with pytest.raises(errors.InputError), xr_cloudfree.ReadingProgress() as progress:
+        loose.compute()
+    assert progress.reads.failed == 1 and progress.reads.in_flight == 0
+
+
+def test_a_bar_shows_the_counts(archive, monkeypatch, capsys):
+    monkeypatch.setattr("xr_cloudfree.loading.progress._can_display", lambda: True)
+    monkeypatch.setenv("COLUMNS", "120")
+    with xr_cloudfree.ReadingProgress():
+        xr.DataArray(np.ones(3)).chunk().compute()  # nothing of an archive
+    assert "reading" not in capsys.readouterr().err
+    cube = loaded(items(archive, 2))
+    with xr_cloudfree.ReadingProgress() as progress:
+        cube.compute()
+    assert f"{progress.reads.total}/{progress.reads.total} reads, 0 in flight, 0 retries" in capsys.readouterr().err
+    with xr_cloudfree.ReadingProgress(display=False):
+        cube.compute()
+    assert capsys.readouterr().err == ""
+
+
+def test_reads_of_others_are_not_counted(tmp_path):
+    """odc-stac reads with its own driver."""
+    item = make_item(tmp_path, "earth_search_c1", "2021-07-08T11:21:21")
+    others = odc.stac.load([pystac.Item.from_dict(item)], bands=["red"], chunks={})
+    with xr_cloudfree.ReadingProgress() as progress:
+        others.compute()
+    assert progress.reads == Reads()
 
 
 def test_files_are_those_that_items_promise(archive):

@@ -24,7 +24,7 @@ from xr_cloudfree.cli.options import (
     grouped,
 )
 from xr_cloudfree.cli.preview import draw, picture_paths
-from xr_cloudfree.cli.progress import progress_bar
+from xr_cloudfree.cli.progress import progress_bar, reading_bar
 from xr_cloudfree.storage.locations import local
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def fill(
         image = restore_kind(plan, api.run(plan))
         pictures = picture_paths(drawn, image, overwrite)
         start = clock.perf_counter()
-        with progress_bar(quiet):
+        with reading_bar(quiet) if cube is None else progress_bar(quiet):
             files = io.write(image, target, scaling=plan.job.scaling, overwrite=overwrite)
         seconds = clock.perf_counter() - start
         written = _open_written(image, files)

@@ -20,6 +20,15 @@ def progress_bar(quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
+def reading_bar(quiet: bool) -> Iterator[None]:
+    """Show a bar for what is read from an archive."""
+    from xr_cloudfree.loading.progress import ReadingProgress
+
+    with ReadingProgress(display=not quiet):
+        yield
+
+
+@contextmanager
 def spinner(text: str, quiet: bool) -> Iterator[None]:
     """Show a spinner for work of unknown length."""
     if quiet or not sys.stderr.isatty():

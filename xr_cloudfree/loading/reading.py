@@ -21,6 +21,7 @@ from rasterio.windows import Window
 
 from xr_cloudfree.compat import configured_gdal, raster_errors
 from xr_cloudfree.errors import InputError, either, option, warn
+from xr_cloudfree.loading.progress import counted
 from xr_cloudfree.loading.scenes import Scene
 from xr_cloudfree.loading.shifts import shifted
 
@@ -102,8 +103,9 @@ class Reader:
         url = str(self._src.uri)
         unreadable: tuple[type[Exception], ...] = (*raster_errors(), ValueError)
         try:
-            with rasterio.open(_location(url, source.sign), sharing=False) as file:
+            with counted() as done, rasterio.open(_location(url, source.sign), sharing=False) as file:
                 values = read_on_grid(file, dst_geobox, np.dtype(source.dtype), source.nodata, cfg.resampling)
+                done.append(values)
         except unreadable as error:
             _FAILURES[url] = _FAILURES.get(url, 0) + 1
             failure = _unreadable(source, url, error)
