@@ -247,7 +247,14 @@ class Loading:
     on_error: OnError = "raise"
 
     def open(self, cube: str | None, reading: Reading) -> Any:
-        """Return the cube at a path or a URL, or the collection as a lazy cube.
+        """Return the cube at a path or a URL, or the collection, as a lazy cube; see `source`."""
+        from xr_cloudfree import io
+
+        source = self.source(cube, reading)
+        return io.open_cube(source) if isinstance(source, str) else source
+
+    def source(self, cube: str | None, reading: Reading) -> Any:
+        """Return the path or URL of a cube, or the collection as a lazy cube.
 
         Parameters
         ----------
@@ -261,7 +268,6 @@ class Loading:
         OptionError
             If both or neither are given.
         """
-        from xr_cloudfree import io
         from xr_cloudfree.loading.load import load
 
         options = {name: value for name, value in vars(self).items() if value != getattr(Loading, name)}
@@ -272,7 +278,7 @@ class Loading:
                 f"{given} is given beside the cube {cube}", "a cube, or a collection of an archive", f"no {given}"
             )
         if cube is not None:
-            return io.open_cube(cube)
+            return cube
         if collection is None:
             raise OptionError(
                 "neither a cube nor --collection is given",

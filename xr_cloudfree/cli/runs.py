@@ -13,11 +13,12 @@ from xr_cloudfree.cli.commands import plain_errors
 from xr_cloudfree.cli.options import (
     OUTPUT,
     RUN,
+    AnyCube,
     Block,
     Check,
-    CubePath,
     Debug,
     Filling,
+    Loading,
     Overwrite,
     Quiet,
     Reading,
@@ -86,7 +87,7 @@ class Workers:
 
 @grouped
 def batch(
-    cube: CubePath,
+    cube: AnyCube = None,
     *,
     out: Annotated[
         str,
@@ -100,6 +101,7 @@ def batch(
         ),
     ],
     filling: Filling,
+    loading: Loading,
     products: Products,
     overwrite: Overwrite = False,
     append: Annotated[
@@ -127,12 +129,14 @@ def batch(
 ) -> None:
     """Fill a cube of any size into a Zarr store, region by region, on a cluster or on this machine.
 
-    After an interruption the same command resumes the run.
+    After an interruption the same command resumes the run, and so does cloudfree resume STORE, also with --collection:
+    the journal of the store records what was loaded.
 
     [bold]Examples[/bold]
 
     [cyan]cloudfree batch cube.zarr --out filled.zarr --dates 2021-06-01,2021-07-01 --cluster local:4
     cloudfree batch cube.zarr --out filled.zarr --model unet --cluster tcp://10.0.0.1:8786 --cog --stac
+    cloudfree batch --collection sentinel-2-c1-l2a --bbox=-8.5,40.1,-8.4,40.2 --time 2021 --out filled.zarr
     cloudfree batch cube.zarr --out filled.zarr --prepare[/cyan]
     """
     with plain_errors(debug):
@@ -140,7 +144,13 @@ def batch(
         from xr_cloudfree.runner.additions import planner
 
         run = planner(append, overwrite=overwrite)(
-            cube, out, shard=shard, block=block, check=check, **filling.options(), **reading.options()
+            loading.source(cube, reading),
+            out,
+            shard=shard,
+            block=block,
+            check=check,
+            **filling.options(),
+            **reading.options(),
         )
         if prepare:
             with runs.started(run, overwrite=overwrite) as missing:

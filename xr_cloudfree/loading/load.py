@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # Pixels along y and x of a chunk: four to sixteen blocks of the files of archives.
 _CHUNK = 2048
 _FAILURES = ("raise", "missing")
+# Key of a cube's encoding: how a collection was loaded, see `xr_cloudfree.loading.again`.
+LOADED = "cloudfree_load"
 
 
 def load(
@@ -197,8 +199,27 @@ def load(
     grid = pinned_grid(area, scenes, finest, crs, resolution)
     _warn_of_resampling(scenes, grid, given=crs is not None or (area is not None and area.geobox is not None))
     days = by_day(scenes)
-    cube = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
-    return described(cube, days, variables)
+    lazy = _read(days, variables, grid, edges, resampling, on_error, sign, seconds, retries)
+    cube = described(lazy, days, variables)
+    if collections is not None and area is not None and area.geobox is None and sign is None:
+        cube.encoding[LOADED] = {
+            "source": collections,
+            "bbox": list(area.bbox),
+            "time": interval.search_text,
+            "catalog": catalog,
+            "items": sorted(scene.id for scene in scenes),
+            "bands": names,
+            "mask": mask,
+            "crs": crs if crs is None or isinstance(crs, int) else str(crs),
+            "resolution": resolution,
+            "resampling": resampling,
+            "chunks": dict(edges),
+            "offset": dict(offset) if isinstance(offset, Mapping) else offset,
+            "on_error": on_error,
+            "timeout": seconds,
+            "retries": retries,
+        }
+    return cube
 
 
 def _by_product(source: Any) -> dict[str, list[str]]:

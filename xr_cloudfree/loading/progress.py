@@ -91,7 +91,9 @@ class ReadingProgress:
 
     def __init__(self, display: bool = True) -> None:
         self.reads = Reads()
-        self._lock, self._stack, self._bar, self._task = Lock(), ExitStack(), None, None
+        self._lock, self._stack = Lock(), ExitStack()
+        self._bar: Any = None
+        self._task: Any = None
         self._display = display and _can_display()
 
     def __enter__(self) -> Self:

@@ -169,17 +169,18 @@ def reopen(store: str | os.PathLike[str], cube: str | os.PathLike[str] | None = 
     call = dict(record["call"])
     if cube is not None:
         call["cube"] = absolute(cube)
+        call.pop("loaded", None)
     current_call = dict(call)
-    source, opened, date = call.pop("cube"), call.pop("opened", {}), call.pop("date")
-    if not is_url(source) and not os.path.exists(source):
-        name = shlex.quote(Path(source).name)
+    source, date = Origin.of_call(call), call.pop("date")
+    if source.loaded is None and not is_url(source.path) and not os.path.exists(source.path):
+        name = shlex.quote(Path(source.path).name)
         raise StoreError(
-            f"the cube of {location} is not at {source} any more",
+            f"the cube of {location} is not at {source.path} any more",
             "the cube of the run, at its new location",
             f"cloudfree resume {shlex.quote(str(location))} --cube {name}, with its path",
         )
     reading, others = ReadOptions.split(call)
-    cube_again = Origin(source, opened).open()
+    cube_again = source.open()
     plan, skeleton = plan_run(cube_again, date, reading, **others)
     if record.get("earlier") is not None and not journal.is_finished:
         plan = with_addition(plan, record["earlier"], cube_again, reading, others)
@@ -341,8 +342,7 @@ def _call(
     s1, from_paths = options.get("s1"), location is not None
     if isinstance(s1, xr.Dataset):
         opened = origin(s1)
-        # A path is opened with the default settings.
-        s1, from_paths = s1 if opened is None or opened.opened else opened.path, False
+        s1, from_paths = s1 if opened is None or not opened.is_path else opened.path, False
     elif isinstance(s1, str | os.PathLike) and not s1_variables(s1, cube):
         s1 = absolute(s1)
     sensors = [_located(other) for other in as_list(options.get("others"))]
@@ -357,9 +357,7 @@ def _call(
     }
     if options.get("freq") is not None:
         plain_options["freq"] = freq_as_text(options["freq"])
-    call = _as_json(
-        {"cube": absolute(source.path), "opened": dict(source.opened), "date": date_as_text(date), **plain_options}
-    )
+    call = _as_json({**source.as_call(), "date": date_as_text(date), **plain_options})
     if call is None or from_paths:
         return call
     try:
@@ -378,8 +376,7 @@ def _located(cube: Any) -> Any:
     if isinstance(cube, str | os.PathLike):
         return absolute(cube)
     opened = origin(cube) if isinstance(cube, xr.Dataset) else None
-    # A path is opened with the default settings.
-    return cube if opened is None or opened.opened else absolute(opened.path)
+    return cube if opened is None or not opened.is_path else absolute(opened.path)
 
 
 def _is_secret(where: Any) -> bool:
@@ -448,6 +445,8 @@ def check_same(
     ways: list[str] = [option(f"store={_free_name(run.path)!r}") + " for a store of its own"]
     if keys == ["dates"] and not append and not begun["scalar"]:
         ways.insert(0, option("append=True") + " to add these dates")
+    if begun["call"] is not None and not append and not run.journal.is_finished:
+        ways.insert(0, f"cloudfree resume {shlex.quote(str(run.path))}, which goes on with what it was begun with")
     again = option("append=False", "overwrite=True") if append else option("overwrite=True")
     raise ChangedError(
         f"{run.path} was begun with other inputs or settings: {'; '.join(differences)}",
