@@ -3,12 +3,13 @@
 import dataclasses
 import inspect
 
+import numpy as np
 import pytest
 
 import xr_cloudfree
 from tests.support.cubes import make_cube
 from xr_cloudfree import errors
-from xr_cloudfree.options import ReadOptions, check_names
+from xr_cloudfree.options import ReadOptions, check_names, parse_number
 
 TARGET = "2021-06-03"
 
@@ -45,3 +46,22 @@ def test_unknown_options_are_refused_with_the_nearest_name():
         check_names(["maks"], xr_cloudfree.evaluate, ReadOptions)
     assert "mask=" in str(caught.value.remedy)
     assert "clear" in caught.value.needed and "obj" not in caught.value.needed
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (0, errors.OptionError),
+        (101, errors.OptionError),
+        (float("nan"), errors.OptionError),
+        (float("inf"), errors.OptionError),
+        ("60", errors.OptionTypeError),
+        (True, errors.OptionTypeError),
+        (None, errors.OptionTypeError),
+    ],
+)
+def test_numbers_beyond_their_limits_are_refused(value, error):
+    assert parse_number("timeout", np.float32(1.5), "a number", "timeout=60", above=0, most=100) == 1.5
+    with pytest.raises(error, match="timeout is") as caught:
+        parse_number("timeout", value, "a positive number", "timeout=60", above=0, most=100)
+    assert caught.value.remedy == "timeout=60"

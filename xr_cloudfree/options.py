@@ -7,6 +7,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -256,6 +257,51 @@ def parse_count(name: str, value: Any, least: int, example: str) -> int:
     if value < least:
         raise OptionError(f"{name} is {value}", f"at least {least}", example)
     return int(value)
+
+
+def parse_number(
+    name: str,
+    value: Any,
+    needed: str,
+    example: str,
+    *,
+    above: float = -np.inf,
+    least: float = -np.inf,
+    most: float = np.inf,
+) -> float:
+    """Return a finite number, checked against its limits.
+
+    Parameters
+    ----------
+    name : str
+        The option.
+    value : Any
+        Its value.
+    needed : str
+        What it has to be, for the error.
+    example : str
+        A valid option, for the error.
+    above, least, most : float
+        Limits: the number is greater than the first, and neither less than the second nor greater than the third.
+
+    Raises
+    ------
+    OptionTypeError
+        If it is no number.
+    OptionError
+        If it is beyond the limits, or not finite.
+
+    Examples
+    --------
+    >>> parse_number("timeout", 60, "a positive number of seconds", "timeout=60", above=0)
+    60.0
+    """
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise OptionTypeError(f"{name} is {value!r}", needed, example)
+    number = float(value)
+    if not (np.isfinite(number) and above < number and least <= number <= most):
+        raise OptionError(f"{name} is {value!r}", needed, example)
+    return number
 
 
 def parse_flag(name: str, value: Any) -> bool:

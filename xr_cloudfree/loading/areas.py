@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import xarray as xr
 from xr_cloudfree.errors import GridError, OptionError, OptionTypeError, SizeError, either, option
 from xr_cloudfree.loading.geojson import Bounds, bounds_of
 from xr_cloudfree.loading.scenes import Scene
+from xr_cloudfree.options import parse_number
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -267,8 +267,9 @@ def pinned_grid(
                 option("crs=None", "resolution=None"),
             )
         return area.geobox
-    if resolution is not None and not (isinstance(resolution, Real) and 0 < float(resolution) < math.inf):
-        raise OptionError(f"resolution is {resolution!r}", "a positive number", option(f"resolution={finest:g}"))
+    if resolution is not None:
+        example = option(f"resolution={finest:g}")
+        resolution = parse_number("resolution", resolution, "a positive number", example, above=0)
     product = scenes[0].product
     target = _crs_of(area, scenes) if crs is None else _parse_crs(crs)
     if resolution is None and target.is_geographic:
@@ -281,9 +282,9 @@ def pinned_grid(
         raise OptionError(
             f"resolution is {resolution:g}, and {target.to_string()} is in degrees",
             "the size of a pixel in degrees",
-            option(f"resolution={float(resolution) / 111_320:.2g}") + f" for about {resolution:g} m",
+            option(f"resolution={resolution / 111_320:.2g}") + f" for about {resolution:g} m",
         )
-    step = float(finest if resolution is None else resolution)
+    step = finest if resolution is None else resolution
     anchor = 0.0 if target.is_geographic else product.anchor_of(step)
     bounds = (
         _extent_of(scenes, target)

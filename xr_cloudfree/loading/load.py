@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from itertools import groupby
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from xr_cloudfree.loading.areas import Area, parse_area, pinned_grid, turned, wh
 from xr_cloudfree.loading.catalogs import search_items
 from xr_cloudfree.loading.intervals import parse_interval
 from xr_cloudfree.loading.scenes import Scene, check_bands, parse_scenes
-from xr_cloudfree.options import parse_count, parse_flag, parse_list
+from xr_cloudfree.options import parse_count, parse_flag, parse_list, parse_number
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
@@ -174,8 +173,12 @@ def load(
     _check_resampling(resampling)
     names = None if bands is None else parse_list("bands", bands, option("bands=['red', 'nir']"))
     edges = _parse_chunks(chunks)
-    retries, seconds = parse_count("retries", retries, 0, option("retries=5")), _parse_timeout(timeout)
-    clouds = _parse_cloud_cover(max_cloud_cover)
+    retries = parse_count("retries", retries, 0, option("retries=5"))
+    seconds = parse_number("timeout", timeout, "a positive number of seconds", option("timeout=60"), above=0)
+    clouds = np.inf
+    if max_cloud_cover is not None:
+        how = "percent from 0 to 100", option("max_cloud_cover=60")
+        clouds = parse_number("max_cloud_cover", max_cloud_cover, *how, least=0, most=100)
     collections = _collections_of(source)
     if collections is not None:
         source = search_items(collections, area, interval, catalog=catalog, timeout=seconds, retries=retries)
@@ -228,11 +231,14 @@ def _by_product(source: Any) -> dict[str, list[str]]:
     Examples
     --------
     >>> _by_product(["sentinel-2-c1-l2a", "hls2-l30", "hls2-s30"])
-    {'sentinel': ['sentinel-2-c1-l2a'], 'hls2': ['hls2-l30', 'hls2-s30']}
+    {'sentinel': ['sentinel-2-c1-l2a'], 'hls': ['hls2-l30', 'hls2-s30']}
+    >>> _by_product(["HLSL30_2.0", "HLSS30_2.0"])
+    {'hls': ['HLSL30_2.0', 'HLSS30_2.0']}
     """
     products: dict[str, list[str]] = {}
     for name in _collections_of(source) or ():
-        products.setdefault(name.lower().split("-")[0].split("_")[0], []).append(name)
+        product = "hls" if name.lower().startswith("hls") else name.lower().split("-")[0].split("_")[0]
+        products.setdefault(product, []).append(name)
     return products
 
 
@@ -292,14 +298,6 @@ def _collections_of(source: Any) -> list[str] | None:
     if isinstance(source, list | tuple) and source and all(isinstance(name, str) for name in source):
         return list(source)
     return None
-
-
-def _parse_cloud_cover(value: Any) -> float:
-    if value is None:
-        return np.inf
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= 100:
-        raise OptionError(f"max_cloud_cover is {value!r}", "percent from 0 to 100", option("max_cloud_cover=60"))
-    return float(value)
 
 
 def _items_of(source: Any) -> list[Any]:
@@ -362,12 +360,6 @@ def _check_resampling(name: Any) -> None:
     known = [method.name for method in Resampling if method.name != "gauss"]
     if name not in known:
         raise OptionError(f"resampling is {name!r}", f"one of {', '.join(known)}", option("resampling='bilinear'"))
-
-
-def _parse_timeout(timeout: Any) -> float:
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < float(timeout) < np.inf:
-        raise OptionError(f"timeout is {timeout!r}", "a positive number of seconds", option("timeout=60"))
-    return float(timeout)
 
 
 def _warn_of_resampling(scenes: Sequence[Scene], grid: GeoBox, given: bool) -> None:

@@ -122,9 +122,7 @@ class ReadingProgress:
                 self._show()
 
     def _planned(self, graph: Mapping[Any, Any]) -> None:
-        from xr_cloudfree.loading.reading import Driver
-
-        self.add(total=count_reads(graph, Driver))
+        self.add(total=count_reads(graph, CountedDriver))
 
     def _show(self) -> None:
         reads = self.reads
@@ -134,6 +132,10 @@ class ReadingProgress:
             self._bar, self._task = _make_bar()
         total = max(reads.total, reads.done + reads.in_flight)
         self._bar.update(self._task, completed=reads.done, total=total, counts=reads.text())
+
+
+class CountedDriver:
+    """Base class of the drivers whose reads are `counted`."""
 
 
 # The displays that are open.

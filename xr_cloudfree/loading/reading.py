@@ -21,7 +21,7 @@ from rasterio.windows import Window
 
 from xr_cloudfree.compat import configured_gdal, raster_errors
 from xr_cloudfree.errors import InputError, either, option, warn
-from xr_cloudfree.loading.progress import counted
+from xr_cloudfree.loading.progress import CountedDriver, counted
 from xr_cloudfree.loading.scenes import Scene
 from xr_cloudfree.loading.shifts import shifted
 
@@ -239,7 +239,7 @@ def _nearest(start: float, step: float, count: int, origin: float, size: float) 
     return index
 
 
-class Driver:
+class Driver(CountedDriver):
     """Reads assets with rasterio; implements odc-loader's protocol ReaderDriver.
 
     Options of GDAL that are set by `rasterio.Env` or `odc.stac.configure_rio` take precedence.
