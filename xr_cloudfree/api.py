@@ -14,6 +14,7 @@ from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.engine.blocks import BlockJob, Windows
 from xr_cloudfree.engine.clear import ClearJob
 from xr_cloudfree.engine.corrections import Corrections, RepairJob
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import ModelNotFoundError
@@ -403,13 +404,8 @@ def _clear_job(info: CubeInfo, stored: bool = False, check: bool = True, layers:
     cube, n_times = info.cube, info.times.size
     return ClearJob(
         make_grid(cube, cube.arrays[0].sizes["time"], n_times if stored else 0, None, None, repair=info.repair),
-        info.rule,
-        info.scaling,
-        info.times,
-        info.scenes,
+        Decoding(info.rule, info.scaling, info.times, info.scenes, cube.extras, info.valid_range if check else None),
         (len(cube.labels), cube.dtype) if stored else None,
-        cube.extras,
-        info.valid_range if check else None,
         cube.sensor,
         info.repair,
         layers,

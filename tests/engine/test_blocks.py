@@ -7,6 +7,7 @@ from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.engine.blocks import Windows, as_slice, cut_windows, empty_outputs, read_windows, stack
 from xr_cloudfree.engine.clear import ClearJob
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.eager import cut
 from xr_cloudfree.engine.grid import Box, TileGrid
 
@@ -23,7 +24,8 @@ def sources():
 def job():
     grid = TileGrid((40, 60), (16, 16))
     times = np.arange(3).astype("M8[ns]")
-    return ClearJob(grid, MaskRule(factor=2, dilate=3), Scaling(1.0, 0.0, None), times, stored=(2, np.dtype("float32")))
+    decoding = Decoding(MaskRule(factor=2, dilate=3), Scaling(1.0, 0.0, None), times)
+    return ClearJob(grid, decoding, stored=(2, np.dtype("float32")))
 
 
 def test_cut_out_of_a_region_is_what_is_read_for_the_block(job, sources):

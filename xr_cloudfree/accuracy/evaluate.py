@@ -45,6 +45,7 @@ from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import clear_where, measured
 from xr_cloudfree.engine.blocks import Windows, stack
 from xr_cloudfree.engine.clear import decode_window, quality_window, split_extras
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.errors import OptionError, TimeError, code, either, option
 from xr_cloudfree.masking.repair import repair
@@ -279,7 +280,7 @@ def _window(
 
     s1, obj = open_s1(s1, obj)
     info = api.read(obj, reading)
-    cube, rule, dates = info.cube, info.rule, np.arange(info.times.size)
+    cube, rule = info.cube, info.rule
     first = [max((length - size) // 2, 0) for length in cube.shape]
     box = Box(first[0], min(first[0] + size, cube.shape[0]), first[1], min(first[1] + size, cube.shape[1]))
     grid = make_grid(cube, cube.arrays[0].sizes["time"], 0, None, None)
@@ -288,7 +289,8 @@ def _window(
     quality, *stored = compute(info.quality.isel(of_quality), *(array.isel(middle) for array in cube.arrays))
     windows = Windows([array.to_numpy() for array in stored], quality.to_numpy())
     valid_range = info.valid_range if check else None
-    decoded = decode_window(windows, rule, info.scaling, grid, box, dates, info.scenes, cube.extras, info.valid_range)
+    how = Decoding(rule, info.scaling, info.times, info.scenes, cube.extras, info.valid_range)
+    decoded = decode_window(windows, how, grid, box, how.dates)
     digits, _ = split_extras(decoded.stored, cube.extras)
     if check:  # the values as stored, before any of them counts as missing
         info.check_reflectance(digits, decoded.clear)

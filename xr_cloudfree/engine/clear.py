@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube.checks import check_level
 from xr_cloudfree.cube.masks import Decoded, MaskRule, decode, dilate_not_clear, repeat
-from xr_cloudfree.cube.merge import MaskedWindow, Scenes, merge_scenes
+from xr_cloudfree.cube.merge import MaskedWindow, merge_scenes
 from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange, clear_where, measured
 from xr_cloudfree.engine.blocks import Array, Block, Output, Reader, Windows, stack
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.repairs import repair_masks, repair_window
 from xr_cloudfree.layers import MASK_CHANGE, SCORE
@@ -69,15 +69,7 @@ def read_quality(
 
 
 def decode_window(
-    windows: Windows,
-    rule: MaskRule,
-    scaling: Scaling,
-    grid: TileGrid,
-    window: Box,
-    dates: NDArray[np.intp],
-    scenes: Scenes | None = None,
-    extras: tuple[int, ...] = (),
-    valid_range: ValidRange | None = None,
+    windows: Windows, decoding: Decoding, grid: TileGrid, window: Box, dates: NDArray[np.intp]
 ) -> MaskedWindow:
     """Return the stored values of a window and what its quality layer says, one image for each date.
 
@@ -85,7 +77,7 @@ def decode_window(
     ----------
     windows : Windows
         The bands in the window, and the quality layer in its `quality_window`.
-    rule, scaling : MaskRule, Scaling
+    decoding : Decoding
         How both are read.
     grid : TileGrid
         The cube's grid.
@@ -93,17 +85,14 @@ def decode_window(
         The window.
     dates : ndarray of int
         The dates that are read.
-    scenes : Scenes, optional
-        The scenes that are merged into each date; None if each date is one scene.
-    extras : tuple of int
-        Positions along the band axis of layers that are not bands.
-    valid_range : ValidRange, optional
-        Which numbers can be measurements; None for all.
     """
+    scenes = decoding.scenes
     together = () if scenes is None else [group for group in scenes.together(dates) if len(group) > 1]
-    quality = read_quality(windows.quality, rule, grid, window, together)
+    quality = read_quality(windows.quality, decoding.rule, grid, window, together)
     decoded = MaskedWindow(stack(windows.bands), quality.clear, quality.snow, quality.missing)
-    return decoded if scenes is None else merge_scenes(decoded, scenes, dates, scaling, extras, valid_range)
+    if scenes is None:
+        return decoded
+    return merge_scenes(decoded, scenes, dates, decoding.scaling, decoding.extras, decoding.valid_range)
 
 
 def valid_by_band(
@@ -120,7 +109,7 @@ def valid_by_band(
     clear : ndarray of bool, shape (time, y, x)
         Clear and valid in all bands, see `clear_where`.
     scaling, valid_range
-        As `decode_window` takes them.
+        As in `Decoding`.
     """
     # Date by date: all at once would take as much memory again as the window.
     for date in range(len(stored)):
@@ -149,20 +138,10 @@ class ClearJob:
     ----------
     grid : TileGrid
         Blocks.
-    rule : MaskRule
-        How the quality layer is read.
-    scaling : Scaling
-        How stored numbers become reflectance.
-    times : ndarray of datetime64[ns], shape (time,)
-        The time stamps of the dates.
-    scenes : Scenes, optional
-        The scenes that are merged into each date; None if each date is one scene.
+    decoding : Decoding
+        How the arrays are decoded.
     stored : tuple of (int, dtype), optional
         Number of bands and their type, to return the values as well.
-    extras : tuple of int
-        Positions along the arrays' band axis of layers that are not bands.
-    valid_range : ValidRange or None
-        Which numbers can be measurements; None for all.
     sensor : str or None
         The sensor, where it is known.
     repair : bool
@@ -172,13 +151,8 @@ class ClearJob:
     """
 
     grid: TileGrid
-    rule: MaskRule
-    scaling: Scaling
-    times: Times
-    scenes: Scenes | None = None
+    decoding: Decoding
     stored: tuple[int, np.dtype[np.generic]] | None = None
-    extras: tuple[int, ...] = ()
-    valid_range: ValidRange | None = None
     sensor: str | None = None
     repair: bool = False
     layers: tuple[str, ...] = ()
@@ -206,40 +180,31 @@ class ClearJob:
     @property
     def reads(self) -> NDArray[np.intp]:
         """All dates, or the scenes of all of them."""
-        return np.arange(self.times.size if self.scenes is None else self.scenes.n_scenes)
+        return self.decoding.reads
 
     @property
     def sizes(self) -> dict[str, int]:
         """Length of the outputs' dimensions, without rows and columns."""
-        return {"time": self.times.size, "band": 0 if self.stored is None else self.stored[0]}
+        return {"time": self.decoding.times.size, "band": 0 if self.stored is None else self.stored[0]}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
         """Return the windows of a block: of the bands, and of the quality layer in its own pixels."""
         window = repair_window(box, self.grid.cube) if self.repair else box
-        return window, quality_window(window, self.rule, self.grid)
+        return window, quality_window(window, self.decoding.rule, self.grid)
 
     def run(self, box: Box, windows: Windows) -> tuple[Array, ...]:
         """Compute the clear mask of one block."""
-        (window, _), dates = self.windows(box), np.arange(self.times.size)
-        decoded = decode_window(
-            windows, self.rule, self.scaling, self.grid, window, dates, self.scenes, self.extras, self.valid_range
-        )
+        (window, _), how = self.windows(box), self.decoding
+        decoded = decode_window(windows, how, self.grid, window, how.dates)
         part = box.within(window)
-        stored, _ = split_extras(decoded.stored[(..., *part)], self.extras)
+        stored, _ = split_extras(decoded.stored[(..., *part)], how.extras)
         seen = decoded.clear[(..., *part)]
-        if self.valid_range is not None:
-            check_level(stored, seen, self.scaling, self.valid_range, self.sensor)
-        clear = clear_where(stored, seen, self.scaling, self.valid_range)
+        if how.valid_range is not None:
+            check_level(stored, seen, how.scaling, how.valid_range, self.sensor)
+        clear = clear_where(stored, seen, how.scaling, how.valid_range)
         layers: dict[str, Array] = {}
         if self.repair:
-            repaired = repair_masks(
-                decoded,
-                self.times,
-                rule=self.rule,
-                scaling=self.scaling,
-                valid_range=self.valid_range,
-                extras=self.extras,
-            ).crop(dates, part)
+            repaired = repair_masks(decoded, how).crop(how.dates, part)
             clear, layers = repaired.clear, {MASK_CHANGE.name: repaired.change, SCORE.name: repaired.score}
         elif self.layers:
             layers = {

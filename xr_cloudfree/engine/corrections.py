@@ -13,11 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.merge import Scenes
-from xr_cloudfree.cube.scaling import Scaling
-from xr_cloudfree.cube.timestamps import Times
-from xr_cloudfree.cube.validity import ValidRange
 from xr_cloudfree.engine.blocks import (
     Array,
     Block,
@@ -29,6 +24,7 @@ from xr_cloudfree.engine.blocks import (
     read_windows,
 )
 from xr_cloudfree.engine.clear import decode_window, quality_window
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box, TileGrid, choose_wide_block, surround
 from xr_cloudfree.engine.kept import KEPT_BYTES, Kept
 from xr_cloudfree.engine.parameters import FillParameters
@@ -47,29 +43,14 @@ class RepairJob:
     ----------
     grid : TileGrid
         Blocks.
-    rule : MaskRule
-        How the quality layer is read.
-    scaling : Scaling
-        How stored numbers become reflectance.
-    times : ndarray of datetime64[ns], shape (time,)
-        The time stamps of the dates.
-    scenes : Scenes or None
-        The scenes that are merged into each date; None if each date is one scene.
-    extras : tuple of int
-        Positions along the arrays' band axis of layers that are not bands.
-    valid_range : ValidRange or None
-        Which numbers can be measurements; None for all.
+    decoding : Decoding
+        How the arrays are decoded.
     pixel_bytes : int
         Bytes per pixel of a window that the correction takes, with the window itself.
     """
 
     grid: TileGrid
-    rule: MaskRule
-    scaling: Scaling
-    times: Times
-    scenes: Scenes | None
-    extras: tuple[int, ...]
-    valid_range: ValidRange | None
+    decoding: Decoding
     pixel_bytes: int
 
     name = "cloudfree-repair"
@@ -81,42 +62,32 @@ class RepairJob:
     @classmethod
     def of(cls, job: FillParameters) -> RepairJob:
         """Return the job that corrects the masks of a fill."""
-        n_reads = job.times.size if job.scenes is None else job.scenes.n_scenes
-        pixel_bytes = n_reads * ((len(job.common_names) + len(job.extras)) * job.dtype.itemsize + 3)
+        decoding = job.decoding
+        pixel_bytes = decoding.reads.size * ((len(job.common_names) + len(job.extras)) * job.dtype.itemsize + 3)
         pixel_bytes += repair_bytes(job.times.size, len(job.common_names))
         block = choose_wide_block(job.grid.shape, pixel_bytes, PATCH, MARGIN)
-        grid = TileGrid(job.grid.shape, block)
-        return cls(grid, job.rule, job.scaling, job.times, job.scenes, job.extras, job.valid_range, pixel_bytes)
+        return cls(TileGrid(job.grid.shape, block), decoding, pixel_bytes)
 
     @property
     def reads(self) -> NDArray[np.intp]:
         """All dates, or the scenes of all of them."""
-        return np.arange(self.times.size if self.scenes is None else self.scenes.n_scenes)
+        return self.decoding.reads
 
     @property
     def sizes(self) -> dict[str, int]:
         """Length of the output's dimensions, without rows and columns."""
-        return {"time": self.times.size}
+        return {"time": self.decoding.times.size}
 
     def windows(self, box: Box) -> tuple[Box, Box]:
         """Return the windows of a block: of the bands, and of the quality layer in its own pixels."""
         window = repair_window(box, self.grid.cube)
-        return window, quality_window(window, self.rule, self.grid)
+        return window, quality_window(window, self.decoding.rule, self.grid)
 
     def run(self, box: Box, windows: Windows) -> tuple[Array, ...]:
         """Correct the masks of one block."""
-        (window, _), dates = self.windows(box), np.arange(self.times.size)
-        decoded = decode_window(
-            windows, self.rule, self.scaling, self.grid, window, dates, self.scenes, self.extras, self.valid_range
-        )
-        repaired = repair_masks(
-            decoded,
-            self.times,
-            rule=self.rule,
-            scaling=self.scaling,
-            valid_range=self.valid_range,
-            extras=self.extras,
-        )
+        window, _ = self.windows(box)
+        decoded = decode_window(windows, self.decoding, self.grid, window, self.decoding.dates)
+        repaired = repair_masks(decoded, self.decoding)
         return (repaired.codes()[(..., *box.within(window))].copy(),)
 
     def stream(self, blocks: Iterable[Block]) -> Iterator[tuple[Box, tuple[Array, ...]]]:

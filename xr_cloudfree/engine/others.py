@@ -17,6 +17,7 @@ from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange, clear_where
 from xr_cloudfree.engine.blocks import Windows
 from xr_cloudfree.engine.clear import decode_window, quality_window, split_extras
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.models.protocol import OtherImages
 
@@ -154,9 +155,8 @@ def decode_others(
     decoded = []
     for other, arrays in zip(others, windows, strict=True):
         box, _ = other.windows(window)
-        seen = decode_window(
-            arrays, other.rule, other.scaling, other.grid, box, other.reads, None, other.extras, other.valid_range
-        )
+        how = Decoding(other.rule, other.scaling, other.times, extras=other.extras, valid_range=other.valid_range)
+        seen = decode_window(arrays, how, other.grid, box, other.reads)
         stored, _ = split_extras(seen.stored, other.extras)
         if check and stored.size:
             times = other.times[other.reads]

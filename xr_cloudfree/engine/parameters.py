@@ -17,6 +17,7 @@ from xr_cloudfree.cube.timestamps import Times
 from xr_cloudfree.cube.validity import ValidRange
 from xr_cloudfree.engine.blocks import Output
 from xr_cloudfree.engine.clear import quality_window
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.layers import LAYERS
@@ -123,6 +124,11 @@ class FillParameters:
         none = np.empty(0, np.intp)
         s1_reads = none if self.s1_times is None else nearby_dates(self.s1_times, self.targets.instants)
         object.__setattr__(self, "s1_reads", s1_reads)
+
+    @property
+    def decoding(self) -> Decoding:
+        """How the arrays of the cube are decoded."""
+        return Decoding(self.rule, self.scaling, self.times, self.scenes, self.extras, self.valid_range)
 
     @property
     def corrected_reads(self) -> NDArray[np.intp]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.merge import MaskedWindow
-from xr_cloudfree.cube.scaling import Scaling, to_reflectance
-from xr_cloudfree.cube.timestamps import Times
-from xr_cloudfree.cube.validity import ValidRange, measured
+from xr_cloudfree.cube.scaling import to_reflectance
+from xr_cloudfree.cube.validity import measured
 from xr_cloudfree.engine.blocks import as_slice
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.masking.context import CELL
 from xr_cloudfree.masking.repair import REACH, repair
@@ -84,32 +83,19 @@ def decode_codes(codes: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[n
     return codes & 1 > 0, codes & 2 > 0, np.right_shift(codes, 2, dtype=np.uint8)
 
 
-def repair_masks(
-    decoded: MaskedWindow,
-    times: Times,
-    *,
-    rule: MaskRule,
-    scaling: Scaling,
-    valid_range: ValidRange | None,
-    extras: tuple[int, ...],
-) -> RepairedWindow:
+def repair_masks(decoded: MaskedWindow, decoding: Decoding) -> RepairedWindow:
     """Correct the masks of all dates in a window by the series, or make them (see `MaskRule.from_series`).
 
     Parameters
     ----------
     decoded : MaskedWindow
         The stored values of all dates of the cube, and what the quality layer says.
-    times : ndarray of datetime64[ns], shape (time,)
-        Their time stamps, in any order: the result does not depend on it.
-    rule, scaling : MaskRule, Scaling
-        How the quality layer and the values are read.
-    valid_range : ValidRange or None
-        Which numbers can be measurements; None for all.
-    extras : tuple of int
-        Positions along the band axis of layers that are not bands.
+    decoding : Decoding
+        How they were decoded. The result does not depend on the order of the dates.
     """
+    times, rule, scaling, valid_range = decoding.times, decoding.rule, decoding.scaling, decoding.valid_range
     n_dates, n_bands, *shape = decoded.stored.shape
-    spectral = np.array([band for band in range(n_bands) if band not in extras], np.intp)
+    spectral = np.array([band for band in range(n_bands) if band not in decoding.extras], np.intp)
     order = np.argsort(times, kind="stable")
     bands = np.empty((n_dates, spectral.size, *shape), np.float32)
     usable = np.empty((n_dates, *shape), bool)

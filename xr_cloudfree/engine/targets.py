@@ -90,17 +90,7 @@ class TargetTile:
 def decode_block(job: FillParameters, window: Box, windows: Windows, checked: bool = False) -> DecodedBlock:
     """Decode the arrays of a window, and check their values unless they were checked already."""
     check = job.check and not checked
-    decoded = decode_window(
-        windows,
-        job.rule,
-        job.scaling,
-        job.grid,
-        window,
-        job.dates,
-        job.scenes,
-        job.extras,
-        job.valid_range,
-    )
+    decoded = decode_window(windows, job.decoding, job.grid, window, job.dates)
     stored, extras = split_extras(decoded.stored, job.extras)
     times = job.times[job.dates]
     if check:  # the values as stored, before any of them counts as missing
