@@ -69,8 +69,9 @@ PACKAGE = Path(xr_cloudfree.__file__).parent
 OPTIONS = "|".join(
     [*inspect.signature(xr_cloudfree.fill).parameters, "shard", "overwrite", "stall", "tracks", "frames"]
 )
-# Errors that no command raises: those of plots, and of models on a GPU in a forked process.
+# Errors that no command raises: those of plots, of sharpening, and of models on a GPU in a forked process.
 PYTHON_ONLY = {
+    *(f"sharpening/{path.name}" for path in (PACKAGE / "sharpening").glob("*.py")),
     "plot/drawing.py",
     "plot/figures.py",
     "plot/picture.py",
