@@ -168,7 +168,7 @@ def match_bands(
         known = ", ".join(common for common in theirs if common) or "none"
         raise BandError(
             f"{name} has no band of the cube: its bands are {known}",
-            f"at least one of {', '.join(positions) or 'the common names of STAC'}",
+            f"at least one of {', '.join(positions)}" if positions else "bands of reflectance in the cube, too",
             f"{name}.rename(SR_B4='red'), with names by which both cubes call the same band",
         )
     return found
