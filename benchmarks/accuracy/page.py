@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks import unseen
 from benchmarks.accuracy import figures, tables
 from benchmarks.accuracy.measure import REFERENCE, UNET
 from benchmarks.accuracy.sites import SAMPLE
@@ -145,6 +146,7 @@ Share of true values inside the intervals, mean over frames. Where no pixel of t
 90 % intervals by place, `regress` / `unet`:
 
 {coverage_by_place}
+{by_class}
 ## Limits of these figures
 
 - There are few places. Two of the series show the same forest at 10 m and 20 m, one consists of monthly composites
@@ -164,6 +166,16 @@ Share of true values inside the intervals, mean over frames. Where no pixel of t
   colours, including shadows; real haze may differ from both. Shadows and wider rims were tried separately for
   `regress` ([Experiments](experiments.md)).
 """
+
+BY_CLASS = """### By distance to the nearest evidence
+
+90 % intervals of the models in the package, in a run of their own (`python -m benchmarks.unseen --data DIR`) at the series that none
+of their weights were trained on: the two Belgian ones and the sample. Share of true values inside, and in brackets the mean
+width in reflectance; means over frames with at least 30 pixels of the class. Distances are to the nearest clear pixel of the
+frame, days to the nearest other date on which the pixel is clear. On your own cube, `evaluate(by="distance")` and
+`evaluate(by="days")` return the same.
+
+{table}"""
 
 
 def scaled(scores: pd.DataFrame) -> str:
@@ -196,7 +208,7 @@ def page(scores: pd.DataFrame, run: dict[str, Any], kept: Path) -> str:
     run : dict
         ``command``, ``minutes``, ``cores`` and ``missing`` of the run; ``later``, commands that added to it.
     kept : Path
-        Folder of tables that need separate trainings: ``ablation.csv`` and ``published.md``, if present.
+        Folder of tables that need separate trainings: ``ablation.csv``, ``coverage.csv`` and ``published.md``, if present.
     """
     missing = "None is missing."
     if run["missing"]:
@@ -226,4 +238,5 @@ def page(scores: pd.DataFrame, run: dict[str, Any], kept: Path) -> str:
         ablation=tables.ablation(kept / "ablation.csv"),
         coverage=tables.coverage(scores),
         coverage_by_place=tables.coverage_by_place(scores),
+        by_class=BY_CLASS.format(table=unseen.coverage_table(kept / "coverage.csv")),
     )
