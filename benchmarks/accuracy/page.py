@@ -169,11 +169,11 @@ Share of true values inside the intervals, mean over frames. Where no pixel of t
 
 BY_CLASS = """### By distance to the nearest evidence
 
-90 % intervals of the models in the package, in a run of their own (`python -m benchmarks.unseen --data DIR`) at the series that none
-of their weights were trained on: the two Belgian ones and the sample. Share of true values inside, and in brackets the mean
-width in reflectance; means over frames with at least 30 pixels of the class. Distances are to the nearest clear pixel of the
-frame, days to the nearest other date on which the pixel is clear. On your own cube, `evaluate(by="distance")` and
-`evaluate(by="days")` return the same.
+90 % intervals of the models in the package, in a run of their own (`python -m benchmarks.unseen --data DIR`) at the
+series that none of their weights were trained on: the two Belgian ones and the sample. Share of true values inside, and
+in brackets the mean width in reflectance; means over frames with at least 30 pixels of the class. Distances are to the
+nearest clear pixel of the frame, days to the nearest other date on which the pixel is clear. On your own cube,
+`evaluate(by="distance")` and `evaluate(by="days")` return the same.
 
 {table}"""
 
@@ -208,7 +208,7 @@ def page(scores: pd.DataFrame, run: dict[str, Any], kept: Path) -> str:
     run : dict
         ``command``, ``minutes``, ``cores`` and ``missing`` of the run; ``later``, commands that added to it.
     kept : Path
-        Folder of tables that need separate trainings: ``ablation.csv``, ``coverage.csv`` and ``published.md``, if present.
+        Folder of tables from separate runs, if present: ``ablation.csv``, ``coverage.csv`` and ``published.md``.
     """
     missing = "None is missing."
     if run["missing"]:
