@@ -32,6 +32,8 @@ PICTURE = ROOT / "docs" / "_static" / "accuracy_cost.png"
 MODELS = ("nearest", "median", "geomedian", "linear", "timegate", "harmonic", "regress", "unet", "terramind")
 # Of each model that has intervals and is more than a baseline.
 WITH_INTERVALS = ("regress", "unet", "terramind")
+# Where the names of neighbouring points are drawn.
+LEFT, BELOW = ("nearest", "median", "regress", "unet"), ("linear", "geomedian", "terramind", "median", "regress")
 PLACES = GROUNDS["belgium"]
 DATES, BANDS = 24, 4
 FRAMES, SEEDS = 5, (0, 1)
@@ -131,9 +133,19 @@ def draw(path: Path = SCORES, into: Path = PICTURE) -> None:
         ax.plot(hours[points], psnr[points], color=BLUE, linewidth=1, drawstyle="steps-post", zorder=1)
         ax.scatter(hours, psnr, s=18, color=[BLUE if name in points else ORANGE for name in hours.index], zorder=2)
         for name in hours.index:
-            ax.annotate(str(name), (hours[name], psnr[name]), (3, 3), textcoords="offset points", fontsize=7, color=INK)
+            left, below = name in LEFT, name in BELOW
+            ax.annotate(
+                str(name),
+                (hours[name], psnr[name]),
+                (-5 if left else 5, -3 if below else 3),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="top" if below else "bottom",
+                fontsize=7,
+                color=INK,
+            )
         ax.set_xscale("log")
-        ax.margins(x=0.25, y=0.12)
+        ax.margins(x=0.4, y=0.12)
         ax.set(title=track, xlabel="core-hours a granule")
         ax.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("PSNR, dB")
