@@ -341,7 +341,7 @@ def finest_of(obj: Any, others: Any = None) -> tuple[Any, Any]:
             "a cube, of one or more products",
             code("xr_cloudfree.open_eopf([tree])"),
         )
-    cubes = [leaf.to_dataset() for leaf in obj.leaves if leaf.has_data]
+    cubes = _leaves(obj)
     if not cubes:
         raise DimensionError(
             "the tree holds no cube", "a cube in each leaf", code("xr.DataTree.from_dict({'s2': cube})")
@@ -355,7 +355,12 @@ def as_list(others: Any) -> list[Any]:
     """Return one or several cubes, or their paths, as a list; empty for None."""
     if others is None:
         return []
-    return list(others) if isinstance(others, list | tuple) else [others]
+    each = others if isinstance(others, list | tuple) else [others]
+    return [cube for other in each for cube in (_leaves(other) if isinstance(other, xr.DataTree) else [other])]
+
+
+def _leaves(tree: xr.DataTree) -> list[xr.Dataset]:
+    return [leaf.to_dataset() for leaf in tree.leaves if leaf.has_data]
 
 
 def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...], tuple[OtherSensor, ...]]:
@@ -394,7 +399,7 @@ def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...]
             theirs = info.cube
             check_scale(theirs.arrays[0].dtype, info.scaling, theirs.sensor, theirs.limits is not None)
         rows, columns = relate(theirs.template, name, cube.template)
-        pairs = match_bands(theirs.common_names, cube.common_names, name, theirs.sensor)
+        pairs = match_bands(theirs.common_names, cube.common_names, name, theirs.sensor, theirs.bands)
         info = _in_direction(info, rows, columns)
         family = next((sensor for sensor in SENSORS if sensor.name == theirs.sensor), None)
         metres = pixel_metres(cube.template)
@@ -487,6 +492,12 @@ def plan_fill(
         chosen = Enhanced(chosen)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (OTHER_LAYERS if sensors else ()) + (MASK_LAYERS if has_snow else ())
+    if not sensors and not isinstance(layers, str | None) and {*map(str, layers)} & {*OTHER_LAYERS}:
+        raise OptionError(
+            f"layers asks for {', '.join(name for name in OTHER_LAYERS if name in layers)}, and there are no others",
+            "cubes of other sensors",
+            option("others=landsat"),
+        )
     requested_layers = parse_layers(layers, offered, requested_model.spec.name)
     spec.check_bands(cube.bands, cube.common_names)
     optional(chosen).check_installed()

@@ -196,3 +196,31 @@ def test_evaluate_scores_what_the_other_sensor_is_worth():
     without, found = (cube.cloudfree.evaluate(**how, others=others).loc["full"] for others in (None, seen))
     assert (found.frames == without.frames).all()
     assert (found.PSNR > without.PSNR + 1).all()
+
+
+def test_a_cube_from_a_file_is_known_as_in_memory(tmp_path):
+    """The platform is a coordinate of the file, which dask wraps."""
+    cube, seen, _ = SMALL
+    landsat = seen.assign_coords(platform=("time", ["landsat-8"] * 10), band=["blue", "green"])
+    landsat.to_netcdf(tmp_path / "landsat.nc")
+    expected = fill(cube, landsat)
+    assert expected.attrs["cloudfree_others"].startswith("landsat")
+    same(expected, fill(cube, tmp_path / "landsat.nc"))
+    with xr.open_dataset(tmp_path / "landsat.nc", chunks={}) as opened:
+        same(expected, fill(cube, opened.isel(time=slice(None))).compute())
+
+
+def test_others_may_be_a_tree_and_layers_of_theirs_need_them():
+    cube, seen, _ = SMALL
+    same(fill(cube, seen), fill(cube, xr.DataTree.from_dict({"landsat": seen})))
+    with pytest.raises(xr_cloudfree.errors.OptionError, match="there are no others") as raised:
+        xr_cloudfree.fill(cube, TARGET, model="linear", layers=["source_sensor"])
+    assert "others=" in raised.value.remedy
+
+
+def test_evaluate_says_that_no_image_is_near():
+    cube = synthetic.cube((8, 3, 60, 70), seed=3, dtype="float32", cloud_share=0.0)
+    seen = synthetic.coarser(cube.reflectance, cube.cloudfree.clear_mask())
+    later = seen.assign_coords(time=seen.time + np.timedelta64(4, "D"))
+    with pytest.warns(CloudfreeWarning, match="as without others"):
+        cube.cloudfree.evaluate(models=["linear"], tracks=["full"], frames=1, others=later)

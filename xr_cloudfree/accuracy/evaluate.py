@@ -47,7 +47,7 @@ from xr_cloudfree.engine.blocks import Windows, stack
 from xr_cloudfree.engine.clear import decode_window, quality_window, split_extras
 from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box
-from xr_cloudfree.errors import OptionError, TimeError, code, either, option
+from xr_cloudfree.errors import OptionError, TimeError, code, either, option, warn
 from xr_cloudfree.masking.repair import repair
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
@@ -215,6 +215,8 @@ def evaluate(
         )
     if not real_masks(seen) and set(tracks) & {"partial", "gap", "haze"}:
         raise _no_clouds(HIDDEN_SHARE, "whose cloud mask is used to hide clear dates")
+    if window.others and not _near_others(window, times).any():
+        warn(f"no image of others is within {NEAR:g} days of a date of the cube: scores are as without others")
     rows = []
     for track in tracks:
         found = False
@@ -330,6 +332,12 @@ def _window(
         cubes,
         np.concatenate(of_others) if of_others else np.empty(0, "datetime64[ns]"),
     )
+
+
+def _near_others(window: _Window, times: Times) -> NDArray[np.bool_]:
+    """Return whether other sensors have an image near some times, shape (time,)."""
+    days = np.abs(times[:, None] - window.other_times) / np.timedelta64(1, "D")
+    return np.asarray((days <= NEAR).any(axis=1))
 
 
 def _part(box: Box) -> dict[str, slice]:

@@ -94,9 +94,11 @@ def compare_sensors(obj: xr.DataArray | xr.Dataset, other: Any, *, size: int = 5
             pairs.append((published[:, valid], (expected / np.maximum(share, LEAST_CLEAR))[:, valid]))
     if not pairs:
         raise TimeError(
-            f"the nearest images of the two are {away.min():.0f} days apart, or not clear in the same place",
+            f"the nearest images of the two are {away.min():.0f} days apart"
+            if away.min() > SAME
+            else "no images within a day of each other are clear in the same place",
             f"images within {SAME:g} day of each other that are clear in the middle of the cube",
-            "cubes of the same months, or size=2048",
+            "cubes of the same months" if away.min() > SAME else option(f"size={2 * size}") + " for a larger part",
         )
     rows = []
     for i, position in enumerate(sensor.positions):

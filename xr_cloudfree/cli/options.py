@@ -25,7 +25,7 @@ Collection = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Load a collection of an archive in place of CUBE, or several of one product, separated by commas: "
+        help="Load a collection of an archive in place of CUBE, or several, separated by commas: "
         "sentinel-2-c1-l2a, sentinel-2-l2a, landsat-c2-l2, hls2-l30,hls2-s30.",
         rich_help_panel=ARCHIVE,
     ),
@@ -107,7 +107,8 @@ OtherSensors = Annotated[
         "--others",
         metavar="PATH",
         help="Cube of another sensor of the same place, with pixels as large or larger, such as Landsat for "
-        "Sentinel-2: its images near the target date correct the estimate. One --others for each.",
+        "Sentinel-2: its images near the target date correct the estimate. Several are separated by commas, or one per "
+        "--others.",
         show_default=False,
     ),
 ]
@@ -308,7 +309,7 @@ class Filling:
             "date": parse_dates(self.date),
             "window": parse_window(self.window),
             "layers": parse_layers(self.layers),
-            "others": self.others or None,
+            "others": parse_paths(self.others),
         }
 
 
@@ -355,6 +356,11 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 def parse_names(text: str | None) -> list[str] | None:
     """Return the names in a list separated by commas."""
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
+
+
+def parse_paths(texts: list[str] | None) -> list[str] | None:
+    """Return the paths in lists separated by commas, None if there is none."""
+    return [path for text in texts or () for path in parse_names(text) or ()] or None
 
 
 def parse_dates(texts: list[str] | None) -> str | list[str] | None:

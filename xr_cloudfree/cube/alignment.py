@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from xr_cloudfree.cube.crs import crs_of
+from xr_cloudfree.cube.crs import crs_of, crs_text
 from xr_cloudfree.cube.dims import role_of
 from xr_cloudfree.cube.timestamps import decode_times
 from xr_cloudfree.errors import DimensionError, GridError, TimeError
@@ -191,7 +191,7 @@ def check_same_crs(layer: xr.DataArray, name: str, template: xr.DataArray, remed
     ours, theirs = crs_of(template), crs_of(layer)
     if ours is not None and theirs is not None and ours != theirs:
         raise GridError(
-            f"{name} has the CRS {theirs.to_string()[:80]}, the cube {ours.to_string()[:80]}",
+            f"{name} has the CRS {crs_text(theirs)}, the cube {crs_text(ours)}",
             "one CRS",
             remedy,
         )

@@ -6,7 +6,7 @@ import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.compat import is_numpy
 from xr_cloudfree.cube.archives import select_bands
-from xr_cloudfree.cube.crs import crs_of, with_crs
+from xr_cloudfree.cube.crs import crs_of, crs_text, with_crs
 from xr_cloudfree.cube.dims import check_sizes, dims_of, standardise
 from xr_cloudfree.cube.schemes import scheme_of_layer
 from xr_cloudfree.cube.sensors import BAND_NAMES, Sensor, common_names_of, index_limits, is_band, sensor_of
@@ -38,6 +38,8 @@ _NO_REFLECTANCE = frozenset("aot wvp wv vaa vza saa sza cld snw cloud_mask datam
 # Landsat's only near-infrared band has either name.
 _ALIAS = {"nir": "nir08", "nir08": "nir"}
 # Attributes and coordinates that identify the sensor: parts of their names.
+# Labels along time that are read from a file, to know the sensor.
+_MOST_LABELS = 100_000
 _SENSOR_KEYS = ("platform", "constellation", "instrument", "sensor", "mission", "satellite", "spacecraft", "collection")
 
 
@@ -123,11 +125,7 @@ class Cube:
     def crs(self) -> str | None:
         """The coordinate reference system: its code, or its name if it has no code."""
         crs = crs_of(self.arrays[0])
-        if crs is None:
-            return None
-        text = str(crs.to_string())
-        # Without a code it is WKT, which begins with the name in quotes.
-        return text.split('"')[1] if '"' in text else text
+        return None if crs is None else crs_text(crs)
 
 
 def parse_cube(obj: xr.DataArray | xr.Dataset, bands: Sequence[str] | None = None) -> Cube:
@@ -199,7 +197,7 @@ def is_quality(name: str) -> bool:
 
 
 def metadata_of(obj: xr.DataArray | xr.Dataset) -> str:
-    """Return platform, instrument and collection from attributes and coordinates in memory, as one text."""
+    """Return platform, instrument and collection from attributes and small coordinates, as one text."""
     return " ".join(_sensor_metadata(obj))
 
 
@@ -212,9 +210,19 @@ def _sensor_metadata(obj: xr.DataArray | xr.Dataset) -> Iterator[str]:
             if any(word in str(key).lower() for word in _SENSOR_KEYS) and isinstance(value, str | list | tuple)
         )
     for name, coord in obj.coords.items():
-        loaded = is_numpy(coord.variable)
-        if loaded and coord.ndim <= 1 and any(word in str(name).lower() for word in _SENSOR_KEYS):
-            yield from sorted({str(value)[:200] for value in np.atleast_1d(coord.to_numpy()).tolist()})
+        if coord.ndim <= 1 and any(word in str(name).lower() for word in _SENSOR_KEYS):
+            known = _read_small(coord.variable)
+            if known is not None:
+                yield from sorted({str(value)[:200] for value in np.atleast_1d(known).tolist()})
+
+
+def _read_small(variable: xr.Variable) -> NDArray[Any] | None:
+    """Return the values of a coordinate in memory, or the labels of one in a file, so that both say the same."""
+    if is_numpy(variable):
+        return variable.to_numpy()
+    if variable.size > _MOST_LABELS or variable.dtype.kind not in "OSTU":
+        return None
+    return np.asarray(variable.compute(scheduler="synchronous").to_numpy())
 
 
 def _parse_bands(bands: Sequence[str] | None) -> list[str] | None:

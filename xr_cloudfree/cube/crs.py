@@ -167,6 +167,13 @@ def crs_remedy(obj: xr.DataArray | xr.Dataset) -> str:
     )
 
 
+def crs_text(crs: Any) -> str:
+    """Return the code of a CRS, or its name if it has no code."""
+    text = str(crs.to_string())
+    # Without a code it is WKT, which begins with the name in quotes.
+    return text.split('"')[1] if '"' in text else text
+
+
 def pixel_metres(array: xr.DataArray) -> float | None:
     """Return the height of a pixel in metres; None if there is no CRS, or only one row.
 

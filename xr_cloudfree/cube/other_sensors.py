@@ -14,7 +14,7 @@ from xr_cloudfree.cube.alignment import check_same_crs
 from xr_cloudfree.cube.band_pass import OLI
 from xr_cloudfree.cube.dates import candidates
 from xr_cloudfree.cube.timestamps import Times
-from xr_cloudfree.errors import BandError, CloudfreeError, GridError, MaskError, code
+from xr_cloudfree.errors import BandError, CloudfreeError, GridError, MaskError, ScalingError, code
 
 NEAR = 2.5
 """Largest distance of another sensor's image from the target date that is used, in days."""
@@ -128,7 +128,11 @@ def _regular(array: xr.DataArray, name: str, dim: str) -> tuple[float, float]:
 
 
 def match_bands(
-    theirs: Sequence[str | None], ours: Sequence[str | None], name: str, sensor: str | None = None
+    theirs: Sequence[str | None],
+    ours: Sequence[str | None],
+    name: str,
+    sensor: str | None = None,
+    labels: Sequence[str] = (),
 ) -> dict[int, int]:
     """Return the bands that two sensors share: the position of each among theirs, and among ours.
 
@@ -143,6 +147,8 @@ def match_bands(
         The other sensor's cube in messages.
     sensor : str, optional
         Its family.
+    labels : sequence of str
+        Its own names of its bands, for the message.
 
     Raises
     ------
@@ -165,11 +171,11 @@ def match_bands(
         elif alike in positions and alike not in theirs:
             found[i] = positions[alike]
     if not found:
-        known = ", ".join(common for common in theirs if common) or "none"
+        known = ", ".join(labels or (common for common in theirs if common)) or "none"
         raise BandError(
             f"{name} has no band of the cube: its bands are {known}",
             f"at least one of {', '.join(positions)}" if positions else "bands of reflectance in the cube, too",
-            f"{name}.rename(SR_B4='red'), with names by which both cubes call the same band",
+            f"{name}.rename(SR_B4='red') for a band as a variable; {name}.assign_coords(band=['red']) in an array",
         )
     return found
 
@@ -216,6 +222,11 @@ def errors_about(name: str) -> Iterator[None]:
         found = error.found.replace("the cube", name)
         found = found if name in found else f"{name}: {found}"
         remedy: str = error.remedy.replace("cube", name)
-        if isinstance(error, MaskError):  # the options of `fill` are about the cube itself
-            remedy = code(f"{name}={name}.assign(cloud_mask=mask), with a mask that is 0 where clear")
+        # The options of `fill` are about the cube itself.
+        if isinstance(error, MaskError):
+            remedy = code(
+                f"xr.Dataset({{'reflectance': {name}, 'cloud_mask': mask}}), with a mask that is 0 where clear"
+            )
+        elif isinstance(error, ScalingError):
+            remedy = code(f"{name}[band].attrs.update(scale_factor=2.75e-5, add_offset=-0.2) for each band of {name}")
         raise type(error)(found, error.needed, remedy) from error

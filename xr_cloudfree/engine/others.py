@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xr_cloudfree.cube import checks, scaling
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.other_sensors import Axis, useful_dates
+from xr_cloudfree.cube.other_sensors import Axis, errors_about, useful_dates
 from xr_cloudfree.cube.remedies import Spelling
 from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import Times
@@ -160,16 +160,17 @@ def decode_others(
         stored, _ = split_extras(seen.stored, other.extras)
         if check and stored.size:
             times = other.times[other.reads]
-            checks.check_reflectance(
-                stored,
-                seen.clear,
-                other.scaling,
-                times,
-                other.sensor,
-                other.common_names,
-                other.valid_range,
-                other.spelling,
-            )
+            with errors_about("others"):
+                checks.check_reflectance(
+                    stored,
+                    seen.clear,
+                    other.scaling,
+                    times,
+                    other.sensor,
+                    other.common_names,
+                    other.valid_range,
+                    other.spelling,
+                )
         clear = clear_where(stored, seen.clear, other.scaling, other.valid_range)
         reflectance = scaling.to_reflectance(stored[:, list(other.bands)], other.scaling)
         slope, offset = np.array(other.lines, np.float32).T[..., None, None]

@@ -84,9 +84,16 @@ def read_inputs(
     coarse = _on_dates_of(guide, coarse)
     factor = _factor(coarse, guide)
     scalings = []
+    # Beside integers, floating-point numbers are reflectance, and the options are for the integers.
+    mixed = {guide.dtype.kind == "f", coarse.dtype.kind == "f"} == {True, False}
     for cube in (guide, coarse):
+        stored = not (mixed and cube.dtype.kind == "f")
         scaling = resolve_scaling(
-            cube.measured, scale=scale, offset=offset, nodata=nodata, index=cube.limits is not None
+            cube.measured,
+            scale=scale if stored else None,
+            offset=offset if stored else None,
+            nodata=nodata if stored else None,
+            index=cube.limits is not None,
         )
         check_scale(cube.dtype, scaling, cube.sensor, cube.limits is not None)
         scalings.append(scaling)
@@ -175,7 +182,10 @@ def _on_dates_of(guide: Cube, coarse: Cube) -> Cube:
             both = [f"{a}.sel({time}={a}.{time}.isin({b}.{time}))" for a, b in (("coarse", "fine"), ("fine", "coarse"))]
             remedy = f"obj={both[0]}, to={both[1]}"
         else:
-            remedy = f"coarse.assign_coords({time}=coarse.{time}.dt.floor('D')), and the same for the fine bands"
+            days = [pd.DatetimeIndex(index).floor("D") for index in (ours, theirs)]
+            remedy = "images of both of the same dates"
+            if len(days[0].intersection(days[1])):
+                remedy = f"coarse.assign_coords({time}=coarse.{time}.dt.floor('D')), and the same for the fine bands"
         raise TimeError(
             f"the coarse bands have {len(theirs)} dates, the guide {len(ours)}, and {len(ours.intersection(theirs))} "
             "of them are the same",
@@ -194,7 +204,7 @@ def _factor(coarse: Cube, guide: Cube) -> int:
         raise GridError(
             f"the coarse bands have the CRS {coarse.crs}, the guide {guide.crs}",
             "one CRS",
-            "coarse.rio.reproject_match(fine.coarsen(y=2, x=2, boundary='trim').mean()) for pixels twice as large",
+            "import odc.geo.xr, then coarse.odc.reproject(fine.odc.geobox.zoom_out(2)) for pixels twice as large",
         )
     if any(dim not in array.coords for array in (fine, large) for dim in ("y", "x")):
         raise GridError(
@@ -211,6 +221,12 @@ def _factor(coarse: Cube, guide: Cube) -> int:
     steps = {(dim, i): _step(array, dim) for dim in ("y", "x") for i, array in enumerate((fine, large))}
     ratios = [steps[dim, 1] / steps[dim, 0] for dim in ("y", "x")]
     factor = round(abs(ratios[0]))
+    if factor == 0:
+        raise GridError(
+            f"the guide has larger pixels than the coarse bands: {abs(steps['y', 0]):g} and {abs(steps['y', 1]):g}",
+            "the coarse bands first, and the fine ones as the guide",
+            "xr_cloudfree.sharpen(fine, to=coarse) the other way round: what is called fine here has the larger pixels",
+        )
     if factor == 1:
         raise GridError(
             f"pixels of {abs(steps['y', 1]):g} in both the coarse bands and the guide",
