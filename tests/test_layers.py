@@ -5,7 +5,7 @@ import pytest
 
 import xr_cloudfree
 from xr_cloudfree.engine.provenance import Provenance
-from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS, MODEL_LAYERS
+from xr_cloudfree.layers import COMMON_LAYERS, LAYERS, MASK_LAYERS, MODEL_LAYERS, OTHER_LAYERS
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -14,7 +14,7 @@ def test_each_layer_has_a_method_that_computes_it(name):
 
 
 def test_each_layer_has_one_source():
-    assert sorted((*COMMON_LAYERS, *MODEL_LAYERS, *MASK_LAYERS)) == sorted(LAYERS)
+    assert sorted((*COMMON_LAYERS, *MODEL_LAYERS, *OTHER_LAYERS, *MASK_LAYERS)) == sorted(LAYERS)
 
 
 def test_attributes_compare_as_equal():
