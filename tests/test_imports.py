@@ -34,6 +34,7 @@ FLOORS = (
     ("masking",),
     ("accuracy.mask_tracks",),
     ("engine",),
+    ("inputs",),
     ("plan",),
     ("labels",),
     ("sharpening",),

@@ -18,12 +18,13 @@ from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.eager import run_eager
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.errors import ModelNotFoundError
+from xr_cloudfree.inputs import finest_of
 from xr_cloudfree.labels import label, repair_attrs, restore_kind
 from xr_cloudfree.layers import COMMON_LAYERS, MASK_CHANGE, SCORE
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel, optional
 from xr_cloudfree.options import Merge, Others, ReadOptions, Repair, Snow, parse_flag, parse_mask_layers
-from xr_cloudfree.plan import CubeInfo, FillPlan, finest_of, make_grid, plan_fill, read
+from xr_cloudfree.plan import CubeInfo, FillPlan, make_grid, plan_fill, read
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.plan import in_regions
 

@@ -147,9 +147,9 @@ def test_what_lies_in_memory_is_not_sent_to_other_machines(memory):
 
 
 def test_s1_at_a_url(url):
-    from xr_cloudfree import plan
+    from xr_cloudfree import inputs
 
-    s1, cube = plan.open_s1(f"{url}/s1.zarr", xr.Dataset())
+    s1, cube = inputs.open_s1(f"{url}/s1.zarr", xr.Dataset())
     assert s1["s1"].chunks is not None and not cube
 
 

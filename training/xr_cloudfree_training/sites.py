@@ -21,8 +21,8 @@ from xr_cloudfree.cube.remedies import ANYWAY
 from xr_cloudfree.cube.scaling import Scaling, to_reflectance, valid
 from xr_cloudfree.engine.blocks import stack
 from xr_cloudfree.errors import BandError, CloudfreeError, CloudfreeWarning, MaskError, OptionError
+from xr_cloudfree.inputs import open_s1, s1_variables
 from xr_cloudfree.options import ReadOptions, check_names, parse_list
-from xr_cloudfree.plan import open_s1, s1_variables
 
 # Edge of the central crop whose values are checked before training starts.
 _LOOK = 256

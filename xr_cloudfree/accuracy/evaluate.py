@@ -48,11 +48,12 @@ from xr_cloudfree.engine.clear import decode_window, quality_window, split_extra
 from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.errors import OptionError, TimeError, code, either, option, warn
+from xr_cloudfree.inputs import open_others, open_s1
 from xr_cloudfree.masking.repair import repair
 from xr_cloudfree.models import registry
 from xr_cloudfree.models.protocol import FillModel
 from xr_cloudfree.options import Others, ReadOptions, check_names, parse_count, parse_list
-from xr_cloudfree.plan import CubeInfo, make_grid, open_others, open_s1, read_others
+from xr_cloudfree.plan import CubeInfo, make_grid, read_others
 
 # Minimum data range for the SSIM, about the noise of a sensor: a constant band has no structure to compare.
 LEAST_RANGE = 1e-3

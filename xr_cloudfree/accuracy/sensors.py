@@ -15,9 +15,11 @@ from xr_cloudfree.cube.other_sensors import SAME
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.engine.grid import Box
 from xr_cloudfree.errors import TimeError, option
-from xr_cloudfree.models.classical.enhance import LEAST_CLEAR, fit_line
+from xr_cloudfree.inputs import open_others
+from xr_cloudfree.models.classical.enhance import LEAST_CLEAR
+from xr_cloudfree.models.classical.sensor_lines import fit_line
 from xr_cloudfree.options import parse_count
-from xr_cloudfree.plan import CubeInfo, open_others, read, read_others
+from xr_cloudfree.plan import CubeInfo, read, read_others
 
 _LEAST_PIXELS = 16  # of a pair
 

@@ -77,9 +77,10 @@ def fill(
     """
     with plain_errors(debug):
         from xr_cloudfree import api, io
+        from xr_cloudfree.inputs import finest_of, open_s1
         from xr_cloudfree.labels import restore_kind
         from xr_cloudfree.options import ReadOptions
-        from xr_cloudfree.plan import finest_of, open_s1, plan_fill
+        from xr_cloudfree.plan import plan_fill
         from xr_cloudfree.runner import windows
 
         target, drawn = local(out), None if preview is None else local(preview, "preview")

@@ -11,8 +11,9 @@ import pandas as pd
 import xarray as xr
 
 from xr_cloudfree.errors import OptionError, OutputError, TimeError, option
+from xr_cloudfree.inputs import open_s1
 from xr_cloudfree.options import ReadOptions, parse_flag
-from xr_cloudfree.plan import open_s1, read
+from xr_cloudfree.plan import read
 from xr_cloudfree.runner.journal import Journal
 from xr_cloudfree.runner.plan import ATTRIBUTES, RunPlan, plan_run
 from xr_cloudfree.runner.runs import Run, check_same, dates_as_text, open_input, plan_store, prepare, with_addition

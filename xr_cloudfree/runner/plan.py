@@ -22,10 +22,11 @@ from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import Box, TileGrid
 from xr_cloudfree.engine.parameters import KERNEL_DTYPES
 from xr_cloudfree.errors import OptionError, SizeError, option
+from xr_cloudfree.inputs import open_others, open_s1
 from xr_cloudfree.labels import Part, parts
 from xr_cloudfree.models.protocol import optional
 from xr_cloudfree.options import ReadOptions, parse_block
-from xr_cloudfree.plan import FillPlan, open_others, open_s1, plan_fill
+from xr_cloudfree.plan import FillPlan, plan_fill
 from xr_cloudfree.runner import windows
 from xr_cloudfree.runner.store import MOST_CHUNK, Layout, Skeleton, digest_of, largest_part, make_skeleton, sha256
 from xr_cloudfree.version import __version__

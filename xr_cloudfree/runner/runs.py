@@ -32,8 +32,8 @@ from xr_cloudfree.errors import (
     then,
     warn,
 )
+from xr_cloudfree.inputs import as_list, finest_of, s1_variables
 from xr_cloudfree.options import ReadOptions
-from xr_cloudfree.plan import as_list, finest_of, s1_variables
 from xr_cloudfree.runner import pyramids, windows
 from xr_cloudfree.runner.failures import how_to_resume
 from xr_cloudfree.runner.journal import FINISHED, LOCK, RUN, Journal
