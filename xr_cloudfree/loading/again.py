@@ -50,7 +50,7 @@ def in_words(loaded: Mapping[str, Any]) -> str:
 
 
 def load_again(loaded: Mapping[str, Any]) -> xr.Dataset:
-    """Load the same items of a collection again, whatever the catalogue has got since.
+    """Load the same items of a collection again, even if the catalogue has changed since.
 
     Parameters
     ----------
