@@ -12,6 +12,7 @@ import xarray as xr
 
 from xr_cloudfree import api, plot, stores, summary
 from xr_cloudfree.accuracy import evaluate as evaluation
+from xr_cloudfree.inputs import as_list, finest_of
 from xr_cloudfree.sharpening import sharpen as sharpening
 
 
@@ -81,6 +82,16 @@ class CloudfreeTree:
     def __init__(self, obj: xr.DataTree) -> None:
         self._obj = obj
 
+    def __repr__(self) -> str:
+        cube, others = finest_of(self._obj)
+        parts = [("filled", cube), *((f"others[{i}]", other) for i, other in enumerate(as_list(others)))]
+        return "\n\n".join(f"{name}: {summary.describe(part).text()}" for name, part in parts)
+
+    def evaluate(self, **options: Any) -> pd.DataFrame:
+        """See `xr_cloudfree.evaluate`."""
+        cube, others = finest_of(self._obj, options.pop("others", None))
+        return evaluation.evaluate(cube, others=others, **options)
+
     def fill(self, date: Any = None, **options: Any) -> Any:
         """See `xr_cloudfree.fill`."""
         return api.fill(self._obj, date, **options)
@@ -89,6 +100,7 @@ class CloudfreeTree:
         """See `xr_cloudfree.to_zarr`."""
         return stores.to_zarr(self._obj, store, date, **options)
 
+    _forward(evaluate, evaluation.evaluate)
     _forward(fill, api.fill)
     _forward(to_zarr, stores.to_zarr)
 

@@ -183,6 +183,9 @@ def test_a_tree_of_cubes_is_filled_at_its_smallest_pixels(sensors, tmp_path):
     found = tree.cloudfree.fill(TARGET, model="linear")
     same(found, fill(cube, seen))
     same(xr_cloudfree.fill(tree, TARGET, model="linear"), found)
+    assert "filled:" in repr(tree.cloudfree) and "others[0]:" in repr(tree.cloudfree)
+    score = tree.cloudfree.evaluate(models=["linear"], tracks=["full"], frames=1, check=False)
+    assert score.index.get_level_values("model").tolist() == ["linear"]
     store = tree.cloudfree.to_zarr(tmp_path / "out.zarr", TARGET, model="linear")
     np.testing.assert_array_equal(store.reflectance, found.reflectance)
     with pytest.raises(DimensionError, match="no cube"):

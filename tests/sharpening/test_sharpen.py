@@ -121,7 +121,7 @@ def test_where_the_guide_is_not_clear_bands_are_interpolated():
     clear = xr.ones_like(fine.isel(band=0, drop=True), dtype=bool)
     clear[0, 60:140, 80:200] = False
     clouded = fine.where(clear, 0.9)
-    image = xr_cloudfree.sharpen(coarse, to=clouded, clear=clear, layers="sharpened")
+    image = xr_cloudfree.sharpen(coarse, to=clouded, clear=clear, layers="all")
     expected = np.where(clear, 1, 2)
     np.testing.assert_array_equal(image.sharpened, expected)
     inside = (0, slice(None), slice(90, 110), slice(110, 170))

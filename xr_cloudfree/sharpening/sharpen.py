@@ -51,7 +51,7 @@ def sharpen(
     scale, offset, nodata : float, optional
         Reflectance = stored * scale + offset, and the stored value that means "missing", for the bands of both
         resolutions; needed if the metadata do not give them.
-    layers : {"sharpened"}, optional
+    layers : {"sharpened", "all"}, optional
         ``"sharpened"`` adds a layer (time, y, x) of that name: 0 where no coarse band is measured, 1 where the guide
         was used, 2 where it is missing or not clear, so that the coarse bands are only interpolated.
 
@@ -99,6 +99,8 @@ def sharpen(
 
 def _parse_layers(layers: Any) -> bool:
     """Return whether the only layer there is was requested."""
+    if layers == "all":
+        return True
     if layers is None:
         return False
     names = [layers] if isinstance(layers, str) else list(layers)
