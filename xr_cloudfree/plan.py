@@ -387,9 +387,11 @@ def plan_fill(
         chosen = Enhanced(chosen)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (OTHER_LAYERS if sensors else ()) + (MASK_LAYERS if has_snow else ())
-    if not sensors and not isinstance(layers, str | None) and {*map(str, layers)} & {*OTHER_LAYERS}:
+    named = [layers] if isinstance(layers, str) else layers if isinstance(layers, list | tuple) else []
+    lacking = [] if sensors else [name for name in OTHER_LAYERS if name in named]
+    if lacking:
         raise OptionError(
-            f"layers asks for {', '.join(name for name in OTHER_LAYERS if name in layers)}, and there are no others",
+            f"layers asks for {', '.join(lacking)}, and there are no others",
             "cubes of other sensors",
             option("others=landsat"),
         )

@@ -216,9 +216,10 @@ def test_a_cube_from_a_file_is_known_as_in_memory(tmp_path):
 def test_others_may_be_a_tree_and_layers_of_theirs_need_them():
     cube, seen, _ = SMALL
     same(fill(cube, seen), fill(cube, xr.DataTree.from_dict({"landsat": seen})))
-    with pytest.raises(xr_cloudfree.errors.OptionError, match="there are no others") as raised:
-        xr_cloudfree.fill(cube, TARGET, model="linear", layers=["source_sensor"])
-    assert "others=" in raised.value.remedy
+    for layers in (["source_sensor"], "consistency"):
+        with pytest.raises(xr_cloudfree.errors.OptionError, match="there are no others") as raised:
+            xr_cloudfree.fill(cube, TARGET, model="linear", layers=layers)
+        assert "others=" in raised.value.remedy
 
 
 def test_evaluate_says_that_no_image_is_near():
