@@ -387,8 +387,8 @@ def plan_fill(
         chosen = Enhanced(chosen)
     spec = chosen.spec
     offered = COMMON_LAYERS + spec.layers + (OTHER_LAYERS if sensors else ()) + (MASK_LAYERS if has_snow else ())
-    named = [layers] if isinstance(layers, str) else layers if isinstance(layers, list | tuple) else []
-    lacking = [] if sensors else [name for name in OTHER_LAYERS if name in named]
+    asked = (layers,) if isinstance(layers, str) else tuple(layers) if isinstance(layers, list | tuple) else ()
+    lacking = [] if sensors else [name for name in OTHER_LAYERS if name in asked]
     if lacking:
         raise OptionError(
             f"layers asks for {', '.join(lacking)}, and there are no others",
