@@ -13,7 +13,7 @@ from xr_cloudfree.cube.attributes import SCALING, pending, same_number
 from xr_cloudfree.cube.crs import crs_of
 from xr_cloudfree.cube.dims import axis_attrs, needs_axis_attrs
 from xr_cloudfree.cube.masks import MaskRule
-from xr_cloudfree.cube.other_sensors import NEAR
+from xr_cloudfree.cube.other_sensors import NEAR, is_near
 from xr_cloudfree.cube.radar import MAX_DAYS
 from xr_cloudfree.cube.scaling import NODATA_KEYS, PACKING, Scaling
 from xr_cloudfree.engine.fill import FillJob
@@ -194,7 +194,7 @@ def _used(other: OtherSensor, job: FillJob) -> str:
     near = {
         str(time.astype("datetime64[D]"))
         for instant in job.targets.instants
-        for time in other.times[np.abs((other.times - instant) / np.timedelta64(1, "D")) <= NEAR]
+        for time in other.times[is_near(other.times, instant)]
     }
     return f"{other.title} {', '.join(sorted(near)) or f'none within {NEAR:g} days'}"
 

@@ -241,15 +241,15 @@ def coarser(
     values = reflectance.transpose("time", "band", "y", "x").to_numpy().astype(np.float32)
     seen = clear.transpose("time", "y", "x").to_numpy() & np.isfinite(values).all(axis=1)
     draw = np.random.default_rng(seed)
-    images, share = [], footprint.degrade(seen.astype(np.float32))
-    for image, usable, part in zip(values, seen, share, strict=True):
-        coarse = footprint.degrade(np.where(usable, image, np.float32(0))) / np.maximum(part, 0.95)
+    images = []
+    for image, usable in zip(values, seen, strict=True):
+        coarse, valid = footprint.degrade_clear(image, usable)
         coarse = (
             np.reshape(slope, (-1, 1, 1)) * coarse
             + np.reshape(offset, (-1, 1, 1))
             + draw.normal(0, noise, coarse.shape)
         )
-        images.append(np.where((part >= 0.95) & footprint.inside, coarse, np.nan).astype(np.float32))
+        images.append(np.where(valid, coarse, np.nan).astype(np.float32))
     coords: dict[str, Any] = {
         name: reflectance[name] for name in ("time", "band", "spatial_ref") if name in reflectance.coords
     }

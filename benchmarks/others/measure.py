@@ -75,10 +75,9 @@ def cases(site: Site, frames: int, seed: int) -> Iterator[Case]:
         offset = draw.uniform(-OFFSET, OFFSET, site.bands.shape[1])[:, None, None]
 
         def see(date: int) -> NDArray[np.float32]:
-            clear = footprint.degrade(site.clear[date][None].astype(np.float32))[0]
-            image = footprint.degrade(values[date]) / np.maximum(clear, 0.95)
+            image, valid = footprint.degrade_clear(values[date], site.clear[date])
             image = slope * image + offset + draw.normal(0, NOISE, image.shape)  # noqa: B023
-            return np.where((clear >= 0.95) & footprint.inside, image, np.nan).astype(np.float32)
+            return np.where(valid, image, np.nan).astype(np.float32)
 
         seen = see(frame)
         tracks: list[tuple[str, NDArray[np.float32], float]] = []

@@ -38,7 +38,7 @@ from xr_cloudfree.accuracy.simulate import (
     target_frames,
 )
 from xr_cloudfree.accuracy.strata import BY, LEAST_PIXELS, By, class_names, strata
-from xr_cloudfree.cube.other_sensors import NEAR
+from xr_cloudfree.cube.other_sensors import NEAR, is_near
 from xr_cloudfree.cube.radar import POLARISATIONS, nearby_dates, parse_radar
 from xr_cloudfree.cube.scaling import to_reflectance
 from xr_cloudfree.cube.timestamps import Times
@@ -46,7 +46,7 @@ from xr_cloudfree.cube.validity import clear_where, measured
 from xr_cloudfree.engine.blocks import Windows, stack
 from xr_cloudfree.engine.clear import decode_window, quality_window, split_extras
 from xr_cloudfree.engine.decoding import Decoding
-from xr_cloudfree.engine.grid import Box
+from xr_cloudfree.engine.grid import Box, middle
 from xr_cloudfree.errors import OptionError, TimeError, code, either, option, warn
 from xr_cloudfree.inputs import open_others, open_s1
 from xr_cloudfree.masking.repair import repair
@@ -216,7 +216,7 @@ def evaluate(
         )
     if not real_masks(seen) and set(tracks) & {"partial", "gap", "haze"}:
         raise _no_clouds(HIDDEN_SHARE, "whose cloud mask is used to hide clear dates")
-    if window.others and not _near_others(window, times).any():
+    if window.others and not any(is_near(window.other_times, day).any() for day in times):
         warn(f"no image of others is within {NEAR:g} days of a date of the cube: scores are as without others")
     rows = []
     for track in tracks:
@@ -284,12 +284,11 @@ def _window(
     s1, obj = open_s1(s1, obj)
     info = api.read(obj, reading)
     cube, rule = info.cube, info.rule
-    first = [max((length - size) // 2, 0) for length in cube.shape]
-    box = Box(first[0], min(first[0] + size, cube.shape[0]), first[1], min(first[1] + size, cube.shape[1]))
+    box = middle(cube.shape, size)
     grid = make_grid(cube, cube.arrays[0].sizes["time"], 0, None, None)
-    middle, of_quality = _part(box), _part(quality_window(box, rule, grid))
+    inner, of_quality = _part(box), _part(quality_window(box, rule, grid))
     # Scores are numbers, so lazy cubes are computed here, as documented.
-    quality, *stored = compute(info.quality.isel(of_quality), *(array.isel(middle) for array in cube.arrays))
+    quality, *stored = compute(info.quality.isel(of_quality), *(array.isel(inner) for array in cube.arrays))
     windows = Windows([array.to_numpy() for array in stored], quality.to_numpy())
     valid_range = info.valid_range if check else None
     how = Decoding(rule, info.scaling, info.times, info.scenes, cube.extras, info.valid_range)
@@ -312,12 +311,12 @@ def _window(
     radar = None
     if s1 is not None:
         sentinel1 = parse_radar(s1, cube.template)
-        decibels = stack([array.to_numpy() for array in compute(*(array.isel(middle) for array in sentinel1.arrays))])
+        decibels = stack([array.to_numpy() for array in compute(*(array.isel(inner) for array in sentinel1.arrays))])
         coords = {"time": sentinel1.times, "band": list(POLARISATIONS)}
         radar = xr.DataArray(decibels, dims=("time", "band", "y", "x"), coords=coords)
     cubes = open_others(others)
     of_others = [info.times for info in read_others(cubes, cube)[0]]
-    template = cube.template.isel(middle)
+    template = cube.template.isel(inner)
     return _Window(
         values,
         seen,
@@ -333,12 +332,6 @@ def _window(
         cubes,
         np.concatenate(of_others) if of_others else np.empty(0, "datetime64[ns]"),
     )
-
-
-def _near_others(window: _Window, times: Times) -> NDArray[np.bool_]:
-    """Return whether other sensors have an image near some times, shape (time,)."""
-    days = np.abs(times[:, None] - window.other_times) / np.timedelta64(1, "D")
-    return np.asarray((days <= NEAR).any(axis=1))
 
 
 def _part(box: Box) -> dict[str, slice]:
@@ -399,10 +392,8 @@ def _scores(
     # Compile kernels and load weights before the time is measured.
     api.fill(cube.isel(corner), times[case.target], clear=clear.isel(corner), s1=part, **options)
     start = clock.perf_counter()
-    near = (np.abs((window.other_times - day) / np.timedelta64(1, "D")) <= NEAR).any()
-    filled = api.fill(
-        cube, times[case.target], clear=clear, s1=radar, others=window.others if near else None, **options
-    )
+    others = window.others if is_near(window.other_times, day).any() else None
+    filled = api.fill(cube, times[case.target], clear=clear, s1=radar, others=others, **options)
     seconds = clock.perf_counter() - start
     image, sigma = filled["reflectance"].to_numpy(), None
     if "uncertainty" in layers:

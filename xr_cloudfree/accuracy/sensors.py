@@ -13,10 +13,9 @@ from xr_cloudfree import api
 from xr_cloudfree.cube.footprint import Footprint
 from xr_cloudfree.cube.other_sensors import SAME
 from xr_cloudfree.cube.scaling import to_reflectance
-from xr_cloudfree.engine.grid import Box
+from xr_cloudfree.engine.grid import Box, middle
 from xr_cloudfree.errors import TimeError, option
 from xr_cloudfree.inputs import open_others
-from xr_cloudfree.models.classical.enhance import LEAST_CLEAR
 from xr_cloudfree.models.classical.sensor_lines import fit_line
 from xr_cloudfree.options import parse_count
 from xr_cloudfree.plan import CubeInfo, read, read_others
@@ -72,8 +71,7 @@ def compare_sensors(obj: xr.DataArray | xr.Dataset, other: Any, *, size: int = 5
     cube = info.cube
     [theirs], [sensor] = read_others(open_others([other]), cube)
     away = np.abs(theirs.times[:, None] - info.times) / np.timedelta64(1, "D")
-    first = [max((length - size) // 2, 0) for length in cube.shape]
-    box = Box(first[0], min(first[0] + size, cube.shape[0]), first[1], min(first[1] + size, cube.shape[1]))
+    box = middle(cube.shape, size)
     coarse, _ = sensor.windows(box)
     footprint = Footprint(
         sensor.rows.centres(range(coarse.y0, coarse.y1)) - box.y0,
@@ -88,12 +86,11 @@ def compare_sensors(obj: xr.DataArray | xr.Dataset, other: Any, *, size: int = 5
     for date in np.flatnonzero(away.min(axis=1) <= SAME):
         image, clear = _image(info, masks[0], int(away[date].argmin()), box)
         seen, seen_clear = _image(theirs, masks[1], int(date), coarse)
-        share = footprint.degrade(clear[None].astype(np.float32))[0]
-        valid = footprint.inside & (share >= LEAST_CLEAR) & seen_clear
+        expected, valid = footprint.degrade_clear(image[list(sensor.positions)], clear)
+        valid &= seen_clear
         if valid.sum() >= _LEAST_PIXELS:
-            expected = footprint.degrade(np.where(clear, image, np.float32(0))[list(sensor.positions)])
             published = slope * seen[list(sensor.bands)] + offset
-            pairs.append((published[:, valid], (expected / np.maximum(share, LEAST_CLEAR))[:, valid]))
+            pairs.append((published[:, valid], expected[:, valid]))
     if not pairs:
         raise TimeError(
             f"the nearest images of the two are {away.min():.0f} days apart"

@@ -19,7 +19,7 @@ from xr_cloudfree.cli.options import (
     Reading,
     grouped,
     parse_names,
-    parse_paths,
+    parse_several,
 )
 from xr_cloudfree.cli.progress import spinner
 from xr_cloudfree.storage.files import aside
@@ -123,7 +123,7 @@ def evaluate(
                 by=by,  # type: ignore[arg-type]  # the same
                 check=check,
                 s1=s1,
-                others=parse_paths(others),
+                others=parse_several(others),
                 **reading.options(),
             )
         shown = table.dropna(axis=1, how="all")

@@ -309,7 +309,7 @@ class Filling:
             "date": parse_dates(self.date),
             "window": parse_window(self.window),
             "layers": parse_layers(self.layers),
-            "others": parse_paths(self.others),
+            "others": parse_several(self.others),
         }
 
 
@@ -358,17 +358,17 @@ def parse_names(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",") if part.strip()]
 
 
-def parse_paths(texts: list[str] | None) -> list[str] | None:
-    """Return the paths in lists separated by commas, None if there is none."""
-    return [path for text in texts or () for path in parse_names(text) or ()] or None
+def parse_several(texts: list[str] | None) -> list[str] | None:
+    """Return what is in lists separated by commas, None if there is nothing."""
+    return [part for text in texts or () for part in parse_names(text) or ()] or None
 
 
 def parse_dates(texts: list[str] | None) -> str | list[str] | None:
     """Return target dates as `fill` takes them: text for a single date, whose output has no time dimension."""
-    dates = [day for text in texts or () for day in parse_names(text) or ()]
+    dates = parse_several(texts)
     if texts and not dates:
         raise OptionError(f"the date is {texts[0]!r}", "a date, or no --date for all dates", "--date 2021-07-08")
-    return dates[0] if len(dates) == 1 else dates or None
+    return dates[0] if dates and len(dates) == 1 else dates
 
 
 def parse_window(text: str | None) -> float | tuple[float, float] | None:

@@ -20,6 +20,8 @@ WIDTH = 1.0
 FWHM = 2.3548  # of a Gaussian, in standard deviations
 # Least share of the footprint of a coarse pixel that has to be inside of the image.
 LEAST_INSIDE = 0.7
+# Least share of what a coarse pixel sees that has to be clear.
+LEAST_CLEAR = 0.95
 # Weights below this are left out of a footprint.
 NEGLIGIBLE = 1e-4
 
@@ -84,6 +86,33 @@ class Footprint:
     def degrade(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return images (n, y, x) as the coarser sensor sees them, shape (n, row, column); 0 where not inside."""
         return _transform(self._degrading, images)
+
+    def covered(self, clear: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return the coarse pixels that see clear fine ones (y, x) almost only; shape (row, column)."""
+        return np.asarray(self.degrade(clear[None].astype(np.float32))[0] >= LEAST_CLEAR)
+
+    def degrade_clear(
+        self, images: NDArray[np.float32], clear: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return images as the coarser sensor sees them, from their clear pixels alone, and where that is possible.
+
+        Parameters
+        ----------
+        images : ndarray of float32, shape (n, y, x)
+            The images.
+        clear : ndarray of bool, shape (y, x)
+            Where they are clear; other values may be NaN.
+
+        Returns
+        -------
+        images : ndarray of float32, shape (n, row, column)
+            What it sees; arbitrary where not valid.
+        valid : ndarray of bool, shape (row, column)
+            Where the footprint lies inside of the tile and `LEAST_CLEAR` of it are clear.
+        """
+        share = self.degrade(clear[None].astype(np.float32))[0]
+        seen = self.degrade(np.where(clear, images, np.float32(0))) / np.maximum(share, LEAST_CLEAR)
+        return seen, self.inside & (share >= LEAST_CLEAR)
 
     def smooth(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return images (n, y, x) as the coarser sensor sees them, with the outer pixels that are inside repeated."""

@@ -180,6 +180,11 @@ def match_bands(
     return found
 
 
+def is_near(times: Times, instant: np.datetime64) -> NDArray[np.bool_]:
+    """Return which of some images are within `NEAR` days of a target date."""
+    return np.asarray(np.abs((times - instant) / np.timedelta64(1, "D")) <= NEAR)
+
+
 def useful_dates(times: Times, instant: np.datetime64, dates: Times) -> NDArray[np.intp]:
     """Return the images of another sensor that are read for a target: those near it, and pairs with the cube's dates.
 

@@ -72,6 +72,18 @@ def surround(boxes: Iterable[Box]) -> Box:
     return Box(min(y0), max(y1), min(x0), max(x1))
 
 
+def middle(shape: tuple[int, int], size: int) -> Box:
+    """Return the middle of a cube, at most `size` pixels along rows and columns.
+
+    Examples
+    --------
+    >>> middle((100, 40), 50)
+    Box(y0=25, y1=75, x0=0, x1=40)
+    """
+    y0, x0 = (max((length - size) // 2, 0) for length in shape)
+    return Box(y0, min(y0 + size, shape[0]), x0, min(x0 + size, shape[1]))
+
+
 class Tile(NamedTuple):
     """One input of a model.
 

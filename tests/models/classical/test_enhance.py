@@ -180,7 +180,8 @@ def test_the_width_of_the_footprint_is_found():
     truth = landscape(13)
     sharp = Footprint(ROWS, COLUMNS, SHAPE, (STEP, STEP), (0.6 * STEP, 0.6 * STEP)).degrade(truth[2])
     slow = np.stack([truth[2]] * len(DAYS))  # nothing changes, so the prediction is the ground
-    found = enhance._footprint(tile(slow, ()), other([sharp.astype(np.float32)]))
+    obs, images = tile(slow, ()), other([sharp.astype(np.float32)])
+    found = enhance._footprint(obs, images, enhance._near_images(obs, images))
     assert found.width == pytest.approx((0.6 * STEP, 0.6 * STEP))
 
 

@@ -39,8 +39,6 @@ SAMPLE, LEAST_PIXELS = 1500, 50
 NOISE = 0.004
 # Least share of a pixel's interpolated value that is from valid coarse pixels.
 COVERED = 0.99
-# Least share of a coarse pixel that has to be clear at the fine resolution.
-LEAST_CLEAR = 0.95
 # Coarse pixels of a pair that are compared.
 PAIR_SAMPLE = 512
 
@@ -157,12 +155,13 @@ def _is_near(other: OtherImages) -> bool:
 
 def _apply(obs: Observations, series: Series, other: OtherImages, number: int, prediction: Prediction) -> Prediction:
     """Correct a prediction by the images of one other sensor."""
-    footprint = _footprint(obs, other)
+    near = _near_images(obs, other)
+    footprint = _footprint(obs, other, near)
     bands = list(other.positions)
     lessons = list(_lessons(obs, other, footprint))
     other = _harmonise(other, footprint, lessons)
-    prediction = _add_unknown(obs, other, footprint, number, prediction)
-    seen_error = _error_at_target(obs, other, footprint)
+    prediction = _add_unknown(other, footprint, near, number, prediction)
+    seen_error = _error_at_target(other, footprint, near)
     if not seen_error.valid.any():
         return prediction
     # The error is spread a little way to where the sensor saw nothing.
@@ -201,7 +200,20 @@ def _apply(obs: Observations, series: Series, other: OtherImages, number: int, p
     )
 
 
-def _footprint(obs: Observations, other: OtherImages) -> Footprint:
+Near = dict[int, tuple[NDArray[np.float32], NDArray[np.bool_]]]
+"""By index of an image near the target: the linear prediction of its day, and where it is known."""
+
+
+def _near_images(obs: Observations, other: OtherImages) -> Near:
+    """Predict the days of the sensor's images near the target, the nearest first."""
+    return {
+        int(i): _linear(obs, float(other.day_offset[i]), _own(obs))
+        for i in np.argsort(np.abs(other.day_offset), kind="stable")
+        if abs(other.day_offset[i]) <= NEAR
+    }
+
+
+def _footprint(obs: Observations, other: OtherImages, near: Near) -> Footprint:
     """Return the relation of the sensor's pixels to the tile, with the width that suits its images near the target.
 
     Sensors and ways to resample differ in how sharp they are. The linear prediction, as a sensor of each width would
@@ -216,12 +228,9 @@ def _footprint(obs: Observations, other: OtherImages) -> Footprint:
     usual = candidates[WIDTHS.index(1.0)]
     inside = np.all([candidate.inside for candidate in candidates], axis=0)
     likeness, compared = np.zeros(len(candidates)), 0
-    for image, day in zip(other.bands, other.day_offset, strict=True):
-        if abs(day) > NEAR:
-            continue
-        linear, known = _linear(obs, float(day), _own(obs))
-        valid = inside & np.isfinite(image).all(axis=0)
-        valid &= usual.degrade(known[None].astype(np.float32))[0] >= LEAST_CLEAR
+    for i, (linear, known) in sorted(near.items()):
+        image = other.bands[i]
+        valid = inside & np.isfinite(image).all(axis=0) & usual.covered(known)
         if valid.sum() < LEAST_PIXELS:
             continue
 
@@ -232,11 +241,11 @@ def _footprint(obs: Observations, other: OtherImages) -> Footprint:
 
         seen = texture(image)
         compared += len(image)
-        for i, candidate in enumerate(candidates):
+        for number, candidate in enumerate(candidates):
             expected = texture(candidate.degrade(linear[list(other.positions)]))
             together = (seen * expected).sum(axis=1, dtype=np.float64)
             power = np.square(expected).sum(axis=1, dtype=np.float64) * np.square(seen).sum(axis=1, dtype=np.float64)
-            likeness[i] += (together / np.sqrt(power + 1e-12)).sum()
+            likeness[number] += (together / np.sqrt(power + 1e-12)).sum()
     return candidates[int(np.argmax(likeness))] if likeness.max() > LEAST_LIKENESS * compared else usual
 
 
@@ -294,9 +303,7 @@ def _lessons(obs: Observations, other: OtherImages, footprint: Footprint) -> Ite
         if not usable.any():
             continue
         error = np.where(usable, obs.bands[date] - linear, np.float32(0))
-        clear = footprint.degrade(usable[None].astype(np.float32))[0]
-        valid = footprint.inside & (clear >= LEAST_CLEAR)
-        seen = footprint.degrade(error[bands]) / np.maximum(clear, LEAST_CLEAR)
+        seen, valid = footprint.degrade_clear(error[bands], usable)
         seen += noise.normal(0, NOISE, seen.shape).astype(np.float32)
         away = np.abs(other.day_offset - obs.day_offset[date])
         pair = other.bands[int(away.argmin())] if away.min() <= SAME else None
@@ -325,27 +332,23 @@ def _harmonise(other: OtherImages, footprint: Footprint, lessons: Sequence[Lesso
     return replace(other, bands=slope * other.bands + offset)
 
 
-def _error_at_target(obs: Observations, other: OtherImages, footprint: Footprint) -> SeenError:
+def _error_at_target(other: OtherImages, footprint: Footprint, near: Near) -> SeenError:
     """Return what the sensor saw near the target date minus the linear prediction, from the nearest clear image."""
     shape = footprint.inside.shape
     error, valid, days = np.zeros((len(other.positions), *shape), np.float32), np.zeros(shape, bool), 0.0
-    for i in np.argsort(np.abs(other.day_offset), kind="stable"):
-        day = float(other.day_offset[i])
-        if abs(day) > NEAR:
-            break
+    for i, (linear, known) in near.items():
         taken = footprint.inside & np.isfinite(other.bands[i]).all(axis=0) & ~valid
         if not taken.any():
             continue
-        linear, known = _linear(obs, day, _own(obs))
-        taken &= footprint.degrade(known[None].astype(np.float32))[0] >= LEAST_CLEAR
+        taken &= footprint.covered(known)
         np.copyto(error, other.bands[i] - footprint.degrade(linear[list(other.positions)]), where=taken)
         valid |= taken
-        days += abs(day) * int(taken.sum())
+        days += abs(float(other.day_offset[i])) * int(taken.sum())
     return SeenError(error, valid, days / max(int(valid.sum()), 1))
 
 
 def _add_unknown(
-    obs: Observations, other: OtherImages, footprint: Footprint, number: int, prediction: Prediction
+    other: OtherImages, footprint: Footprint, near: Near, number: int, prediction: Prediction
 ) -> Prediction:
     """Take pixels that no date of the tile shows from the other sensor's nearest clear image, interpolated in space."""
     assert prediction.sensor is not None
@@ -353,11 +356,10 @@ def _add_unknown(
         return prediction
     shape = footprint.inside.shape
     level, valid = np.zeros((len(other.positions), *shape), np.float32), np.zeros(shape, bool)
-    for i in np.argsort(np.abs(other.day_offset), kind="stable"):
-        if abs(other.day_offset[i]) <= NEAR:
-            taken = np.isfinite(other.bands[i]).all(axis=0) & ~valid
-            np.copyto(level, other.bands[i], where=taken)
-            valid |= taken
+    for i in near:
+        taken = np.isfinite(other.bands[i]).all(axis=0) & ~valid
+        np.copyto(level, other.bands[i], where=taken)
+        valid |= taken
     covered = footprint.interpolate_linearly(valid[None].astype(np.float32))[0] >= COVERED
     added = ~prediction.known & covered
     if not added.any():
