@@ -29,6 +29,7 @@ from xr_cloudfree.cube.scaling import Scaling, resolve_scaling
 from xr_cloudfree.cube.sensors import SENSORS
 from xr_cloudfree.cube.timestamps import MERGE_REMEDY, Times, cube_times
 from xr_cloudfree.cube.validity import ValidRange, derive_valid_range
+from xr_cloudfree.engine.decoding import Decoding
 from xr_cloudfree.engine.detection import detected
 from xr_cloudfree.engine.fill import FillJob
 from xr_cloudfree.engine.grid import TileGrid, choose_block, choose_wide_block
@@ -305,10 +306,9 @@ def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...]
         sensors.append(
             OtherSensor(
                 title=theirs.sensor or name,
-                rule=info.rule,
-                scaling=info.scaling,
-                valid_range=info.valid_range,
-                times=info.times,
+                decoding=Decoding(
+                    info.rule, info.scaling, info.times, extras=theirs.extras, valid_range=info.valid_range
+                ),
                 reads=np.empty(0, np.intp),
                 rows=rows,
                 columns=columns,
@@ -316,7 +316,6 @@ def read_others(others: Sequence[Any], cube: Cube) -> tuple[tuple[CubeInfo, ...]
                 bands=tuple(pairs),
                 positions=tuple(pairs.values()),
                 lines=published_lines(theirs.sensor, cube.sensor, names),
-                extras=theirs.extras,
                 sensor=theirs.sensor,
                 common_names=theirs.common_names,
                 spelling=info.spelling,

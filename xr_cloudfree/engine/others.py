@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.cube import checks, scaling
-from xr_cloudfree.cube.masks import MaskRule
 from xr_cloudfree.cube.other_sensors import Axis, errors_about, useful_dates
 from xr_cloudfree.cube.remedies import Spelling
-from xr_cloudfree.cube.scaling import Scaling
 from xr_cloudfree.cube.timestamps import Times
-from xr_cloudfree.cube.validity import ValidRange, clear_where
+from xr_cloudfree.cube.validity import clear_where
 from xr_cloudfree.engine.blocks import Windows
 from xr_cloudfree.engine.clear import decode_window, quality_window, split_extras
 from xr_cloudfree.engine.decoding import Decoding
@@ -30,10 +28,8 @@ class OtherSensor:
     ----------
     title : str
         Its name, for attributes.
-    rule, scaling, valid_range
-        How its quality layer and its numbers are read; see `FillParameters`.
-    times : ndarray of datetime64[ns], shape (time,)
-        Time stamps of all its images.
+    decoding : Decoding
+        How its arrays are decoded, with the time stamps of all its images.
     reads : ndarray of int
         Indices of the images that are read, by time.
     rows, columns : Axis
@@ -46,17 +42,12 @@ class OtherSensor:
         Their positions among the cube's.
     lines : tuple of (float, float)
         For each of them slope and offset by which reflectance becomes the cube's.
-    extras : tuple of int
-        Positions along the arrays' band axis of layers that are not bands.
     sensor, common_names, spelling
         As in `FillParameters`, for the checks of values.
     """
 
     title: str
-    rule: MaskRule
-    scaling: Scaling
-    valid_range: ValidRange | None
-    times: Times
+    decoding: Decoding
     reads: NDArray[np.intp]
     rows: Axis
     columns: Axis
@@ -64,10 +55,14 @@ class OtherSensor:
     bands: tuple[int, ...]
     positions: tuple[int, ...]
     lines: tuple[tuple[float, float], ...]
-    extras: tuple[int, ...]
     sensor: str | None
     common_names: tuple[str | None, ...]
     spelling: Spelling
+
+    @property
+    def times(self) -> Times:
+        """Time stamps of all its images."""
+        return self.decoding.times
 
     @property
     def grid(self) -> TileGrid:
@@ -79,7 +74,7 @@ class OtherSensor:
         """Return the pixels that lie in a window of the cube, and those of its quality layer: at least one of each."""
         rows, columns = self.rows.within(window.y0, window.y1), self.columns.within(window.x0, window.x1)
         own = Box(*_not_empty(rows, self.rows.size), *_not_empty(columns, self.columns.size))
-        return own, quality_window(own, self.rule, self.grid)
+        return own, quality_window(own, self.decoding.rule, self.grid)
 
 
 def _not_empty(pixels: range, size: int) -> tuple[int, int]:
@@ -155,24 +150,24 @@ def decode_others(
     decoded = []
     for other, arrays in zip(others, windows, strict=True):
         box, _ = other.windows(window)
-        how = Decoding(other.rule, other.scaling, other.times, extras=other.extras, valid_range=other.valid_range)
+        how = other.decoding
         seen = decode_window(arrays, how, other.grid, box, other.reads)
-        stored, _ = split_extras(seen.stored, other.extras)
+        stored, _ = split_extras(seen.stored, how.extras)
         if check and stored.size:
             times = other.times[other.reads]
             with errors_about("others"):
                 checks.check_reflectance(
                     stored,
                     seen.clear,
-                    other.scaling,
+                    how.scaling,
                     times,
                     other.sensor,
                     other.common_names,
-                    other.valid_range,
+                    how.valid_range,
                     other.spelling,
                 )
-        clear = clear_where(stored, seen.clear, other.scaling, other.valid_range)
-        reflectance = scaling.to_reflectance(stored[:, list(other.bands)], other.scaling)
+        clear = clear_where(stored, seen.clear, how.scaling, how.valid_range)
+        reflectance = scaling.to_reflectance(stored[:, list(other.bands)], how.scaling)
         slope, offset = np.array(other.lines, np.float32).T[..., None, None]
         bands = np.where(clear[:, None], slope * reflectance + offset, np.float32(np.nan))
         decoded.append(DecodedOther(other, box, bands.astype(np.float32, copy=False)))

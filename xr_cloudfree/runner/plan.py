@@ -416,7 +416,19 @@ def _fingerprint(
         "other sensors": _hash(
             [
                 (
-                    *map(repr, (o.title, o.rule, o.scaling, list(o.times), o.rows, o.columns, o.width, o.lines)),
+                    *map(
+                        repr,
+                        (
+                            o.title,
+                            o.decoding.rule,
+                            o.decoding.scaling,
+                            list(o.times),
+                            o.rows,
+                            o.columns,
+                            o.width,
+                            o.lines,
+                        ),
+                    ),
                     o.bands,
                     o.positions,
                     [windows.stamp(variable) for variable in arrays.arrays],
