@@ -181,3 +181,28 @@ def interior_error(
         number += seen
     out /= np.maximum(number - 2, 1).astype(np.float32)
     return out
+
+
+def deviations(
+    bands: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    days: NDArray[np.float64],
+    dates: NDArray[np.intp],
+    image: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """See `dispatch.deviations`."""
+    clear, values = clear[dates], bands[dates]
+    for p in range(bands.shape[2]):
+        seen = np.flatnonzero(clear[:, p])
+        for i, date in enumerate(dates):
+            if not len(seen):
+                out[i, :, p] = 0
+                continue
+            earlier, later = seen[seen <= i][-1:], seen[seen >= i][:1]
+            first = (earlier if len(earlier) else later)[0]
+            second = (later if len(later) else earlier)[0]
+            begin, end = days[dates[first]], days[dates[second]]
+            weight = np.float32(0 if first == second else (begin - days[date]) / (begin - end))
+            start = values[first, :, p]
+            out[i, :, p] = start + weight * (values[second, :, p] - start) - image[:, p]

@@ -256,3 +256,16 @@ def test_tiles_without_pixels(bands_and_clear: tuple[Any, Any]) -> None:
     bands, clear = bands_and_clear
     for form in FORMS:
         assert form.median(bands[..., :0].copy(), clear[:, :0].copy()).shape == (bands.shape[1], 0)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.integers(1, 4), st.integers(1, 600))
+def test_deviations_in_both_forms(seed: int, dates: int, bands: int, pixels: int) -> None:
+    values, clear = cube(seed, dates, bands, min(pixels, 70) if seed % 8 else pixels, "float32")
+    rng = np.random.default_rng(seed)
+    chosen = np.flatnonzero(rng.random(dates) < 0.7)
+    days, image = np.cumsum(rng.choice([0.3, 1.0, 7.0], dates)), rng.random(values.shape[1:], np.float32)
+    one, other = (np.full((len(chosen), *image.shape), np.nan, np.float32) for _ in FORMS)
+    for form, out in zip(FORMS, (one, other), strict=True):
+        form.deviations(values, clear, days, chosen, image, out)
+    np.testing.assert_array_equal(one, other)

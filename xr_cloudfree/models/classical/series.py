@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.models.classical.pixelwise import clear_neighbours, interpolate_linearly, linear_weights
+from xr_cloudfree.models.kernels import dispatch as kernels
 from xr_cloudfree.models.protocol import Observations
 
 # Maximum number of dates that serve as features, maximum number of features they make up, and minimum clear share
@@ -95,32 +96,14 @@ class Series:
         """
         number = len(self.image)
         dates = feature_dates(self.clear.mean(axis=1), self.days, number)
-        features = np.zeros(((4 + len(dates)) * number, self.image.shape[1]), np.float32)
+        features = np.empty(((4 + len(dates)) * number, self.image.shape[1]), np.float32)
         own, around = features[: 2 * number], features[2 * number : 4 * number]
         own[:number], own[number:] = self.image, self.change
         context_means(own, self.shape, around)
         around -= own
-        self._differences(dates, features[4 * number :].reshape(len(dates), *self.image.shape))
+        rows = features[4 * number :].reshape(len(dates), *self.image.shape)
+        kernels.deviations(self.bands, self.clear, self.days, dates, self.image, rows)
         return features
-
-    def _differences(self, dates: NDArray[np.intp], rows: NDArray[np.float32]) -> None:
-        """Write each of some dates minus the linear prediction into `rows`, shape (date, band, pixel), zeros before.
-
-        Gaps are interpolated linearly in time between these dates; pixels that are clear on none of them stay 0.
-        """
-        clear, days = self.clear[dates], self.days[dates]
-        number = np.arange(len(days), dtype=np.int16)[:, None]
-        previous = np.maximum.accumulate(np.where(clear, number, np.int16(-1)), axis=0)
-        following = np.minimum.accumulate(np.where(clear, number, np.int16(len(days)))[::-1], axis=0)[::-1]
-        following = np.where(following < len(days), following, np.int16(-1))
-        seen = clear.any(axis=0)
-        for i, row in enumerate(rows):
-            np.subtract(self.bands[dates[i]], self.image, out=row, where=clear[i])
-            gaps = np.flatnonzero(~clear[i] & seen)
-            first, second, weight = linear_weights(days, previous[i, gaps], following[i, gaps], days[i])
-            start = self.bands[dates[first], :, gaps]
-            change = self.bands[dates[second], :, gaps] - start
-            row[:, gaps] = (start + weight.astype(np.float32)[:, None] * change).T - self.image[:, gaps]
 
     def uncertainty(self) -> NDArray[np.float32]:
         """Estimate the uncertainty of the linear prediction, shape (band, pixel); NaN where no error can be measured.

@@ -423,3 +423,50 @@ def interior_error(
     out = np.empty(bands.shape[1:], np.float32)
     _interior_error(bands, clear.view(np.uint8), days, np.float32(growth), out)
     return out
+
+
+@compiled
+def _deviations(bands: Any, clear: Any, days: Any, dates: Any, image: Any, out: Any) -> None:
+    number, n_bands, pixels = out.shape
+    following = np.empty((number + 1, _LANES), np.int16)
+    previous, first, second = np.empty(_LANES, np.int16), np.empty(_LANES, np.int16), np.empty(_LANES, np.int16)
+    weight, none = np.empty(_LANES, np.float32), np.int16(-1)
+    for start in range(0, pixels, _LANES):
+        width = min(_LANES, pixels - start)
+        following[number] = none
+        previous[:] = none
+        for i in range(number - 1, -1, -1):
+            seen, now, below, above = clear[dates[i], start : start + width], np.int16(i), following[i], following[i + 1]
+            for p in range(width):
+                below[p] = now if seen[p] else above[p]
+        for i in range(number):
+            seen, now, above, at = clear[dates[i], start : start + width], np.int16(i), following[i], days[dates[i]]
+            for p in range(width):
+                previous[p] = now if seen[p] else previous[p]
+                first[p] = previous[p] if previous[p] >= 0 else above[p]
+                second[p] = above[p] if above[p] >= 0 else previous[p]
+            for p in range(width):
+                begin = days[dates[max(first[p], 0)]]
+                length = begin - days[dates[max(second[p], 0)]]
+                weight[p] = (begin - at) / (length if length != 0 else 1.0) if length != 0 else 0.0
+            for b in range(n_bands):
+                row, linear = out[i, b, start : start + width], image[b, start : start + width]
+                values = bands[:, b, start : start + width]
+                for p in range(width):
+                    if first[p] >= 0:
+                        begin32 = values[dates[first[p]], p]
+                        row[p] = (begin32 + weight[p] * (values[dates[second[p]], p] - begin32)) - linear[p]
+                    else:
+                        row[p] = 0
+
+
+def deviations(
+    bands: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    days: NDArray[np.float64],
+    dates: NDArray[np.intp],
+    image: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """See `dispatch.deviations`."""
+    _deviations(bands, clear.view(np.uint8), days, dates.astype(np.uint64), image, out)

@@ -261,3 +261,45 @@ def interior_error(
     from xr_cloudfree.models.kernels import compiled
 
     return compiled.interior_error(bands, clear, days, growth)
+
+
+def deviations(
+    bands: NDArray[np.float32],
+    clear: NDArray[np.bool_],
+    days: NDArray[np.float64],
+    dates: NDArray[np.intp],
+    image: NDArray[np.float32],
+    out: NDArray[np.float32],
+) -> None:
+    """Write the differences of some dates to an image, after the gaps of each are interpolated linearly in time.
+
+    Parameters
+    ----------
+    bands : ndarray of float32, shape (time, band, pixel)
+        Values.
+    clear : ndarray of bool, shape (time, pixel)
+        True where a pixel is clear.
+    days : ndarray of float64, shape (time,)
+        Days, increasing.
+    dates : ndarray of int, shape (date,)
+        Indices of the dates, increasing. A gap is interpolated between the clear ones among them; beyond the first or
+        last clear one, its value is used.
+    image : ndarray of float32, shape (band, pixel)
+        The image that is subtracted.
+    out : ndarray of float32, shape (date, band, pixel)
+        The differences; 0 at pixels that are clear on none of these dates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xr_cloudfree.models.kernels import dispatch as kernels
+    >>> bands = np.array([1, 9, 4], np.float32).reshape(3, 1, 1)
+    >>> clear, days = np.array([[True], [False], [True]]), np.array([0.0, 1, 3])
+    >>> out = np.empty((3, 1, 1), np.float32)
+    >>> kernels.deviations(bands, clear, days, np.arange(3), np.ones((1, 1), np.float32), out)
+    >>> out.ravel().tolist()
+    [0.0, 1.0, 3.0]
+    """
+    from xr_cloudfree.models.kernels import compiled
+
+    compiled.deviations(bands, clear, days, dates, image, out)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -160,6 +161,10 @@ class Batch:
 
     def known(self) -> Tensor:
         """Return where any date is clear: Tensor of bool, shape (batch, 1, y, x)."""
+        return self._known
+
+    @cached_property
+    def _known(self) -> Tensor:
         seen: Tensor = ((self.clear > 0) & self.date_valid[:, :, None, None, None]).any(dim=1)
         return seen
 
