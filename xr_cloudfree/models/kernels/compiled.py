@@ -436,11 +436,13 @@ def _deviations(bands: Any, clear: Any, days: Any, dates: Any, image: Any, out: 
         following[number] = none
         previous[:] = none
         for i in range(number - 1, -1, -1):
-            seen, now, below, above = clear[dates[i], start : start + width], np.int16(i), following[i], following[i + 1]
+            seen, now = clear[dates[i], start : start + width], np.int16(i)
+            below, above = following[i], following[i + 1]
             for p in range(width):
                 below[p] = now if seen[p] else above[p]
         for i in range(number):
-            seen, now, above, at = clear[dates[i], start : start + width], np.int16(i), following[i], days[dates[i]]
+            seen, now = clear[dates[i], start : start + width], np.int16(i)
+            above, at = following[i], days[dates[i]]
             for p in range(width):
                 previous[p] = now if seen[p] else previous[p]
                 first[p] = previous[p] if previous[p] >= 0 else above[p]
@@ -448,7 +450,7 @@ def _deviations(bands: Any, clear: Any, days: Any, dates: Any, image: Any, out: 
             for p in range(width):
                 begin = days[dates[max(first[p], 0)]]
                 length = begin - days[dates[max(second[p], 0)]]
-                weight[p] = (begin - at) / (length if length != 0 else 1.0) if length != 0 else 0.0
+                weight[p] = (begin - at) / length if length != 0 else 0.0
             for b in range(n_bands):
                 row, linear = out[i, b, start : start + width], image[b, start : start + width]
                 values = bands[:, b, start : start + width]
