@@ -41,7 +41,7 @@ FRAMES, SEEDS = 5, (0, 1)
 
 def core_hours() -> dict[str, float]:
     """Return the core-hours of a granule by model."""
-    return {name: cost.granule_hours(name, cost.measure(ROOT, "--one", name, DATES, BANDS)[0]) for name in MODELS}
+    return {name: cost.costs(ROOT, name, DATES, BANDS)[1] for name in MODELS}
 
 
 def measure(data: Path, sample: Path, hours: dict[str, float]) -> None:
