@@ -1,6 +1,7 @@
 """Tiles of several blocks in the model's batches."""
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import xr_cloudfree
 from tests.support.cubes import SIZES, make_cube
 from tests.support.models import MODELS, Blended, Greedy, TileWide
 from xr_cloudfree.engine import fill, parameters
+from xr_cloudfree.engine.answers import parts_of
+from xr_cloudfree.engine.grid import TileGrid
 from xr_cloudfree.models.protocol import optional
 
 
@@ -115,3 +118,37 @@ def test_an_error_of_a_model_in_another_thread_is_raised():
     da, clear = make_cube()
     with pytest.raises(ValueError, match="no"):
         xr_cloudfree.fill(da, "2021-06-03", clear=clear, model=Failing(), block=32)
+
+
+class WithLayers(Counted):
+    """It has all layers that a tile may have."""
+
+    spec = replace(Blended.spec, layers=("source_time", "uncertainty", "gate"))
+
+    def predict(self, tiles):
+        rows = []
+        for obs, answer in zip(tiles, super().predict(tiles), strict=True):
+            gate = (obs.clear / np.maximum(obs.clear.sum(axis=0), 1)).astype(np.float32)
+            rows.append(replace(answer, source=np.zeros(obs.shape, np.int16), uncertainty=answer.bands / 9, gate=gate))
+        return rows
+
+
+@pytest.mark.parametrize("layers", [("filled", "uncertainty", "source_time"), "gate"])
+def test_a_model_is_not_asked_for_tiles_that_the_target_shows_whole(monkeypatch, layers):
+    da, clear = make_cube()
+    when = da["time"].values[3]
+    clear[3] = True
+    da[3] = da[3].fillna(0.1)
+    clear[3, 5, 7] = clear[3, 40:44, 50] = False
+    how = dict(date=when, clear=clear, layers=layers, block=32)
+    asked, all_tiles = WithLayers(), WithLayers()
+    image = xr_cloudfree.fill(da, model=asked, **how)
+    lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), model=WithLayers(), **how)
+    monkeypatch.setattr(fill, "_observed", lambda job, obs: None)
+    xr.testing.assert_identical(image, xr_cloudfree.fill(da, model=all_tiles, **how))
+    xr.testing.assert_identical(image, lazy.compute())
+    grid = TileGrid((SIZES["y"], SIZES["x"]), (32, 32), 32, 16, taper=True)
+    extents = parts_of(grid, grid.cube)
+    touched = [e for e in extents if not clear[3].values[max(e.y0, 0) : e.y1, max(e.x0, 0) : e.x1].all()]
+    assert all_tiles.n == len(extents)
+    assert asked.n == (len(extents) if layers == "gate" else len(touched)) and 0 < len(touched) < len(extents)

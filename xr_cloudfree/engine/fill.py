@@ -24,6 +24,9 @@ from xr_cloudfree.errors import ModelError
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.protocol import Observations, Prediction, optional
 
+# Layers that describe the model's prediction at pixels that the target shows, too.
+OF_ALL_PIXELS = frozenset({"gate", "consistency"})
+
 
 @dataclass(frozen=True, eq=False)
 class FillJob(FillParameters):
@@ -255,6 +258,9 @@ def answered(
             for extent in target.asked:
                 tile, parts = cut_tile(job, target, extent)
                 for part in parts:
+                    if (seen := _observed(job, part.obs)) is not None:
+                        add(target, tile, part, seen)
+                        continue
                     if not part.capable:
                         add(target, tile, part, Linear().predict([part.obs])[0])
                         continue
@@ -271,6 +277,23 @@ def answered(
         collect()
     while waiting:
         yield waiting.popleft()
+
+
+def _observed(job: FillParameters, obs: Observations) -> Prediction | None:
+    """Return a tile's own observation of the target date as its prediction, if it is clear everywhere.
+
+    Only layers of `OF_ALL_PIXELS` would show what the model says about such a tile: for them it has to be asked.
+    """
+    if obs.target < 0 or not OF_ALL_PIXELS.isdisjoint(job.layers) or not obs.clear[obs.target].all():
+        return None
+    given, bands = job.model.spec.layers, obs.bands[obs.target].astype(np.float32)
+    return Prediction(
+        bands,
+        np.ones(obs.shape, bool),
+        np.full(obs.shape, obs.target, np.int16) if "source_time" in given else None,
+        np.zeros_like(bands) if "uncertainty" in given else None,
+        sensor=np.zeros(obs.shape, np.uint8) if "source_sensor" in job.layers else None,
+    )
 
 
 def _checked(name: str, observations: list[Observations], predictions: object) -> list[Prediction]:
