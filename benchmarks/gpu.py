@@ -2,8 +2,9 @@
 
     python -m benchmarks.gpu [--tiles N] [--edge PIXELS] [--dates N] [--bands N] [--model NAME] [--device DEVICE]
 
-Tiles are in memory, each on a part of its own of a synthetic cube; the target date is about half clear. *Wall* and
-*processor* seconds are of whole calls of the model, which prepares as many tiles in parallel as torch has threads;
+Tiles are in memory, each on a part of its own of a synthetic cube, on a GPU as large as the model's; the target date is
+about half clear. The rate is in tiles of 256 x 256 pixels, by area. *Wall* and *processor* seconds are of whole calls
+of the model, which prepares as many tiles in parallel as torch has threads;
 *fits and forests* are those that stay on the processor where a device prepares tiles. Without a GPU the same path is
 measured on the CPU, by default on few small tiles, and nothing is said about kernels.
 """
@@ -21,8 +22,8 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-# Tiles that are compared with a CPU.
-COMPARED = 4
+# Tiles that are compared with a CPU; edge, in pixels, of the tiles that rates are given in.
+COMPARED, UNIT = 4, 256
 GOALS = {"rate": 150.0, "kernels": 0.7, "difference": 1e-3}
 
 
@@ -143,19 +144,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if gpu else "cpu")
     parser.add_argument("--tiles", type=int, default=64 if gpu else 2)
-    parser.add_argument("--edge", type=int, default=256 if gpu else 96)
+    parser.add_argument("--edge", type=int, help="pixels; by default those of the model's tiles, on a CPU 96")
     parser.add_argument("--dates", type=int, default=24)
     parser.add_argument("--bands", type=int, default=4)
     parser.add_argument("--model", default="unet")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     gpu = given.device != "cpu"
-    tiles = make_tiles(given.tiles, given.edge, given.dates, given.bands)
-    name = torch.cuda.get_device_name(given.device) if gpu else platform.processor() or platform.machine()
-    print(f"\n{given.model}: {given.tiles} tiles of {given.edge}² x {given.dates} x {given.bands}, {name}")
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    print(f"\n{'prepared by':14}{'precision':>10}{'tiles/s':>9}{'processor s a tile':>20}{'fits and forests':>18}")
     exact = from_pretrained(given.model, "cpu")
+    edge = given.edge or ((exact.spec.tile or UNIT) if gpu else 96)
+    tiles = make_tiles(given.tiles, edge, given.dates, given.bands)
+    name = torch.cuda.get_device_name(given.device) if gpu else platform.processor() or platform.machine()
+    print(f"\n{given.model}: {given.tiles} tiles of {edge}² x {given.dates} x {given.bands}, {name}")
+    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(f"\n{'prepared by':14}{'precision':>10}{f'{UNIT}²/s':>9}{'processor s a tile':>20}{'fits and forests':>18}")
     models = {precision: from_pretrained(given.model, given.device, precision) for precision in ("fp32", "bf16")}
     rates = {}
     for precision, model in models.items() if gpu else [("fp32", exact)]:
@@ -171,12 +173,12 @@ def main() -> None:
                     spent.update(dict.fromkeys(spent, 0.0))
                 _, wall, processor = predict(model, tiles)
             n = len(tiles)
-            rates[precision, where] = n / wall
+            rates[precision, where] = n / wall * (edge / UNIT) ** 2
             own = fits["fit_ground"] - columns["features"] + forests["grow_forests"]
             own = own / n if where == "device" else float("nan")
-            print(f"{where:14}{precision:>10}{n / wall:9.1f}{processor / n:20.3f}{own:18.3f}")
+            print(f"{where:14}{precision:>10}{rates[precision, where]:9.1f}{processor / n:20.3f}{own:18.3f}")
     if gpu:
-        print(f"\ntiles per second: {against(max(rates.values()), 'rate')}")
+        print(f"\ntiles of {UNIT} x {UNIT} pixels per second: {against(max(rates.values()), 'rate')}")
     with prepared(on_device=True):
         for precision, model in models.items() if gpu else [("fp32", exact)]:
             largest = difference(model, exact, tiles[:COMPARED])

@@ -59,7 +59,7 @@ def date(portugal) -> np.datetime64:
 @pytest.fixture
 def wide() -> xr.Dataset:
     """A cube of four regions."""
-    made = synthetic.cube(shape=(10, 4, 250, 300), seed=0, cloud_share=0.3)
+    made = synthetic.cube(shape=(10, 4, 340, 400), seed=0, cloud_share=0.3)
     return made.assign_coords(band=made["band"].astype(object))
 
 
@@ -159,7 +159,7 @@ def test_batches_that_do_not_fit_are_halved(name) -> None:
 
 def test_a_run_on_a_gpu_is_resumed_and_verified(store, tmp_path) -> None:
     out, cube = tmp_path / "out.zarr", io.open_cube(store)
-    options = {"date": cube.time.values[5], "model": "unet", "shard": 192}
+    options = {"date": cube.time.values[5], "model": "unet", "shard": 320}
     written = xr_cloudfree.to_zarr(cube, out, **options).compute()
     digest = store_digest(out)
     for index in (1, 2):
@@ -173,7 +173,7 @@ def test_a_run_on_a_gpu_is_resumed_and_verified(store, tmp_path) -> None:
 
 def test_workers_with_a_gpu_fill_on_it(store, wide, tmp_path) -> None:
     distributed = pytest.importorskip("distributed")
-    date, options = wide.time.values[5], {"model": "unet", "shard": 192, "progress": False}
+    date, options = wide.time.values[5], {"model": "unet", "shard": 320, "progress": False}
     alone = xr_cloudfree.batch(store, tmp_path / "alone.zarr", date, **options).compute()
 
     def used() -> int:

@@ -242,7 +242,7 @@ def test_a_network_is_loaded_once_and_its_answer_is_the_same(cube, client, tmp_p
 
         return torch.get_num_threads()
 
-    options, share = {"model": "unet", "shard": 192}, max(1, CPU_COUNT // 2)
+    options, share = {"model": "unet", "shard": 320}, max(1, CPU_COUNT // 2)
     stores.batch(cube, tmp_path / "there.zarr", DATES[1], client=client, progress=False, **options)
     assert set(client.run(threads).values()) == {share}
     before = torch.get_num_threads()

@@ -209,17 +209,17 @@ def test_predictions_are_the_same(monkeypatch):
 
 def test_a_fill_as_on_a_gpu_is_the_same(monkeypatch, tmp_path):
     """In memory and streamed: tiles that blocks share, cut while others are predicted, prepared by torch."""
-    cube = synthetic.cube((9, 3, 200, 300), seed=1, cloud_share=0.4)
+    cube = synthetic.cube((9, 3, 330, 420), seed=1, cloud_share=0.4)
     cube["reflectance"] = cube["reflectance"].astype(np.float32) * 1e-4
     cube["reflectance"].attrs = {}
     model = xr_cloudfree.from_pretrained("unet", device="cpu")
-    how = dict(date=cube["time"].to_numpy()[4], model=model, layers=("uncertainty", "filled"), block=192)
+    how = dict(date=cube["time"].to_numpy()[4], model=model, layers=("uncertainty", "filled"), block=320)
     expected = xr_cloudfree.fill(cube, **how)
     compute, devices = on_device.compute_features, []
     monkeypatch.setattr(on_device, "compute_features", lambda *given: devices.append(given[2]) or compute(*given))
     monkeypatch.setattr(runtime, "prepares_on", lambda device: True)
     assert model.overlaps
-    streamed = xr_cloudfree.to_zarr(cube, tmp_path / "out.zarr", shard=192, **how)
+    streamed = xr_cloudfree.to_zarr(cube, tmp_path / "out.zarr", shard=320, **how)
     for found in (xr_cloudfree.fill(cube, **how), streamed):
         np.testing.assert_array_equal(found["filled"], expected["filled"])
         for name in ("reflectance", "uncertainty"):

@@ -60,8 +60,8 @@ class Regress:
         "regress",
         "linear, corrected by a robust fit on the target's clear pixels; without them, weighed ways to interpolate",
         units="reflectance",
-        tile=256,
-        stride=128,
+        tile=384,
+        stride=256,
         taper=True,
         layers=("source_time", "uncertainty"),
     )
