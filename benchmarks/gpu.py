@@ -4,9 +4,9 @@
 
 Tiles are in memory, each on a part of its own of a synthetic cube, on a GPU as large as the model's; the target date is
 about half clear. The rate is in tiles of 256 x 256 pixels, by area. *Wall* and *processor* seconds are of whole calls
-of the model, which prepares as many tiles in parallel as torch has threads;
-*fits and forests* are those that stay on the processor where a device prepares tiles. Without a GPU the same path is
-measured on the CPU, by default on few small tiles, and nothing is said about kernels.
+of the model, which prepares as many tiles in parallel as torch has threads; *fits and forests* are those that stay on
+the processor where a device prepares tiles. Without a GPU the same path is measured on the CPU, by default on few small
+tiles, and nothing is said about kernels.
 """
 
 from __future__ import annotations
