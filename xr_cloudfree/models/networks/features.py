@@ -19,7 +19,7 @@ from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
 from xr_cloudfree.models.protocol import Observations
 
-FEATURES_VERSION = 4
+FEATURES_VERSION = 5
 """Version of the samples that training stores. Raise it with any change after which stored samples would differ: to
 `compute_features`, `prepare` or what they call, or to how training draws and stores samples."""
 
@@ -70,9 +70,10 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         With these features, in addition to those of `prepare`: ``candidates`` (band, candidate, y, x) in reflectance,
         named in `CANDIDATES`; ``hints`` (band, hint, y, x) in reflectance, named in `HINTS`; ``uncertainty``
         (band, y, x) in reflectance, of `regress` where there is a fit, otherwise of linear interpolation; ``scale``
-        (band,) in reflectance, the typical error in this tile; ``evidence`` (band, 2), the factor by which
-        ``uncertainty`` has to be multiplied for the first candidate, by errors that this tile left out, and the weight
-        of this evidence; ``shared`` (map, y, x), named in `SHARED`, about 0 to 1.
+        (band,) in reflectance, the typical error in this tile; ``evidence`` (band, 3), the factor by which
+        ``uncertainty`` has to be multiplied for the first candidate, by errors that this tile left out, the weight of
+        this evidence, and a factor for all uncertainties by the number of dates behind them; ``shared`` (map, y, x),
+        named in `SHARED`, about 0 to 1.
 
     Examples
     --------
@@ -118,7 +119,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         "hints": image(np.where(known, hints, 0)),
         "uncertainty": image(uncertainty),
         "scale": scale.astype(np.float32),
-        "evidence": np.stack([evidence.factor, np.full_like(evidence.factor, evidence.weight)], axis=1),
+        "evidence": evidence.rows,
         "shared": image(_shared(tile, series, regression, judged, shares)),
     }
     return replace(tile, features=tile.features | features, source=among_others(source, used.target).reshape(shape))

@@ -156,7 +156,8 @@ def in_context(uncertainty: Tensor, batch: Batch) -> Tensor:
     """Scale uncertainties to the size of the errors that each tile left out itself; their pattern stays.
 
     The geometric mean of the uncertainty over the hidden pixels, relative to the feature ``"uncertainty"``, is replaced
-    by the factor of the feature ``"evidence"``, as far as the weight of this evidence goes.
+    by the factor of the feature ``"evidence"``, as far as the weight of this evidence goes. Its
+    last number, the widening, multiplies the result.
 
     Parameters
     ----------
@@ -167,13 +168,14 @@ def in_context(uncertainty: Tensor, batch: Batch) -> Tensor:
     """
     if "evidence" not in batch.features:
         return uncertainty
-    factor, weight = batch.features["evidence"].unbind(dim=2)
+    factor, weight, widening = batch.features["evidence"].unbind(dim=2)
     hidden = ((batch.target_clear == 0) & batch.known()).to(uncertainty.dtype)
     relative = torch.log(uncertainty.clamp(min=1e-6) / batch.features["uncertainty"].clamp(min=1e-6))
     mean = (relative * hidden).sum(dim=(-2, -1)) / hidden.sum(dim=(-2, -1)).clamp(min=1)
-    # Padded bands have a factor and a weight of 0.
+    # Padded bands have zeros.
     logarithm = weight * (torch.log(factor.clamp(min=1e-6)) - mean)
-    return uncertainty * torch.exp(logarithm)[:, :, None, None]
+    size = torch.where(widening > 0, widening, 1.0) * torch.exp(logarithm)
+    return uncertainty * size[:, :, None, None]
 
 
 def keep_clear(image: Tensor, target: Tensor, target_clear: Tensor) -> Tensor:
