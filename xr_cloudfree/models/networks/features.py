@@ -42,6 +42,8 @@ SHARED = (
     "weight of the forest on the residual",
     "weight of the forest on the error",
 )
+# Logarithm of 1 + a distance in pixels that is 1 in `SHARED`.
+DISTANCE_UNIT = 4.0
 # Maximum and minimum number of samples of a forest, and the minimum weight of a pixel to be one.
 SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
 # Regularisation of the weights of the forests towards equal weights.
@@ -326,5 +328,7 @@ def distances(
 
     far = np.ones(seen.size)
     if ground is not None:
-        return np.log1p(ground.to_trusted) / 4.0, np.log1p(ground.to_gap) / 4.0
-    return far, far if seen.all() else np.log1p(distance_transform_edt(seen.reshape(shape)).ravel()) / 4.0
+        return np.log1p(ground.to_trusted) / DISTANCE_UNIT, np.log1p(ground.to_gap) / DISTANCE_UNIT
+    if seen.all():
+        return far, far
+    return far, np.log1p(distance_transform_edt(seen.reshape(shape)).ravel()) / DISTANCE_UNIT
