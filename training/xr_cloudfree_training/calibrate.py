@@ -18,7 +18,7 @@ from torch import nn
 
 from xr_cloudfree.accuracy.losses import NORMAL_90
 from xr_cloudfree.models.bundles import bundle
-from xr_cloudfree.models.networks.unet import FITTED
+from xr_cloudfree.models.networks.layers import FITTED
 from xr_cloudfree_training.samples import TrainingBatch
 
 LEVEL = 0.9

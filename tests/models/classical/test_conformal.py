@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 
 from xr_cloudfree.models.classical import conformal, stacking
-from xr_cloudfree.models.classical.conformal import BANDS_PRIOR, TILE_PRIOR, Z90, evidence, weighted_quantile
-from xr_cloudfree.models.classical.series import Series
+from xr_cloudfree.models.classical.conformal import (
+    BANDS_PRIOR,
+    TILE_PRIOR,
+    Z90,
+    Evidence,
+    evidence,
+    student_widening,
+    weighted_quantile,
+)
+from xr_cloudfree.models.classical.regress import Regress
+from xr_cloudfree.models.classical.series import UNSEEN, Series
 from xr_cloudfree.models.protocol import Observations
 
 MANY = 10_000
@@ -71,6 +80,26 @@ def test_the_order_of_samples_and_names_of_groups_have_no_influence():
     assert a.weight == b.weight
 
 
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 6.314), (2, 2.920), (5, 2.015), (10, 1.812), (120, 1.658)])
+def test_the_widening_is_that_of_the_tables_of_students_t(freedom, quantile):
+    assert student_widening(freedom) == pytest.approx(quantile / Z90, rel=3e-4)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_intervals_from_few_errors_hold_if_widened(number):
+    errors = np.random.default_rng(4).normal(0, 0.02, (MANY, number + 1))
+    scale = np.sqrt(np.square(errors[:, :-1]).mean(axis=1))
+    inside = [np.mean(np.abs(errors[:, -1]) <= Z90 * scale * factor) for factor in (1, student_widening(number))]
+    assert inside[1] == pytest.approx(0.9, abs=0.01) and inside[0] < 0.9 - 0.07 / number
+
+
+def test_the_widening_counts_whatever_the_weight():
+    factor = np.array([1.0, 4.0], np.float32)
+    assert Evidence(factor, 0.5, 1.5).shrunk.tolist() == [1.5, 3.0]
+    assert Evidence(factor, 0.0, 1.5).shrunk.tolist() == [1.5, 1.5]
+    assert Evidence(factor, 0.5, 1.5).rows.tolist() == [[1.0, 0.5, 1.5], [4.0, 0.5, 1.5]]
+
+
 def test_a_weighted_quantile_is_a_value():
     values = np.array([4.0, 1.0, 3.0, 2.0])
     assert weighted_quantile(values, np.ones(4), 0.5) == 2
@@ -99,7 +128,20 @@ def test_left_out_dates_widen_the_intervals_of_a_restless_series():
         assert ((shrunk > 1.2) == wider).all()
 
 
+@pytest.mark.parametrize(("number", "judged"), [(2, 0), (3, 3), (4, 4), (17, 16)])
+def test_the_fewer_dates_the_wider_the_intervals(number, judged):
+    """A left-out date is judged if there are two others, which give the uncertainty of its prediction."""
+    values, clear = observations(np.zeros(len(DAYS)))
+    keep = np.sort(np.argsort(np.abs(DAYS + 1), kind="stable")[:number])
+    obs = Observations(values[keep], clear[keep], DAYS[keep] + 1)
+    found = stacking.interpolate(Series.of(obs), np.ones(400, bool))[2]
+    assert found.widening == pytest.approx(student_widening(2 + judged) / UNSEEN)
+    expected = Series.of(obs).uncertainty() * found.shrunk[:, None]
+    np.testing.assert_allclose(Regress().predict([obs])[0].uncertainty.reshape(2, -1), expected, rtol=1e-6)
+
+
 def test_too_few_dates_are_no_evidence():
     values, clear = observations(np.zeros(len(DAYS)))
     found = Series.of(Observations(values[:4], clear[:4], DAYS[:4]))
-    assert stacking.interpolate(found, np.ones(400, bool))[2].weight == 0
+    evidence = stacking.interpolate(found, np.ones(400, bool))[2]
+    assert evidence.weight == 0 and evidence.factor.tolist() == [1, 1] and evidence.widening > 1

@@ -5,10 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import distance_transform_edt
 
 from tests.support.season import observations
+from xr_cloudfree.models.classical.conformal import student_widening
 from xr_cloudfree.models.classical.pixelwise import Linear
 from xr_cloudfree.models.classical.regress import Regress
+from xr_cloudfree.models.classical.series import UNSEEN
 from xr_cloudfree.models.networks import features as evidence
 from xr_cloudfree.models.networks import layers as head
 from xr_cloudfree.models.networks import unet as plus
@@ -218,15 +221,23 @@ def test_calibration_by_what_the_target_shows():
         np.testing.assert_allclose(answer(wider, tile).uncertainty[0], expected, rtol=1e-5)
 
 
+def growth(batch):
+    """Return the factor by which uncertainties of a tile with a fit grow with the distance to its pixels, (y, x)."""
+    trusted = batch.features["shared"][0, evidence.SHARED.index("trusted")].numpy() > 0
+    return torch.as_tensor(0.83 * (1 + distance_transform_edt(~trusted)) ** 0.08, dtype=torch.float32)
+
+
 def test_the_tile_gives_the_size_of_the_uncertainty_and_the_network_its_pattern():
     obs, net = observations(), random_net()
     batch = Batch.of([net.prepare(obs)])
     hidden = (batch.target_clear[0, 0] == 0) & batch.known()[0, 0]
     with torch.inference_mode():
         own, scaled = net.reason(batch).uncertainty[0], net(batch).uncertainty[0]
+    scaled = scaled / growth(batch)
     ratio = (scaled / own).numpy()
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1, :1], ratio.shape), rtol=1e-5)
-    factor, weight = batch.features["evidence"][0].unbind(dim=1)
+    factor, weight, widening = batch.features["evidence"][0].unbind(dim=1)
+    assert (widening == 1).all()  # the squares of a date that shows something are many
     relative = torch.log(own / batch.features["uncertainty"][0])[:, hidden].mean(dim=1)
     new = torch.log(scaled / batch.features["uncertainty"][0])[:, hidden].mean(dim=1)
     np.testing.assert_allclose(new, weight * torch.log(factor) + (1 - weight) * relative, rtol=1e-4)
@@ -238,9 +249,28 @@ def test_without_evidence_the_uncertainty_is_the_networks_own(weight):
     batch = Batch.of([net.prepare(obs)])
     evidence = batch.features.pop("evidence")
     if weight is not None:
-        batch.features["evidence"] = torch.stack([evidence[..., 0], torch.full_like(evidence[..., 1], weight)], dim=2)
+        evidence[..., 1] = weight
+        batch.features["evidence"] = evidence
     with torch.inference_mode():
-        np.testing.assert_allclose(net(batch).uncertainty, net.reason(batch).uncertainty, rtol=1e-6)
+        factor = 1.0 if weight is None else growth(batch)
+        np.testing.assert_allclose(net(batch).uncertainty, net.reason(batch).uncertainty * factor, rtol=1e-5)
+
+
+def test_the_uncertainty_of_a_short_series_is_wider():
+    """By the same factor in every band and pixel; padded bands stay finite."""
+    obs, net = observations(), random_net()
+    near = np.sort(np.argsort(np.abs(obs.day_offset), kind="stable")[:2])
+    few = Observations(obs.bands[near], np.ones_like(obs.clear[near]), obs.day_offset[near] + 1)
+    tile, longer = net.prepare(few), replace(obs, bands=obs.bands[:, :1])
+    widening = tile.features["evidence"][:, 2]
+    assert widening == pytest.approx(student_widening(2) / UNSEEN)
+    assert (tile.features["evidence"][:, 1] == 0).all()
+    with torch.inference_mode():
+        alone, own = net(Batch.of([tile])).uncertainty, net.reason(Batch.of([tile])).uncertainty
+        both = net(Batch.of([net.prepare(longer), tile])).uncertainty
+    np.testing.assert_allclose(alone, own * widening[0], rtol=1e-5)
+    np.testing.assert_allclose(both[1], alone[0], rtol=1e-4)
+    assert both.isfinite().all()
 
 
 def test_the_network_is_trained_on_uncertainties_of_its_own():

@@ -31,15 +31,24 @@ class Evidence:
         Factor, not shrunk towards 1; positive.
     weight : float
         Weight of the factor against what is known without it, in [0, 1]; 0 without left-out errors.
+    widening : float
+        Factor in addition to it, whatever its weight, by the number of errors behind the uncertainty itself; positive.
     """
 
     factor: NDArray[np.float32]
     weight: float
+    widening: float = 1.0
 
     @property
     def shrunk(self) -> NDArray[np.float32]:
-        """The factor to the power of its weight, shape (band,): between 1 and the factor."""
-        return np.asarray(self.factor**self.weight, np.float32)
+        """The widening times the factor to the power of its weight, shape (band,): what multiplies uncertainties."""
+        return np.asarray(self.widening * self.factor**self.weight, np.float32)
+
+    @property
+    def rows(self) -> NDArray[np.float32]:
+        """Factor, weight and widening of each band, shape (band, 3)."""
+        alone = np.ones_like(self.factor)
+        return np.stack([self.factor, self.weight * alone, self.widening * alone], axis=1)
 
 
 def no_evidence(n_bands: int) -> Evidence:
@@ -89,6 +98,30 @@ def evidence(errors: NDArray[np.floating], uncertainty: NDArray[np.floating], gr
     common = own.mean()
     factor = np.exp(common + number / (number + BANDS_PRIOR) * (own - common))
     return Evidence(factor.astype(np.float32), number / (number + TILE_PRIOR))
+
+
+def student_widening(freedom: int) -> float:
+    """Return how much wider the 90 % interval is if its scale was estimated from few independent errors.
+
+    It is the ratio of the quantiles of Student's t distribution and of the normal distribution.
+
+    Parameters
+    ----------
+    freedom : int
+        Degrees of freedom: number of errors, at least 1.
+
+    References
+    ----------
+    Student 1908, The probable error of a mean, doi 10.1093/biomet/6.1.1.
+
+    Examples
+    --------
+    >>> [round(student_widening(freedom), 3) for freedom in (2, 18, 10_000)]
+    [1.775, 1.054, 1.0]
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + LEVEL) / 2)) / Z90
 
 
 def weighted_quantile(values: NDArray[np.floating], weight: NDArray[np.floating], level: float) -> float:

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xr_cloudfree.models.classical import conformal, robust_ridge
 from xr_cloudfree.models.classical.pixelwise import DAYS_PER_YEAR, linear_weights
-from xr_cloudfree.models.classical.series import Series
+from xr_cloudfree.models.classical.series import UNSEEN, Series
 from xr_cloudfree.models.kernels import dispatch as kernels
 from xr_cloudfree.models.protocol import Observations
 
@@ -30,6 +30,8 @@ DECAY, SEASON, YEARS = 15.0, 15.0, 1500.0
 HELD_OUT_DATES, LEAST_HELD_OUT = 16, 5
 # A date that is left out needs this clear share and number of the sampled pixels; number of sampled pixels.
 LEAST_SHARE, LEAST_PIXELS, SAMPLE = 0.3, 50, 1024
+# Number of dates whose errors give the uncertainty of linear interpolation: one on either side of the target.
+JUDGED = 2
 # Clear share that a date needs to count as one of the target's nearest.
 LEAST_CLEAR = 0.2
 # Observations within so many days are from one pass: they share their errors, so they are left out together.
@@ -63,7 +65,8 @@ def interpolate(
         The date that certainly has a weight of at least one half, else -1. In the tile's mean a date is taken to have
         the weight that it has at the pixel.
     evidence : Evidence
-        Factor on `Series.uncertainty`, by the errors of the left-out dates; without weight if there are too few.
+        Factor on `Series.uncertainty`, by the errors of the left-out dates, without weight if there are too few; and
+        its widening by the number of dates with such an uncertainty of their own.
 
     References
     ----------
@@ -169,16 +172,22 @@ def _fit_weights(left_out: Sequence[LeftOut]) -> NDArray[np.float64]:
 
 
 def _evidence(weights: NDArray[np.float64], left_out: Sequence[LeftOut], n_bands: int) -> conformal.Evidence:
-    """Return the factor on the uncertainty by the errors of left-out dates, which have equal weights."""
+    """Return the factor on the uncertainty by the errors of left-out dates, which have equal weights.
+
+    `UNSEEN`, which the uncertainty contains, widens it for a series of typical length. Here the number of dates that
+    tell the size of errors takes its place.
+    """
+    number = sum(bool(np.isfinite(date.uncertainty).all(axis=0).any()) for date in left_out)
+    widening = conformal.student_widening(JUDGED + number) / UNSEEN
     if len(left_out) < LEAST_HELD_OUT:
-        return conformal.no_evidence(n_bands)
+        return replace(conformal.no_evidence(n_bands), widening=widening)
     errors = []
     for date in left_out:
         of_mean, of_deviation = (np.tensordot(w, part, 1) for w, part in zip(weights, date.parts(), strict=True))
         errors.append(of_mean + of_deviation)
     groups = np.repeat(np.arange(len(errors)), [part.shape[1] for part in errors])
     uncertainty = np.concatenate([date.uncertainty for date in left_out], axis=1)
-    return conformal.evidence(np.concatenate(errors, axis=1), uncertainty, groups)
+    return replace(conformal.evidence(np.concatenate(errors, axis=1), uncertainty, groups), widening=widening)
 
 
 def _comparable_dates(series: Series, days: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from xr_cloudfree.models.kernels import extra_trees
 from xr_cloudfree.models.networks.inputs import MAX_DATES, NetworkInput, prepare, used_dates
 from xr_cloudfree.models.protocol import Observations
 
-FEATURES_VERSION = 4
+FEATURES_VERSION = 5
 """Version of the samples that training stores. Raise it with any change after which stored samples would differ: to
 `compute_features`, `prepare` or what they call, or to how training draws and stores samples."""
 
@@ -42,6 +42,8 @@ SHARED = (
     "weight of the forest on the residual",
     "weight of the forest on the error",
 )
+# Logarithm of 1 + a distance in pixels that is 1 in `SHARED`.
+DISTANCE_UNIT = 4.0
 # Maximum and minimum number of samples of a forest, and the minimum weight of a pixel to be one.
 SAMPLES, LEAST_SAMPLES, LEAST_WEIGHT = 4096, 40, 0.1
 # Regularisation of the weights of the forests towards equal weights.
@@ -70,9 +72,10 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         With these features, in addition to those of `prepare`: ``candidates`` (band, candidate, y, x) in reflectance,
         named in `CANDIDATES`; ``hints`` (band, hint, y, x) in reflectance, named in `HINTS`; ``uncertainty``
         (band, y, x) in reflectance, of `regress` where there is a fit, otherwise of linear interpolation; ``scale``
-        (band,) in reflectance, the typical error in this tile; ``evidence`` (band, 2), the factor by which
-        ``uncertainty`` has to be multiplied for the first candidate, by errors that this tile left out, and the weight
-        of this evidence; ``shared`` (map, y, x), named in `SHARED`, about 0 to 1.
+        (band,) in reflectance, the typical error in this tile; ``evidence`` (band, 3), the factor by which
+        ``uncertainty`` has to be multiplied for the first candidate, by errors that this tile left out, the weight of
+        this evidence, and a factor for all uncertainties by the number of dates behind them; ``shared`` (map, y, x),
+        named in `SHARED`, about 0 to 1.
 
     Examples
     --------
@@ -118,7 +121,7 @@ def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkIn
         "hints": image(np.where(known, hints, 0)),
         "uncertainty": image(uncertainty),
         "scale": scale.astype(np.float32),
-        "evidence": np.stack([evidence.factor, np.full_like(evidence.factor, evidence.weight)], axis=1),
+        "evidence": evidence.rows,
         "shared": image(_shared(tile, series, regression, judged, shares)),
     }
     return replace(tile, features=tile.features | features, source=among_others(source, used.target).reshape(shape))
@@ -325,5 +328,7 @@ def distances(
 
     far = np.ones(seen.size)
     if ground is not None:
-        return np.log1p(ground.to_trusted) / 4.0, np.log1p(ground.to_gap) / 4.0
-    return far, far if seen.all() else np.log1p(distance_transform_edt(seen.reshape(shape)).ravel()) / 4.0
+        return np.log1p(ground.to_trusted) / DISTANCE_UNIT, np.log1p(ground.to_gap) / DISTANCE_UNIT
+    if seen.all():
+        return far, far
+    return far, np.log1p(distance_transform_edt(seen.reshape(shape)).ravel()) / DISTANCE_UNIT

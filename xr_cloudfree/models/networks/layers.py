@@ -7,9 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xr_cloudfree.models.networks.batch import Batch
+from xr_cloudfree.models.networks.features import DISTANCE_UNIT, SHARED
 
 # Corrections are bounded by REACH times the scale of a band's errors, uncertainties by a factor of exp(LOG_REACH).
 REACH, LOG_REACH = 6.0, 2.5
+# Factor on the uncertainty at the pixels of a regression, and power of 1 + the distance to them in pixels by which it
+# grows: the intervals of the regression grow too little. Chosen for equal coverage near and far, and the same mean.
+AT_FIT, FARTHER = 0.83, 0.08
+FITTED, DISTANCE = SHARED.index("fitted"), SHARED.index("distance to trusted")
 
 
 def normed_conv(inputs: int, outputs: int, size: int) -> nn.Sequential:
@@ -156,7 +161,9 @@ def in_context(uncertainty: Tensor, batch: Batch) -> Tensor:
     """Scale uncertainties to the size of the errors that each tile left out itself; their pattern stays.
 
     The geometric mean of the uncertainty over the hidden pixels, relative to the feature ``"uncertainty"``, is replaced
-    by the factor of the feature ``"evidence"``, as far as the weight of this evidence goes.
+    by the factor of the feature ``"evidence"``, as far as the weight of this evidence goes. Its last number, the
+    widening, multiplies the result. Where a regression was fitted to the target's own pixels, the uncertainty then
+    grows with the distance to them.
 
     Parameters
     ----------
@@ -167,13 +174,16 @@ def in_context(uncertainty: Tensor, batch: Batch) -> Tensor:
     """
     if "evidence" not in batch.features:
         return uncertainty
-    factor, weight = batch.features["evidence"].unbind(dim=2)
+    factor, weight, widening = batch.features["evidence"].unbind(dim=2)
     hidden = ((batch.target_clear == 0) & batch.known()).to(uncertainty.dtype)
     relative = torch.log(uncertainty.clamp(min=1e-6) / batch.features["uncertainty"].clamp(min=1e-6))
     mean = (relative * hidden).sum(dim=(-2, -1)) / hidden.sum(dim=(-2, -1)).clamp(min=1)
-    # Padded bands have a factor and a weight of 0.
+    # Padded bands have zeros.
     logarithm = weight * (torch.log(factor.clamp(min=1e-6)) - mean)
-    return uncertainty * torch.exp(logarithm)[:, :, None, None]
+    size = torch.where(widening > 0, widening, 1.0) * torch.exp(logarithm)
+    shared = batch.features["shared"]
+    growth = AT_FIT * torch.exp(FARTHER * DISTANCE_UNIT * shared[:, DISTANCE, None])
+    return uncertainty * size[:, :, None, None] * torch.where(shared[:, FITTED, None] > 0, growth, 1.0)
 
 
 def keep_clear(image: Tensor, target: Tensor, target_clear: Tensor) -> Tensor:

@@ -239,14 +239,13 @@ def _features(
     ordered = uncertainty[:, known].sort(dim=1).values
     number = ordered.shape[1]
     scale = (ordered[:, (number - 1) // 2] + ordered[:, number // 2]) / 2
-    factor, alone = grown.evidence.factor, np.full_like(grown.evidence.factor, grown.evidence.weight)
     hints = torch.stack([series.change, spread, trees], dim=1)
     return {
         "candidates": torch.where(known, candidates, 0).reshape(n_bands, -1, *shape),
         "hints": torch.where(known, hints, 0).reshape(n_bands, -1, *shape),
         "uncertainty": uncertainty.reshape(n_bands, *shape),
         "scale": scale,
-        "evidence": np.stack([factor, alone], axis=1),
+        "evidence": grown.evidence.rows,
         "shared": _shared(series, seen, ground, weight, judged, grown.shares).reshape(-1, *shape),
     }
 

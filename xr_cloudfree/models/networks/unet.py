@@ -32,7 +32,7 @@ LEAD = 6.0
 # Initial logarithm of the weight of linear interpolation relative to the gates of the dates.
 PRIOR = 5.0
 SCENE_FEATURES, PIXEL_FEATURES = 9, 4
-FITTED, DATES = SHARED.index("fitted"), SHARED.index("clear dates")
+DATES = SHARED.index("clear dates")
 # Feature value of 5.5 clear dates: pixels with fewer are corrected only where the target was fitted.
 FEW_DATES = math.log1p(5.5) / 4.0
 DAYS = [SHARED.index("days before"), SHARED.index("days after")]
@@ -246,7 +246,7 @@ class FusionUNet(Network):
         told = [share[:, :, 1:], layers.bound(scores[:, :, -2:-1]), layers.factor(scores[:, :, -1:])]
         told = layers.enlarged(torch.cat(told, dim=2), UNET_STEP, (best.shape[-2], best.shape[-1]))
         image = best + (told[:, :, :-2] * differences).sum(dim=2) + scale[:, :, None, None] * told[:, :, -2]
-        fitted = inputs["shared"][:, FITTED, None] > 0
+        fitted = inputs["shared"][:, layers.FITTED, None] > 0
         # Nothing is corrected where neither the target nor a long series gives evidence.
         taught = fitted | (inputs["shared"][:, DATES, None] > FEW_DATES)
         image = torch.where(taught, image, best)
