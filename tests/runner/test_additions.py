@@ -60,7 +60,7 @@ def assert_is(store, expected):
         {"layers": "all"},
         {"model": "median", "window": 20},
         {"repair": True, "window": 25},
-        {"model": "regress", "shard": 256},
+        {"model": "regress", "shard": 320},
     ],
     ids=["linear", "all layers", "window", "repair", "regress"],
 )

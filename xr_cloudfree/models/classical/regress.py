@@ -61,7 +61,7 @@ class Regress:
         "linear, corrected by a robust fit on the target's clear pixels; without them, weighed ways to interpolate",
         units="reflectance",
         tile=384,
-        stride=256,
+        stride=320,
         taper=True,
         layers=("source_time", "uncertainty"),
     )

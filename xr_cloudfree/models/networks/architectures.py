@@ -34,6 +34,9 @@ class Architecture:
         Import names of the packages that it needs besides torch.
     install : str
         Command that installs them.
+    working_bytes : tuple of int
+        Bytes of working memory for a pixel of a tile, the tile included: for each date and band, for each band, and
+        besides.
 
     Examples
     --------
@@ -51,9 +54,10 @@ class Architecture:
     network: str
     needs: tuple[str, ...] = ()
     install: str = "pip install 'xr-cloudfree[torch]'"
+    working_bytes: tuple[int, int, int] = (20, 0, 3300)
 
 
-UNET = Architecture("xr_cloudfree.models.networks.unet:FusionUNet")
+UNET = Architecture("xr_cloudfree.models.networks.unet:FusionUNet", working_bytes=(8, 550, 300))
 PAPER_UNET = Architecture("xr_cloudfree.models.networks.paper_unet:TimeGateUNet")
 TERRAMIND = Architecture(
     "xr_cloudfree.models.networks.terramind.network:TerraMindNet",

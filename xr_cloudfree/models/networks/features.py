@@ -54,6 +54,8 @@ LEAST_SCALE, UNKNOWN = 0.002, 0.05
 GROUP = 16
 # Pixels per unit of the coordinates among the features of a forest.
 PIXELS = 10.0
+# Pixels that the forests predict at once.
+SLAB = 16384
 
 
 def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
@@ -246,15 +248,18 @@ def _nonlinear(
     requested, n_bands = np.flatnonzero(where), len(error)
     if not grown.forests or not len(requested):
         return grown, (residual, error, spread)
-    standard = regression.ground.fit.standard(regression.features[:, requested])
-    new = np.ascontiguousarray(np.concatenate([standard, places(shape)[:, requested]]).T, np.float32)
-    answers, squares = (np.zeros((len(requested), 2 * n_bands), np.float32) for _ in range(2))
-    for forest in grown.forests:
-        mean, deviation = forest(new)
-        answers += mean / np.float32(robust_ridge.FOLDS)
-        squares += np.square(deviation) / np.float32(robust_ridge.FOLDS)
-    residual[:, requested], error[:, requested] = answers[:, :n_bands].T, answers[:, n_bands:].T
-    spread[:, requested] = np.sqrt(squares[:, :n_bands]).T
+    of_place = places(shape)
+    for start in range(0, len(requested), SLAB):  # a copy of all features would be the largest array
+        some = requested[start : start + SLAB]
+        standard = regression.ground.fit.standard(regression.features[:, some])
+        new = np.ascontiguousarray(np.concatenate([standard, of_place[:, some]]).T, np.float32)
+        answers, squares = (np.zeros((len(some), 2 * n_bands), np.float32) for _ in range(2))
+        for forest in grown.forests:
+            mean, deviation = forest(new)
+            answers += mean / np.float32(robust_ridge.FOLDS)
+            squares += np.square(deviation) / np.float32(robust_ridge.FOLDS)
+        residual[:, some], error[:, some] = answers[:, :n_bands].T, answers[:, n_bands:].T
+        spread[:, some] = np.sqrt(squares[:, :n_bands]).T
     return grown, (residual, error, spread)
 
 
