@@ -23,7 +23,7 @@ from xr_cloudfree.engine.others import OtherSensor
 from xr_cloudfree.layers import LAYERS
 from xr_cloudfree.models.protocol import FillModel, optional
 
-TILE_BYTES = 2**31
+TILE_BYTES = 3 * 2**29
 """Bytes that the tiles which a model gets in one call may take; one batch of the model is always allowed."""
 # The types that the kernels are compiled for; values of any other type are converted to float32.
 KERNEL_DTYPES = tuple(np.dtype(name) for name in ("uint16", "int16", "float32"))

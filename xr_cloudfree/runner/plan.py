@@ -378,12 +378,14 @@ def _edge(size: int, unit: int, chunk: int | None, usual: int, most: int) -> int
     500
     >>> _edge(10980, 1, 10980, usual=700, most=1200)  # a part of one
     610
-    >>> _edge(10980, 192, None, usual=700, most=1200)
-    576
+    >>> _edge(10980, 320, None, usual=900, most=1200)  # the nearest whole number of tiles
+    960
     """
     usual = min(usual, MOST_EDGE)
     step = 64 if unit == 1 else unit
-    plain = max(usual // step, 1) * step
+    # Larger regions compute and read less of their rims twice.
+    number = round(usual / step) if unit > 1 and usual + step // 2 <= MOST_EDGE else usual // step
+    plain = max(number, 1) * step
     if chunk is None or chunk < 16:
         edge = plain
     elif chunk <= usual:
