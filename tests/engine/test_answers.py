@@ -88,8 +88,8 @@ def test_the_graph_of_a_granule_is_small():
     cube = xr.Dataset({name: (("time", "y", "x"), band) for name in ("red", "nir")})
     cube = cube.assign_coords(time=np.array(["2021-06-03", "2021-06-10", "2021-06-15"], "M8[ns]"))
     clear = cube["red"] > 0
-    image = xr_cloudfree.fill(cube, DATES[0], clear=clear, model="regress", scale=1e-4, nodata=0, block=256)
-    n_blocks = 43 * 43
+    image = xr_cloudfree.fill(cube, DATES[0], clear=clear, model="regress", scale=1e-4, nodata=0, block=320)
+    n_blocks = 35 * 35
     tasks = sum(len(layer) for name, layer in image["red"].data.dask.layers.items() if "regress" in name)
     assert n_blocks < tasks <= 6 * n_blocks
 

@@ -109,7 +109,7 @@ def test_the_same_in_a_store(tmp_path):
     da, clear = union()
     image = xr_cloudfree.fill(da, TARGET, clear=clear, model="regress", layers="filled")
     stored = xr_cloudfree.to_zarr(
-        da, tmp_path / "out.zarr", TARGET, clear=clear, model="regress", layers="filled", shard=128
+        da, tmp_path / "out.zarr", TARGET, clear=clear, model="regress", layers="filled", shard=320
     )
     xr.testing.assert_equal(stored.reflectance.drop_vars("band"), image.reflectance.drop_vars("band"))
     np.testing.assert_array_equal(stored["filled"], image["filled"])
@@ -118,12 +118,12 @@ def test_the_same_in_a_store(tmp_path):
 @pytest.mark.parametrize("model", ["linear", "regress"])
 def test_what_lies_under_cloud_says_nothing_of_a_tile(model):
     """A band that is missing only where nothing is clear changes nothing, whatever else is in the window."""
-    da, clear = make_cube(shape=(40, 300))
+    da, clear = make_cube(shape=(40, 560))
     clear = clear.copy(deep=True)
     clear[2, :, :200] = False
     lacking = da.copy(deep=True)
     lacking[2, 2, :, :200] = np.nan  # unseen
-    lacking[4, 1, :20, 280:] = np.nan  # seen, and far from it
+    lacking[4, 1, :20, 540:] = np.nan  # seen, and far from it
     how = dict(model=model, layers="all", repair=False)
     whole = xr_cloudfree.fill(lacking, TARGET, clear=clear, **how)
     stride = xr_cloudfree.models.registry.create(model).spec.stride or 20

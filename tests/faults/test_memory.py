@@ -63,7 +63,7 @@ FILL = """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "shard"), [("linear", 512), ("linear", 1024), ("regress", 256), ("regress", 512)])
+@pytest.mark.parametrize(("model", "shard"), [("linear", 512), ("linear", 1024), ("regress", 320), ("regress", 640)])
 def test_a_region_takes_what_its_plan_says(packed, tmp_path, model, shard):
     told = runner.prepare(packed, tmp_path / "a.zarr", "2023-05-11", model=model, shard=shard).plan.memory / 2**20
     values = {"cube": str(packed), "out": str(tmp_path / "a.zarr"), "model": model, "shard": shard}
@@ -84,10 +84,10 @@ def test_a_cube_that_was_only_opened_is_not_read_as_a_whole(packed):
 @pytest.mark.parametrize("opened", ["decoded", "as stored"])
 def test_how_a_cube_is_opened_changes_no_bit(tmp_path, monkeypatch, model, opened):
     path = tmp_path / "cube.zarr"
-    made = io.for_zarr(synthetic.cube(shape=(6, 2, 200, 180), seed=3, chunks=64))
+    made = io.for_zarr(synthetic.cube(shape=(6, 2, 340, 350), seed=3, chunks=64))
     made.to_zarr(path, zarr_format=3, consolidated=False)
     how = {"decode_coords": "all", "consolidated": False, "mask_and_scale": opened == "decoded"}
-    wanted = {"date": "2023-05-11", "model": model, "layers": "all", "block": 128}
+    wanted = {"date": "2023-05-11", "model": model, "layers": "all", "block": 320}
     lazy = xr.open_zarr(path, **how)
     monkeypatch.setattr(plan, "REGION_BYTES", 2**19)  # several regions
     opened = xr.open_zarr(path, **how, chunks=None)

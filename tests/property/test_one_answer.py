@@ -61,7 +61,7 @@ def test_order_of_dates_changes_nothing(model, order):
 def test_scheduler_changes_nothing(scheduler):
     da, clear = make_cube()
     eager = xr_cloudfree.fill(da, "2021-06-03", clear=clear, model="regress", layers="all")
-    lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), "2021-06-03", clear=clear, model="regress", layers="all", block=128)
+    lazy = xr_cloudfree.fill(da.chunk(y=20, x=20), "2021-06-03", clear=clear, model="regress", layers="all", block=320)
     same(eager, lazy.compute(scheduler=scheduler, num_workers=2))
 
 

@@ -403,7 +403,7 @@ OPTIONS = [
         E.OptionError,
         V,
         ("multiple", "stride"),
-        "block=128",
+        "block=320",
     ),
     Row("snow in words", lambda: cube(snow="yes"), E.OptionError, V, ("'yes'", "not clear"), 'snow="clear"'),
     Row("snow an array", lambda: cube(snow=np.ones(2)), E.OptionError, V, ("snow is",), 'snow="clear"'),
