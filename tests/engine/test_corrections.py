@@ -10,6 +10,7 @@ import xarray as xr
 
 import xr_cloudfree
 from tests.support.clouded import DATES, clouded
+from tests.support.models import MODELS
 from xr_cloudfree.engine import corrections, repairs
 from xr_cloudfree.engine.blocks import Windows
 from xr_cloudfree.engine.corrections import PATCH, Corrections, RepairJob
@@ -23,6 +24,8 @@ from xr_cloudfree.runner import windows
 SHAPE = (330, 270)
 BLOCK = (2 * PATCH, PATCH)
 TARGETS = [DATES[3], DATES[5]]
+# One that looks at single pixels, and one with tiles that reach into other blocks.
+each_model = pytest.mark.parametrize("model", ["linear", MODELS["blended"]], ids=["linear", "blended"])
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def times_made(boxes):
 
 
 @pytest.mark.parametrize("block", [128, (128, 256), None])
-@pytest.mark.parametrize("model", ["linear", "regress"])
+@each_model
 def test_in_memory_each_mask_is_corrected_once(cube, made, model, block):
     da, clear = cube
     xr_cloudfree.fill(da, TARGETS, clear=clear, model=model, repair=True, block=block)
@@ -62,7 +65,7 @@ def test_in_memory_each_mask_is_corrected_once(cube, made, model, block):
 
 
 @pytest.mark.parametrize("block", [128, None])
-@pytest.mark.parametrize("model", ["linear", "regress"])
+@each_model
 def test_in_a_graph_each_mask_is_corrected_once(cube, made, model, block):
     da, clear = cube
     lazy = xr_cloudfree.fill(
@@ -79,7 +82,7 @@ def test_in_a_graph_each_mask_is_corrected_once(cube, made, model, block):
 
 
 @pytest.mark.parametrize("shard", [128, None])
-@pytest.mark.parametrize("model", ["linear", "regress"])
+@each_model
 def test_while_streaming_each_mask_is_corrected_once(cube, made, tmp_path, model, shard):
     da, clear = cube
     xr_cloudfree.to_zarr(da, tmp_path / "out.zarr", TARGETS, clear=clear, model=model, repair=True, shard=shard)
