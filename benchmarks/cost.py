@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import time
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,17 @@ def measure(root: Path, *arguments: object) -> list[float]:
     return [float(word) for word in done.stdout.splitlines()[-1].split()]
 
 
+@cache
+def granule_tiles(root: Path, model: str, dates: int, bands: int) -> float:
+    """Return how many tiles a package computes for a granule; 0 for a model without tiles."""
+    [many] = measure(root, "--granule", model, dates, bands)
+    return many
+
+
 def costs(root: Path, model: str, dates: int, bands: int) -> tuple[float, float]:
     """Return the CPU seconds of a square of `EDGE` pixels and the core-hours of a granule, for a package."""
     seconds, tiles = measure(root, "--one", model, dates, bands)
-    [many] = measure(root, "--granule", model, dates, bands)
+    many = granule_tiles(root, model, dates, bands)
     times = many / tiles if many else (GRANULE / EDGE) ** 2
     return seconds, seconds * times / 3600
 

@@ -54,8 +54,6 @@ LEAST_SCALE, UNKNOWN = 0.002, 0.05
 GROUP = 16
 # Pixels per unit of the coordinates among the features of a forest.
 PIXELS = 10.0
-# Pixels that the forests predict at once.
-SLAB = 16384
 
 
 def compute_features(obs: Observations, max_dates: int = MAX_DATES) -> NetworkInput:
@@ -249,8 +247,8 @@ def _nonlinear(
     if not grown.forests or not len(requested):
         return grown, (residual, error, spread)
     of_place = places(shape)
-    for start in range(0, len(requested), SLAB):  # a copy of all features would be the largest array
-        some = requested[start : start + SLAB]
+    for start in range(0, len(requested), robust_ridge.SLAB):  # a copy of all features would be the largest array
+        some = requested[start : start + robust_ridge.SLAB]
         standard = regression.ground.fit.standard(regression.features[:, some])
         new = np.ascontiguousarray(np.concatenate([standard, of_place[:, some]]).T, np.float32)
         answers, squares = (np.zeros((len(some), 2 * n_bands), np.float32) for _ in range(2))
